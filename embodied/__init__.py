@@ -1,0 +1,7 @@
+"""The runtime: environments, the driver that steps them, the replay that keeps their rows, and the loops that put an agent to
+work on them. Written against the two contracts of base.py alone; knows nothing of torch or of any particular agent.
+"""
+
+from embodied.base import FLAG, REWARD, Agent, Env, RandomAgent
+
+__all__ = ['FLAG', 'REWARD', 'Agent', 'Env', 'RandomAgent']

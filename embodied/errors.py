@@ -1,0 +1,55 @@
+"""Every error that this package raises on purpose. All of them derive from EmbodiedError, are built from one string and can be
+pickled, so that a worker process can send them home. Their text names what was expected, what came, and where.
+"""
+
+
+class EmbodiedError(Exception):
+    """Root of all errors raised on purpose; catching it catches nothing else."""
+
+
+class ConfigError(EmbodiedError):
+    """A key, preset, task, script or value that the user gave is unknown, missing or of the wrong type."""
+
+
+class EnvError(EmbodiedError):
+    """An environment cannot be made or cannot go on."""
+
+
+class EnvCrashed(EnvError):
+    """An environment raised, or its process ended, while it was stepped."""
+
+
+class EnvTimeout(EnvError):
+    """An environment did not answer within the time it is given."""
+
+
+class EnvContractError(EnvError):
+    """An environment returned, or was given, something that its spaces or the row table do not allow."""
+
+
+class EnvMissing(EnvError):
+    """The package that an environment suite needs is not installed; the text names the extra that installs it."""
+
+
+class ReplayError(EmbodiedError):
+    """The replay store cannot do what it was asked."""
+
+
+class ReplayEmptyError(ReplayError):
+    """There are not yet enough rows to sample the sequences asked for."""
+
+
+class ReplaySchemaError(ReplayError):
+    """Rows have other keys, dtypes or shapes than the store holds."""
+
+
+class ReplayWriteError(ReplayError):
+    """A chunk could not be written to disk."""
+
+
+class ChunkError(ReplayError):
+    """A chunk file is damaged, truncated or not a chunk."""
+
+
+class CheckpointError(EmbodiedError):
+    """A checkpoint is missing, incomplete, damaged or made for something else."""
