@@ -125,8 +125,8 @@ class Driver:
     def on_row(self, listener: Callable[[Values, int], Any]) -> None:
         """Call listener(row, env index) for each row, in env order, all listeners in the order they came.
 
-        A row is a dict of the observation ('log/' keys included) and the action without 'reset'. It may be kept: its arrays belong
-        to this step alone, and all listeners share them.
+        A row is a dict of the observation ('log/' keys included) and the action without 'reset'. It may be kept: its arrays
+        belong to this step alone, and all listeners share them.
         """
         self._listeners.append(listener)
 

@@ -29,6 +29,7 @@ class Plan:
     text: str
     envs_per_worker: int
     environ: dict
+    against_crowding: bool = False
 
 
 class Pool:
@@ -127,8 +128,10 @@ class Pool:
     # Starting
 
     def _start(self):
-        failures = []
+        failures, faults = [], []
         for plan in self._plans():
+            if plan.against_crowding and all(fault.graphics for _, fault in faults) and len(faults) == len(self._workers):
+                continue  # every process could still say what is wrong, so a library is missing and nothing hangs
             self._workers = self._make_workers(plan)
             faults = self._probe()
             if not faults:
@@ -136,7 +139,7 @@ class Pool:
             failures.append(self._start_failure(plan, faults))
             for worker in self._workers:
                 worker.stop()
-            if not all(fault.graphics for _, fault in faults):
+            if any(fault.graphics is False for _, fault in faults):
                 break  # neither grouping nor another renderer would mend it
             self._on_event(failures[-1])
         raise faults[0][1].error('\n'.join(failures))
@@ -149,7 +152,7 @@ class Pool:
         if not self.parallel:
             return
         if group < self.num_envs:
-            yield Plan('all envs in one worker, which steps them one after another', self.num_envs, {})
+            yield Plan('all envs in one worker, which steps them one after another', self.num_envs, {}, against_crowding=True)
         if graphics_environment(os.environ).get('MUJOCO_GL') != 'osmesa':
             software = {'MUJOCO_GL': 'osmesa', 'PYOPENGL_PLATFORM': 'osmesa'}
             yield Plan('rendering in software (MUJOCO_GL=osmesa)', group, software)

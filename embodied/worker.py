@@ -59,10 +59,10 @@ class WorkerFault(Exception):
       env: index of the env at fault, or None where only the group is known.
       text: one line.
       trace: remote traceback or stack dump, may be empty.
-      graphics: whether rendering may be the cause; unknown counts as yes.
+      graphics: whether something that renders was loaded; None where the process cannot tell any more.
     """
 
-    def __init__(self, error: type[EmbodiedError], env: int | None, text: str, trace: str = '', graphics: bool = True):
+    def __init__(self, error: type[EmbodiedError], env: int | None, text: str, trace: str = '', graphics: bool | None = None):
         super().__init__(text)
         self.error, self.env, self.text, self.trace, self.graphics = error, env, text, trace, graphics
 

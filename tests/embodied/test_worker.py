@@ -254,6 +254,19 @@ def test_a_start_that_fails_in_every_way_tells_them_all():
     assert all(way in text for way in ('as configured', 'all envs in one worker', 'MUJOCO_GL=osmesa'))
 
 
+def without_library():
+    sys.modules['OpenGL'] = None  # as an env that tried to import it leaves it
+    raise RuntimeError('no libEGL')
+
+
+def test_a_missing_graphics_library_is_not_mended_by_grouping(monkeypatch):
+    monkeypatch.delenv('MUJOCO_GL', raising=False)
+    with pytest.raises(errors.EnvCrashed, match='no libEGL') as info:
+        Driver([without_library] * 2, config(), lambda text: None)
+    assert 'as configured' in str(info.value) and 'MUJOCO_GL=osmesa' in str(info.value)
+    assert 'all envs in one worker' not in str(info.value)
+
+
 class Confession(Liar):
     """Says in its observation what process it lives in, and leaves a file when it is closed."""
 
