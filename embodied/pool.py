@@ -139,7 +139,7 @@ class Pool:
             failures.append(self._start_failure(plan, faults))
             for worker in self._workers:
                 worker.stop()
-            if any(fault.graphics is False for _, fault in faults):
+            if any(fault.graphics is False or fault.error in MISTAKES for _, fault in faults):
                 break  # neither grouping nor another renderer would mend it
             self._on_event(failures[-1])
         raise faults[0][1].error('\n'.join(failures))

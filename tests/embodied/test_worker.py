@@ -201,9 +201,15 @@ def test_envs_of_one_driver_must_have_the_same_spaces():
             Driver(make, cfg)
 
 
+def make_with_graphics(task):
+    sys.modules.setdefault('OpenGL', None)
+    return envs.make(task, {'dummy': {'length': 5, 'terminal': True, 'size': 8}}, 0)
+
+
 @pytest.mark.parametrize('parallel', [True, False])
-def test_a_mistake_of_the_user_is_told_as_such_at_the_start(parallel):
-    make = functools.partial(envs.make, 'dummy_sideways', {'dummy': {'length': 5, 'terminal': True, 'size': 8}}, 0)
+def test_a_mistake_of_the_user_is_told_as_such_at_the_start(parallel, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'OpenGL', None)
+    make = functools.partial(make_with_graphics, 'dummy_sideways')
     events = []
     with pytest.raises(errors.ConfigError, match=r'env 0 \(dummy_sideways\) while starting: .*sideways'):
         Driver([make], config(parallel=parallel), events.append)
