@@ -30,516 +30,516 @@ FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', 'unlabeled', 'task_id')
 
 @dataclass(frozen=True)
 class BatchConfig:
-  """Block `agent.batch`: shapes of the training batches."""
-  size: int
-  length: int
-  long_length: int
-  long_every: int
-  single: float
-  frames: int
+    """Block `agent.batch`: shapes of the training batches."""
+    size: int
+    length: int
+    long_length: int
+    long_every: int
+    single: float
+    frames: int
 
 
 @dataclass(frozen=True)
 class SlowConfig:
-  """How a slow copy follows its source: `rate` of the difference every `every` updates."""
-  rate: float
-  every: int
+    """How a slow copy follows its source: `rate` of the difference every `every` updates."""
+    rate: float
+    every: int
 
 
 @dataclass(frozen=True)
 class TokenizerTrainingConfig:
-  """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm, and who reads which copy."""
-  every: int
-  rate: float
-  slow: SlowConfig
+    """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm, and who reads which copy."""
+    every: int
+    rate: float
+    slow: SlowConfig
 
 
 @dataclass(frozen=True)
 class ActorConfig:
-  """Block `agent.actor`: the policy's objective."""
-  loss: str
-  alpha: float
-  floor: float
-  beta: float
-  prior: str
-  slow: SlowConfig
-  entropy: float
-  start: str
-  hold: float
-  context: int
+    """Block `agent.actor`: the policy's objective."""
+    loss: str
+    alpha: float
+    floor: float
+    beta: float
+    prior: str
+    slow: SlowConfig
+    entropy: float
+    start: str
+    hold: float
+    context: int
 
 
 @dataclass(frozen=True)
 class ValueConfig:
-  """Block `agent.value`: returns and the critic."""
-  gamma: float
-  lam: float
-  slow: SlowConfig
+    """Block `agent.value`: returns and the critic."""
+    gamma: float
+    lam: float
+    slow: SlowConfig
 
 
 @dataclass(frozen=True)
 class ScalesConfig:
-  """Block `agent.scales`: weights of the normalised world-model losses and the floors of their normalisers."""
-  dynamics: float
-  reward: float
-  cont: float
-  behaviour: float
-  decay: float
-  dynamics_floor: float
-  reward_floor: float
-  behaviour_floor: float
+    """Block `agent.scales`: weights of the normalised world-model losses and the floors of their normalisers."""
+    dynamics: float
+    reward: float
+    cont: float
+    behaviour: float
+    decay: float
+    dynamics_floor: float
+    reward_floor: float
+    behaviour_floor: float
 
 
 @dataclass(frozen=True)
 class OptimsConfig:
-  """Block `agent.optim`: one optimizer per part."""
-  tokenizer: OptimConfig
-  model: OptimConfig
-  policy: OptimConfig
-  value: OptimConfig
+    """Block `agent.optim`: one optimizer per part."""
+    tokenizer: OptimConfig
+    model: OptimConfig
+    policy: OptimConfig
+    value: OptimConfig
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-  """Block `agent` of the configuration."""
-  device: str
-  precision: str
-  threads: int
-  batch: BatchConfig
-  tokenizer: TokenizerConfig
-  tokenizer_training: TokenizerTrainingConfig
-  dynamics: DynamicsConfig
-  shortcut: ShortcutConfig
-  heads: HeadsConfig
-  imagination: ImaginationConfig
-  actor: ActorConfig
-  value: ValueConfig
-  scales: ScalesConfig
-  optim: OptimsConfig
-  schedule: ScheduleConfig
+    """Block `agent` of the configuration."""
+    device: str
+    precision: str
+    threads: int
+    batch: BatchConfig
+    tokenizer: TokenizerConfig
+    tokenizer_training: TokenizerTrainingConfig
+    dynamics: DynamicsConfig
+    shortcut: ShortcutConfig
+    heads: HeadsConfig
+    imagination: ImaginationConfig
+    actor: ActorConfig
+    value: ValueConfig
+    scales: ScalesConfig
+    optim: OptimsConfig
+    schedule: ScheduleConfig
 
 
 class Agent:
-  """Dreamer 4 learning from rows: implements embodied.Agent.
-
-  Args:
-    obs_space, act_space: name -> gymnasium space as the driver reports them ('log/' keys and 'reset' are ignored).
-    config: AgentConfig.
-    seed: of all random numbers in torch.
-
-  Raises:
-    ValueError: a setting that cannot work, naming it.
-  """
-
-  def __init__(self, obs_space: Mapping[str, spaces.Space], act_space: Mapping[str, spaces.Space], config: AgentConfig, seed: int):
-    check(config)
-    self.config = config
-    self.device = torch.device(config.device if config.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
-    if config.threads:
-      torch.set_num_threads(config.threads)
-    torch.manual_seed(seed)
-    if self.device.type == 'cuda':
-      torch.set_float32_matmul_precision('high')
-    obs_space = {k: s for k, s in obs_space.items() if not k.startswith('log/')}
-    tasks = int(obs_space['task_id'].n) if 'task_id' in obs_space else 1
-    seen = {k: s for k, s in obs_space.items() if k not in FLAGS}
-    self.obs_keys = sorted(seen) + ['task_id'] * ('task_id' in obs_space)
-    self.actions = Actions(
-        {k: s for k, s in act_space.items() if k != 'reset'}, config.heads.continuous, config.heads.action_bins, config.heads.unimix)
-    self.tokenizer = Tokenizer(seen, config.tokenizer)
-    self.dynamics = Dynamics(self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics)
-    self.heads = Heads(config.dynamics.width, self.dynamics.tokens * self.dynamics.channels, self.actions, config.heads)
-    wants_lpips = config.tokenizer.lpips and self.tokenizer.images
-    self.perceptual = Perceptual(config.tokenizer.lpips_net).to(self.device) if wants_lpips else None
-    s = config.scales
-    self.rms = RunningRMS(
-        {'dynamics': s.dynamics_floor, 'reward': s.reward_floor, 'behaviour': s.behaviour_floor,
-         'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}, s.decay)
-    for module in (self.actions, self.tokenizer, self.dynamics, self.heads, self.rms):
-      module.to(self.device)
-    heads, slow = self.heads, config.tokenizer_training.slow
-    self.slow_tokenizer = SlowCopy(self.tokenizer, slow.rate, slow.every)
-    self.slow_value = SlowCopy(heads.value_head, config.value.slow.rate, config.value.slow.every)
-    self.slow_policy = SlowCopy(heads.policy_head, config.actor.slow.rate, config.actor.slow.every)
-    self.optimizers = {
-        'tokenizer': Optimizer('tokenizer', [self.tokenizer], config.optim.tokenizer),
-        'model': Optimizer(
-            'model', [self.dynamics, heads.reward_head, heads.cont_head, heads.behaviour_head], config.optim.model),
-        'policy': Optimizer('policy', [heads.policy_head], config.optim.policy),
-        'value': Optimizer('value', [heads.value_head], config.optim.value)}
-    self.schedule = Schedule(config.schedule)
-    self.return_range = torch.ones((), device=self.device)
-    self.updates = 0
-
-  # -- properties of the contract
-
-  @property
-  def frames_per_update(self) -> int:
-    """B T: replayed frames of one update, whether the batch is short or long."""
-    return self.config.batch.size * self.config.batch.length
-
-  def status(self) -> str:
-    """Stage and what it waits for."""
-    return self.schedule.waits_for() or self.schedule.stage
-
-  def summary(self) -> str:
-    """Parts, parameters, tokens per frame and estimated FLOPs per update, as a table."""
-    return describe(self)
-
-  # -- acting
-
-  def init_policy(self, num_envs: int) -> dict[str, torch.Tensor]:
-    """Carry: the last C frames of every env, oldest first; empty slots are episodes of their own, which nothing looks at."""
-    frames, make = self.config.actor.context, lambda *shape, **kw: torch.zeros(num_envs, *shape, device=self.device, **kw)
-    carry = {
-        'latent': make(frames, self.dynamics.tokens, self.dynamics.channels), 'code': make(frames, self.actions.code_size),
-        'is_first': make(frames, dtype=torch.bool) | True, 'task': make(frames, dtype=torch.long),
-        'action': make(self.actions.code_size)}
-    if self.config.tokenizer.time_every:
-      for key, space in (self.tokenizer.images | self.tokenizer.vectors).items():
-        carry[f'obs/{key}'] = make(frames, *space.shape, dtype=torch.from_numpy(np.zeros((), space.dtype)).dtype)
-    return carry
-
-  @torch.no_grad()
-  def policy(self, carry: dict[str, torch.Tensor], obs: Mapping[str, np.ndarray], mode: str = 'train'):
-    """Act on one frame of every env.
+    """Dreamer 4 learning from rows: implements embodied.Agent.
 
     Args:
-      carry: of init_policy or the last call. obs: key -> (N, ...).
-      mode: 'train' samples, and acts at random until the policy has begun to learn; 'sample' always samples the policy; 'mode' takes its
-        most likely action.
-
-    Returns:
-      carry, action dict of numpy arrays (N, ...).
-    """
-    if mode not in ('train', 'sample', 'mode'):
-      raise ValueError(f"policy: mode must be 'train', 'sample' or 'mode', got {mode!r}")
-    is_first = torch.from_numpy(np.asarray(obs['is_first'])).to(self.device)
-    carry = dict(carry)
-    push = lambda old, new: torch.cat([old[:, 1:], new[:, None]], 1)
-    with self._precision():
-      carry['is_first'] = push(carry['is_first'], is_first)
-      carry['code'] = push(carry['code'], carry['action'])
-      carry['latent'] = push(carry['latent'], self._encode_last(carry, obs))
-      if 'task_id' in self.obs_keys:
-        carry['task'] = push(carry['task'], torch.from_numpy(np.asarray(obs['task_id'])).to(self.device).long())
-      if mode == 'train' and not self.schedule.reached('policy'):
-        code = self._explore(carry['action'], is_first)
-      else:
-        policy = self.heads.policy(self._act_inputs(carry))
-        code = policy.mode() if mode == 'mode' else policy.sample()
-    carry['action'] = code
-    return carry, {k: v.cpu().numpy() for k, v in self.actions.decode(code).items()}
-
-  def _encode_last(self, carry, obs) -> torch.Tensor:
-    """Packed latent (N, S, W) of the newest frame; a tokenizer with time layers re-reads the window."""
-    frames = {k: torch.from_numpy(np.ascontiguousarray(obs[k])).to(self.device)[:, None] for k in self.obs_keys if k != 'task_id'}
-    is_first = carry['is_first'][:, -1:]
-    if self.config.tokenizer.time_every:
-      for key, new in frames.items():
-        carry[f'obs/{key}'] = torch.cat([carry[f'obs/{key}'][:, 1:], new], 1)
-      frames, is_first = {k: carry[f'obs/{k}'] for k in frames}, carry['is_first']
-    return self.dynamics.pack(self.slow_tokenizer.module.encode(frames, is_first))[:, -1]
-
-  def _act_inputs(self, carry) -> torch.Tensor:
-    """Head inputs (N, F) of the newest frame. The window is read anew every step: weights change between steps, caches would not."""
-    first = carry['is_first']
-    context = self.dynamics.commit(
-        carry['latent'], self.actions.embed(carry['code']), ~first, first, carry['task'], noise=False)
-    return self.heads.inputs(context.feature[:, -1], context.latent[:, -1])
-
-  def _explore(self, last: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
-    """Random codes (N, M), each held for `actor.hold` decisions in the mean: coherent motion shows more than jitter."""
-    fresh = self.actions.uniform(len(last))
-    keep = (torch.rand(len(last), device=self.device) < 1 - 1 / self.config.actor.hold) & ~is_first
-    return torch.where(keep[:, None], last, fresh)
-
-  def save_carry(self, carry: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """The carry as numpy arrays."""
-    return {k: v.cpu().numpy() for k, v in carry.items()}
-
-  def load_carry(self, tree: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Inverse of save_carry."""
-    return {k: torch.from_numpy(np.asarray(v).copy()).to(self.device) for k, v in tree.items()}
-
-  # -- learning
-
-  def train(self, sample: Callable[[int, int], Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """One update of every part whose stage has begun.
-
-    Args:
-      sample: (sequences, rows) -> stored rows, key -> (sequences, rows, ...).
-
-    Returns:
-      metrics.
+        obs_space, act_space: name -> gymnasium space as the driver reports them ('log/' keys and 'reset' are ignored).
+        config: AgentConfig.
+        seed: of all random numbers in torch.
 
     Raises:
-      NonFiniteLoss: before any parameter of the failing part moved.
+        ValueError: a setting that cannot work, naming it.
     """
-    size, length = self._batch_shape()
-    batch = self._batch(sample(size, length + 1))
-    metrics = {}
-    warm = self.schedule.reached('dynamics')
-    if not warm or self.updates % self.config.tokenizer_training.every == 0:
-      metrics |= self._train_tokenizer(batch)
-    if warm:
-      metrics |= self._train_model(batch)
-    self.updates += 1
-    metrics = fetch(metrics)
-    if 'tokenizer/unexplained' in metrics:
-      self.schedule.measure('unexplained', metrics['tokenizer/unexplained'], 0.98)
-    if self.schedule.gate_due():
-      metrics |= self._gate(sample)
-    self._advance()
-    return metrics
 
-  def _batch_shape(self) -> tuple[int, int]:
-    """(B, T): every long_every-th batch is long and has as many frames (Dreamer 4, Section 3.4)."""
-    c = self.config.batch
-    if c.long_every and self.updates % c.long_every == c.long_every - 1:
-      return max(1, c.size * c.length // c.long_length), c.long_length
-    return c.size, c.length
+    def __init__(self, obs_space: Mapping[str, spaces.Space], act_space: Mapping[str, spaces.Space], config: AgentConfig, seed: int):
+        check(config)
+        self.config = config
+        self.device = torch.device(config.device if config.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(seed)
+        if self.device.type == 'cuda':
+            torch.set_float32_matmul_precision('high')
+        obs_space = {k: s for k, s in obs_space.items() if not k.startswith('log/')}
+        tasks = int(obs_space['task_id'].n) if 'task_id' in obs_space else 1
+        seen = {k: s for k, s in obs_space.items() if k not in FLAGS}
+        self.obs_keys = sorted(seen) + ['task_id'] * ('task_id' in obs_space)
+        self.actions = Actions(
+                {k: s for k, s in act_space.items() if k != 'reset'}, config.heads.continuous, config.heads.action_bins, config.heads.unimix)
+        self.tokenizer = Tokenizer(seen, config.tokenizer)
+        self.dynamics = Dynamics(self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics)
+        self.heads = Heads(config.dynamics.width, self.dynamics.tokens * self.dynamics.channels, self.actions, config.heads)
+        wants_lpips = config.tokenizer.lpips and self.tokenizer.images
+        self.perceptual = Perceptual(config.tokenizer.lpips_net).to(self.device) if wants_lpips else None
+        s = config.scales
+        self.rms = RunningRMS(
+                {'dynamics': s.dynamics_floor, 'reward': s.reward_floor, 'behaviour': s.behaviour_floor,
+                  'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}, s.decay)
+        for module in (self.actions, self.tokenizer, self.dynamics, self.heads, self.rms):
+            module.to(self.device)
+        heads, slow = self.heads, config.tokenizer_training.slow
+        self.slow_tokenizer = SlowCopy(self.tokenizer, slow.rate, slow.every)
+        self.slow_value = SlowCopy(heads.value_head, config.value.slow.rate, config.value.slow.every)
+        self.slow_policy = SlowCopy(heads.policy_head, config.actor.slow.rate, config.actor.slow.every)
+        self.optimizers = {
+                'tokenizer': Optimizer('tokenizer', [self.tokenizer], config.optim.tokenizer),
+                'model': Optimizer(
+                        'model', [self.dynamics, heads.reward_head, heads.cont_head, heads.behaviour_head], config.optim.model),
+                'policy': Optimizer('policy', [heads.policy_head], config.optim.policy),
+                'value': Optimizer('value', [heads.value_head], config.optim.value)}
+        self.schedule = Schedule(config.schedule)
+        self.return_range = torch.ones((), device=self.device)
+        self.updates = 0
 
-  def _batch(self, rows) -> Batch:
-    return make_batch(rows, self.obs_keys, self.actions, self.device)
+    # -- properties of the contract
 
-  def _train_tokenizer(self, batch: Batch) -> dict[str, torch.Tensor]:
-    """One step on single frames drawn from the batch, or on its first sequences where the tokenizer looks back in time."""
-    count, (rows, time) = self.config.batch.frames, batch.shape
-    keys = [k for k in self.obs_keys if k != 'task_id']
-    if self.config.tokenizer.time_every:
-      part = batch.first(max(1, count // time))
-      obs, is_first = {k: part.obs[k] for k in keys}, part.is_first
-    else:
-      index = torch.randint(rows * time, (count,), device=self.device)
-      obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in keys}
-      is_first = torch.ones(count, 1, dtype=torch.bool, device=self.device)
-    with self._precision():
-      parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
-    optimizer = self.optimizers['tokenizer']
-    optimizer.scale = self.config.tokenizer_training.rate if self.schedule.reached('dynamics') else 1.0
-    norms = optimizer.step(sum(self.rms(k, v) for k, v in parts.items()), parts)
-    self.slow_tokenizer.follow()
-    return norms | {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
+    @property
+    def frames_per_update(self) -> int:
+        """B T: replayed frames of one update, whether the batch is short or long."""
+        return self.config.batch.size * self.config.batch.length
 
-  def _train_model(self, batch: Batch) -> dict[str, torch.Tensor]:
-    """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""
-    batch = batch.cut(round(batch.shape[0] * self.config.batch.single))
-    with self._precision():
-      context = self._commit(batch)
-      total, parts = self._model_loss(batch, context)
-    metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
-    if self.schedule.reached('value'):
-      with self._precision():
-        actor_critic, more = self._actor_critic_losses(batch, context.detach())
-      metrics |= more
-      if self.schedule.reached('policy'):
-        metrics |= self.optimizers['policy'].step(actor_critic['policy'], actor_critic)
-        if self.config.actor.prior == 'slow':
-          self.slow_policy.follow()
-      metrics |= self.optimizers['value'].step(actor_critic['value'], actor_critic)
-      self.slow_value.follow()
-    return metrics | self.optimizers['model'].step(total, parts)
+    def status(self) -> str:
+        """Stage and what it waits for."""
+        return self.schedule.waits_for() or self.schedule.stage
 
-  def _commit(self, batch: Batch) -> Context:
-    """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics."""
-    keys = [k for k in self.obs_keys if k != 'task_id']
-    with torch.no_grad():
-      z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in keys}, batch.is_first)
-    return self.dynamics.commit(
-        self.dynamics.pack(z), self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, self._task(batch))
+    def summary(self) -> str:
+        """Parts, parameters, tokens per frame and estimated FLOPs per update, as a table."""
+        return describe(self)
 
-  def _task(self, batch: Batch) -> torch.Tensor | None:
-    return batch.obs['task_id'].long() if 'task_id' in self.obs_keys else None
+    # -- acting
 
-  def _model_loss(self, batch: Batch, context: Context) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Weighted sum and its parts. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
-    s = self.config.scales
-    bootstrapping = self.optimizers['model'].updates >= self.config.shortcut.bootstrap_start
-    forcing = shortcut.loss(
-        self.dynamics, context, self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first,
-        self.config.shortcut, bootstrapping)
-    parts = {k: v.mean() for k, v in forcing.items()}
-    parts |= self.heads.losses(self.heads.inputs(context.feature, context.latent), batch, self._whole(batch))
-    return (
-        s.dynamics * self.rms('dynamics', sum(parts[k] for k in forcing))
-        + s.reward * self.rms('reward', parts['reward'])
-        + s.behaviour * self.rms('behaviour', parts['behaviour'])
-        + s.cont * parts['cont']), parts
+    def init_policy(self, num_envs: int) -> dict[str, torch.Tensor]:
+        """Carry: the last C frames of every env, oldest first; empty slots are episodes of their own, which nothing looks at."""
+        frames, make = self.config.actor.context, lambda *shape, **kw: torch.zeros(num_envs, *shape, device=self.device, **kw)
+        carry = {
+                'latent': make(frames, self.dynamics.tokens, self.dynamics.channels), 'code': make(frames, self.actions.code_size),
+                'is_first': make(frames, dtype=torch.bool) | True, 'task': make(frames, dtype=torch.long),
+                'action': make(self.actions.code_size)}
+        if self.config.tokenizer.time_every:
+            for key, space in (self.tokenizer.images | self.tokenizer.vectors).items():
+                carry[f'obs/{key}'] = make(frames, *space.shape, dtype=torch.from_numpy(np.zeros((), space.dtype)).dtype)
+        return carry
 
-  def _whole(self, batch: Batch) -> torch.Tensor:
-    """bool (B, T): frames of sequences that were not cut into single images."""
-    cut = round(batch.shape[0] * self.config.batch.single)
-    rows = torch.arange(batch.shape[0], device=self.device) >= cut
-    return rows[:, None].expand(batch.shape)
+    @torch.no_grad()
+    def policy(self, carry: dict[str, torch.Tensor], obs: Mapping[str, np.ndarray], mode: str = 'train'):
+        """Act on one frame of every env.
 
-  def _actor_critic_losses(self, batch: Batch, context: Context) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Imagine from the batch and score value and policy; only their heads receive gradient (Dreamer 4, Section 3.3)."""
-    c = self.config
-    rows, frames = draw_starts(self._whole(batch) & ~batch.is_terminal, c.imagination.starts)
-    act = lambda x, t: self.heads.policy(x).sample()
-    dream = imagine(
-        self.dynamics, self.heads, context, rows, frames, c.imagination.horizon, c.shortcut.steps, act, self._task(batch))
-    x, decided = dream.inputs, dream.inputs[:, :-1]
-    with torch.no_grad():
-      reward, cont = self.heads.reward(x), self.heads.cont(x)
-      cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
-      target_value = self.heads.twohot.mean(self.slow_value.module(x))
-      returns = losses.lambda_return(reward, cont, target_value, c.value.gamma, c.value.lam)
-      weight = losses.alive(cont)
-    logits = self.heads.value_head(decided)
-    baseline = self.heads.twohot.mean(logits.detach())
-    advantage = returns - baseline
-    policy, prior = self.heads.policy(decided), self._prior(decided)
-    log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
-    if c.actor.loss == 'pmpo':
-      objective = losses.pmpo(log_prob, advantage, weight, c.actor.alpha, c.actor.floor)
-    else:
-      self._track_returns(returns)
-      objective = losses.reinforce(log_prob, advantage, weight, self.return_range)
-    kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
-    out = {
-        'policy': objective + c.actor.beta * losses.mean(kl, weight) - c.actor.entropy * losses.mean(entropy, weight),
-        'value': losses.mean(self.heads.twohot.loss(logits, returns), weight)}
-    metrics = {
-        'policy/loss': objective, 'policy/entropy': losses.mean(entropy, weight), 'policy/kl': losses.mean(kl, weight),
-        'policy/positive': losses.mean((advantage >= 0).float(), weight), 'policy/advantage_std': advantage.std(),
-        'value/loss': out['value'], 'value/mean': losses.mean(baseline, weight), 'value/return': losses.mean(returns, weight),
-        'value/explained': report.correlation(baseline, returns),
-        'imagination/reward': losses.mean(reward[:, 1:], weight), 'imagination/cont': losses.mean(cont[:, 1:], weight)}
-    return out, {k: v.detach() for k, v in metrics.items()}
+        Args:
+            carry: of init_policy or the last call. obs: key -> (N, ...).
+            mode: 'train' samples, and acts at random until the policy has begun to learn; 'sample' always samples the policy; 'mode' takes its
+                most likely action.
 
-  def _prior(self, x: torch.Tensor):
-    """The distribution the policy is held to, without gradient; None if there is none."""
-    kind = self.config.actor.prior
-    with torch.no_grad():
-      if kind == 'behaviour':
-        return self.heads.behaviour(x)
-      if kind in ('slow', 'frozen'):
-        return self.actions.policy(self.slow_policy.module(x))
-    return None
+        Returns:
+            carry, action dict of numpy arrays (N, ...).
+        """
+        if mode not in ('train', 'sample', 'mode'):
+            raise ValueError(f"policy: mode must be 'train', 'sample' or 'mode', got {mode!r}")
+        is_first = torch.from_numpy(np.asarray(obs['is_first'])).to(self.device)
+        carry = dict(carry)
+        push = lambda old, new: torch.cat([old[:, 1:], new[:, None]], 1)
+        with self._precision():
+            carry['is_first'] = push(carry['is_first'], is_first)
+            carry['code'] = push(carry['code'], carry['action'])
+            carry['latent'] = push(carry['latent'], self._encode_last(carry, obs))
+            if 'task_id' in self.obs_keys:
+                carry['task'] = push(carry['task'], torch.from_numpy(np.asarray(obs['task_id'])).to(self.device).long())
+            if mode == 'train' and not self.schedule.reached('policy'):
+                code = self._explore(carry['action'], is_first)
+            else:
+                policy = self.heads.policy(self._act_inputs(carry))
+                code = policy.mode() if mode == 'mode' else policy.sample()
+        carry['action'] = code
+        return carry, {k: v.cpu().numpy() for k, v in self.actions.decode(code).items()}
 
-  @torch.no_grad()
-  def _track_returns(self, returns: torch.Tensor) -> None:
-    """Running 5 % to 95 % range of returns, the scale of the REINFORCE objective."""
-    low, high = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=self.device))
-    self.return_range.lerp_(high - low, 0.01)
+    def _encode_last(self, carry, obs) -> torch.Tensor:
+        """Packed latent (N, S, W) of the newest frame; a tokenizer with time layers re-reads the window."""
+        frames = {k: torch.from_numpy(np.ascontiguousarray(obs[k])).to(self.device)[:, None] for k in self.obs_keys if k != 'task_id'}
+        is_first = carry['is_first'][:, -1:]
+        if self.config.tokenizer.time_every:
+            for key, new in frames.items():
+                carry[f'obs/{key}'] = torch.cat([carry[f'obs/{key}'][:, 1:], new], 1)
+            frames, is_first = {k: carry[f'obs/{k}'] for k in frames}, carry['is_first']
+        return self.dynamics.pack(self.slow_tokenizer.module.encode(frames, is_first))[:, -1]
 
-  @torch.no_grad()
-  def _gate(self, sample) -> dict[str, float]:
-    """Measure the world model open loop; the policy may start once it predicts the reward."""
-    batch = self._batch(sample(self.config.schedule.gate_sequences, self.config.batch.length + 1))
-    metrics = fetch(self._model_metrics(batch)[0])
-    for name, key in (('reward_skill', 'reward_skill'), ('latent_error', 'error')):
-      self.schedule.measure(name, metrics[key], 0.5)
-    return {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
+    def _act_inputs(self, carry) -> torch.Tensor:
+        """Head inputs (N, F) of the newest frame. The window is read anew every step: weights change between steps, caches would not."""
+        first = carry['is_first']
+        context = self.dynamics.commit(
+                carry['latent'], self.actions.embed(carry['code']), ~first, first, carry['task'], noise=False)
+        return self.heads.inputs(context.feature[:, -1], context.latent[:, -1])
 
-  def _model_metrics(self, batch: Batch):
-    """Diagnostics of the world model on fresh sequences, and the context they were measured in."""
-    with self._precision():
-      context = self._commit(batch)
-      start = min(self.config.actor.context, batch.shape[1] // 2) - 1
-      return report.model_metrics(
-          self.dynamics, self.heads, context, batch, start, self.config.shortcut.steps, self.config.value.gamma,
-          self._task(batch)), context, start
+    def _explore(self, last: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
+        """Random codes (N, M), each held for `actor.hold` decisions in the mean: coherent motion shows more than jitter."""
+        fresh = self.actions.uniform(len(last))
+        keep = (torch.rand(len(last), device=self.device) < 1 - 1 / self.config.actor.hold) & ~is_first
+        return torch.where(keep[:, None], last, fresh)
 
-  def _advance(self) -> None:
-    """Go to the next stage if it is time; some stages begin with a copy."""
-    before = self.schedule.stage
-    self.schedule.advance()
-    if self.schedule.stage == before:
-      return
-    if self.schedule.stage == 'dynamics':
-      self.slow_tokenizer.move(1.0)
-    if self.schedule.stage == 'value' and self.config.actor.start == 'behaviour':
-      self.heads.start_policy_from_behaviour()
-      self.slow_policy.move(1.0)
+    def save_carry(self, carry: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        """The carry as numpy arrays."""
+        return {k: v.cpu().numpy() for k, v in carry.items()}
 
-  # -- reporting
+    def load_carry(self, tree: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Inverse of save_carry."""
+        return {k: torch.from_numpy(np.asarray(v).copy()).to(self.device) for k, v in tree.items()}
 
-  @torch.no_grad()
-  def report(self, sample: Callable[[int, int], Mapping[str, np.ndarray]]) -> dict[str, float | np.ndarray]:
-    """Diagnostics on fresh sequences and open-loop videos; see dreamer4/report.py."""
-    batch = self._batch(sample(self.config.schedule.gate_sequences, self.config.batch.length + 1))
-    metrics, context, start = self._model_metrics(batch)
-    with self._precision():
-      latent = self.dynamics.unpack(context.latent)
-      metrics |= report.image_metrics(self.slow_tokenizer.module, batch, latent)
-      loop = report.open_loop(
-          self.dynamics, self.heads, context, batch, start, self.config.shortcut.steps, task=self._task(batch))
-      videos = report.video(self.slow_tokenizer.module, self.dynamics, loop, batch, start)
-    return fetch(metrics) | {f'openloop/{k}': v for k, v in videos.items()}
+    # -- learning
 
-  # -- state
+    def train(self, sample: Callable[[int, int], Mapping[str, np.ndarray]]) -> dict[str, float]:
+        """One update of every part whose stage has begun.
 
-  def save(self) -> dict:
-    """Everything that decides how training goes on, as nested dicts of numpy arrays and JSON values."""
-    return pack_tree({
-        'updates': self.updates, 'schedule': self.schedule.state_dict(),
-        'modules': {k: m.state_dict() for k, m in self._modules().items()},
-        'slow': {k: s.state_dict() for k, s in self._slow().items()},
-        'optimizers': {k: o.state_dict() for k, o in self.optimizers.items()},
-        'return_range': self.return_range,
-        'random': {'cpu': torch.get_rng_state()} | (
-            {'cuda': torch.cuda.get_rng_state(self.device)} if self.device.type == 'cuda' else {})})
+        Args:
+            sample: (sequences, rows) -> stored rows, key -> (sequences, rows, ...).
 
-  def load(self, tree: Mapping) -> None:
-    """Restore what save returned.
+        Returns:
+            metrics.
 
-    Raises:
-      RuntimeError: parameters are missing, unexpected or of another shape; the message lists them.
-    """
-    tree = unpack_tree(tree)
-    for name, module in self._modules().items():
-      module.load_state_dict(tree['modules'][name])
-    for name, slow in self._slow().items():
-      slow.load_state_dict(tree['slow'][name])
-    for name, optimizer in self.optimizers.items():
-      optimizer.load_state_dict(tree['optimizers'][name])
-    self.schedule.load_state_dict(tree['schedule'])
-    self.updates = int(tree['updates'])
-    self.return_range = tree['return_range'].to(self.device)
-    torch.set_rng_state(tree['random']['cpu'])
-    if 'cuda' in tree['random'] and self.device.type == 'cuda':
-      torch.cuda.set_rng_state(tree['random']['cuda'], self.device)
+        Raises:
+            NonFiniteLoss: before any parameter of the failing part moved.
+        """
+        size, length = self._batch_shape()
+        batch = self._batch(sample(size, length + 1))
+        metrics = {}
+        warm = self.schedule.reached('dynamics')
+        if not warm or self.updates % self.config.tokenizer_training.every == 0:
+            metrics |= self._train_tokenizer(batch)
+        if warm:
+            metrics |= self._train_model(batch)
+        self.updates += 1
+        metrics = fetch(metrics)
+        if 'tokenizer/unexplained' in metrics:
+            self.schedule.measure('unexplained', metrics['tokenizer/unexplained'], 0.98)
+        if self.schedule.gate_due():
+            metrics |= self._gate(sample)
+        self._advance()
+        return metrics
 
-  def _modules(self) -> dict[str, torch.nn.Module]:
-    return {'tokenizer': self.tokenizer, 'dynamics': self.dynamics, 'heads': self.heads, 'rms': self.rms}
+    def _batch_shape(self) -> tuple[int, int]:
+        """(B, T): every long_every-th batch is long and has as many frames (Dreamer 4, Section 3.4)."""
+        c = self.config.batch
+        if c.long_every and self.updates % c.long_every == c.long_every - 1:
+            return max(1, c.size * c.length // c.long_length), c.long_length
+        return c.size, c.length
 
-  def _slow(self) -> dict[str, SlowCopy]:
-    return {'tokenizer': self.slow_tokenizer, 'value': self.slow_value, 'policy': self.slow_policy}
+    def _batch(self, rows) -> Batch:
+        return make_batch(rows, self.obs_keys, self.actions, self.device)
 
-  def _precision(self):
-    """bfloat16 autocast where configured ('auto': on CUDA), else nothing."""
-    kind = self.config.precision
-    if kind == 'float32' or (kind == 'auto' and self.device.type != 'cuda'):
-      return nullcontext()
-    return torch.autocast(self.device.type, torch.bfloat16)
+    def _train_tokenizer(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One step on single frames drawn from the batch, or on its first sequences where the tokenizer looks back in time."""
+        count, (rows, time) = self.config.batch.frames, batch.shape
+        keys = [k for k in self.obs_keys if k != 'task_id']
+        if self.config.tokenizer.time_every:
+            part = batch.first(max(1, count // time))
+            obs, is_first = {k: part.obs[k] for k in keys}, part.is_first
+        else:
+            index = torch.randint(rows * time, (count,), device=self.device)
+            obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in keys}
+            is_first = torch.ones(count, 1, dtype=torch.bool, device=self.device)
+        with self._precision():
+            parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
+        optimizer = self.optimizers['tokenizer']
+        optimizer.scale = self.config.tokenizer_training.rate if self.schedule.reached('dynamics') else 1.0
+        norms = optimizer.step(sum(self.rms(k, v) for k, v in parts.items()), parts)
+        self.slow_tokenizer.follow()
+        return norms | {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
+
+    def _train_model(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""
+        batch = batch.cut(round(batch.shape[0] * self.config.batch.single))
+        with self._precision():
+            context = self._commit(batch)
+            total, parts = self._model_loss(batch, context)
+        metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
+        if self.schedule.reached('value'):
+            with self._precision():
+                actor_critic, more = self._actor_critic_losses(batch, context.detach())
+            metrics |= more
+            if self.schedule.reached('policy'):
+                metrics |= self.optimizers['policy'].step(actor_critic['policy'], actor_critic)
+                if self.config.actor.prior == 'slow':
+                    self.slow_policy.follow()
+            metrics |= self.optimizers['value'].step(actor_critic['value'], actor_critic)
+            self.slow_value.follow()
+        return metrics | self.optimizers['model'].step(total, parts)
+
+    def _commit(self, batch: Batch) -> Context:
+        """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics."""
+        keys = [k for k in self.obs_keys if k != 'task_id']
+        with torch.no_grad():
+            z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in keys}, batch.is_first)
+        return self.dynamics.commit(
+                self.dynamics.pack(z), self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, self._task(batch))
+
+    def _task(self, batch: Batch) -> torch.Tensor | None:
+        return batch.obs['task_id'].long() if 'task_id' in self.obs_keys else None
+
+    def _model_loss(self, batch: Batch, context: Context) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted sum and its parts. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
+        s = self.config.scales
+        bootstrapping = self.optimizers['model'].updates >= self.config.shortcut.bootstrap_start
+        forcing = shortcut.loss(
+                self.dynamics, context, self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first,
+                self.config.shortcut, bootstrapping)
+        parts = {k: v.mean() for k, v in forcing.items()}
+        parts |= self.heads.losses(self.heads.inputs(context.feature, context.latent), batch, self._whole(batch))
+        return (
+                s.dynamics * self.rms('dynamics', sum(parts[k] for k in forcing))
+                + s.reward * self.rms('reward', parts['reward'])
+                + s.behaviour * self.rms('behaviour', parts['behaviour'])
+                + s.cont * parts['cont']), parts
+
+    def _whole(self, batch: Batch) -> torch.Tensor:
+        """bool (B, T): frames of sequences that were not cut into single images."""
+        cut = round(batch.shape[0] * self.config.batch.single)
+        rows = torch.arange(batch.shape[0], device=self.device) >= cut
+        return rows[:, None].expand(batch.shape)
+
+    def _actor_critic_losses(self, batch: Batch, context: Context) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Imagine from the batch and score value and policy; only their heads receive gradient (Dreamer 4, Section 3.3)."""
+        c = self.config
+        rows, frames = draw_starts(self._whole(batch) & ~batch.is_terminal, c.imagination.starts)
+        act = lambda x, t: self.heads.policy(x).sample()
+        dream = imagine(
+                self.dynamics, self.heads, context, rows, frames, c.imagination.horizon, c.shortcut.steps, act, self._task(batch))
+        x, decided = dream.inputs, dream.inputs[:, :-1]
+        with torch.no_grad():
+            reward, cont = self.heads.reward(x), self.heads.cont(x)
+            cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
+            target_value = self.heads.twohot.mean(self.slow_value.module(x))
+            returns = losses.lambda_return(reward, cont, target_value, c.value.gamma, c.value.lam)
+            weight = losses.alive(cont)
+        logits = self.heads.value_head(decided)
+        baseline = self.heads.twohot.mean(logits.detach())
+        advantage = returns - baseline
+        policy, prior = self.heads.policy(decided), self._prior(decided)
+        log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
+        if c.actor.loss == 'pmpo':
+            objective = losses.pmpo(log_prob, advantage, weight, c.actor.alpha, c.actor.floor)
+        else:
+            self._track_returns(returns)
+            objective = losses.reinforce(log_prob, advantage, weight, self.return_range)
+        kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
+        out = {
+                'policy': objective + c.actor.beta * losses.mean(kl, weight) - c.actor.entropy * losses.mean(entropy, weight),
+                'value': losses.mean(self.heads.twohot.loss(logits, returns), weight)}
+        metrics = {
+                'policy/loss': objective, 'policy/entropy': losses.mean(entropy, weight), 'policy/kl': losses.mean(kl, weight),
+                'policy/positive': losses.mean((advantage >= 0).float(), weight), 'policy/advantage_std': advantage.std(),
+                'value/loss': out['value'], 'value/mean': losses.mean(baseline, weight), 'value/return': losses.mean(returns, weight),
+                'value/explained': report.correlation(baseline, returns),
+                'imagination/reward': losses.mean(reward[:, 1:], weight), 'imagination/cont': losses.mean(cont[:, 1:], weight)}
+        return out, {k: v.detach() for k, v in metrics.items()}
+
+    def _prior(self, x: torch.Tensor):
+        """The distribution the policy is held to, without gradient; None if there is none."""
+        kind = self.config.actor.prior
+        with torch.no_grad():
+            if kind == 'behaviour':
+                return self.heads.behaviour(x)
+            if kind in ('slow', 'frozen'):
+                return self.actions.policy(self.slow_policy.module(x))
+        return None
+
+    @torch.no_grad()
+    def _track_returns(self, returns: torch.Tensor) -> None:
+        """Running 5 % to 95 % range of returns, the scale of the REINFORCE objective."""
+        low, high = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=self.device))
+        self.return_range.lerp_(high - low, 0.01)
+
+    @torch.no_grad()
+    def _gate(self, sample) -> dict[str, float]:
+        """Measure the world model open loop; the policy may start once it predicts the reward."""
+        batch = self._batch(sample(self.config.schedule.gate_sequences, self.config.batch.length + 1))
+        metrics = fetch(self._model_metrics(batch)[0])
+        for name, key in (('reward_skill', 'reward_skill'), ('latent_error', 'error')):
+            self.schedule.measure(name, metrics[key], 0.5)
+        return {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
+
+    def _model_metrics(self, batch: Batch):
+        """Diagnostics of the world model on fresh sequences, and the context they were measured in."""
+        with self._precision():
+            context = self._commit(batch)
+            start = min(self.config.actor.context, batch.shape[1] // 2) - 1
+            return report.model_metrics(
+                    self.dynamics, self.heads, context, batch, start, self.config.shortcut.steps, self.config.value.gamma,
+                    self._task(batch)), context, start
+
+    def _advance(self) -> None:
+        """Go to the next stage if it is time; some stages begin with a copy."""
+        before = self.schedule.stage
+        self.schedule.advance()
+        if self.schedule.stage == before:
+            return
+        if self.schedule.stage == 'dynamics':
+            self.slow_tokenizer.move(1.0)
+        if self.schedule.stage == 'value' and self.config.actor.start == 'behaviour':
+            self.heads.start_policy_from_behaviour()
+            self.slow_policy.move(1.0)
+
+    # -- reporting
+
+    @torch.no_grad()
+    def report(self, sample: Callable[[int, int], Mapping[str, np.ndarray]]) -> dict[str, float | np.ndarray]:
+        """Diagnostics on fresh sequences and open-loop videos; see dreamer4/report.py."""
+        batch = self._batch(sample(self.config.schedule.gate_sequences, self.config.batch.length + 1))
+        metrics, context, start = self._model_metrics(batch)
+        with self._precision():
+            latent = self.dynamics.unpack(context.latent)
+            metrics |= report.image_metrics(self.slow_tokenizer.module, batch, latent)
+            loop = report.open_loop(
+                    self.dynamics, self.heads, context, batch, start, self.config.shortcut.steps, task=self._task(batch))
+            videos = report.video(self.slow_tokenizer.module, self.dynamics, loop, batch, start)
+        return fetch(metrics) | {f'openloop/{k}': v for k, v in videos.items()}
+
+    # -- state
+
+    def save(self) -> dict:
+        """Everything that decides how training goes on, as nested dicts of numpy arrays and JSON values."""
+        return pack_tree({
+                'updates': self.updates, 'schedule': self.schedule.state_dict(),
+                'modules': {k: m.state_dict() for k, m in self._modules().items()},
+                'slow': {k: s.state_dict() for k, s in self._slow().items()},
+                'optimizers': {k: o.state_dict() for k, o in self.optimizers.items()},
+                'return_range': self.return_range,
+                'random': {'cpu': torch.get_rng_state()} | (
+                        {'cuda': torch.cuda.get_rng_state(self.device)} if self.device.type == 'cuda' else {})})
+
+    def load(self, tree: Mapping) -> None:
+        """Restore what save returned.
+
+        Raises:
+            RuntimeError: parameters are missing, unexpected or of another shape; the message lists them.
+        """
+        tree = unpack_tree(tree)
+        for name, module in self._modules().items():
+            module.load_state_dict(tree['modules'][name])
+        for name, slow in self._slow().items():
+            slow.load_state_dict(tree['slow'][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(tree['optimizers'][name])
+        self.schedule.load_state_dict(tree['schedule'])
+        self.updates = int(tree['updates'])
+        self.return_range = tree['return_range'].to(self.device)
+        torch.set_rng_state(tree['random']['cpu'])
+        if 'cuda' in tree['random'] and self.device.type == 'cuda':
+            torch.cuda.set_rng_state(tree['random']['cuda'], self.device)
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {'tokenizer': self.tokenizer, 'dynamics': self.dynamics, 'heads': self.heads, 'rms': self.rms}
+
+    def _slow(self) -> dict[str, SlowCopy]:
+        return {'tokenizer': self.slow_tokenizer, 'value': self.slow_value, 'policy': self.slow_policy}
+
+    def _precision(self):
+        """bfloat16 autocast where configured ('auto': on CUDA), else nothing."""
+        kind = self.config.precision
+        if kind == 'float32' or (kind == 'auto' and self.device.type != 'cuda'):
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
 
 def fetch(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
-  """Scalars on the device -> floats, in one transfer."""
-  if not metrics:
-    return {}
-  return dict(zip(metrics, torch.stack([v.float() for v in metrics.values()]).tolist()))
+    """Scalars on the device -> floats, in one transfer."""
+    if not metrics:
+        return {}
+    return dict(zip(metrics, torch.stack([v.float() for v in metrics.values()]).tolist()))
 
 
 def check(config: AgentConfig) -> None:
-  """Refuse settings that cannot work, before anything is built.
+    """Refuse settings that cannot work, before anything is built.
 
-  Raises:
-    ValueError: naming the setting, what it must be and what it is.
-  """
-  choices = {
-      'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
-      'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
-      'actor.start': (config.actor.start, ('uniform', 'behaviour')),
-      'precision': (config.precision, ('auto', 'float32', 'bfloat16'))}
-  for name, (value, allowed) in choices.items():
-    if value not in allowed:
-      raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
-  shortcut.check(config.shortcut, config.dynamics.levels)
-  if config.dynamics.time_every < 1:
-    raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
-  if config.actor.hold < 1:
-    raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')
+    Raises:
+        ValueError: naming the setting, what it must be and what it is.
+    """
+    choices = {
+            'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
+            'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
+            'actor.start': (config.actor.start, ('uniform', 'behaviour')),
+            'precision': (config.precision, ('auto', 'float32', 'bfloat16'))}
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
+    shortcut.check(config.shortcut, config.dynamics.levels)
+    if config.dynamics.time_every < 1:
+        raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
+    if config.actor.hold < 1:
+        raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')

@@ -1,7 +1,7 @@
 """The border between numpy rows and torch: Batch, the device move, and the one time shift of the project.
 
-    stored row t     obs_t, reward_t, is_first_t, is_last_t, is_terminal_t, action_t chosen after seeing obs_t
-    model frame t    prev_action_t = action_{t-1}, which led to obs_t; reward_t and cont_t on arrival; action_t the policy's target
+        stored row t     obs_t, reward_t, is_first_t, is_last_t, is_terminal_t, action_t chosen after seeing obs_t
+        model frame t    prev_action_t = action_{t-1}, which led to obs_t; reward_t and cont_t on arrival; action_t the policy's target
 The replay hands out T+1 rows; the first serves only for the shift. Letters: B batch, T time, M action code.
 """
 
@@ -16,62 +16,62 @@ from .actions import Actions
 
 @dataclass(frozen=True)
 class Batch:
-  """Model frames; every tensor is (B, T, ...) on one device.
+    """Model frames; every tensor is (B, T, ...) on one device.
 
-  Attributes:
-    obs: observation key -> tensor, as stored (images uint8).
-    prev_action: (B, T, M) code of the action that led to the frame; meaningless where prev_valid is False.
-    prev_valid: bool (B, T), False where the frame begins an episode or the action was not recorded (key 'unlabeled').
-    action: (B, T, M) code of the action chosen at the frame.
-    action_valid: bool (B, T), False where no action was executed (is_last) or none was recorded.
-    reward: (B, T) float32, received on arrival at the frame.
-    is_first, is_last, is_terminal: bool (B, T).
-  """
+    Attributes:
+        obs: observation key -> tensor, as stored (images uint8).
+        prev_action: (B, T, M) code of the action that led to the frame; meaningless where prev_valid is False.
+        prev_valid: bool (B, T), False where the frame begins an episode or the action was not recorded (key 'unlabeled').
+        action: (B, T, M) code of the action chosen at the frame.
+        action_valid: bool (B, T), False where no action was executed (is_last) or none was recorded.
+        reward: (B, T) float32, received on arrival at the frame.
+        is_first, is_last, is_terminal: bool (B, T).
+    """
 
-  obs: dict[str, torch.Tensor]
-  prev_action: torch.Tensor
-  prev_valid: torch.Tensor
-  action: torch.Tensor
-  action_valid: torch.Tensor
-  reward: torch.Tensor
-  is_first: torch.Tensor
-  is_last: torch.Tensor
-  is_terminal: torch.Tensor
+    obs: dict[str, torch.Tensor]
+    prev_action: torch.Tensor
+    prev_valid: torch.Tensor
+    action: torch.Tensor
+    action_valid: torch.Tensor
+    reward: torch.Tensor
+    is_first: torch.Tensor
+    is_last: torch.Tensor
+    is_terminal: torch.Tensor
 
-  @property
-  def shape(self) -> tuple[int, int]:
-    return tuple(self.is_first.shape)
+    @property
+    def shape(self) -> tuple[int, int]:
+        return tuple(self.is_first.shape)
 
-  def cut(self, rows: int) -> 'Batch':
-    """The first `rows` sequences as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
-    single = torch.arange(len(self.is_first), device=self.is_first.device)[:, None] < rows
-    return replace(self, is_first=self.is_first | single, prev_valid=self.prev_valid & ~single)
+    def cut(self, rows: int) -> 'Batch':
+        """The first `rows` sequences as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
+        single = torch.arange(len(self.is_first), device=self.is_first.device)[:, None] < rows
+        return replace(self, is_first=self.is_first | single, prev_valid=self.prev_valid & ~single)
 
-  def first(self, rows: int) -> 'Batch':
-    """Only the first `rows` sequences."""
-    parts = {f.name: getattr(self, f.name) for f in fields(self)}
-    return Batch(obs={k: v[:rows] for k, v in parts.pop('obs').items()}, **{k: v[:rows] for k, v in parts.items()})
+    def first(self, rows: int) -> 'Batch':
+        """Only the first `rows` sequences."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(obs={k: v[:rows] for k, v in parts.pop('obs').items()}, **{k: v[:rows] for k, v in parts.items()})
 
 
 def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, device: torch.device) -> Batch:
-  """Rows as the replay hands them out, (B, T+1, ...), -> Batch of (B, T).
+    """Rows as the replay hands them out, (B, T+1, ...), -> Batch of (B, T).
 
-  Raises:
-    KeyError: a key is missing. ValueError: fewer than two rows.
-  """
-  needed = {*obs_keys, *actions.spaces, 'reward', 'is_first', 'is_last', 'is_terminal'}
-  if missing := sorted(needed - set(rows)):
-    raise KeyError(f'batch: rows lack {missing}; they hold {sorted(rows)}')
-  if rows['is_first'].shape[1] < 2:
-    raise ValueError(f"batch: expected at least 2 rows of time, the first only for the shift, got {rows['is_first'].shape}")
-  put = {k: torch.from_numpy(np.ascontiguousarray(v)).to(device, non_blocking=True) for k, v in rows.items()
-         if k in needed or k == 'unlabeled'}
-  code = actions.encode({k: put[k] for k in actions.spaces})
-  known = ~put['unlabeled'] if 'unlabeled' in put else torch.ones_like(put['is_first'])
-  executed = known & ~put['is_last']
-  return Batch(
-      obs={k: put[k][:, 1:] for k in obs_keys},
-      prev_action=code[:, :-1], prev_valid=executed[:, :-1] & ~put['is_first'][:, 1:],
-      action=code[:, 1:], action_valid=executed[:, 1:],
-      reward=put['reward'][:, 1:].float(),
-      is_first=put['is_first'][:, 1:], is_last=put['is_last'][:, 1:], is_terminal=put['is_terminal'][:, 1:])
+    Raises:
+        KeyError: a key is missing. ValueError: fewer than two rows.
+    """
+    needed = {*obs_keys, *actions.spaces, 'reward', 'is_first', 'is_last', 'is_terminal'}
+    if missing := sorted(needed - set(rows)):
+        raise KeyError(f'batch: rows lack {missing}; they hold {sorted(rows)}')
+    if rows['is_first'].shape[1] < 2:
+        raise ValueError(f"batch: expected at least 2 rows of time, the first only for the shift, got {rows['is_first'].shape}")
+    put = {k: torch.from_numpy(np.ascontiguousarray(v)).to(device, non_blocking=True) for k, v in rows.items()
+                  if k in needed or k == 'unlabeled'}
+    code = actions.encode({k: put[k] for k in actions.spaces})
+    known = ~put['unlabeled'] if 'unlabeled' in put else torch.ones_like(put['is_first'])
+    executed = known & ~put['is_last']
+    return Batch(
+            obs={k: put[k][:, 1:] for k in obs_keys},
+            prev_action=code[:, :-1], prev_valid=executed[:, :-1] & ~put['is_first'][:, 1:],
+            action=code[:, 1:], action_valid=executed[:, 1:],
+            reward=put['reward'][:, 1:].float(),
+            is_first=put['is_first'][:, 1:], is_last=put['is_last'][:, 1:], is_terminal=put['is_terminal'][:, 1:])

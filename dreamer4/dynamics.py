@@ -1,6 +1,6 @@
 """World model of latents: tokens of a frame -> transformer -> clean latent and agent feature (Dreamer 4, Section 3.2).
 
-    block t = [prev_action | tau, d | z tokens | registers | agent]        the action token holds the action that led to frame t
+        block t = [prev_action | tau, d | z tokens | registers | agent]        the action token holds the action that led to frame t
 Letters: B batch, T time, L latents, Z their channels, S = L / pack spatial tokens, W = pack Z their channels, D width, A action features.
 """
 
@@ -19,135 +19,135 @@ EMBED_STD = 0.5
 
 @dataclass(frozen=True)
 class DynamicsConfig:
-  """Block `agent.dynamics` of the configuration; meanings and sources stand there."""
-  width: int
-  depth: int
-  heads: int
-  kv_heads: int
-  time_every: int
-  registers: int
-  pack: int
-  softcap: float
-  levels: int
-  context_signal: float
+    """Block `agent.dynamics` of the configuration; meanings and sources stand there."""
+    width: int
+    depth: int
+    heads: int
+    kv_heads: int
+    time_every: int
+    registers: int
+    pack: int
+    softcap: float
+    levels: int
+    context_signal: float
 
 
 @dataclass(frozen=True)
 class Context:
-  """What the dynamics know of a committed sequence; imagination continues from it.
+    """What the dynamics know of a committed sequence; imagination continues from it.
 
-  Attributes:
-    latent: (B, T, S, W) clean latents.
-    feature: (B, T, D) output of the agent token.
-    present: keys and values of every time layer.
-    mask: bool (B, T, T) causal within episodes.
-  """
-  latent: torch.Tensor
-  feature: torch.Tensor
-  present: KeyValues
-  mask: torch.Tensor
+    Attributes:
+        latent: (B, T, S, W) clean latents.
+        feature: (B, T, D) output of the agent token.
+        present: keys and values of every time layer.
+        mask: bool (B, T, T) causal within episodes.
+    """
+    latent: torch.Tensor
+    feature: torch.Tensor
+    present: KeyValues
+    mask: torch.Tensor
 
-  def detach(self) -> 'Context':
-    return Context(self.latent.detach(), self.feature.detach(), [(k.detach(), v.detach()) for k, v in self.present], self.mask)
+    def detach(self) -> 'Context':
+        return Context(self.latent.detach(), self.feature.detach(), [(k.detach(), v.detach()) for k, v in self.present], self.mask)
 
 
 class Dynamics(nn.Module):
-  """Predicts the clean latent of a frame from its noisy one, the action that led to it and the past.
+    """Predicts the clean latent of a frame from its noisy one, the action that led to it and the past.
 
-  The agent token sees every token and is seen by none, so that what the heads ask of it can never leak into the latents.
-
-  Args:
-    latent_shape: (L, Z) of the tokenizer; L must be a multiple of pack.
-    action_features: A. tasks: number of tasks; each adds its own embedding to the agent token.
-    config: see DynamicsConfig. `levels` is K_max = 1 / d_min, a power of two; `context_signal` the signal level in [0, 1] of committed
-      frames, rounded to a multiple of d_min. (The paper's tau_ctx = 0.1 is the noise; read as signal it destroys the context.)
-  """
-
-  def __init__(self, latent_shape: tuple[int, int], action_features: int, tasks: int, config: DynamicsConfig):
-    super().__init__()
-    self.config = config
-    if latent_shape[0] % config.pack:
-      raise ValueError(f'dynamics: {latent_shape[0]} latents cannot be packed {config.pack} to a token')
-    if config.levels < 1 or config.levels & (config.levels - 1):
-      raise ValueError(f'dynamics: levels must be a power of two, got {config.levels}')
-    self.latent_shape = latent_shape
-    self.tokens, self.channels = latent_shape[0] // config.pack, latent_shape[1] * config.pack
-    self.step_sizes = config.levels.bit_length()  # d = 2^e / K_max for e = 0 .. log2 K_max
-    self.context_level = round(config.context_signal * config.levels)
-    width = config.width
-    self.layout = Layout(action=1, signal=1, latent=self.tokens, register=config.registers, agent=1)
-    self.register_buffer('space_mask', self.layout.mask(lambda q, k: k != 'agent' or q == 'agent'), persistent=False)
-    self.latent_in = nn.Linear(self.channels, width)
-    self.action_in = nn.Linear(action_features, width, bias=False)
-    self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
-    self.no_action = nn.Parameter(EMBED_STD * torch.randn(width))
-    self.level = nn.Embedding(config.levels + 1, width // 2)
-    self.step_size = nn.Embedding(self.step_sizes, width - width // 2)
-    self.task = nn.Embedding(tasks, width)
-    nn.init.zeros_(self.task.weight)
-    self.transformer = Transformer(
-        width, config.depth, config.heads, config.kv_heads, config.time_every, config.softcap)
-    self.latent_out = zero_init(nn.Linear(width, self.channels))
-
-  def pack(self, latent: torch.Tensor) -> torch.Tensor:
-    """(B, T, L, Z) -> (B, T, S, W)."""
-    return latent.reshape(*latent.shape[:2], self.tokens, self.channels)
-
-  def unpack(self, latent: torch.Tensor) -> torch.Tensor:
-    """(B, T, S, W) -> (B, T, L, Z)."""
-    return latent.reshape(*latent.shape[:2], *self.latent_shape)
-
-  def forward(
-      self, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, action: torch.Tensor, valid: torch.Tensor,
-      mask: torch.Tensor, positions: torch.Tensor, memory=None, task: torch.Tensor | None = None, agent: bool = True):
-    """One pass of the transformer.
+    The agent token sees every token and is seen by none, so that what the heads ask of it can never leak into the latents.
 
     Args:
-      z: (B, T, S, W) latents at signal level `level` / K_max.
-      level: long (B, T) in 0 .. K_max. size: long (B, T), exponent e of the step size d = 2^e / K_max.
-      action: (B, T, A) features of the action that led to the frame. valid: bool (B, T), False for none.
-      mask: bool (B or 1, T, keys) of the time layers. positions: (B or 1, T). memory: see nets/memory.py.
-      task: long (B, T) or None for task 0. agent: False leaves the agent token out; the latents come out the same.
-
-    Returns:
-      predicted clean latent (B, T, S, W) float32, agent feature (B, T, D) or None, keys and values of these frames.
+        latent_shape: (L, Z) of the tokenizer; L must be a multiple of pack.
+        action_features: A. tasks: number of tasks; each adds its own embedding to the agent token.
+        config: see DynamicsConfig. `levels` is K_max = 1 / d_min, a power of two; `context_signal` the signal level in [0, 1] of committed
+            frames, rounded to a multiple of d_min. (The paper's tau_ctx = 0.1 is the noise; read as signal it destroys the context.)
     """
-    batch, time = level.shape
-    signal = torch.cat([self.level(level), self.step_size(size)], -1)[:, :, None]
-    act = torch.where(valid[..., None], self.action_in(action), self.no_action)[:, :, None]
-    spare = self.layout.size - 2 - self.tokens - (not agent)
-    rest = self.place.new_zeros(batch, time, spare, self.config.width)
-    x = torch.cat([act.to(rest.dtype), signal, self.latent_in(z).to(rest.dtype), rest], 2) + self.place[:x_size(self.layout, agent)]
-    if agent:
-      task = torch.zeros_like(level) if task is None else task
-      x = torch.cat([x[:, :, :-1], x[:, :, -1:] + self.task(task)[:, :, None]], 2)
-    space_mask = self.space_mask if agent else self.space_mask[:-1, :-1]
-    x, present = self.transformer(x, space_mask, mask, positions, memory)
-    clean = self.latent_out(x[:, :, self.layout['latent']]).float()
-    return clean, x[:, :, -1].float() if agent else None, present
 
-  def noised(self, z: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """z_tau = (1 - tau) noise + tau z for z (B, T, S, W), level long (B, T), tau = level / K_max (Dreamer 4, Eq. 1)."""
-    tau = (level / self.config.levels)[..., None, None]
-    return (1 - tau) * torch.randn_like(z) + tau * z
+    def __init__(self, latent_shape: tuple[int, int], action_features: int, tasks: int, config: DynamicsConfig):
+        super().__init__()
+        self.config = config
+        if latent_shape[0] % config.pack:
+            raise ValueError(f'dynamics: {latent_shape[0]} latents cannot be packed {config.pack} to a token')
+        if config.levels < 1 or config.levels & (config.levels - 1):
+            raise ValueError(f'dynamics: levels must be a power of two, got {config.levels}')
+        self.latent_shape = latent_shape
+        self.tokens, self.channels = latent_shape[0] // config.pack, latent_shape[1] * config.pack
+        self.step_sizes = config.levels.bit_length()  # d = 2^e / K_max for e = 0 .. log2 K_max
+        self.context_level = round(config.context_signal * config.levels)
+        width = config.width
+        self.layout = Layout(action=1, signal=1, latent=self.tokens, register=config.registers, agent=1)
+        self.register_buffer('space_mask', self.layout.mask(lambda q, k: k != 'agent' or q == 'agent'), persistent=False)
+        self.latent_in = nn.Linear(self.channels, width)
+        self.action_in = nn.Linear(action_features, width, bias=False)
+        self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
+        self.no_action = nn.Parameter(EMBED_STD * torch.randn(width))
+        self.level = nn.Embedding(config.levels + 1, width // 2)
+        self.step_size = nn.Embedding(self.step_sizes, width - width // 2)
+        self.task = nn.Embedding(tasks, width)
+        nn.init.zeros_(self.task.weight)
+        self.transformer = Transformer(
+                width, config.depth, config.heads, config.kv_heads, config.time_every, config.softcap)
+        self.latent_out = zero_init(nn.Linear(width, self.channels))
 
-  def commit(
-      self, z: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
-      task: torch.Tensor | None = None, noise: bool = True) -> Context:
-    """Take real frames as history: the same pass, at the same level and label, that imagination makes of its own frames.
+    def pack(self, latent: torch.Tensor) -> torch.Tensor:
+        """(B, T, L, Z) -> (B, T, S, W)."""
+        return latent.reshape(*latent.shape[:2], self.tokens, self.channels)
 
-    Args:
-      z: (B, T, S, W) clean latents. action, valid, task: as in forward. is_first: bool (B, T).
-      noise: corrupt to the context level; False keeps the latents clean under the same label (acting).
-    """
-    level = torch.full(is_first.shape, self.context_level, device=z.device)
-    mask = causal_mask(is_first)
-    positions = torch.arange(z.shape[1], device=z.device)[None]
-    seen = self.noised(z, level) if noise and self.context_level < self.config.levels else z
-    _, feature, present = self(seen, level, torch.zeros_like(level), action, valid, mask, positions, task=task)
-    return Context(z, feature, present, mask)
+    def unpack(self, latent: torch.Tensor) -> torch.Tensor:
+        """(B, T, S, W) -> (B, T, L, Z)."""
+        return latent.reshape(*latent.shape[:2], *self.latent_shape)
+
+    def forward(
+            self, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, action: torch.Tensor, valid: torch.Tensor,
+            mask: torch.Tensor, positions: torch.Tensor, memory=None, task: torch.Tensor | None = None, agent: bool = True):
+        """One pass of the transformer.
+
+        Args:
+            z: (B, T, S, W) latents at signal level `level` / K_max.
+            level: long (B, T) in 0 .. K_max. size: long (B, T), exponent e of the step size d = 2^e / K_max.
+            action: (B, T, A) features of the action that led to the frame. valid: bool (B, T), False for none.
+            mask: bool (B or 1, T, keys) of the time layers. positions: (B or 1, T). memory: see nets/memory.py.
+            task: long (B, T) or None for task 0. agent: False leaves the agent token out; the latents come out the same.
+
+        Returns:
+            predicted clean latent (B, T, S, W) float32, agent feature (B, T, D) or None, keys and values of these frames.
+        """
+        batch, time = level.shape
+        signal = torch.cat([self.level(level), self.step_size(size)], -1)[:, :, None]
+        act = torch.where(valid[..., None], self.action_in(action), self.no_action)[:, :, None]
+        spare = self.layout.size - 2 - self.tokens - (not agent)
+        rest = self.place.new_zeros(batch, time, spare, self.config.width)
+        x = torch.cat([act.to(rest.dtype), signal, self.latent_in(z).to(rest.dtype), rest], 2) + self.place[:x_size(self.layout, agent)]
+        if agent:
+            task = torch.zeros_like(level) if task is None else task
+            x = torch.cat([x[:, :, :-1], x[:, :, -1:] + self.task(task)[:, :, None]], 2)
+        space_mask = self.space_mask if agent else self.space_mask[:-1, :-1]
+        x, present = self.transformer(x, space_mask, mask, positions, memory)
+        clean = self.latent_out(x[:, :, self.layout['latent']]).float()
+        return clean, x[:, :, -1].float() if agent else None, present
+
+    def noised(self, z: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """z_tau = (1 - tau) noise + tau z for z (B, T, S, W), level long (B, T), tau = level / K_max (Dreamer 4, Eq. 1)."""
+        tau = (level / self.config.levels)[..., None, None]
+        return (1 - tau) * torch.randn_like(z) + tau * z
+
+    def commit(
+            self, z: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
+            task: torch.Tensor | None = None, noise: bool = True) -> Context:
+        """Take real frames as history: the same pass, at the same level and label, that imagination makes of its own frames.
+
+        Args:
+            z: (B, T, S, W) clean latents. action, valid, task: as in forward. is_first: bool (B, T).
+            noise: corrupt to the context level; False keeps the latents clean under the same label (acting).
+        """
+        level = torch.full(is_first.shape, self.context_level, device=z.device)
+        mask = causal_mask(is_first)
+        positions = torch.arange(z.shape[1], device=z.device)[None]
+        seen = self.noised(z, level) if noise and self.context_level < self.config.levels else z
+        _, feature, present = self(seen, level, torch.zeros_like(level), action, valid, mask, positions, task=task)
+        return Context(z, feature, present, mask)
 
 
 def x_size(layout: Layout, agent: bool) -> int:
-  """Number of tokens of a pass with or without the agent token, which stands last."""
-  return layout.size if agent else layout.size - 1
+    """Number of tokens of a pass with or without the agent token, which stands last."""
+    return layout.size if agent else layout.size - 1

@@ -19,109 +19,109 @@ from .nets.outputs import Policy, TwoHot
 
 @dataclass(frozen=True)
 class HeadsConfig:
-  """Block `agent.heads` of the configuration; meanings and sources stand there."""
-  width: int
-  layers: int
-  offsets: int
-  read_latent: bool
-  bins: int
-  limit: float
-  continuous: str
-  action_bins: int
-  unimix: float
+    """Block `agent.heads` of the configuration; meanings and sources stand there."""
+    width: int
+    layers: int
+    offsets: int
+    read_latent: bool
+    bins: int
+    limit: float
+    continuous: str
+    action_bins: int
+    unimix: float
 
 
 class Heads(nn.Module):
-  """All heads of the agent.
-
-  Args:
-    feature: D of the dynamics. latent: S W, size of a frame's latents. actions: the action codec. config: see HeadsConfig.
-  """
-
-  def __init__(self, feature: int, latent: int, actions: Actions, config: HeadsConfig):
-    super().__init__()
-    self.config, self.actions = config, actions
-    inputs, count = feature + latent * config.read_latent, config.offsets + 1
-    head = lambda outputs: MLP(inputs, config.width, config.layers, outputs)
-    self.twohot = TwoHot(config.bins, config.limit)
-    self.reward_head = head(count * config.bins)
-    self.cont_head = head(1)
-    self.behaviour_head = head(count * actions.outputs)
-    self.policy_head = head(actions.outputs)
-    self.value_head = head(config.bins)
-
-  def inputs(self, feature: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    """What every head reads: feature (..., D) and latent (..., S, W) -> (..., F)."""
-    return torch.cat([feature, latent.flatten(-2)], -1) if self.config.read_latent else feature
-
-  def reward(self, x: torch.Tensor) -> torch.Tensor:
-    """Expected reward on arrival at the frame, (...)."""
-    return self.twohot.mean(self.reward_head(x)[..., :self.config.bins])
-
-  def cont(self, x: torch.Tensor) -> torch.Tensor:
-    """Probability (...) that the frame is not terminal."""
-    return torch.sigmoid(self.cont_head(x).float())[..., 0]
-
-  def value(self, x: torch.Tensor) -> torch.Tensor:
-    """Expected return after the frame, (...)."""
-    return self.twohot.mean(self.value_head(x))
-
-  def policy(self, x: torch.Tensor) -> Policy:
-    """Distribution of the action to take at the frame."""
-    return self.actions.policy(self.policy_head(x))
-
-  def behaviour(self, x: torch.Tensor) -> Policy:
-    """Distribution of the action that the data takes at the frame (behaviour cloning, offset 0)."""
-    return self.actions.policy(self.behaviour_head(x)[..., :self.actions.outputs])
-
-  def start_policy_from_behaviour(self) -> None:
-    """Copy the behaviour head's first offset into the policy (offline agents start from what the data does)."""
-    with torch.no_grad():
-      for ours, theirs in zip(self.policy_head.hidden.parameters(), self.behaviour_head.hidden.parameters()):
-        ours.copy_(theirs)
-      self.policy_head.output.weight.copy_(self.behaviour_head.output.weight[:self.actions.outputs])
-      self.policy_head.output.bias.copy_(self.behaviour_head.output.bias[:self.actions.outputs])
-
-  def losses(self, x: torch.Tensor, batch: Batch, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Losses of the world-model heads with multi-token prediction (Dreamer 4, Eq. 9).
-
-    Offset n of frame t predicts reward and action of frame t + n, wherever that frame belongs to the same episode. Rewards of
-    first frames do not exist and actions of last frames are never executed: neither is a target.
+    """All heads of the agent.
 
     Args:
-      x: (B, T, F). batch: targets. weight: bool (B, T), frames to learn from.
-
-    Returns:
-      'reward', 'cont', 'behaviour': scalars, means over valid frames (and over offsets).
+        feature: D of the dynamics. latent: S W, size of a frame's latents. actions: the action codec. config: see HeadsConfig.
     """
-    count = self.config.offsets + 1
-    reward = self.reward_head(x).float().unflatten(-1, (count, self.config.bins))
-    behaviour = self.actions.policy(self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)))
-    there = ahead(batch.is_first, count) & weight[..., None]
-    errors = {
-        'reward': (self.twohot.loss(reward, shifted(batch.reward, count)), there & ~shifted(batch.is_first, count)),
-        'behaviour': (-behaviour.log_prob(shifted(batch.action, count)), there & shifted(batch.action_valid, count)),
-        'cont': (F.binary_cross_entropy_with_logits(
-            self.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'), weight & ~batch.is_first)}
-    return {name: masked_mean(error, mask) for name, (error, mask) in errors.items()}
+
+    def __init__(self, feature: int, latent: int, actions: Actions, config: HeadsConfig):
+        super().__init__()
+        self.config, self.actions = config, actions
+        inputs, count = feature + latent * config.read_latent, config.offsets + 1
+        head = lambda outputs: MLP(inputs, config.width, config.layers, outputs)
+        self.twohot = TwoHot(config.bins, config.limit)
+        self.reward_head = head(count * config.bins)
+        self.cont_head = head(1)
+        self.behaviour_head = head(count * actions.outputs)
+        self.policy_head = head(actions.outputs)
+        self.value_head = head(config.bins)
+
+    def inputs(self, feature: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        """What every head reads: feature (..., D) and latent (..., S, W) -> (..., F)."""
+        return torch.cat([feature, latent.flatten(-2)], -1) if self.config.read_latent else feature
+
+    def reward(self, x: torch.Tensor) -> torch.Tensor:
+        """Expected reward on arrival at the frame, (...)."""
+        return self.twohot.mean(self.reward_head(x)[..., :self.config.bins])
+
+    def cont(self, x: torch.Tensor) -> torch.Tensor:
+        """Probability (...) that the frame is not terminal."""
+        return torch.sigmoid(self.cont_head(x).float())[..., 0]
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        """Expected return after the frame, (...)."""
+        return self.twohot.mean(self.value_head(x))
+
+    def policy(self, x: torch.Tensor) -> Policy:
+        """Distribution of the action to take at the frame."""
+        return self.actions.policy(self.policy_head(x))
+
+    def behaviour(self, x: torch.Tensor) -> Policy:
+        """Distribution of the action that the data takes at the frame (behaviour cloning, offset 0)."""
+        return self.actions.policy(self.behaviour_head(x)[..., :self.actions.outputs])
+
+    def start_policy_from_behaviour(self) -> None:
+        """Copy the behaviour head's first offset into the policy (offline agents start from what the data does)."""
+        with torch.no_grad():
+            for ours, theirs in zip(self.policy_head.hidden.parameters(), self.behaviour_head.hidden.parameters()):
+                ours.copy_(theirs)
+            self.policy_head.output.weight.copy_(self.behaviour_head.output.weight[:self.actions.outputs])
+            self.policy_head.output.bias.copy_(self.behaviour_head.output.bias[:self.actions.outputs])
+
+    def losses(self, x: torch.Tensor, batch: Batch, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Losses of the world-model heads with multi-token prediction (Dreamer 4, Eq. 9).
+
+        Offset n of frame t predicts reward and action of frame t + n, wherever that frame belongs to the same episode. Rewards of
+        first frames do not exist and actions of last frames are never executed: neither is a target.
+
+        Args:
+            x: (B, T, F). batch: targets. weight: bool (B, T), frames to learn from.
+
+        Returns:
+            'reward', 'cont', 'behaviour': scalars, means over valid frames (and over offsets).
+        """
+        count = self.config.offsets + 1
+        reward = self.reward_head(x).float().unflatten(-1, (count, self.config.bins))
+        behaviour = self.actions.policy(self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)))
+        there = ahead(batch.is_first, count) & weight[..., None]
+        errors = {
+                'reward': (self.twohot.loss(reward, shifted(batch.reward, count)), there & ~shifted(batch.is_first, count)),
+                'behaviour': (-behaviour.log_prob(shifted(batch.action, count)), there & shifted(batch.action_valid, count)),
+                'cont': (F.binary_cross_entropy_with_logits(
+                        self.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'), weight & ~batch.is_first)}
+        return {name: masked_mean(error, mask) for name, (error, mask) in errors.items()}
 
 
 def shifted(x: torch.Tensor, count: int) -> torch.Tensor:
-  """(B, T, ...) -> (B, T, count, ...), entry [t, n] is x[t + n]; beyond the end the last frame repeats."""
-  time = x.shape[1]
-  index = torch.arange(time, device=x.device)[:, None] + torch.arange(count, device=x.device)
-  return x[:, index.clamp(max=time - 1)]
+    """(B, T, ...) -> (B, T, count, ...), entry [t, n] is x[t + n]; beyond the end the last frame repeats."""
+    time = x.shape[1]
+    index = torch.arange(time, device=x.device)[:, None] + torch.arange(count, device=x.device)
+    return x[:, index.clamp(max=time - 1)]
 
 
 def ahead(is_first: torch.Tensor, count: int) -> torch.Tensor:
-  """bool (B, T, count): frame t + n exists in the sequence and belongs to the episode of frame t."""
-  time = is_first.shape[1]
-  episode = is_first.long().cumsum(1)
-  steps = torch.arange(time, device=is_first.device)[:, None] + torch.arange(count, device=is_first.device)
-  return (shifted(episode, count) == episode[..., None]) & (steps < time)
+    """bool (B, T, count): frame t + n exists in the sequence and belongs to the episode of frame t."""
+    time = is_first.shape[1]
+    episode = is_first.long().cumsum(1)
+    steps = torch.arange(time, device=is_first.device)[:, None] + torch.arange(count, device=is_first.device)
+    return (shifted(episode, count) == episode[..., None]) & (steps < time)
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-  """Mean of x where mask (same shape) is True or, for float masks, weighted by it; zero if nowhere."""
-  mask = mask.to(x.dtype)
-  return (x * mask).sum() / mask.sum().clamp(min=1e-6)
+    """Mean of x where mask (same shape) is True or, for float masks, weighted by it; zero if nowhere."""
+    mask = mask.to(x.dtype)
+    return (x * mask).sum() / mask.sum().clamp(min=1e-6)

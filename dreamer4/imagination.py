@@ -16,71 +16,71 @@ from .nets.memory import Cache
 
 @dataclass(frozen=True)
 class ImaginationConfig:
-  """Block `agent.imagination` of the configuration; meanings and sources stand there."""
-  starts: int
-  horizon: int
+    """Block `agent.imagination` of the configuration; meanings and sources stand there."""
+    starts: int
+    horizon: int
 
 
 @dataclass(frozen=True)
 class Trajectory:
-  """H imagined frames after a real one; index 0 is the real frame.
+    """H imagined frames after a real one; index 0 is the real frame.
 
-  Attributes:
-    inputs: (W, H+1, F) what the heads read. latent: (W, H+1, S, W').
-    action: (W, H, M) code; action[t] was taken at frame t and led to frame t + 1.
-  """
-  inputs: torch.Tensor
-  latent: torch.Tensor
-  action: torch.Tensor
+    Attributes:
+        inputs: (W, H+1, F) what the heads read. latent: (W, H+1, S, W').
+        action: (W, H, M) code; action[t] was taken at frame t and led to frame t + 1.
+    """
+    inputs: torch.Tensor
+    latent: torch.Tensor
+    action: torch.Tensor
 
 
 def draw_starts(usable: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-  """`count` places (row, frame), each long (count,), drawn without order from bool (B, T); every usable frame is as likely.
+    """`count` places (row, frame), each long (count,), drawn without order from bool (B, T); every usable frame is as likely.
 
-  Frames repeat only when fewer than `count` are usable. Without any usable frame the first ones are returned.
-  """
-  noise = torch.rand(usable.shape, device=usable.device).flatten() + usable.flatten()
-  order = noise.argsort(descending=True)
-  total = usable.sum().clamp(min=1)
-  index = order[torch.arange(count, device=usable.device) % total]
-  return index // usable.shape[1], index % usable.shape[1]
+    Frames repeat only when fewer than `count` are usable. Without any usable frame the first ones are returned.
+    """
+    noise = torch.rand(usable.shape, device=usable.device).flatten() + usable.flatten()
+    order = noise.argsort(descending=True)
+    total = usable.sum().clamp(min=1)
+    index = order[torch.arange(count, device=usable.device) % total]
+    return index // usable.shape[1], index % usable.shape[1]
 
 
 @torch.no_grad()
 def imagine(
-    dynamics: Dynamics, heads: Heads, context: Context, rows: torch.Tensor, frames: torch.Tensor, horizon: int, steps: int,
-    act: Callable[[torch.Tensor, int], torch.Tensor], task: torch.Tensor | None = None) -> Trajectory:
-  """Continue real sequences from given frames.
+        dynamics: Dynamics, heads: Heads, context: Context, rows: torch.Tensor, frames: torch.Tensor, horizon: int, steps: int,
+        act: Callable[[torch.Tensor, int], torch.Tensor], task: torch.Tensor | None = None) -> Trajectory:
+    """Continue real sequences from given frames.
 
-  Nothing is computed twice for the past: a start's history is what the committed pass already left in its time layers, which
-  is the history the heads were trained on. A generated frame is committed by the very pass that real frames go through.
+    Nothing is computed twice for the past: a start's history is what the committed pass already left in its time layers, which
+    is the history the heads were trained on. A generated frame is committed by the very pass that real frames go through.
 
-  Args:
-    context: committed sequences (B, T). rows, frames: long (W,), where the W trajectories start.
-    horizon: H. steps: K denoising steps a frame.
-    act: (head inputs (W, F), t) -> action code (W, M).
-    task: long (B, T) or None.
+    Args:
+        context: committed sequences (B, T). rows, frames: long (W,), where the W trajectories start.
+        horizon: H. steps: K denoising steps a frame.
+        act: (head inputs (W, F), t) -> action code (W, M).
+        task: long (B, T) or None.
 
-  Returns:
-    Trajectory without gradient.
-  """
-  count, device = len(rows), context.latent.device
-  cache = Cache([(k[rows], v[rows]) for k, v in context.present], horizon)
-  past = context.mask[rows, frames][:, None]  # (W, 1, T) what the start frame could see
-  task = None if task is None else task[rows, frames][:, None]
-  valid = torch.ones(count, 1, dtype=torch.bool, device=device)
-  level = torch.full((count, 1), dynamics.context_level, device=device)
-  latent, x = [context.latent[rows, frames]], [heads.inputs(context.feature[rows, frames], context.latent[rows, frames])]
-  codes = []
-  for t in range(horizon):
-    codes.append(act(x[-1], t))
-    action = heads.actions.embed(codes[-1])[:, None]
-    mask = torch.cat([past, valid[:, None].expand(-1, -1, t + 1)], -1)
-    where = frames[:, None] + t + 1
-    z = shortcut.sample(dynamics, action, valid, mask, where, cache, steps)
-    seen = dynamics.noised(z, level) if dynamics.context_level < dynamics.config.levels else z
-    _, feature, _ = dynamics(seen, level, torch.zeros_like(level), action, valid, mask, where, cache, task)
-    cache.advance()
-    latent.append(z[:, 0])
-    x.append(heads.inputs(feature[:, 0], z[:, 0]))
-  return Trajectory(torch.stack(x, 1), torch.stack(latent, 1), torch.stack(codes, 1))
+    Returns:
+        Trajectory without gradient.
+    """
+    count, device = len(rows), context.latent.device
+    cache = Cache([(k[rows], v[rows]) for k, v in context.present], horizon)
+    past = context.mask[rows, frames][:, None]  # (W, 1, T) what the start frame could see
+    task = None if task is None else task[rows, frames][:, None]
+    valid = torch.ones(count, 1, dtype=torch.bool, device=device)
+    level = torch.full((count, 1), dynamics.context_level, device=device)
+    latent, x = [context.latent[rows, frames]], [heads.inputs(context.feature[rows, frames], context.latent[rows, frames])]
+    codes = []
+    for t in range(horizon):
+        codes.append(act(x[-1], t))
+        action = heads.actions.embed(codes[-1])[:, None]
+        mask = torch.cat([past, valid[:, None].expand(-1, -1, t + 1)], -1)
+        where = frames[:, None] + t + 1
+        z = shortcut.sample(dynamics, action, valid, mask, where, cache, steps)
+        seen = dynamics.noised(z, level) if dynamics.context_level < dynamics.config.levels else z
+        _, feature, _ = dynamics(seen, level, torch.zeros_like(level), action, valid, mask, where, cache, task)
+        cache.advance()
+        latent.append(z[:, 0])
+        x.append(heads.inputs(feature[:, 0], z[:, 0]))
+    return Trajectory(torch.stack(x, 1), torch.stack(latent, 1), torch.stack(codes, 1))

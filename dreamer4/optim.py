@@ -9,133 +9,133 @@ from torch import nn
 
 
 class NonFiniteLoss(RuntimeError):
-  """A loss or gradient was NaN or infinite; nothing was changed by that update."""
+    """A loss or gradient was NaN or infinite; nothing was changed by that update."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-  """A block of `agent.optim`; meanings and sources stand there."""
-  lr: float
-  beta1: float
-  beta2: float
-  weight_decay: float
-  clip: float
-  warmup: int
+    """A block of `agent.optim`; meanings and sources stand there."""
+    lr: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+    clip: float
+    warmup: int
 
 
 class Optimizer:
-  """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps.
+    """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps.
 
-  Weight decay touches matrices of linear layers only: decayed norms, biases and learned tokens collapse encoders.
-
-  Args:
-    name: for messages and metrics. modules: whose parameters to train. config: see OptimConfig.
-  """
-
-  def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimConfig):
-    self.name, self.config, self.scale, self.updates = name, config, 1.0, 0
-    modules = list(modules)
-    matrices = {id(m.weight): m.weight for root in modules for m in root.modules() if isinstance(m, nn.Linear)}
-    self.parameters = [p for root in modules for p in root.parameters() if p.requires_grad]
-    groups = [
-        {'params': [p for p in self.parameters if id(p) in matrices], 'weight_decay': config.weight_decay},
-        {'params': [p for p in self.parameters if id(p) not in matrices], 'weight_decay': 0.0}]
-    self.adam = torch.optim.AdamW(
-        [g for g in groups if g['params']], lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
-
-  def step(self, loss: torch.Tensor, parts: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """Differentiate `loss`, clip, step.
+    Weight decay touches matrices of linear layers only: decayed norms, biases and learned tokens collapse encoders.
 
     Args:
-      loss: scalar. parts: named scalars it was made of, for the message if it is not finite.
-
-    Returns:
-      metrics: '<name>/grad_norm'.
-
-    Raises:
-      NonFiniteLoss: before anything is changed; the message holds every part and the gradient norm.
+        name: for messages and metrics. modules: whose parameters to train. config: see OptimConfig.
     """
-    self.adam.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-    if not torch.isfinite(loss.detach() + norm):
-      known = {k: float(v.detach()) for k, v in (parts or {}).items()}
-      raise NonFiniteLoss(f'{self.name}: update {self.updates}: loss {float(loss.detach())}, gradient norm {float(norm)}, parts {known}')
-    self.updates += 1
-    rate = self.config.lr * self.scale * min(1.0, self.updates / max(1, self.config.warmup))
-    for group in self.adam.param_groups:
-      group['lr'] = rate
-    self.adam.step()
-    return {f'{self.name}/grad_norm': norm.detach()}
 
-  def state_dict(self) -> dict:
-    """Moments by parameter number, and the number of updates."""
-    state = self.adam.state_dict()['state']
-    return {'updates': self.updates, 'scale': self.scale, 'moments': {str(i): dict(entry) for i, entry in state.items()}}
+    def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimConfig):
+        self.name, self.config, self.scale, self.updates = name, config, 1.0, 0
+        modules = list(modules)
+        matrices = {id(m.weight): m.weight for root in modules for m in root.modules() if isinstance(m, nn.Linear)}
+        self.parameters = [p for root in modules for p in root.parameters() if p.requires_grad]
+        groups = [
+                {'params': [p for p in self.parameters if id(p) in matrices], 'weight_decay': config.weight_decay},
+                {'params': [p for p in self.parameters if id(p) not in matrices], 'weight_decay': 0.0}]
+        self.adam = torch.optim.AdamW(
+                [g for g in groups if g['params']], lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
-  def load_state_dict(self, state: dict) -> None:
-    self.updates, self.scale = int(state['updates']), float(state['scale'])
-    full = self.adam.state_dict()
-    full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
-    self.adam.load_state_dict(full)
+    def step(self, loss: torch.Tensor, parts: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """Differentiate `loss`, clip, step.
+
+        Args:
+            loss: scalar. parts: named scalars it was made of, for the message if it is not finite.
+
+        Returns:
+            metrics: '<name>/grad_norm'.
+
+        Raises:
+            NonFiniteLoss: before anything is changed; the message holds every part and the gradient norm.
+        """
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        if not torch.isfinite(loss.detach() + norm):
+            known = {k: float(v.detach()) for k, v in (parts or {}).items()}
+            raise NonFiniteLoss(f'{self.name}: update {self.updates}: loss {float(loss.detach())}, gradient norm {float(norm)}, parts {known}')
+        self.updates += 1
+        rate = self.config.lr * self.scale * min(1.0, self.updates / max(1, self.config.warmup))
+        for group in self.adam.param_groups:
+            group['lr'] = rate
+        self.adam.step()
+        return {f'{self.name}/grad_norm': norm.detach()}
+
+    def state_dict(self) -> dict:
+        """Moments by parameter number, and the number of updates."""
+        state = self.adam.state_dict()['state']
+        return {'updates': self.updates, 'scale': self.scale, 'moments': {str(i): dict(entry) for i, entry in state.items()}}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.updates, self.scale = int(state['updates']), float(state['scale'])
+        full = self.adam.state_dict()
+        full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
+        self.adam.load_state_dict(full)
 
 
 class SlowCopy:
-  """A copy of a module that follows it: an EMA (every 1, small rate), a snapshot (every n, rate 1) or the module's twin (1, 1).
+    """A copy of a module that follows it: an EMA (every 1, small rate), a snapshot (every n, rate 1) or the module's twin (1, 1).
 
-  Args:
-    source: the module to follow. rate: share of the difference taken at each move. every: updates between moves.
-  """
+    Args:
+        source: the module to follow. rate: share of the difference taken at each move. every: updates between moves.
+    """
 
-  def __init__(self, source: nn.Module, rate: float, every: int):
-    self.source, self.rate, self.every, self.calls = source, rate, every, 0
-    self.module = copy.deepcopy(source).requires_grad_(False)
+    def __init__(self, source: nn.Module, rate: float, every: int):
+        self.source, self.rate, self.every, self.calls = source, rate, every, 0
+        self.module = copy.deepcopy(source).requires_grad_(False)
 
-  @torch.no_grad()
-  def follow(self) -> None:
-    """Count one update of the source and move if it is time."""
-    self.calls += 1
-    if self.calls % self.every == 0:
-      self.move(self.rate)
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Count one update of the source and move if it is time."""
+        self.calls += 1
+        if self.calls % self.every == 0:
+            self.move(self.rate)
 
-  @torch.no_grad()
-  def move(self, rate: float) -> None:
-    """Take `rate` of the difference now; 1 copies."""
-    ours, theirs = list(self.module.parameters()), list(self.source.parameters())
-    if rate >= 1:
-      torch._foreach_copy_(ours, theirs)
-    else:
-      torch._foreach_lerp_(ours, theirs, rate)
+    @torch.no_grad()
+    def move(self, rate: float) -> None:
+        """Take `rate` of the difference now; 1 copies."""
+        ours, theirs = list(self.module.parameters()), list(self.source.parameters())
+        if rate >= 1:
+            torch._foreach_copy_(ours, theirs)
+        else:
+            torch._foreach_lerp_(ours, theirs, rate)
 
-  def state_dict(self) -> dict:
-    return {'calls': self.calls, 'module': self.module.state_dict()}
+    def state_dict(self) -> dict:
+        return {'calls': self.calls, 'module': self.module.state_dict()}
 
-  def load_state_dict(self, state: dict) -> None:
-    self.calls = int(state['calls'])
-    self.module.load_state_dict(state['module'])
+    def load_state_dict(self, state: dict) -> None:
+        self.calls = int(state['calls'])
+        self.module.load_state_dict(state['module'])
 
 
 class RunningRMS(nn.Module):
-  """Divides every loss by a running root mean square of itself (Dreamer 4, Section 3.2), never below a floor.
+    """Divides every loss by a running root mean square of itself (Dreamer 4, Section 3.2), never below a floor.
 
-  The floor keeps a term that starts near zero (bootstrap of a zero-initialised output, continue on endless tasks) from being blown up.
+    The floor keeps a term that starts near zero (bootstrap of a zero-initialised output, continue on endless tasks) from being blown up.
 
-  Args:
-    floors: loss name -> smallest divisor. decay: of the running mean of squares.
-  """
+    Args:
+        floors: loss name -> smallest divisor. decay: of the running mean of squares.
+    """
 
-  def __init__(self, floors: dict[str, float], decay: float):
-    super().__init__()
-    self.names, self.decay = list(floors), decay
-    self.register_buffer('floors', torch.tensor(list(floors.values())))
-    self.register_buffer('squares', torch.zeros(len(floors)))
-    self.register_buffer('counts', torch.zeros(len(floors)))
+    def __init__(self, floors: dict[str, float], decay: float):
+        super().__init__()
+        self.names, self.decay = list(floors), decay
+        self.register_buffer('floors', torch.tensor(list(floors.values())))
+        self.register_buffer('squares', torch.zeros(len(floors)))
+        self.register_buffer('counts', torch.zeros(len(floors)))
 
-  def forward(self, name: str, loss: torch.Tensor) -> torch.Tensor:
-    """Normalised scalar; the divisor carries no gradient."""
-    i = self.names.index(name)
-    with torch.no_grad():
-      self.squares[i] = self.decay * self.squares[i] + (1 - self.decay) * loss.detach().float().square()
-      self.counts[i] = self.decay * self.counts[i] + (1 - self.decay)
-      scale = (self.squares[i] / self.counts[i]).sqrt().maximum(self.floors[i])
-    return loss / scale
+    def forward(self, name: str, loss: torch.Tensor) -> torch.Tensor:
+        """Normalised scalar; the divisor carries no gradient."""
+        i = self.names.index(name)
+        with torch.no_grad():
+            self.squares[i] = self.decay * self.squares[i] + (1 - self.decay) * loss.detach().float().square()
+            self.counts[i] = self.decay * self.counts[i] + (1 - self.decay)
+            scale = (self.squares[i] / self.counts[i]).sqrt().maximum(self.floors[i])
+        return loss / scale

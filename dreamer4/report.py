@@ -19,135 +19,135 @@ FOREGROUND = 0.1  # a pixel that differs this much from the mean frame is foregr
 
 @dataclass(frozen=True)
 class OpenLoop:
-  """H steps predicted from C real frames with the actions really taken, beside what happened.
+    """H steps predicted from C real frames with the actions really taken, beside what happened.
 
-  Attributes:
-    trajectory: (B, H+1) imagined. valid: bool (B, H), the step still belongs to the start's episode.
-    truth: (B, H, S, W) real latents. reward, real_reward: (B, H).
-  """
-  trajectory: Trajectory
-  valid: torch.Tensor
-  truth: torch.Tensor
-  reward: torch.Tensor
-  real_reward: torch.Tensor
+    Attributes:
+        trajectory: (B, H+1) imagined. valid: bool (B, H), the step still belongs to the start's episode.
+        truth: (B, H, S, W) real latents. reward, real_reward: (B, H).
+    """
+    trajectory: Trajectory
+    valid: torch.Tensor
+    truth: torch.Tensor
+    reward: torch.Tensor
+    real_reward: torch.Tensor
 
-  @property
-  def error(self) -> torch.Tensor:
-    """Squared latent error (B, H)."""
-    return (self.trajectory.latent[:, 1:] - self.truth).square().mean((-1, -2))
+    @property
+    def error(self) -> torch.Tensor:
+        """Squared latent error (B, H)."""
+        return (self.trajectory.latent[:, 1:] - self.truth).square().mean((-1, -2))
 
-  @property
-  def copy_error(self) -> torch.Tensor:
-    """The same of a model that repeats the last real frame."""
-    return (self.trajectory.latent[:, :1] - self.truth).square().mean((-1, -2))
+    @property
+    def copy_error(self) -> torch.Tensor:
+        """The same of a model that repeats the last real frame."""
+        return (self.trajectory.latent[:, :1] - self.truth).square().mean((-1, -2))
 
 
 def open_loop(
-    dynamics: Dynamics, heads: Heads, context: Context, batch: Batch, start: int, steps: int,
-    shuffle: bool = False, task: torch.Tensor | None = None) -> OpenLoop:
-  """Predict from frame `start` of every sequence to its end.
+        dynamics: Dynamics, heads: Heads, context: Context, batch: Batch, start: int, steps: int,
+        shuffle: bool = False, task: torch.Tensor | None = None) -> OpenLoop:
+    """Predict from frame `start` of every sequence to its end.
 
-  Args:
-    context: the committed batch (B, T). start: index of the last real frame the model may use.
-    steps: K denoising steps. shuffle: give every sequence the actions of another one.
-  """
-  count, time = batch.shape
-  rows = torch.arange(count, device=batch.is_first.device)
-  donors = rows.roll(1) if shuffle else rows
-  act = lambda x, t: batch.action[donors, start + t]
-  dream = imagine(dynamics, heads, context, rows, rows * 0 + start, time - 1 - start, steps, act, task)
-  later = slice(start + 1, None)
-  return OpenLoop(
-      dream, batch.is_first[:, later].long().cumsum(1) == 0, context.latent[:, later],
-      heads.reward(dream.inputs[:, 1:]), batch.reward[:, later])
+    Args:
+        context: the committed batch (B, T). start: index of the last real frame the model may use.
+        steps: K denoising steps. shuffle: give every sequence the actions of another one.
+    """
+    count, time = batch.shape
+    rows = torch.arange(count, device=batch.is_first.device)
+    donors = rows.roll(1) if shuffle else rows
+    act = lambda x, t: batch.action[donors, start + t]
+    dream = imagine(dynamics, heads, context, rows, rows * 0 + start, time - 1 - start, steps, act, task)
+    later = slice(start + 1, None)
+    return OpenLoop(
+            dream, batch.is_first[:, later].long().cumsum(1) == 0, context.latent[:, later],
+            heads.reward(dream.inputs[:, 1:]), batch.reward[:, later])
 
 
 def balanced_skill(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, buckets: int = 8) -> torch.Tensor:
-  """Explained variance (scalar, at most 1) in which every level of the truth weighs the same, however rare.
+    """Explained variance (scalar, at most 1) in which every level of the truth weighs the same, however rare.
 
-  Plain accuracy on rare rewards rewards the model that always predicts the common one; here it scores zero or less. The range of
-  the truth is cut into equal buckets and every occupied one weighs as much. 1 where the truth is constant and met.
-  """
-  x, y, keep = guess[valid], truth[valid], torch.ones_like(truth[valid])
-  if not len(y):
-    return truth.new_zeros(())
-  spread = (y.max() - y.min()).clamp(min=1e-6)
-  bucket = ((y - y.min()) / spread * (buckets - 1)).round().long()
-  weight = keep / torch.zeros(buckets, device=y.device).index_add_(0, bucket, keep)[bucket]
-  weight = weight / weight.sum()
-  center = (weight * y).sum()
-  variance = (weight * (y - center).square()).sum()
-  error = (weight * (x - y).square()).sum()
-  return 1 - error / variance.clamp(min=1e-4)
+    Plain accuracy on rare rewards rewards the model that always predicts the common one; here it scores zero or less. The range of
+    the truth is cut into equal buckets and every occupied one weighs as much. 1 where the truth is constant and met.
+    """
+    x, y, keep = guess[valid], truth[valid], torch.ones_like(truth[valid])
+    if not len(y):
+        return truth.new_zeros(())
+    spread = (y.max() - y.min()).clamp(min=1e-6)
+    bucket = ((y - y.min()) / spread * (buckets - 1)).round().long()
+    weight = keep / torch.zeros(buckets, device=y.device).index_add_(0, bucket, keep)[bucket]
+    weight = weight / weight.sum()
+    center = (weight * y).sum()
+    variance = (weight * (y - center).square()).sum()
+    error = (weight * (x - y).square()).sum()
+    return 1 - error / variance.clamp(min=1e-4)
 
 
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-  """Pearson correlation of two equal-shaped tensors, zero if one is constant."""
-  x, y = x - x.mean(), y - y.mean()
-  return (x * y).mean() / (x.square().mean() * y.square().mean()).sqrt().clamp(min=1e-6)
+    """Pearson correlation of two equal-shaped tensors, zero if one is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    return (x * y).mean() / (x.square().mean() * y.square().mean()).sqrt().clamp(min=1e-6)
 
 
 def model_metrics(
-    dynamics: Dynamics, heads: Heads, context: Context, batch: Batch, start: int, steps: int, gamma: float,
-    task: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-  """Diagnostics of dynamics and reward, detached scalars by name.
+        dynamics: Dynamics, heads: Heads, context: Context, batch: Batch, start: int, steps: int, gamma: float,
+        task: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    """Diagnostics of dynamics and reward, detached scalars by name.
 
-  error_1 and error_<h> are latent errors relative to repeating the last frame (below 1 is better than that); shuffle_ratio is the error
-  under another sequence's actions over the error under its own (1: actions are ignored); reward_skill is balanced_skill open loop,
-  reward_skill_real the same on real frames; return_corr compares discounted imagined and real returns on the same actions.
-  """
-  loop = open_loop(dynamics, heads, context, batch, start, steps, task=task)
-  mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True, task=task)
-  ratio = lambda a, b, where: masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-8)
-  out = {
-      'error_1': ratio(loop.error[:, :1], loop.copy_error[:, :1], loop.valid[:, :1]),
-      'error': ratio(loop.error, loop.copy_error, loop.valid),
-      'shuffle_ratio': ratio(mixed.error, loop.error, loop.valid & mixed.valid),
-      'reward_skill': balanced_skill(loop.reward, loop.real_reward, loop.valid)}
-  for step in range(loop.error.shape[1]):
-    where = loop.valid[:, step:step + 1]
-    out[f'error_step/{step + 1}'] = ratio(loop.error[:, step:step + 1], loop.copy_error[:, step:step + 1], where)
-  real = heads.reward(heads.inputs(context.feature, context.latent))
-  out['reward_skill_real'] = balanced_skill(real, batch.reward, ~batch.is_first)
-  discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * loop.valid
-  imagined, happened = (loop.reward * discount).sum(1), (loop.real_reward * discount).sum(1)
-  out |= {
-      'reward_imagined': masked_mean(loop.reward, loop.valid), 'reward_real': masked_mean(loop.real_reward, loop.valid),
-      'return_imagined': imagined.mean(), 'return_real': happened.mean(), 'return_corr': correlation(imagined, happened)}
-  return {k: v.detach() for k, v in out.items()}
+    error_1 and error_<h> are latent errors relative to repeating the last frame (below 1 is better than that); shuffle_ratio is the error
+    under another sequence's actions over the error under its own (1: actions are ignored); reward_skill is balanced_skill open loop,
+    reward_skill_real the same on real frames; return_corr compares discounted imagined and real returns on the same actions.
+    """
+    loop = open_loop(dynamics, heads, context, batch, start, steps, task=task)
+    mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True, task=task)
+    ratio = lambda a, b, where: masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-8)
+    out = {
+            'error_1': ratio(loop.error[:, :1], loop.copy_error[:, :1], loop.valid[:, :1]),
+            'error': ratio(loop.error, loop.copy_error, loop.valid),
+            'shuffle_ratio': ratio(mixed.error, loop.error, loop.valid & mixed.valid),
+            'reward_skill': balanced_skill(loop.reward, loop.real_reward, loop.valid)}
+    for step in range(loop.error.shape[1]):
+        where = loop.valid[:, step:step + 1]
+        out[f'error_step/{step + 1}'] = ratio(loop.error[:, step:step + 1], loop.copy_error[:, step:step + 1], where)
+    real = heads.reward(heads.inputs(context.feature, context.latent))
+    out['reward_skill_real'] = balanced_skill(real, batch.reward, ~batch.is_first)
+    discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * loop.valid
+    imagined, happened = (loop.reward * discount).sum(1), (loop.real_reward * discount).sum(1)
+    out |= {
+            'reward_imagined': masked_mean(loop.reward, loop.valid), 'reward_real': masked_mean(loop.real_reward, loop.valid),
+            'return_imagined': imagined.mean(), 'return_real': happened.mean(), 'return_corr': correlation(imagined, happened)}
+    return {k: v.detach() for k, v in out.items()}
 
 
 def image_metrics(tokenizer: Tokenizer, batch: Batch, latent: torch.Tensor) -> dict[str, torch.Tensor]:
-  """PSNR in dB of the foreground of every image key, and the same of predicting the mean frame; latent (B, T, L, Z)."""
-  out = {'latent_std': latent.std()}
-  guess = tokenizer.decode(latent, batch.is_first)
-  for key in tokenizer.images:
-    truth = batch.obs[key].float() / 255
-    background = truth.mean((0, 1))
-    front = ((truth - background).abs() > FOREGROUND).float()
-    psnr = lambda x: -10 * torch.log10(masked_mean((x - truth).square(), front).clamp(min=1e-8))
-    out[f'psnr/{key}'], out[f'psnr_mean_frame/{key}'] = psnr(guess[key]), psnr(background.expand_as(truth))
-    out[f'foreground_share/{key}'] = front.mean()
-  return out
+    """PSNR in dB of the foreground of every image key, and the same of predicting the mean frame; latent (B, T, L, Z)."""
+    out = {'latent_std': latent.std()}
+    guess = tokenizer.decode(latent, batch.is_first)
+    for key in tokenizer.images:
+        truth = batch.obs[key].float() / 255
+        background = truth.mean((0, 1))
+        front = ((truth - background).abs() > FOREGROUND).float()
+        psnr = lambda x: -10 * torch.log10(masked_mean((x - truth).square(), front).clamp(min=1e-8))
+        out[f'psnr/{key}'], out[f'psnr_mean_frame/{key}'] = psnr(guess[key]), psnr(background.expand_as(truth))
+        out[f'foreground_share/{key}'] = front.mean()
+    return out
 
 
 @torch.no_grad()
 def video(
-    tokenizer: Tokenizer, dynamics: Dynamics, loop: OpenLoop, batch: Batch, start: int, rows: int = 4) -> dict[str, np.ndarray]:
-  """Open-loop videos: per image key uint8 (T, 3 h, rows w, C): truth above prediction above their difference.
+        tokenizer: Tokenizer, dynamics: Dynamics, loop: OpenLoop, batch: Batch, start: int, rows: int = 4) -> dict[str, np.ndarray]:
+    """Open-loop videos: per image key uint8 (T, 3 h, rows w, C): truth above prediction above their difference.
 
-  Up to frame `start` the prediction shows the reconstruction of real frames; later frames are imagined.
-  """
-  rows = min(rows, batch.shape[0])
-  part = batch.first(rows)
-  known = tokenizer.encode(part.obs, part.is_first)
-  latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.trajectory.latent[:rows, 1:])], 1)
-  guess = tokenizer.decode(latent, part.is_first)
-  out = {}
-  for key in tokenizer.images:
-    truth = part.obs[key].float() / 255
-    pred = guess[key].clamp(0, 1)
-    panel = torch.cat([truth, pred, (pred - truth + 1) / 2], 2)  # (rows, T, 3h, w, C)
-    panel = panel.permute(1, 2, 0, 3, 4).flatten(2, 3)
-    out[key] = (panel * 255).byte().cpu().numpy()
-  return out
+    Up to frame `start` the prediction shows the reconstruction of real frames; later frames are imagined.
+    """
+    rows = min(rows, batch.shape[0])
+    part = batch.first(rows)
+    known = tokenizer.encode(part.obs, part.is_first)
+    latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.trajectory.latent[:rows, 1:])], 1)
+    guess = tokenizer.decode(latent, part.is_first)
+    out = {}
+    for key in tokenizer.images:
+        truth = part.obs[key].float() / 255
+        pred = guess[key].clamp(0, 1)
+        panel = torch.cat([truth, pred, (pred - truth + 1) / 2], 2)  # (rows, T, 3h, w, C)
+        panel = panel.permute(1, 2, 0, 3, 4).flatten(2, 3)
+        out[key] = (panel * 255).byte().cpu().numpy()
+    return out

@@ -11,66 +11,66 @@ STAGES = ('tokenizer', 'dynamics', 'value', 'policy')
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-  """Block `agent.schedule` of the configuration; meanings and sources stand there."""
-  tokenizer_updates: int
-  tokenizer_unexplained: float
-  dynamics_updates: int
-  reward_skill: float
-  latent_error: float
-  gate_every: int
-  gate_sequences: int
-  value_updates: int
-  patience: int
+    """Block `agent.schedule` of the configuration; meanings and sources stand there."""
+    tokenizer_updates: int
+    tokenizer_unexplained: float
+    dynamics_updates: int
+    reward_skill: float
+    latent_error: float
+    gate_every: int
+    gate_sequences: int
+    value_updates: int
+    patience: int
 
 
 class Schedule:
-  """The current stage, the smoothed measures that end it, and the updates spent in it."""
+    """The current stage, the smoothed measures that end it, and the updates spent in it."""
 
-  def __init__(self, config: ScheduleConfig):
-    self.config = config
-    self.stage, self.updates, self.measures = STAGES[0], 0, {}
+    def __init__(self, config: ScheduleConfig):
+        self.config = config
+        self.stage, self.updates, self.measures = STAGES[0], 0, {}
 
-  def reached(self, stage: str) -> bool:
-    """Whether `stage` has begun."""
-    return STAGES.index(self.stage) >= STAGES.index(stage)
+    def reached(self, stage: str) -> bool:
+        """Whether `stage` has begun."""
+        return STAGES.index(self.stage) >= STAGES.index(stage)
 
-  def measure(self, name: str, value: float, decay: float) -> None:
-    """Fold a new measurement into its running mean (the first one is taken as it is)."""
-    old = self.measures.get(name, value)
-    self.measures[name] = decay * old + (1 - decay) * value
+    def measure(self, name: str, value: float, decay: float) -> None:
+        """Fold a new measurement into its running mean (the first one is taken as it is)."""
+        old = self.measures.get(name, value)
+        self.measures[name] = decay * old + (1 - decay) * value
 
-  def gate_due(self) -> bool:
-    """Whether this update should measure the world model open loop."""
-    return self.stage == 'dynamics' and self.updates > 0 and self.updates % self.config.gate_every == 0
+    def gate_due(self) -> bool:
+        """Whether this update should measure the world model open loop."""
+        return self.stage == 'dynamics' and self.updates > 0 and self.updates % self.config.gate_every == 0
 
-  def advance(self) -> None:
-    """Count one update and enter the next stage if this one is done."""
-    self.updates += 1
-    if self.stage != STAGES[-1] and not self.waits_for():
-      self.stage, self.updates = STAGES[STAGES.index(self.stage) + 1], 0
+    def advance(self) -> None:
+        """Count one update and enter the next stage if this one is done."""
+        self.updates += 1
+        if self.stage != STAGES[-1] and not self.waits_for():
+            self.stage, self.updates = STAGES[STAGES.index(self.stage) + 1], 0
 
-  def waits_for(self) -> str:
-    """What keeps the current stage from ending, in words; empty if nothing does."""
-    c = self.config
-    least = {'tokenizer': c.tokenizer_updates, 'dynamics': c.dynamics_updates, 'value': c.value_updates}.get(self.stage, 0)
-    if self.updates < least:
-      return f'{self.stage} {self.updates}/{least}'
-    if c.patience and self.updates >= least + c.patience:
-      return ''
-    limits = {
-        'tokenizer': [('unexplained', c.tokenizer_unexplained, False)],
-        'dynamics': [('reward_skill', c.reward_skill, True), ('latent_error', c.latent_error, False)]}
-    for name, limit, above in limits.get(self.stage, []):
-      if not limit:
-        continue
-      value = self.measures.get(name)
-      if value is None or (value < limit if above else value > limit):
-        shown = 'not measured yet' if value is None else f'{value:.2f}'
-        return f'{self.stage} waits: {name} {shown}, needs {">" if above else "<"} {limit}'
-    return ''
+    def waits_for(self) -> str:
+        """What keeps the current stage from ending, in words; empty if nothing does."""
+        c = self.config
+        least = {'tokenizer': c.tokenizer_updates, 'dynamics': c.dynamics_updates, 'value': c.value_updates}.get(self.stage, 0)
+        if self.updates < least:
+            return f'{self.stage} {self.updates}/{least}'
+        if c.patience and self.updates >= least + c.patience:
+            return ''
+        limits = {
+                'tokenizer': [('unexplained', c.tokenizer_unexplained, False)],
+                'dynamics': [('reward_skill', c.reward_skill, True), ('latent_error', c.latent_error, False)]}
+        for name, limit, above in limits.get(self.stage, []):
+            if not limit:
+                continue
+            value = self.measures.get(name)
+            if value is None or (value < limit if above else value > limit):
+                shown = 'not measured yet' if value is None else f'{value:.2f}'
+                return f'{self.stage} waits: {name} {shown}, needs {">" if above else "<"} {limit}'
+        return ''
 
-  def state_dict(self) -> dict:
-    return {'stage': self.stage, 'updates': self.updates, 'measures': dict(self.measures)}
+    def state_dict(self) -> dict:
+        return {'stage': self.stage, 'updates': self.updates, 'measures': dict(self.measures)}
 
-  def load_state_dict(self, state: dict) -> None:
-    self.stage, self.updates, self.measures = state['stage'], int(state['updates']), dict(state['measures'])
+    def load_state_dict(self, state: dict) -> None:
+        self.stage, self.updates, self.measures = state['stage'], int(state['updates']), dict(state['measures'])

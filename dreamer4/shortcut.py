@@ -16,131 +16,131 @@ CLAMP = 4.0  # bound of bootstrap targets; latents live in (-1, 1)
 
 @dataclass(frozen=True)
 class ShortcutConfig:
-  """Block `agent.shortcut` of the configuration; meanings and sources stand there."""
-  history: str
-  steps: int
-  bootstrap: float
-  bootstrap_start: int
-  anchor: float
-  context_mix: float
-  ramp: float
+    """Block `agent.shortcut` of the configuration; meanings and sources stand there."""
+    history: str
+    steps: int
+    bootstrap: float
+    bootstrap_start: int
+    anchor: float
+    context_mix: float
+    ramp: float
 
 
 def draw_schedule(batch: int, time: int, bootstrap: int, dynamics: Dynamics, config: ShortcutConfig, device):
-  """Signal levels and step sizes of every frame.
+    """Signal levels and step sizes of every frame.
 
-  The first `bootstrap` rows draw d uniformly from the powers of two above d_min and tau from the grid of that d; the others have
-  d = d_min and tau uniform, but a share `anchor` of their frames has tau = 0: there alone the model must predict and cannot denoise,
-  and uniform levels give that case almost no weight.
+    The first `bootstrap` rows draw d uniformly from the powers of two above d_min and tau from the grid of that d; the others have
+    d = d_min and tau uniform, but a share `anchor` of their frames has tau = 0: there alone the model must predict and cannot denoise,
+    and uniform levels give that case almost no weight.
 
-  Returns:
-    level, size: long (B, T).
-  """
-  levels = dynamics.config.levels
-  level = torch.randint(0, levels, (batch, time), device=device)
-  level = level * (torch.rand(batch, time, device=device) >= config.anchor)
-  size = torch.zeros_like(level)
-  if config.history == 'forcing' and config.context_mix:
-    chance = torch.rand(batch, 1, device=device) * (torch.rand(batch, 1, device=device) < config.context_mix)
-    clean = torch.rand(batch, time, device=device) < chance
-    level = torch.where(clean, dynamics.context_level, level)
-  if bootstrap:
-    size[:bootstrap] = torch.randint(1, dynamics.step_sizes, (bootstrap, time), device=device)
-    step = 2 ** size[:bootstrap]
-    level[:bootstrap] = (torch.rand(bootstrap, time, device=device) * (levels // step)).long() * step
-  return level, size
+    Returns:
+        level, size: long (B, T).
+    """
+    levels = dynamics.config.levels
+    level = torch.randint(0, levels, (batch, time), device=device)
+    level = level * (torch.rand(batch, time, device=device) >= config.anchor)
+    size = torch.zeros_like(level)
+    if config.history == 'forcing' and config.context_mix:
+        chance = torch.rand(batch, 1, device=device) * (torch.rand(batch, 1, device=device) < config.context_mix)
+        clean = torch.rand(batch, time, device=device) < chance
+        level = torch.where(clean, dynamics.context_level, level)
+    if bootstrap:
+        size[:bootstrap] = torch.randint(1, dynamics.step_sizes, (bootstrap, time), device=device)
+        step = 2 ** size[:bootstrap]
+        level[:bootstrap] = (torch.rand(bootstrap, time, device=device) * (levels // step)).long() * step
+    return level, size
 
 
 def loss(
-    dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
-    config: ShortcutConfig, bootstrapping: bool) -> dict[str, torch.Tensor]:
-  """Shortcut-forcing losses in latent space with x-prediction (Dreamer 4, Eq. 7).
+        dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
+        config: ShortcutConfig, bootstrapping: bool) -> dict[str, torch.Tensor]:
+    """Shortcut-forcing losses in latent space with x-prediction (Dreamer 4, Eq. 7).
 
-  flow       w(tau) ||z^ - z||^2                                        frames with d = d_min
-  bootstrap  w(tau) ||z^ - (z_tau + (1 - tau) sg(b' + b'') / 2)||^2     frames with d > d_min
-  The second is (1 - tau)^2 ||v^ - sg(b' + b'') / 2||^2 with the division by (1 - tau) taken out; w(tau) = (1 - ramp) tau + ramp.
+    flow       w(tau) ||z^ - z||^2                                        frames with d = d_min
+    bootstrap  w(tau) ||z^ - (z_tau + (1 - tau) sg(b' + b'') / 2)||^2     frames with d > d_min
+    The second is (1 - tau)^2 ||v^ - sg(b' + b'') / 2||^2 with the division by (1 - tau) taken out; w(tau) = (1 - ramp) tau + ramp.
 
-  With history 'commit' every frame is denoised against committed frames of its past, exactly as the sampler does; with
-  'forcing' against the noisy frames beside it (diffusion forcing, the paper).
+    With history 'commit' every frame is denoised against committed frames of its past, exactly as the sampler does; with
+    'forcing' against the noisy frames beside it (diffusion forcing, the paper).
 
-  Args:
-    context: the committed sequence, with gradient. action (B, T, A), valid and is_first bool (B, T): as for Dynamics.
-    bootstrapping: whether a share of the rows trains large steps.
+    Args:
+        context: the committed sequence, with gradient. action (B, T, A), valid and is_first bool (B, T): as for Dynamics.
+        bootstrapping: whether a share of the rows trains large steps.
 
-  Returns:
-    'flow' and, when bootstrapping, 'bootstrap': (rows, T) float32.
-  """
-  z, (batch, time) = context.latent, context.latent.shape[:2]
-  rows = round(batch * config.bootstrap) if bootstrapping and dynamics.step_sizes > 1 else 0
-  level, size = draw_schedule(batch, time, rows, dynamics, config, z.device)
-  noisy = dynamics.noised(z, level)
-  positions = torch.arange(time, device=z.device)[None]
-  if config.history == 'commit':
-    eye = torch.eye(time, dtype=torch.bool, device=z.device).expand(batch, -1, -1)
-    mask, memory = torch.cat([context.mask & ~eye, eye], -1), Beside(context.present)
-  else:
-    mask, memory = context.mask, None
-  guess = dynamics(noisy, level, size, action, valid, mask, positions, memory, agent=False)[0]
-  tau = level / dynamics.config.levels
-  weight = (1 - config.ramp) * tau + config.ramp
-  out = {'flow': (weight * (guess - z).square().mean((-1, -2)))[rows:]}
-  if rows:
-    part = slice(0, rows)
-    past = memory and memory.rows(part)
-    teach = lambda x, at, e: dynamics(x, at, e, action[part], valid[part], mask[part], positions, past, agent=False)[0]
-    target = bootstrap_target(teach, noisy[part], level[part], size[part], dynamics.config.levels)
-    out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
-  return out
+    Returns:
+        'flow' and, when bootstrapping, 'bootstrap': (rows, T) float32.
+    """
+    z, (batch, time) = context.latent, context.latent.shape[:2]
+    rows = round(batch * config.bootstrap) if bootstrapping and dynamics.step_sizes > 1 else 0
+    level, size = draw_schedule(batch, time, rows, dynamics, config, z.device)
+    noisy = dynamics.noised(z, level)
+    positions = torch.arange(time, device=z.device)[None]
+    if config.history == 'commit':
+        eye = torch.eye(time, dtype=torch.bool, device=z.device).expand(batch, -1, -1)
+        mask, memory = torch.cat([context.mask & ~eye, eye], -1), Beside(context.present)
+    else:
+        mask, memory = context.mask, None
+    guess = dynamics(noisy, level, size, action, valid, mask, positions, memory, agent=False)[0]
+    tau = level / dynamics.config.levels
+    weight = (1 - config.ramp) * tau + config.ramp
+    out = {'flow': (weight * (guess - z).square().mean((-1, -2)))[rows:]}
+    if rows:
+        part = slice(0, rows)
+        past = memory and memory.rows(part)
+        teach = lambda x, at, e: dynamics(x, at, e, action[part], valid[part], mask[part], positions, past, agent=False)[0]
+        target = bootstrap_target(teach, noisy[part], level[part], size[part], dynamics.config.levels)
+        out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
+    return out
 
 
 @torch.no_grad()
 def bootstrap_target(teach, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, levels: int) -> torch.Tensor:
-  """Where two half steps lead, as a clean latent: z + (1 - tau) (b' + b'') / 2, clamped (Dreamer 4, Eq. 4 and 7).
+    """Where two half steps lead, as a clean latent: z + (1 - tau) (b' + b'') / 2, clamped (Dreamer 4, Eq. 4 and 7).
 
-  Args:
-    teach: (z, level, size) -> predicted clean latent. z: (B, T, S, W). level, size: long (B, T), size >= 1.
-  """
-  tau, half = (level / levels)[..., None, None], 2 ** (size - 1)
-  d = (half / levels)[..., None, None]
-  first = (teach(z, level, size - 1) - z) / (1 - tau)
-  middle = z + d * first
-  second = (teach(middle, level + half, size - 1) - middle) / (1 - tau - d)
-  return (z + (1 - tau) * (first + second) / 2).clamp(-CLAMP, CLAMP)
+    Args:
+        teach: (z, level, size) -> predicted clean latent. z: (B, T, S, W). level, size: long (B, T), size >= 1.
+    """
+    tau, half = (level / levels)[..., None, None], 2 ** (size - 1)
+    d = (half / levels)[..., None, None]
+    first = (teach(z, level, size - 1) - z) / (1 - tau)
+    middle = z + d * first
+    second = (teach(middle, level + half, size - 1) - middle) / (1 - tau - d)
+    return (z + (1 - tau) * (first + second) / 2).clamp(-CLAMP, CLAMP)
 
 
 @torch.no_grad()
 def sample(
-    dynamics: Dynamics, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache,
-    steps: int) -> torch.Tensor:
-  """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: z <- z + (z^ - z) / (1 - tau) / K.
+        dynamics: Dynamics, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache,
+        steps: int) -> torch.Tensor:
+    """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: z <- z + (z^ - z) / (1 - tau) / K.
 
-  Args:
-    action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, keys). positions: (B, 1).
-    cache: keys and values of the past.
+    Args:
+        action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, keys). positions: (B, 1).
+        cache: keys and values of the past.
 
-  Returns:
-    (B, 1, S, W) in [-1, 1].
-  """
-  levels = dynamics.config.levels
-  batch, device = action.shape[0], action.device
-  z = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
-  size = torch.full((batch, 1), (levels // steps).bit_length() - 1, device=device)
-  for k in range(steps):
-    level = torch.full((batch, 1), k * (levels // steps), device=device)
-    clean = dynamics(z, level, size, action, valid, mask, positions, cache, agent=False)[0]
-    z = z + (clean - z) / (steps - k)  # (1 / K) / (1 - k / K)
-  return z.clamp(-1, 1)
+    Returns:
+        (B, 1, S, W) in [-1, 1].
+    """
+    levels = dynamics.config.levels
+    batch, device = action.shape[0], action.device
+    z = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
+    size = torch.full((batch, 1), (levels // steps).bit_length() - 1, device=device)
+    for k in range(steps):
+        level = torch.full((batch, 1), k * (levels // steps), device=device)
+        clean = dynamics(z, level, size, action, valid, mask, positions, cache, agent=False)[0]
+        z = z + (clean - z) / (steps - k)  # (1 / K) / (1 - k / K)
+    return z.clamp(-1, 1)
 
 
 def check(config: ShortcutConfig, levels: int) -> None:
-  """Refuse settings that would sample with a step size or a level that training never sees.
+    """Refuse settings that would sample with a step size or a level that training never sees.
 
-  Raises:
-    ValueError: naming the value and what it must be.
-  """
-  if config.history not in ('commit', 'forcing'):
-    raise ValueError(f"shortcut.history must be 'commit' or 'forcing', got {config.history!r}")
-  if config.steps < 1 or config.steps & (config.steps - 1) or config.steps > levels:
-    raise ValueError(f'shortcut.steps must be a power of two up to dynamics.levels = {levels}, got {config.steps}')
-  if config.steps < levels and not config.bootstrap:
-    raise ValueError(f'shortcut.steps = {config.steps} < dynamics.levels = {levels} uses step sizes that only bootstrap > 0 trains')
+    Raises:
+        ValueError: naming the value and what it must be.
+    """
+    if config.history not in ('commit', 'forcing'):
+        raise ValueError(f"shortcut.history must be 'commit' or 'forcing', got {config.history!r}")
+    if config.steps < 1 or config.steps & (config.steps - 1) or config.steps > levels:
+        raise ValueError(f'shortcut.steps must be a power of two up to dynamics.levels = {levels}, got {config.steps}')
+    if config.steps < levels and not config.bootstrap:
+        raise ValueError(f'shortcut.steps = {config.steps} < dynamics.levels = {levels} uses step sizes that only bootstrap > 0 trains')

@@ -4,48 +4,48 @@ from torch import nn
 
 
 def parameters(*modules: nn.Module) -> int:
-  """Number of parameters."""
-  return sum(p.numel() for m in modules for p in m.parameters())
+    """Number of parameters."""
+    return sum(p.numel() for m in modules for p in m.parameters())
 
 
 def matmul_parameters(*modules: nn.Module) -> int:
-  """Parameters of linear layers: each costs 2 FLOPs per token forward and 4 backward."""
-  return sum(m.weight.numel() for root in modules for m in root.modules() if isinstance(m, nn.Linear))
+    """Parameters of linear layers: each costs 2 FLOPs per token forward and 4 backward."""
+    return sum(m.weight.numel() for root in modules for m in root.modules() if isinstance(m, nn.Linear))
 
 
 def update_flops(agent) -> dict[str, float]:
-  """Estimated FLOPs of one update by part: 2 per weight and token forward, 6 with backward; attention scores are left out.
+    """Estimated FLOPs of one update by part: 2 per weight and token forward, 6 with backward; attention scores are left out.
 
-  At a few dozen tokens per frame the scores are one or two percent of the whole.
-  """
-  c, frames = agent.config, agent.frames_per_update
-  model, tokenizer = matmul_parameters(agent.dynamics.transformer), agent.tokenizer
-  tokens, frame_tokens = agent.dynamics.layout.size, tokenizer.layout.size
-  heads = agent.heads
-  world_heads = matmul_parameters(heads.reward_head, heads.cont_head, heads.behaviour_head)
-  rl_heads = matmul_parameters(heads.policy_head, heads.value_head)
-  decisions = c.imagination.starts * c.imagination.horizon
-  encode = matmul_parameters(tokenizer.encoder) * frame_tokens
-  return {
-      'tokenizer': 6 * matmul_parameters(tokenizer.encoder, tokenizer.decoder) * frame_tokens * c.batch.frames
-                   / c.tokenizer_training.every,
-      'encode': 2 * encode * frames,
-      'world model': 6 * frames * (model * (2 * tokens - 1) + world_heads) + 4 * frames * c.shortcut.bootstrap * model * (tokens - 1),
-      'imagination': 2 * decisions * (model * (c.shortcut.steps * (tokens - 1) + tokens) + rl_heads + world_heads),
-      'actor critic': 6 * decisions * rl_heads}
+    At a few dozen tokens per frame the scores are one or two percent of the whole.
+    """
+    c, frames = agent.config, agent.frames_per_update
+    model, tokenizer = matmul_parameters(agent.dynamics.transformer), agent.tokenizer
+    tokens, frame_tokens = agent.dynamics.layout.size, tokenizer.layout.size
+    heads = agent.heads
+    world_heads = matmul_parameters(heads.reward_head, heads.cont_head, heads.behaviour_head)
+    rl_heads = matmul_parameters(heads.policy_head, heads.value_head)
+    decisions = c.imagination.starts * c.imagination.horizon
+    encode = matmul_parameters(tokenizer.encoder) * frame_tokens
+    return {
+            'tokenizer': 6 * matmul_parameters(tokenizer.encoder, tokenizer.decoder) * frame_tokens * c.batch.frames
+                                      / c.tokenizer_training.every,
+            'encode': 2 * encode * frames,
+            'world model': 6 * frames * (model * (2 * tokens - 1) + world_heads) + 4 * frames * c.shortcut.bootstrap * model * (tokens - 1),
+            'imagination': 2 * decisions * (model * (c.shortcut.steps * (tokens - 1) + tokens) + rl_heads + world_heads),
+            'actor critic': 6 * decisions * rl_heads}
 
 
 def describe(agent) -> str:
-  """A table in plain text."""
-  heads, dynamics = agent.heads, agent.dynamics
-  rows = [
-      ('tokenizer', parameters(agent.tokenizer), f'{agent.tokenizer.layout.size} tokens, latents {agent.tokenizer.latent_shape}'),
-      ('dynamics', parameters(dynamics), f'{dynamics.layout.size} tokens: ' + ' '.join(
-          f'{k} {s.stop - s.start}' for k, s in dynamics.layout.slots.items())),
-      ('heads', parameters(heads), f'actions {agent.actions.describe()}')]
-  flops = update_flops(agent)
-  lines = [f'{name:<12} {count / 1e6:8.2f}M  {text}' for name, count, text in rows]
-  lines.append(f'{"total":<12} {sum(r[1] for r in rows) / 1e6:8.2f}M  on {agent.device}')
-  lines.append(f'{sum(flops.values()) / 1e9:.1f} GFLOPs per update of {agent.frames_per_update} frames: ' + ', '.join(
-      f'{k} {v / 1e9:.1f}' for k, v in flops.items()))
-  return '\n'.join(lines)
+    """A table in plain text."""
+    heads, dynamics = agent.heads, agent.dynamics
+    rows = [
+            ('tokenizer', parameters(agent.tokenizer), f'{agent.tokenizer.layout.size} tokens, latents {agent.tokenizer.latent_shape}'),
+            ('dynamics', parameters(dynamics), f'{dynamics.layout.size} tokens: ' + ' '.join(
+                    f'{k} {s.stop - s.start}' for k, s in dynamics.layout.slots.items())),
+            ('heads', parameters(heads), f'actions {agent.actions.describe()}')]
+    flops = update_flops(agent)
+    lines = [f'{name:<12} {count / 1e6:8.2f}M  {text}' for name, count, text in rows]
+    lines.append(f'{"total":<12} {sum(r[1] for r in rows) / 1e6:8.2f}M  on {agent.device}')
+    lines.append(f'{sum(flops.values()) / 1e9:.1f} GFLOPs per update of {agent.frames_per_update} frames: ' + ', '.join(
+            f'{k} {v / 1e9:.1f}' for k, v in flops.items()))
+    return '\n'.join(lines)

@@ -21,182 +21,182 @@ EMBED_STD = 0.5
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-  """Block `agent.tokenizer` of the configuration; meanings and sources stand there."""
-  patch: int
-  width: int
-  depth: int
-  heads: int
-  latents: int
-  channels: int
-  time_every: int
-  mask_max: float
-  unmasked: float
-  lpips: float
-  lpips_net: str
+    """Block `agent.tokenizer` of the configuration; meanings and sources stand there."""
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    latents: int
+    channels: int
+    time_every: int
+    mask_max: float
+    unmasked: float
+    lpips: float
+    lpips_net: str
 
 
 class Tokenizer(nn.Module):
-  """Encoder, tanh bottleneck and decoder over every image and vector key of the observation.
+    """Encoder, tanh bottleneck and decoder over every image and vector key of the observation.
 
-  Masks, in words: in the encoder each modality looks only at itself, so that no patch can lean on another camera, and the
-  latents look at everything; in the decoder latents look only at latents, so that they must carry the frame by themselves, and
-  each modality looks at itself and at the latents.
-
-  Args:
-    obs_space: name -> gymnasium space of the keys to encode: uint8 boxes (H, W, C) are images, all other kinds vectors.
-    config: see TokenizerConfig. With time_every = 0 a frame's latents depend on that frame alone.
-
-  Raises:
-    ValueError: an image whose height or width is not a multiple of the patch, or nothing to encode.
-  """
-
-  def __init__(self, obs_space: Mapping[str, spaces.Space], config: TokenizerConfig):
-    super().__init__()
-    self.config = config
-    self.images = {k: s for k, s in sorted(obs_space.items()) if is_image(s)}
-    self.vectors = {k: s for k, s in sorted(obs_space.items()) if not is_image(s)}
-    if not obs_space:
-      raise ValueError('tokenizer: the observation holds no key to encode')
-    for key, space in self.images.items():
-      if space.shape[0] % config.patch or space.shape[1] % config.patch:
-        raise ValueError(f'tokenizer: image {key!r} is {space.shape[0]}x{space.shape[1]}, not a multiple of patch {config.patch}')
-    width = config.width
-    patches = {k: (s.shape[0] // config.patch) * (s.shape[1] // config.patch) for k, s in self.images.items()}
-    slots = {f'image/{k}': n for k, n in patches.items()} | {f'vector/{k}': 1 for k in self.vectors}
-    self.layout = Layout(**slots, latent=config.latents)
-    self.register_buffer('encoder_mask', self.layout.mask(lambda q, k: q == k or q == 'latent'), persistent=False)
-    self.register_buffer('decoder_mask', self.layout.mask(lambda q, k: q == k or k == 'latent'), persistent=False)
-    sizes = {k: config.patch ** 2 * s.shape[2] for k, s in self.images.items()} | {
-        k: vector_size(s) for k, s in self.vectors.items()}
-    self.inward = nn.ModuleDict({safe(k): nn.Linear(n, width) for k, n in sizes.items()})
-    self.outward = nn.ModuleDict({safe(k): nn.Linear(width, n) for k, n in sizes.items()})
-    self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # position and, for latents, the token itself
-    self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # the decoder's, likewise
-    self.masked = nn.Parameter(EMBED_STD * torch.randn(width))  # stands in for a dropped patch
-    stack = lambda: Transformer(width, config.depth, config.heads, config.heads, config.time_every, 0.0)
-    self.encoder, self.decoder = stack(), stack()
-    self.bottleneck = nn.Linear(width, config.channels)
-    self.unbottleneck = nn.Linear(config.channels, width)
-
-  @property
-  def latent_shape(self) -> tuple[int, int]:
-    """(L, Z)."""
-    return self.config.latents, self.config.channels
-
-  def encode(self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None) -> torch.Tensor:
-    """Latents (B, T, L, Z) in (-1, 1).
+    Masks, in words: in the encoder each modality looks only at itself, so that no patch can lean on another camera, and the
+    latents look at everything; in the decoder latents look only at latents, so that they must carry the frame by themselves, and
+    each modality looks at itself and at the latents.
 
     Args:
-      obs: key -> (B, T, ...) as stored. is_first: bool (B, T); time layers do not look across it.
-      drop: bool (B, T, P) image patches to replace by the mask embedding; None for none.
+        obs_space: name -> gymnasium space of the keys to encode: uint8 boxes (H, W, C) are images, all other kinds vectors.
+        config: see TokenizerConfig. With time_every = 0 a frame's latents depend on that frame alone.
+
+    Raises:
+        ValueError: an image whose height or width is not a multiple of the patch, or nothing to encode.
     """
-    tokens = []
-    for key in self.images:
-      tokens.append(self.inward[safe(key)](patchify(obs[key], self.config.patch) * PIXEL_GAIN))
-    if drop is not None and tokens:
-      tokens = [torch.where(drop[..., None], self.masked, torch.cat(tokens, 2))]
-    for key, space in self.vectors.items():
-      tokens.append(self.inward[safe(key)](vectorize(obs[key], space))[:, :, None])
-    batch, time = is_first.shape
-    tokens.append(self.place.new_zeros(batch, time, self.config.latents, self.config.width))
-    x = torch.cat(tokens, 2) + self.place
-    x, _ = self.encoder(x, self.encoder_mask, *self._time(is_first))
-    return torch.tanh(self.bottleneck(x[:, :, self.layout['latent']]).float())
 
-  def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Latents (B, T, L, Z) -> key -> images (B, T, H, W, C) in about [0, 1] and symlog vectors (B, T, size), float32."""
-    known = self.unbottleneck(latent.to(self.unbottleneck.weight.dtype))
-    blank = known.new_zeros(*latent.shape[:2], self.layout.size - self.config.latents, self.config.width)
-    x = torch.cat([blank, known], 2) + self.query
-    x, _ = self.decoder(x, self.decoder_mask, *self._time(is_first))
-    out = {}
-    for key, space in self.images.items():
-      patches = self.outward[safe(key)](x[:, :, self.layout[f'image/{key}']]).float()
-      out[key] = unpatchify(patches, self.config.patch, space.shape)
-    for key in self.vectors:
-      out[key] = self.outward[safe(key)](x[:, :, self.layout[f'vector/{key}']])[:, :, 0].float()
-    return out
+    def __init__(self, obs_space: Mapping[str, spaces.Space], config: TokenizerConfig):
+        super().__init__()
+        self.config = config
+        self.images = {k: s for k, s in sorted(obs_space.items()) if is_image(s)}
+        self.vectors = {k: s for k, s in sorted(obs_space.items()) if not is_image(s)}
+        if not obs_space:
+            raise ValueError('tokenizer: the observation holds no key to encode')
+        for key, space in self.images.items():
+            if space.shape[0] % config.patch or space.shape[1] % config.patch:
+                raise ValueError(f'tokenizer: image {key!r} is {space.shape[0]}x{space.shape[1]}, not a multiple of patch {config.patch}')
+        width = config.width
+        patches = {k: (s.shape[0] // config.patch) * (s.shape[1] // config.patch) for k, s in self.images.items()}
+        slots = {f'image/{k}': n for k, n in patches.items()} | {f'vector/{k}': 1 for k in self.vectors}
+        self.layout = Layout(**slots, latent=config.latents)
+        self.register_buffer('encoder_mask', self.layout.mask(lambda q, k: q == k or q == 'latent'), persistent=False)
+        self.register_buffer('decoder_mask', self.layout.mask(lambda q, k: q == k or k == 'latent'), persistent=False)
+        sizes = {k: config.patch ** 2 * s.shape[2] for k, s in self.images.items()} | {
+                k: vector_size(s) for k, s in self.vectors.items()}
+        self.inward = nn.ModuleDict({safe(k): nn.Linear(n, width) for k, n in sizes.items()})
+        self.outward = nn.ModuleDict({safe(k): nn.Linear(width, n) for k, n in sizes.items()})
+        self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # position and, for latents, the token itself
+        self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # the decoder's, likewise
+        self.masked = nn.Parameter(EMBED_STD * torch.randn(width))  # stands in for a dropped patch
+        stack = lambda: Transformer(width, config.depth, config.heads, config.heads, config.time_every, 0.0)
+        self.encoder, self.decoder = stack(), stack()
+        self.bottleneck = nn.Linear(width, config.channels)
+        self.unbottleneck = nn.Linear(config.channels, width)
 
-  def losses(
-      self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor,
-      perceptual: nn.Module | None = None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Reconstruction losses of frames with dropped patches (Dreamer 4, Eq. 5).
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(L, Z)."""
+        return self.config.latents, self.config.channels
 
-    Every image drops its patches with a probability of its own, p ~ U(0, mask_max); a share `unmasked` of the frames drops none,
-    which is the case that acting and imagination live in. All patches are scored, dropped or not.
+    def encode(self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None) -> torch.Tensor:
+        """Latents (B, T, L, Z) in (-1, 1).
 
-    Args:
-      obs: key -> (B, T, ...) as stored. is_first: bool (B, T).
-      perceptual: distance of two images (B, T, H, W, C) in [0, 1] -> scalar, or None.
+        Args:
+            obs: key -> (B, T, ...) as stored. is_first: bool (B, T); time layers do not look across it.
+            drop: bool (B, T, P) image patches to replace by the mask embedding; None for none.
+        """
+        tokens = []
+        for key in self.images:
+            tokens.append(self.inward[safe(key)](patchify(obs[key], self.config.patch) * PIXEL_GAIN))
+        if drop is not None and tokens:
+            tokens = [torch.where(drop[..., None], self.masked, torch.cat(tokens, 2))]
+        for key, space in self.vectors.items():
+            tokens.append(self.inward[safe(key)](vectorize(obs[key], space))[:, :, None])
+        batch, time = is_first.shape
+        tokens.append(self.place.new_zeros(batch, time, self.config.latents, self.config.width))
+        x = torch.cat(tokens, 2) + self.place
+        x, _ = self.encoder(x, self.encoder_mask, *self._time(is_first))
+        return torch.tanh(self.bottleneck(x[:, :, self.layout['latent']]).float())
 
-    Returns:
-      losses 'image', 'vector' and 'lpips' (those that apply), scalars; metrics (detached scalars).
-    """
-    batch, time = is_first.shape
-    patches = self.layout.size - self.config.latents - len(self.vectors)
-    chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
-    chance = chance * (torch.rand_like(chance) >= self.config.unmasked)
-    drop = torch.rand(batch, time, patches, device=is_first.device) < chance if self.config.mask_max and patches else None
-    latent = self.encode(obs, is_first, drop)
-    guess = self.decode(latent, is_first)
-    losses, metrics = {}, {'latent_std': latent.detach().std()}
-    truth = {k: obs[k].float() / 255 for k in self.images}
-    if self.images:
-      errors = {k: (guess[k] - truth[k]).square().mean() for k in self.images}
-      losses['image'] = sum(errors.values())
-      spread = sum((truth[k] - truth[k].mean((0, 1))).square().mean() for k in self.images)
-      metrics['unexplained'] = losses['image'].detach() / spread.clamp(min=1e-8)
-      if perceptual is not None:
-        losses['lpips'] = self.config.lpips * sum(perceptual(guess[k], truth[k]) for k in self.images)
-    if self.vectors:
-      targets = {k: vectorize(obs[k], s) for k, s in self.vectors.items()}
-      losses['vector'] = sum((guess[k] - targets[k]).square().mean() for k in self.vectors)
-      if not self.images:
-        spread = sum((t - t.mean((0, 1))).square().mean() for t in targets.values())
-        metrics['unexplained'] = losses['vector'].detach() / spread.clamp(min=1e-8)
-    return losses, metrics
+    def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Latents (B, T, L, Z) -> key -> images (B, T, H, W, C) in about [0, 1] and symlog vectors (B, T, size), float32."""
+        known = self.unbottleneck(latent.to(self.unbottleneck.weight.dtype))
+        blank = known.new_zeros(*latent.shape[:2], self.layout.size - self.config.latents, self.config.width)
+        x = torch.cat([blank, known], 2) + self.query
+        x, _ = self.decoder(x, self.decoder_mask, *self._time(is_first))
+        out = {}
+        for key, space in self.images.items():
+            patches = self.outward[safe(key)](x[:, :, self.layout[f'image/{key}']]).float()
+            out[key] = unpatchify(patches, self.config.patch, space.shape)
+        for key in self.vectors:
+            out[key] = self.outward[safe(key)](x[:, :, self.layout[f'vector/{key}']])[:, :, 0].float()
+        return out
 
-  def _time(self, is_first):
-    if not self.config.time_every:
-      return None, None
-    return causal_mask(is_first), torch.arange(is_first.shape[1], device=is_first.device)[None]
+    def losses(
+            self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor,
+            perceptual: nn.Module | None = None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Reconstruction losses of frames with dropped patches (Dreamer 4, Eq. 5).
+
+        Every image drops its patches with a probability of its own, p ~ U(0, mask_max); a share `unmasked` of the frames drops none,
+        which is the case that acting and imagination live in. All patches are scored, dropped or not.
+
+        Args:
+            obs: key -> (B, T, ...) as stored. is_first: bool (B, T).
+            perceptual: distance of two images (B, T, H, W, C) in [0, 1] -> scalar, or None.
+
+        Returns:
+            losses 'image', 'vector' and 'lpips' (those that apply), scalars; metrics (detached scalars).
+        """
+        batch, time = is_first.shape
+        patches = self.layout.size - self.config.latents - len(self.vectors)
+        chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
+        chance = chance * (torch.rand_like(chance) >= self.config.unmasked)
+        drop = torch.rand(batch, time, patches, device=is_first.device) < chance if self.config.mask_max and patches else None
+        latent = self.encode(obs, is_first, drop)
+        guess = self.decode(latent, is_first)
+        losses, metrics = {}, {'latent_std': latent.detach().std()}
+        truth = {k: obs[k].float() / 255 for k in self.images}
+        if self.images:
+            errors = {k: (guess[k] - truth[k]).square().mean() for k in self.images}
+            losses['image'] = sum(errors.values())
+            spread = sum((truth[k] - truth[k].mean((0, 1))).square().mean() for k in self.images)
+            metrics['unexplained'] = losses['image'].detach() / spread.clamp(min=1e-8)
+            if perceptual is not None:
+                losses['lpips'] = self.config.lpips * sum(perceptual(guess[k], truth[k]) for k in self.images)
+        if self.vectors:
+            targets = {k: vectorize(obs[k], s) for k, s in self.vectors.items()}
+            losses['vector'] = sum((guess[k] - targets[k]).square().mean() for k in self.vectors)
+            if not self.images:
+                spread = sum((t - t.mean((0, 1))).square().mean() for t in targets.values())
+                metrics['unexplained'] = losses['vector'].detach() / spread.clamp(min=1e-8)
+        return losses, metrics
+
+    def _time(self, is_first):
+        if not self.config.time_every:
+            return None, None
+        return causal_mask(is_first), torch.arange(is_first.shape[1], device=is_first.device)[None]
 
 
 def is_image(space: spaces.Space) -> bool:
-  """Whether a space is an image: a uint8 box of rank 3."""
-  return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+    """Whether a space is an image: a uint8 box of rank 3."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 
 def vector_size(space: spaces.Space) -> int:
-  """Number of features of a non-image space: one-hot for Discrete and MultiDiscrete, flat otherwise."""
-  if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-    return int(np.sum(getattr(space, 'nvec', getattr(space, 'n', None))))
-  return int(np.prod(space.shape))
+    """Number of features of a non-image space: one-hot for Discrete and MultiDiscrete, flat otherwise."""
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return int(np.sum(getattr(space, 'nvec', getattr(space, 'n', None))))
+    return int(np.prod(space.shape))
 
 
 def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
-  """Stored values (B, T, *shape) -> features (B, T, vector_size): symlog of real values, one-hots of classes."""
-  if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-    counts = np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
-    flat = x.reshape(*x.shape[:2], -1).long()
-    return torch.cat([nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1).float()
-  return symlog(x.reshape(*x.shape[:2], -1).float())
+    """Stored values (B, T, *shape) -> features (B, T, vector_size): symlog of real values, one-hots of classes."""
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        counts = np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
+        flat = x.reshape(*x.shape[:2], -1).long()
+        return torch.cat([nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1).float()
+    return symlog(x.reshape(*x.shape[:2], -1).float())
 
 
 def patchify(image: torch.Tensor, patch: int) -> torch.Tensor:
-  """uint8 (B, T, H, W, C) -> float32 patches (B, T, H W / patch^2, patch^2 C) in [0, 1]."""
-  b, t, h, w, c = image.shape
-  x = image.reshape(b, t, h // patch, patch, w // patch, patch, c).transpose(3, 4)
-  return x.reshape(b, t, (h // patch) * (w // patch), patch * patch * c).float() / 255
+    """uint8 (B, T, H, W, C) -> float32 patches (B, T, H W / patch^2, patch^2 C) in [0, 1]."""
+    b, t, h, w, c = image.shape
+    x = image.reshape(b, t, h // patch, patch, w // patch, patch, c).transpose(3, 4)
+    return x.reshape(b, t, (h // patch) * (w // patch), patch * patch * c).float() / 255
 
 
 def unpatchify(patches: torch.Tensor, patch: int, shape: tuple[int, int, int]) -> torch.Tensor:
-  """Inverse of patchify on floats: (B, T, P, patch^2 C) -> (B, T, *shape)."""
-  h, w, c = shape
-  x = patches.reshape(*patches.shape[:2], h // patch, w // patch, patch, patch, c).transpose(3, 4)
-  return x.reshape(*patches.shape[:2], h, w, c)
+    """Inverse of patchify on floats: (B, T, P, patch^2 C) -> (B, T, *shape)."""
+    h, w, c = shape
+    x = patches.reshape(*patches.shape[:2], h // patch, w // patch, patch, patch, c).transpose(3, 4)
+    return x.reshape(*patches.shape[:2], h, w, c)
 
 
 def safe(key: str) -> str:
-  """Module names may hold no dots."""
-  return key.replace('.', '_')
+    """Module names may hold no dots."""
+    return key.replace('.', '_')

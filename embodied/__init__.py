@@ -2,6 +2,6 @@
 work on them. Written against the two contracts of base.py alone; knows nothing of torch or of any particular agent.
 """
 
-from embodied.base import FLAG, REWARD, Agent, Env, RandomAgent
+from .base import FLAG, REWARD, Agent, Env, RandomAgent
 
 __all__ = ['FLAG', 'REWARD', 'Agent', 'Env', 'RandomAgent']

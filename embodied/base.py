@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from gymnasium import spaces
 
-from embodied.errors import EmbodiedError, EnvContractError, EnvError
+from .errors import EmbodiedError, EnvContractError, EnvError
 
 FLAG = spaces.Box(0, 1, (), bool)
 REWARD = spaces.Box(-np.inf, np.inf, (), np.float32)

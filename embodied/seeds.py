@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from embodied.errors import ConfigError
+from .errors import ConfigError
 
 
 def derive(seed: int, name: str, index: int = 0) -> int:

@@ -6,30 +6,30 @@ import torch
 
 
 class Layout:
-  """The tokens of one frame, in order.
-
-  Args:
-    **slots: name -> number of tokens; empty slots are allowed.
-  """
-
-  def __init__(self, **slots: int):
-    self.slots, start = {}, 0
-    for name, count in slots.items():
-      self.slots[name] = slice(start, start + count)
-      start += count
-    self.size = start
-
-  def __getitem__(self, name: str) -> slice:
-    return self.slots[name]
-
-  def mask(self, sees: Callable[[str, str], bool]) -> torch.Tensor:
-    """Boolean (N, N): entry [query, key] is True where the query token may look at the key token.
+    """The tokens of one frame, in order.
 
     Args:
-      sees: rule over slot names, sees(query, key).
+        **slots: name -> number of tokens; empty slots are allowed.
     """
-    mask = torch.zeros(self.size, self.size, dtype=torch.bool)
-    for query, rows in self.slots.items():
-      for key, columns in self.slots.items():
-        mask[rows, columns] = sees(query, key)
-    return mask
+
+    def __init__(self, **slots: int):
+        self.slots, start = {}, 0
+        for name, count in slots.items():
+            self.slots[name] = slice(start, start + count)
+            start += count
+        self.size = start
+
+    def __getitem__(self, name: str) -> slice:
+        return self.slots[name]
+
+    def mask(self, sees: Callable[[str, str], bool]) -> torch.Tensor:
+        """Boolean (N, N): entry [query, key] is True where the query token may look at the key token.
+
+        Args:
+            sees: rule over slot names, sees(query, key).
+        """
+        mask = torch.zeros(self.size, self.size, dtype=torch.bool)
+        for query, rows in self.slots.items():
+            for key, columns in self.slots.items():
+                mask[rows, columns] = sees(query, key)
+        return mask

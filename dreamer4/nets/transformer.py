@@ -12,71 +12,71 @@ from .memory import KeyValues
 
 
 class Block(nn.Module):
-  """x + space(x), then x + time(x) where this layer has it, then x + feed-forward(x)."""
+    """x + space(x), then x + time(x) where this layer has it, then x + feed-forward(x)."""
 
-  def __init__(self, width: int, heads: int, kv_heads: int, softcap: float, timed: bool):
-    super().__init__()
-    self.space = SpaceAttention(width, heads, kv_heads, softcap)
-    self.time = TimeAttention(width, heads, kv_heads, softcap) if timed else None
-    self.norm = RMSNorm(width)
-    self.mlp = SwiGLU(width)
+    def __init__(self, width: int, heads: int, kv_heads: int, softcap: float, timed: bool):
+        super().__init__()
+        self.space = SpaceAttention(width, heads, kv_heads, softcap)
+        self.time = TimeAttention(width, heads, kv_heads, softcap) if timed else None
+        self.norm = RMSNorm(width)
+        self.mlp = SwiGLU(width)
 
 
 class Transformer(nn.Module):
-  """Stack of blocks and a final norm.
-
-  Args:
-    width, depth, heads, kv_heads: sizes; heads share key-value heads in groups (GQA) where kv_heads < heads.
-    time_every: time attention in layers 0, n, 2n ...; 0 for none. Layer 0 has it so that later space layers can spread the past.
-    softcap: cap of the attention logits, 0 for none.
-  """
-
-  def __init__(self, width: int, depth: int, heads: int, kv_heads: int, time_every: int, softcap: float):
-    super().__init__()
-    self.blocks = nn.ModuleList(
-        Block(width, heads, kv_heads, softcap, bool(time_every) and i % time_every == 0) for i in range(depth))
-    self.norm = RMSNorm(width)
-
-  def forward(
-      self, x: torch.Tensor, space_mask: torch.Tensor, time_mask: torch.Tensor | None = None,
-      positions: torch.Tensor | None = None, memory=None) -> tuple[torch.Tensor, KeyValues]:
-    """Run all blocks.
+    """Stack of blocks and a final norm.
 
     Args:
-      x: (B, T, N, D).
-      space_mask: bool (N, N), [query, key], True: may look.
-      time_mask: bool (B or 1, T, S), True: may look; S counts the memory's keys where one is given. Unused without time layers.
-      positions: (B or 1, T) positions in time.
-      memory: see nets/memory.py.
-
-    Returns:
-      (B, T, N, D) and per time layer the (keys, values) of these frames.
+        width, depth, heads, kv_heads: sizes; heads share key-value heads in groups (GQA) where kv_heads < heads.
+        time_every: time attention in layers 0, n, 2n ...; 0 for none. Layer 0 has it so that later space layers can spread the past.
+        softcap: cap of the attention logits, 0 for none.
     """
-    space_bias = as_bias(space_mask)
-    time_bias = None if time_mask is None else as_bias(time_mask)
-    present = []
-    for block in self.blocks:
-      x = x + block.space(x, space_bias)
-      if block.time is not None:
-        change, own = block.time(x, time_bias, positions, memory, len(present))
-        x = x + change
-        present.append(own)
-      x = x + block.mlp(block.norm(x))
-    return self.norm(x), present
+
+    def __init__(self, width: int, depth: int, heads: int, kv_heads: int, time_every: int, softcap: float):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+                Block(width, heads, kv_heads, softcap, bool(time_every) and i % time_every == 0) for i in range(depth))
+        self.norm = RMSNorm(width)
+
+    def forward(
+            self, x: torch.Tensor, space_mask: torch.Tensor, time_mask: torch.Tensor | None = None,
+            positions: torch.Tensor | None = None, memory=None) -> tuple[torch.Tensor, KeyValues]:
+        """Run all blocks.
+
+        Args:
+            x: (B, T, N, D).
+            space_mask: bool (N, N), [query, key], True: may look.
+            time_mask: bool (B or 1, T, S), True: may look; S counts the memory's keys where one is given. Unused without time layers.
+            positions: (B or 1, T) positions in time.
+            memory: see nets/memory.py.
+
+        Returns:
+            (B, T, N, D) and per time layer the (keys, values) of these frames.
+        """
+        space_bias = as_bias(space_mask)
+        time_bias = None if time_mask is None else as_bias(time_mask)
+        present = []
+        for block in self.blocks:
+            x = x + block.space(x, space_bias)
+            if block.time is not None:
+                change, own = block.time(x, time_bias, positions, memory, len(present))
+                x = x + change
+                present.append(own)
+            x = x + block.mlp(block.norm(x))
+        return self.norm(x), present
 
 
 def as_bias(mask: torch.Tensor) -> torch.Tensor:
-  """Boolean mask -> additive float32 bias, zero where True."""
-  return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, MASKED)
+    """Boolean mask -> additive float32 bias, zero where True."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, MASKED)
 
 
 def causal_mask(is_first: torch.Tensor) -> torch.Tensor:
-  """Who may look at whom in time: bool (B, T, T), True where the key is not later and belongs to the same episode.
+    """Who may look at whom in time: bool (B, T, T), True where the key is not later and belongs to the same episode.
 
-  Args:
-    is_first: bool (B, T), True where an episode begins.
-  """
-  episode = is_first.long().cumsum(1)
-  same = episode[:, :, None] == episode[:, None, :]
-  length = is_first.shape[1]
-  return same & torch.ones(length, length, dtype=torch.bool, device=is_first.device).tril()
+    Args:
+        is_first: bool (B, T), True where an episode begins.
+    """
+    episode = is_first.long().cumsum(1)
+    same = episode[:, :, None] == episode[:, None, :]
+    length = is_first.shape[1]
+    return same & torch.ones(length, length, dtype=torch.bool, device=is_first.device).tril()

@@ -12,73 +12,73 @@ from dreamer4.dynamics import Dynamics, DynamicsConfig
 from dreamer4.heads import Heads, HeadsConfig, ahead, masked_mean, shifted
 
 HEADS = dict(
-    width=32, layers=1, offsets=2, read_latent=True, bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01)
+        width=32, layers=1, offsets=2, read_latent=True, bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01)
 ACTIONS = Actions({'action': spaces.Discrete(3)}, 'bins', 5, 0.01)
 
 
 def test_shifted_and_ahead_of_two_episodes_written_out():
-  first = torch.tensor([[True, False, True, False]])
-  assert shifted(torch.arange(4)[None], 3)[0].tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 3], [3, 3, 3]]
-  assert ahead(first, 3)[0].int().tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    first = torch.tensor([[True, False, True, False]])
+    assert shifted(torch.arange(4)[None], 3)[0].tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 3], [3, 3, 3]]
+    assert ahead(first, 3)[0].int().tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]
 
 
 def test_masked_mean_of_nothing_is_zero():
-  assert masked_mean(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == 0
+    assert masked_mean(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == 0
 
 
 def chain_rows(rng, batch=32, length=9):
-  """A world whose picture never changes and whose reward is the last action alone: only prev_action can tell it."""
-  action = rng.integers(0, 3, (batch, length)).astype(np.int32)
-  reward = np.zeros((batch, length), np.float32)
-  reward[:, 1:] = action[:, :-1] - 1
-  flag = np.zeros((batch, length), bool)
-  return {'action': action, 'reward': reward, 'is_first': flag, 'is_last': flag.copy(), 'is_terminal': flag.copy()}
+    """A world whose picture never changes and whose reward is the last action alone: only prev_action can tell it."""
+    action = rng.integers(0, 3, (batch, length)).astype(np.int32)
+    reward = np.zeros((batch, length), np.float32)
+    reward[:, 1:] = action[:, :-1] - 1
+    flag = np.zeros((batch, length), bool)
+    return {'action': action, 'reward': reward, 'is_first': flag, 'is_last': flag.copy(), 'is_terminal': flag.copy()}
 
 
 def test_reward_of_the_last_action_is_learned_exactly_and_random_actions_are_not_predicted():
-  """Reward shifted by one could not be learned; an action that leaks into its own frame would be cloned perfectly."""
-  torch.manual_seed(0)
-  rng = np.random.default_rng(0)
-  world = Dynamics((2, 2), ACTIONS.features, 1, DynamicsConfig(
-      width=32, depth=2, heads=2, kv_heads=2, time_every=2, registers=1, pack=1, softcap=0.0, levels=8, context_signal=1.0))
-  heads = Heads(32, 4, ACTIONS, HeadsConfig(**HEADS))
-  optimizer = torch.optim.Adam([*world.parameters(), *heads.parameters()], 3e-3)
-  for _ in range(150):
-    batch = make_batch(chain_rows(rng), [], ACTIONS, torch.device('cpu'))
-    z = torch.zeros(*batch.shape, 2, 2)
-    context = world.commit(z, ACTIONS.embed(batch.prev_action), batch.prev_valid, batch.is_first)
-    x = heads.inputs(context.feature, context.latent)
-    losses = heads.losses(x, batch, torch.ones(batch.shape, dtype=torch.bool))
-    optimizer.zero_grad()
-    sum(losses.values()).backward()
-    optimizer.step()
-  error = (heads.reward(x) - batch.reward).abs().max()
-  assert error < 0.05, f'reward head misses the reward of the last action by {error:.2f}: is it shifted in time?'
-  entropy = math.log(3)
-  cloning = -heads.behaviour(x).log_prob(batch.action).mean()
-  assert cloning > 0.9 * entropy, f'random actions are predicted ({cloning:.2f} nats of {entropy:.2f}): their target leaks into the input'
+    """Reward shifted by one could not be learned; an action that leaks into its own frame would be cloned perfectly."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    world = Dynamics((2, 2), ACTIONS.features, 1, DynamicsConfig(
+            width=32, depth=2, heads=2, kv_heads=2, time_every=2, registers=1, pack=1, softcap=0.0, levels=8, context_signal=1.0))
+    heads = Heads(32, 4, ACTIONS, HeadsConfig(**HEADS))
+    optimizer = torch.optim.Adam([*world.parameters(), *heads.parameters()], 3e-3)
+    for _ in range(150):
+        batch = make_batch(chain_rows(rng), [], ACTIONS, torch.device('cpu'))
+        z = torch.zeros(*batch.shape, 2, 2)
+        context = world.commit(z, ACTIONS.embed(batch.prev_action), batch.prev_valid, batch.is_first)
+        x = heads.inputs(context.feature, context.latent)
+        losses = heads.losses(x, batch, torch.ones(batch.shape, dtype=torch.bool))
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    error = (heads.reward(x) - batch.reward).abs().max()
+    assert error < 0.05, f'reward head misses the reward of the last action by {error:.2f}: is it shifted in time?'
+    entropy = math.log(3)
+    cloning = -heads.behaviour(x).log_prob(batch.action).mean()
+    assert cloning > 0.9 * entropy, f'random actions are predicted ({cloning:.2f} nats of {entropy:.2f}): their target leaks into the input'
 
 
 def test_policy_starts_as_the_behaviour_head_when_copied():
-  heads = Heads(8, 0, ACTIONS, HeadsConfig(**HEADS | dict(read_latent=False)))
-  torch.nn.init.normal_(heads.behaviour_head.output.weight)
-  x = torch.randn(5, 8)
-  assert not torch.allclose(heads.policy(x).log_probs, heads.behaviour(x).log_probs)
-  heads.start_policy_from_behaviour()
-  assert torch.allclose(heads.policy(x).log_probs, heads.behaviour(x).log_probs)
+    heads = Heads(8, 0, ACTIONS, HeadsConfig(**HEADS | dict(read_latent=False)))
+    torch.nn.init.normal_(heads.behaviour_head.output.weight)
+    x = torch.randn(5, 8)
+    assert not torch.allclose(heads.policy(x).log_probs, heads.behaviour(x).log_probs)
+    heads.start_policy_from_behaviour()
+    assert torch.allclose(heads.policy(x).log_probs, heads.behaviour(x).log_probs)
 
 
 def test_rewards_of_first_frames_and_actions_of_last_frames_are_no_targets():
-  rows = {
-      'action': np.array([[1, 2, 0, 1, 1]], np.int32), 'reward': np.array([[0, 1, 1, 0, 1]], np.float32),
-      'is_first': np.array([[True, False, False, True, False]]), 'is_last': np.array([[False, False, True, False, False]]),
-      'is_terminal': np.array([[False, False, True, False, False]])}
-  batch = make_batch(rows, [], ACTIONS, torch.device('cpu'))
-  heads = Heads(4, 0, ACTIONS, HeadsConfig(**HEADS | dict(read_latent=False, offsets=0)))
-  x = torch.randn(1, 4, 4, requires_grad=True)
-  for name in ('reward_head', 'behaviour_head'):
-    torch.nn.init.normal_(getattr(heads, name).output.weight)
-  losses = heads.losses(x, batch, torch.ones(1, 4, dtype=torch.bool))
-  reach = lambda loss: torch.autograd.grad(loss, x, retain_graph=True)[0].abs().sum(-1)[0] > 0
-  assert reach(losses['reward']).tolist() == [True, True, False, True]
-  assert reach(losses['behaviour']).tolist() == [True, False, True, True]
+    rows = {
+            'action': np.array([[1, 2, 0, 1, 1]], np.int32), 'reward': np.array([[0, 1, 1, 0, 1]], np.float32),
+            'is_first': np.array([[True, False, False, True, False]]), 'is_last': np.array([[False, False, True, False, False]]),
+            'is_terminal': np.array([[False, False, True, False, False]])}
+    batch = make_batch(rows, [], ACTIONS, torch.device('cpu'))
+    heads = Heads(4, 0, ACTIONS, HeadsConfig(**HEADS | dict(read_latent=False, offsets=0)))
+    x = torch.randn(1, 4, 4, requires_grad=True)
+    for name in ('reward_head', 'behaviour_head'):
+        torch.nn.init.normal_(getattr(heads, name).output.weight)
+    losses = heads.losses(x, batch, torch.ones(1, 4, dtype=torch.bool))
+    reach = lambda loss: torch.autograd.grad(loss, x, retain_graph=True)[0].abs().sum(-1)[0] > 0
+    assert reach(losses['reward']).tolist() == [True, True, False, True]
+    assert reach(losses['behaviour']).tolist() == [True, False, True, True]

@@ -10,72 +10,72 @@ SETTINGS = dict(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0, clip=1.0, warmu
 
 
 def test_warm_up_grows_the_learning_rate_linearly():
-  net = nn.Linear(1, 1, bias=False)
-  optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(warmup=4)))
-  moves = []
-  for _ in range(5):
-    before = net.weight.detach().clone()
-    optimizer.step(net.weight.sum())
-    moves.append((before - net.weight).item())
-  assert torch.allclose(torch.tensor(moves), 0.1 * torch.tensor([0.25, 0.5, 0.75, 1, 1]), atol=1e-5)
+    net = nn.Linear(1, 1, bias=False)
+    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(warmup=4)))
+    moves = []
+    for _ in range(5):
+        before = net.weight.detach().clone()
+        optimizer.step(net.weight.sum())
+        moves.append((before - net.weight).item())
+    assert torch.allclose(torch.tensor(moves), 0.1 * torch.tensor([0.25, 0.5, 0.75, 1, 1]), atol=1e-5)
 
 
 def test_weight_decay_touches_matrices_only():
-  net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-  nn.init.ones_(net[0].bias)
-  optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(weight_decay=0.5)))
-  before = [p.detach().clone() for p in net.parameters()]
-  optimizer.step(sum(p.sum() * 0 for p in net.parameters()))
-  changed = [not torch.equal(a, b) for a, b in zip(before, net.parameters())]
-  assert changed == [True, False, False, False]
+    net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    nn.init.ones_(net[0].bias)
+    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(weight_decay=0.5)))
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer.step(sum(p.sum() * 0 for p in net.parameters()))
+    changed = [not torch.equal(a, b) for a, b in zip(before, net.parameters())]
+    assert changed == [True, False, False, False]
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_a_non_finite_loss_changes_nothing_and_names_its_parts(value):
-  net = nn.Linear(2, 1)
-  optimizer = Optimizer('model', [net], OptimConfig(**SETTINGS))
-  before = net.weight.detach().clone()
-  good, bad = net.weight.sum(), net.bias.sum() * value
-  with pytest.raises(NonFiniteLoss, match=r"model: update 0.*'good'.*'bad'"):
-    optimizer.step(good + bad, {'good': good, 'bad': bad})
-  assert torch.equal(net.weight, before) and optimizer.updates == 0
+    net = nn.Linear(2, 1)
+    optimizer = Optimizer('model', [net], OptimConfig(**SETTINGS))
+    before = net.weight.detach().clone()
+    good, bad = net.weight.sum(), net.bias.sum() * value
+    with pytest.raises(NonFiniteLoss, match=r"model: update 0.*'good'.*'bad'"):
+        optimizer.step(good + bad, {'good': good, 'bad': bad})
+    assert torch.equal(net.weight, before) and optimizer.updates == 0
 
 
 def test_a_restored_optimizer_goes_on_bitwise():
-  def run(reload):
-    torch.manual_seed(0)
-    net = nn.Linear(3, 3)
-    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS))
-    for i in range(6):
-      if reload and i == 3:
-        saved, fresh = optimizer.state_dict(), Optimizer('net', [net], OptimConfig(**SETTINGS))
-        fresh.load_state_dict(saved)
-        optimizer = fresh
-      optimizer.step(net(torch.full((2, 3), float(i))).square().mean())
-    return net.weight
-  assert torch.equal(run(False), run(True))
+    def run(reload):
+        torch.manual_seed(0)
+        net = nn.Linear(3, 3)
+        optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS))
+        for i in range(6):
+            if reload and i == 3:
+                saved, fresh = optimizer.state_dict(), Optimizer('net', [net], OptimConfig(**SETTINGS))
+                fresh.load_state_dict(saved)
+                optimizer = fresh
+            optimizer.step(net(torch.full((2, 3), float(i))).square().mean())
+        return net.weight
+    assert torch.equal(run(False), run(True))
 
 
 def test_slow_copy_as_average_and_as_snapshot():
-  net = nn.Linear(1, 1, bias=False)
-  nn.init.zeros_(net.weight)
-  average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
-  nn.init.ones_(net.weight)
-  average.follow(), snapshot.follow()
-  assert average.module.weight.item() == 0.25 and snapshot.module.weight.item() == 0.0
-  average.follow(), snapshot.follow()
-  assert average.module.weight.item() == 0.4375 and snapshot.module.weight.item() == 1.0
-  assert not average.module.weight.requires_grad
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
+    nn.init.ones_(net.weight)
+    average.follow(), snapshot.follow()
+    assert average.module.weight.item() == 0.25 and snapshot.module.weight.item() == 0.0
+    average.follow(), snapshot.follow()
+    assert average.module.weight.item() == 0.4375 and snapshot.module.weight.item() == 1.0
+    assert not average.module.weight.requires_grad
 
 
 def test_running_rms_brings_a_loss_to_one_and_never_blows_it_up():
-  rms = RunningRMS({'big': 0.0, 'tiny': 0.1}, 0.9)
-  for _ in range(50):
-    big, tiny = rms('big', torch.tensor(30.0)), rms('tiny', torch.tensor(1e-6))
-  assert abs(big - 1) < 1e-4 and tiny < 1e-4
+    rms = RunningRMS({'big': 0.0, 'tiny': 0.1}, 0.9)
+    for _ in range(50):
+        big, tiny = rms('big', torch.tensor(30.0)), rms('tiny', torch.tensor(1e-6))
+    assert abs(big - 1) < 1e-4 and tiny < 1e-4
 
 
 def test_running_rms_passes_the_gradient_of_the_loss_and_none_of_the_divisor():
-  rms, x = RunningRMS({'loss': 0.0}, 0.0), torch.tensor(4.0, requires_grad=True)
-  rms('loss', x).backward()
-  assert torch.allclose(x.grad, torch.tensor(0.25))
+    rms, x = RunningRMS({'loss': 0.0}, 0.0), torch.tensor(4.0, requires_grad=True)
+    rms('loss', x).backward()
+    assert torch.allclose(x.grad, torch.tensor(0.25))

@@ -9,147 +9,147 @@ from dreamer4.nets.memory import Beside, Cache
 from dreamer4.shortcut import ShortcutConfig
 
 WORLD = dict(
-    width=32, depth=2, heads=2, kv_heads=1, time_every=1, registers=1, pack=1, softcap=0.0, levels=8, context_signal=1.0)
+        width=32, depth=2, heads=2, kv_heads=1, time_every=1, registers=1, pack=1, softcap=0.0, levels=8, context_signal=1.0)
 SHORTCUT = dict(history='commit', steps=4, bootstrap=0.25, bootstrap_start=0, anchor=0.0, context_mix=0.0, ramp=0.1)
 
 
 def dynamics(**changes):
-  torch.manual_seed(0)
-  return Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD | changes))
+    torch.manual_seed(0)
+    return Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD | changes))
 
 
 def settings(**changes):
-  return ShortcutConfig(**SHORTCUT | changes)
+    return ShortcutConfig(**SHORTCUT | changes)
 
 
 def draw(rows, **changes):
-  torch.manual_seed(0)
-  return shortcut.draw_schedule(4000, 3, rows, dynamics(), settings(**changes), 'cpu')
+    torch.manual_seed(0)
+    return shortcut.draw_schedule(4000, 3, rows, dynamics(), settings(**changes), 'cpu')
 
 
 def test_flow_frames_have_the_smallest_step_and_every_level_below_clean():
-  level, size = draw(0)
-  assert (size == 0).all()
-  counts = level.flatten().bincount()
-  assert len(counts) == 8 and counts.min() > 0.9 * level.numel() / 8
+    level, size = draw(0)
+    assert (size == 0).all()
+    counts = level.flatten().bincount()
+    assert len(counts) == 8 and counts.min() > 0.9 * level.numel() / 8
 
 
 def test_bootstrap_frames_have_larger_steps_on_their_own_grid():
-  level, size = draw(4000)
-  assert sorted(size.unique().tolist()) == [1, 2, 3]
-  for e in (1, 2, 3):
-    levels = level[size == e].unique().tolist()
-    assert levels == list(range(0, 8, 2 ** e)), f'd = 2^{e}/8'
+    level, size = draw(4000)
+    assert sorted(size.unique().tolist()) == [1, 2, 3]
+    for e in (1, 2, 3):
+        levels = level[size == e].unique().tolist()
+        assert levels == list(range(0, 8, 2 ** e)), f'd = 2^{e}/8'
 
 
 def test_the_anchor_puts_its_share_of_flow_frames_on_pure_noise():
-  level, _ = draw(0, anchor=0.4)
-  assert abs((level == 0).float().mean() - (0.4 + 0.6 / 8)) < 0.02
+    level, _ = draw(0, anchor=0.4)
+    assert abs((level == 0).float().mean() - (0.4 + 0.6 / 8)) < 0.02
 
 
 def test_noise_and_data_are_mixed_by_the_signal_level():
-  world, z = dynamics(), torch.ones(2000, 1, 2, 3)
-  level = torch.full((2000, 1), 2)
-  x = world.noised(z, level)
-  assert abs(x.mean() - 0.25) < 0.02 and abs(x.std() - 0.75) < 0.02
-  assert torch.equal(world.noised(z, level * 0 + 8), z)
+    world, z = dynamics(), torch.ones(2000, 1, 2, 3)
+    level = torch.full((2000, 1), 2)
+    x = world.noised(z, level)
+    assert abs(x.mean() - 0.25) < 0.02 and abs(x.std() - 0.75) < 0.02
+    assert torch.equal(world.noised(z, level * 0 + 8), z)
 
 
 def test_bootstrap_target_is_where_two_half_steps_lead():
-  teach = lambda z, level, size: 0.5 * z + 0.1 * size[..., None, None] + 0.01 * level[..., None, None]
-  z, level, size = torch.full((1, 1, 2, 3), 0.4), torch.tensor([[4]]), torch.tensor([[2]])  # tau = 1/2, d = 1/2, K_max = 8
-  b1 = (teach(z, level, size - 1) - z) / 0.5
-  z2 = z + 0.25 * b1
-  b2 = (teach(z2, level + 2, size - 1) - z2) / 0.25
-  after_two = z + 0.25 * b1 + 0.25 * b2
-  target = shortcut.bootstrap_target(teach, z, level, size, 8)
-  student_step = z + 0.5 * (target - z) / 0.5  # a student that predicts the target and takes the whole step ...
-  assert torch.allclose(student_step, after_two, atol=1e-6)  # ... lands where the teacher's two half steps land
+    teach = lambda z, level, size: 0.5 * z + 0.1 * size[..., None, None] + 0.01 * level[..., None, None]
+    z, level, size = torch.full((1, 1, 2, 3), 0.4), torch.tensor([[4]]), torch.tensor([[2]])  # tau = 1/2, d = 1/2, K_max = 8
+    b1 = (teach(z, level, size - 1) - z) / 0.5
+    z2 = z + 0.25 * b1
+    b2 = (teach(z2, level + 2, size - 1) - z2) / 0.25
+    after_two = z + 0.25 * b1 + 0.25 * b2
+    target = shortcut.bootstrap_target(teach, z, level, size, 8)
+    student_step = z + 0.5 * (target - z) / 0.5  # a student that predicts the target and takes the whole step ...
+    assert torch.allclose(student_step, after_two, atol=1e-6)  # ... lands where the teacher's two half steps land
 
 
 def test_sampler_equals_its_euler_steps_written_out():
-  world = dynamics()
-  torch.nn.init.normal_(world.latent_out.weight, std=0.3)
-  action, valid = torch.randn(2, 1, 2), torch.ones(2, 1, dtype=torch.bool)
-  mask, where = torch.ones(2, 1, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.long)
-  empty = lambda: Cache([(torch.zeros(2, world.layout.size, 1, 0, 16),) * 2] * 2, 1)
-  torch.manual_seed(7)
-  got = shortcut.sample(world, action, valid, mask, where, empty(), 4)
-  torch.manual_seed(7)
-  z = torch.randn(2, 1, 2, 3)
-  for k in range(4):
-    tau, d = k / 4, 1 / 4
-    clean = world(z, torch.full((2, 1), 2 * k), torch.full((2, 1), 1), action, valid, mask, where, empty(), agent=False)[0]
-    z = z + d * (clean - z) / (1 - tau)
-  assert torch.allclose(got, z.clamp(-1, 1), atol=1e-6)
+    world = dynamics()
+    torch.nn.init.normal_(world.latent_out.weight, std=0.3)
+    action, valid = torch.randn(2, 1, 2), torch.ones(2, 1, dtype=torch.bool)
+    mask, where = torch.ones(2, 1, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.long)
+    empty = lambda: Cache([(torch.zeros(2, world.layout.size, 1, 0, 16),) * 2] * 2, 1)
+    torch.manual_seed(7)
+    got = shortcut.sample(world, action, valid, mask, where, empty(), 4)
+    torch.manual_seed(7)
+    z = torch.randn(2, 1, 2, 3)
+    for k in range(4):
+        tau, d = k / 4, 1 / 4
+        clean = world(z, torch.full((2, 1), 2 * k), torch.full((2, 1), 1), action, valid, mask, where, empty(), agent=False)[0]
+        z = z + d * (clean - z) / (1 - tau)
+    assert torch.allclose(got, z.clamp(-1, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize('history', ['commit', 'forcing'])
 def test_the_loss_reaches_only_what_it_should(history):
-  world, z = dynamics(), torch.randn(4, 3, 2, 3)
-  action, valid = torch.randn(4, 3, 2), torch.ones(4, 3, dtype=torch.bool)
-  first = torch.zeros(4, 3, dtype=torch.bool)
-  context = world.commit(z, action, valid, first)
-  out = shortcut.loss(world, context, action, valid, first, settings(history=history), True)
-  assert out['flow'].shape == (3, 3) and out['bootstrap'].shape == (1, 3)
-  without = shortcut.loss(world, context, action, valid, first, settings(history=history), False)
-  assert set(without) == {'flow'} and without['flow'].shape == (4, 3)
+    world, z = dynamics(), torch.randn(4, 3, 2, 3)
+    action, valid = torch.randn(4, 3, 2), torch.ones(4, 3, dtype=torch.bool)
+    first = torch.zeros(4, 3, dtype=torch.bool)
+    context = world.commit(z, action, valid, first)
+    out = shortcut.loss(world, context, action, valid, first, settings(history=history), True)
+    assert out['flow'].shape == (3, 3) and out['bootstrap'].shape == (1, 3)
+    without = shortcut.loss(world, context, action, valid, first, settings(history=history), False)
+    assert set(without) == {'flow'} and without['flow'].shape == (4, 3)
 
 
 def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_noise_alone():
-  """The prediction of frame 2 may depend on the clean frames 0 and 1, on its own noisy self, and on nothing else."""
-  world = dynamics()
-  torch.nn.init.normal_(world.latent_out.weight)
-  z = torch.randn(1, 4, 2, 3, requires_grad=True)
-  action, valid, first = torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
-  context = world.commit(z, action, valid, first)
-  noisy = torch.randn(1, 4, 2, 3, requires_grad=True)
-  eye = torch.eye(4, dtype=torch.bool)[None]
-  mask = torch.cat([context.mask & ~eye, eye], -1)
-  level = torch.zeros(1, 4, dtype=torch.long)
-  clean = world(noisy, level, level, action, valid, mask, torch.arange(4)[None], Beside(context.present), agent=False)[0]
-  clean[:, 2].sum().backward()
-  assert z.grad[:, 2:].abs().max() == 0 and z.grad[:, :2].abs().amax((0, 2, 3)).min() > 0
-  assert noisy.grad[:, [0, 1, 3]].abs().max() == 0 and noisy.grad[:, 2].abs().max() > 0
+    """The prediction of frame 2 may depend on the clean frames 0 and 1, on its own noisy self, and on nothing else."""
+    world = dynamics()
+    torch.nn.init.normal_(world.latent_out.weight)
+    z = torch.randn(1, 4, 2, 3, requires_grad=True)
+    action, valid, first = torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
+    context = world.commit(z, action, valid, first)
+    noisy = torch.randn(1, 4, 2, 3, requires_grad=True)
+    eye = torch.eye(4, dtype=torch.bool)[None]
+    mask = torch.cat([context.mask & ~eye, eye], -1)
+    level = torch.zeros(1, 4, dtype=torch.long)
+    clean = world(noisy, level, level, action, valid, mask, torch.arange(4)[None], Beside(context.present), agent=False)[0]
+    clean[:, 2].sum().backward()
+    assert z.grad[:, 2:].abs().max() == 0 and z.grad[:, :2].abs().amax((0, 2, 3)).min() > 0
+    assert noisy.grad[:, [0, 1, 3]].abs().max() == 0 and noisy.grad[:, 2].abs().max() > 0
 
 
 @pytest.fixture(scope='module')
 def coin():
-  """A world trained on two equally likely latents, (.7, -.7) and (-.7, .7), as first frames."""
-  torch.manual_seed(0)
-  world = Dynamics((1, 2), 2, 1, DynamicsConfig(**WORLD | dict(width=64)))
-  config = settings(bootstrap=0.5, anchor=0.2)
-  optimizer = torch.optim.Adam(world.parameters(), 2e-3)
-  rows = 96
-  action, valid = torch.zeros(rows, 1, 2), torch.zeros(rows, 1, dtype=torch.bool)
-  first = torch.ones(rows, 1, dtype=torch.bool)
-  for update in range(500):
-    side = (torch.rand(rows, 1, 1, 1) < 0.5).float() * 2 - 1
-    context = world.commit(0.7 * torch.cat([side, -side], -1), action, valid, first)
-    parts = shortcut.loss(world, context, action, valid, first, config, update > 150)
-    optimizer.zero_grad()
-    sum(v.mean() for v in parts.values()).backward()
-    optimizer.step()
-  return world
+    """A world trained on two equally likely latents, (.7, -.7) and (-.7, .7), as first frames."""
+    torch.manual_seed(0)
+    world = Dynamics((1, 2), 2, 1, DynamicsConfig(**WORLD | dict(width=64)))
+    config = settings(bootstrap=0.5, anchor=0.2)
+    optimizer = torch.optim.Adam(world.parameters(), 2e-3)
+    rows = 96
+    action, valid = torch.zeros(rows, 1, 2), torch.zeros(rows, 1, dtype=torch.bool)
+    first = torch.ones(rows, 1, dtype=torch.bool)
+    for update in range(500):
+        side = (torch.rand(rows, 1, 1, 1) < 0.5).float() * 2 - 1
+        context = world.commit(0.7 * torch.cat([side, -side], -1), action, valid, first)
+        parts = shortcut.loss(world, context, action, valid, first, config, update > 150)
+        optimizer.zero_grad()
+        sum(v.mean() for v in parts.values()).backward()
+        optimizer.step()
+    return world
 
 
 @pytest.mark.parametrize('steps', [1, 4])
 def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps):
-  """Samples must fall near both latents, half and half, and not on their mean."""
-  torch.manual_seed(0)
-  layers = [(torch.zeros(512, coin.layout.size, 1, 0, 32),) * 2] * 2
-  draws = shortcut.sample(
-      coin, torch.zeros(512, 1, 2), torch.zeros(512, 1, dtype=torch.bool), torch.ones(512, 1, 1, dtype=torch.bool),
-      torch.zeros(512, 1, dtype=torch.long), Cache(layers, 1), steps)[:, 0, 0]
-  near = (draws.abs() - 0.7).abs().amax(-1) < 0.25
-  right = (draws[:, 0] > 0).float().mean()
-  assert near.float().mean() > 0.8, f'{near.float().mean():.2f} of the samples lie near a mode'
-  assert (draws[near, 0] * draws[near, 1] < 0).all(), 'both coordinates belong to the same mode'
-  assert 0.35 < right < 0.65, f'{right:.2f} of the samples at one of two equal modes'
+    """Samples must fall near both latents, half and half, and not on their mean."""
+    torch.manual_seed(0)
+    layers = [(torch.zeros(512, coin.layout.size, 1, 0, 32),) * 2] * 2
+    draws = shortcut.sample(
+            coin, torch.zeros(512, 1, 2), torch.zeros(512, 1, dtype=torch.bool), torch.ones(512, 1, 1, dtype=torch.bool),
+            torch.zeros(512, 1, dtype=torch.long), Cache(layers, 1), steps)[:, 0, 0]
+    near = (draws.abs() - 0.7).abs().amax(-1) < 0.25
+    right = (draws[:, 0] > 0).float().mean()
+    assert near.float().mean() > 0.8, f'{near.float().mean():.2f} of the samples lie near a mode'
+    assert (draws[near, 0] * draws[near, 1] < 0).all(), 'both coordinates belong to the same mode'
+    assert 0.35 < right < 0.65, f'{right:.2f} of the samples at one of two equal modes'
 
 
 def test_step_sizes_that_nothing_trains_are_refused():
-  with pytest.raises(ValueError, match='only bootstrap > 0 trains'):
-    shortcut.check(settings(bootstrap=0.0, steps=2), 8)
-  with pytest.raises(ValueError, match='power of two'):
-    shortcut.check(settings(steps=3), 8)
+    with pytest.raises(ValueError, match='only bootstrap > 0 trains'):
+        shortcut.check(settings(bootstrap=0.0, steps=2), 8)
+    with pytest.raises(ValueError, match='power of two'):
+        shortcut.check(settings(steps=3), 8)

@@ -9,104 +9,104 @@ from dreamer4.tokenizer import Tokenizer, TokenizerConfig, patchify, unpatchify,
 
 IMAGE = spaces.Box(0, 255, (16, 24, 3), np.uint8)
 SETTINGS = dict(
-    patch=8, width=16, depth=2, heads=2, latents=3, channels=4, time_every=0, mask_max=0.9, unmasked=0.25, lpips=0.0, lpips_net='vgg')
+        patch=8, width=16, depth=2, heads=2, latents=3, channels=4, time_every=0, mask_max=0.9, unmasked=0.25, lpips=0.0, lpips_net='vgg')
 
 
 def tokenizer(space, **changes):
-  torch.manual_seed(0)
-  return Tokenizer(space, TokenizerConfig(**SETTINGS | changes))
+    torch.manual_seed(0)
+    return Tokenizer(space, TokenizerConfig(**SETTINGS | changes))
 
 
 def frames(space, batch=2, time=3):
-  rng = np.random.default_rng(0)
-  obs = {k: torch.from_numpy(np.stack([[s.sample() for _ in range(time)] for _ in range(batch)])) for k, s in space.items()}
-  for k, s in space.items():
-    if s.dtype == np.uint8:
-      obs[k] = torch.from_numpy(rng.integers(0, 256, (batch, time, *s.shape), dtype=np.uint8))
-  return obs, torch.zeros(batch, time, dtype=torch.bool)
+    rng = np.random.default_rng(0)
+    obs = {k: torch.from_numpy(np.stack([[s.sample() for _ in range(time)] for _ in range(batch)])) for k, s in space.items()}
+    for k, s in space.items():
+        if s.dtype == np.uint8:
+            obs[k] = torch.from_numpy(rng.integers(0, 256, (batch, time, *s.shape), dtype=np.uint8))
+    return obs, torch.zeros(batch, time, dtype=torch.bool)
 
 
 def test_patches_come_back_to_the_image_they_were_cut_from():
-  image = torch.randint(0, 256, (2, 3, 16, 24, 3), dtype=torch.uint8)
-  assert torch.allclose(unpatchify(patchify(image, 8), 8, (16, 24, 3)) * 255, image.float(), atol=1e-4)
+    image = torch.randint(0, 256, (2, 3, 16, 24, 3), dtype=torch.uint8)
+    assert torch.allclose(unpatchify(patchify(image, 8), 8, (16, 24, 3)) * 255, image.float(), atol=1e-4)
 
 
 def test_a_patch_holds_neighbouring_pixels():
-  image = torch.zeros(1, 1, 16, 24, 3, dtype=torch.uint8)
-  image[0, 0, 8:, 8:16] = 255  # exactly the fifth of six patches
-  assert patchify(image, 8)[0, 0].mean(-1).tolist() == [0, 0, 0, 0, 1, 0]
+    image = torch.zeros(1, 1, 16, 24, 3, dtype=torch.uint8)
+    image[0, 0, 8:, 8:16] = 255  # exactly the fifth of six patches
+    assert patchify(image, 8)[0, 0].mean(-1).tolist() == [0, 0, 0, 0, 1, 0]
 
 
 def test_several_cameras_and_every_vector_kind_have_latents_and_reconstructions():
-  space = {
-      'front': IMAGE, 'wrist': spaces.Box(0, 255, (8, 8, 1), np.uint8), 'joints': spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
-      'token': spaces.Discrete(4), 'tools': spaces.MultiDiscrete([2, 3]), 'lamps': spaces.MultiBinary(5)}
-  net = tokenizer(space)
-  obs, first = frames(space)
-  latent = net.encode(obs, first)
-  assert latent.shape == (2, 3, 3, 4) and latent.abs().max() < 1
-  out = net.decode(latent, first)
-  assert out['front'].shape == (2, 3, 16, 24, 3) and out['wrist'].shape == (2, 3, 8, 8, 1)
-  assert {k: out[k].shape[-1] for k in ('joints', 'token', 'tools', 'lamps')} == {'joints': 6, 'token': 4, 'tools': 5, 'lamps': 5}
-  losses, metrics = net.losses(obs, first)
-  assert set(losses) == {'image', 'vector'} and all(torch.isfinite(v) for v in (losses | metrics).values())
+    space = {
+            'front': IMAGE, 'wrist': spaces.Box(0, 255, (8, 8, 1), np.uint8), 'joints': spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
+            'token': spaces.Discrete(4), 'tools': spaces.MultiDiscrete([2, 3]), 'lamps': spaces.MultiBinary(5)}
+    net = tokenizer(space)
+    obs, first = frames(space)
+    latent = net.encode(obs, first)
+    assert latent.shape == (2, 3, 3, 4) and latent.abs().max() < 1
+    out = net.decode(latent, first)
+    assert out['front'].shape == (2, 3, 16, 24, 3) and out['wrist'].shape == (2, 3, 8, 8, 1)
+    assert {k: out[k].shape[-1] for k in ('joints', 'token', 'tools', 'lamps')} == {'joints': 6, 'token': 4, 'tools': 5, 'lamps': 5}
+    losses, metrics = net.losses(obs, first)
+    assert set(losses) == {'image', 'vector'} and all(torch.isfinite(v) for v in (losses | metrics).values())
 
 
 def test_classes_become_one_hots_and_numbers_symlogs():
-  assert vectorize(torch.tensor([[2]]), spaces.Discrete(4)).tolist() == [[[0, 0, 1, 0]]]
-  assert vectorize(torch.tensor([[[1, 0]]]), spaces.MultiDiscrete([2, 3])).tolist() == [[[0, 1, 1, 0, 0]]]
-  x = vectorize(torch.tensor([[[-np.e + 1]]]), spaces.Box(-9, 9, (1,), np.float32))
-  assert torch.allclose(x, torch.tensor([[[-1.0]]]), atol=1e-6)
+    assert vectorize(torch.tensor([[2]]), spaces.Discrete(4)).tolist() == [[[0, 0, 1, 0]]]
+    assert vectorize(torch.tensor([[[1, 0]]]), spaces.MultiDiscrete([2, 3])).tolist() == [[[0, 1, 1, 0, 0]]]
+    x = vectorize(torch.tensor([[[-np.e + 1]]]), spaces.Box(-9, 9, (1,), np.float32))
+    assert torch.allclose(x, torch.tensor([[[-1.0]]]), atol=1e-6)
 
 
 def test_a_modality_looks_only_at_itself_before_the_latents():
-  """What the latents write can depend on both cameras, but no token of one camera on the other."""
-  net = tokenizer({'a': IMAGE, 'b': IMAGE})
-  mask = net.encoder_mask
-  a, b, latent = net.layout['image/a'], net.layout['image/b'], net.layout['latent']
-  assert not mask[a, b].any() and not mask[b, a].any() and not mask[a, latent].any()
-  assert mask[latent].all()
-  decoder = net.decoder_mask
-  assert not decoder[latent, a].any() and decoder[a, latent].all() and not decoder[a, b].any()
+    """What the latents write can depend on both cameras, but no token of one camera on the other."""
+    net = tokenizer({'a': IMAGE, 'b': IMAGE})
+    mask = net.encoder_mask
+    a, b, latent = net.layout['image/a'], net.layout['image/b'], net.layout['latent']
+    assert not mask[a, b].any() and not mask[b, a].any() and not mask[a, latent].any()
+    assert mask[latent].all()
+    decoder = net.decoder_mask
+    assert not decoder[latent, a].any() and decoder[a, latent].all() and not decoder[a, b].any()
 
 
 @pytest.mark.parametrize('time_every', [0, 1])
 def test_latents_never_depend_on_the_future(time_every):
-  net = tokenizer({'image': IMAGE}, time_every=time_every)
-  obs, first = frames({'image': IMAGE}, 1, 4)
-  before = net.encode(obs, first)
-  obs['image'][:, 2] = 255 - obs['image'][:, 2]
-  after = net.encode(obs, first)
-  assert torch.equal(before[:, :2], after[:, :2])
-  assert not torch.equal(before[:, 2], after[:, 2])
-  assert torch.equal(before[:, 3], after[:, 3]) == (time_every == 0), 'with time layers the past must matter'
+    net = tokenizer({'image': IMAGE}, time_every=time_every)
+    obs, first = frames({'image': IMAGE}, 1, 4)
+    before = net.encode(obs, first)
+    obs['image'][:, 2] = 255 - obs['image'][:, 2]
+    after = net.encode(obs, first)
+    assert torch.equal(before[:, :2], after[:, :2])
+    assert not torch.equal(before[:, 2], after[:, 2])
+    assert torch.equal(before[:, 3], after[:, 3]) == (time_every == 0), 'with time layers the past must matter'
 
 
 def test_dropped_patches_have_exactly_no_influence():
-  net = tokenizer({'image': IMAGE})
-  obs, first = frames({'image': IMAGE}, 1, 1)
-  drop = torch.tensor([[[True, False, False, False, False, False]]])
-  before = net.encode(obs, first, drop)
-  obs['image'][:, :, :8, :8] = 0
-  assert torch.equal(before, net.encode(obs, first, drop))
-  assert not torch.equal(before, net.encode(obs, first))
+    net = tokenizer({'image': IMAGE})
+    obs, first = frames({'image': IMAGE}, 1, 1)
+    drop = torch.tensor([[[True, False, False, False, False, False]]])
+    before = net.encode(obs, first, drop)
+    obs['image'][:, :, :8, :8] = 0
+    assert torch.equal(before, net.encode(obs, first, drop))
+    assert not torch.equal(before, net.encode(obs, first))
 
 
 def test_eight_frames_can_be_memorised():
-  net = tokenizer({'image': IMAGE}, width=32, latents=4, channels=8, mask_max=0.0)
-  obs = {'image': torch.zeros(8, 1, 16, 24, 3, dtype=torch.uint8)}
-  for i in range(8):
-    obs['image'][i, 0, 4 * (i // 4):4 * (i // 4) + 6, 3 * i:3 * i + 3] = 255
-  first = torch.ones(8, 1, dtype=torch.bool)
-  optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-  for _ in range(300):
-    losses, metrics = net.losses(obs, first)
-    optimizer.zero_grad()
-    losses['image'].backward()
-    optimizer.step()
-  assert metrics['unexplained'] < 0.06, metrics
+    net = tokenizer({'image': IMAGE}, width=32, latents=4, channels=8, mask_max=0.0)
+    obs = {'image': torch.zeros(8, 1, 16, 24, 3, dtype=torch.uint8)}
+    for i in range(8):
+        obs['image'][i, 0, 4 * (i // 4):4 * (i // 4) + 6, 3 * i:3 * i + 3] = 255
+    first = torch.ones(8, 1, dtype=torch.bool)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(300):
+        losses, metrics = net.losses(obs, first)
+        optimizer.zero_grad()
+        losses['image'].backward()
+        optimizer.step()
+    assert metrics['unexplained'] < 0.06, metrics
 
 
 def test_images_that_patches_do_not_cover_are_refused():
-  with pytest.raises(ValueError, match="image 'image' is 16x24, not a multiple of patch 5"):
-    tokenizer({'image': IMAGE}, patch=5)
+    with pytest.raises(ValueError, match="image 'image' is 16x24, not a multiple of patch 5"):
+        tokenizer({'image': IMAGE}, patch=5)
