@@ -1,0 +1,637 @@
+"""The replay: a store of rows, written once, that hands out sequences of any length.
+
+Rows come in per worker and are kept in chunks (chunk.py) that form streams (streams.py); sequences cross the borders of chunks and
+of episodes. A background thread writes full chunks to disk; chunks that memory has no room for are mapped from there on demand.
+The row table is drawn in base.py.
+
+    python -m embodied.replay inspect DIR [--json]
+    python -m embodied.replay export DIR --episode N --out FILE
+"""
+
+import math
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embodied import npz
+from embodied import schema as schemas
+from embodied.chunk import Chunk, ChunkName, new_uuid, timestamp
+from embodied.errors import ChunkError, ConfigError, ReplayEmptyError, ReplayError, ReplaySchemaError
+from embodied.replay_folder import Folder, listing
+from embodied.replay_writer import Writer
+from embodied.schema import Schema
+from embodied.selectors import Mixture, Selection
+from embodied.streams import Stream, Streams, chains
+
+GB = 10 ** 9
+CHUNK_BYTES = 1 << 30          # a chunk gets fewer rows than configured where they would take more than this
+CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than this
+
+_MAIN, _DEMOS = 0, 1           # the independent random streams of one draw
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Block `replay` of the config; see configs/defaults.yaml.
+
+    Attributes:
+      directory: folder of the chunks; '' is logdir/replay.
+      max_gb: memory for rows, 10^9 bytes.
+      disk_gb: size of the chunk files, 10^9 bytes; the oldest are deleted.
+      chunk_rows: rows of a full chunk.
+      uniform, recent, newest, recent_rows: see selectors.Mixture.
+      resume: 'manifest' restores the rows that the checkpoint names, 'all' every row in the folder.
+      demos: folder of a further replay that is only read, '' for none.
+      demo_share: share of each batch that comes from it, in [0, 1].
+    """
+    directory: str
+    max_gb: float
+    disk_gb: float
+    chunk_rows: int
+    uniform: float
+    recent: float
+    newest: float
+    recent_rows: int
+    resume: str
+    demos: str
+    demo_share: float
+
+    def __post_init__(self):
+        if not (0 < self.max_gb < math.inf and 0 < self.disk_gb < math.inf):
+            raise ConfigError(f'replay.max_gb and replay.disk_gb must be above 0 and finite; got {self.max_gb} and {self.disk_gb}.')
+        if self.chunk_rows < 1:
+            raise ConfigError(f'replay.chunk_rows must be at least 1, got {self.chunk_rows}.')
+        if self.resume not in ('manifest', 'all'):
+            raise ConfigError(f"replay.resume must be 'manifest' or 'all', got {self.resume!r}.")
+        if not 0 <= self.demo_share <= 1:
+            raise ConfigError(f'replay.demo_share must lie in [0, 1], got {self.demo_share}.')
+
+
+class Replay:
+    """See the module. Every public method may be called from any thread; one lock makes them take turns.
+
+    Attributes:
+      schema: keys, dtypes and shapes of a row; None until they are known.
+      obs_space, act_space: the spaces of the env, given or read from meta.json; None where neither knows them.
+      meta: facts about the run that made the rows, given or read from meta.json.
+    """
+
+    def __init__(
+            self, config: ReplayConfig, directory: str | os.PathLike | None, seed: int,
+            obs_space: Mapping[str, Any] | None = None, act_space: Mapping[str, Any] | None = None,
+            meta: Mapping[str, Any] | None = None, read_only: bool = False,
+            on_event: Callable[[str], None] | None = None):
+        """An empty replay; load() brings in what the folder holds.
+
+        Args:
+          config: budgets and mixture.
+          directory: folder of the chunks; None keeps rows in memory only.
+          seed: integer >= 0; with the number of the draw it decides what sample() picks.
+          obs_space, act_space: spaces of the env; without them the folder or the first row says what a row is.
+          meta: JSON-able facts kept in the folder: task, repeat, image size, seed.
+          read_only: nothing in the folder is changed, and add() is refused.
+          on_event: called with one sentence for everything that goes wrong and is survived; the default is a warning.
+
+        Raises:
+          ReplaySchemaError: the folder (or that of the demonstrations) holds rows of other keys, dtypes or shapes.
+          ReplayWriteError: the folder cannot be made.
+        """
+        self._config = config
+        self._mixture = Mixture(config.uniform, config.recent, config.newest, config.recent_rows)
+        self._read_only = read_only
+        self._on_event = on_event or _warn
+        self._lock = threading.Condition()
+        self._philox_key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+        self._folder = Folder(Path(directory), read_only, self._on_event) if directory else None
+        self._writer = self._folder and Writer(self._folder.path, self._lock, self._landed, self._on_event)
+        self._memory_budget, self._disk_budget = config.max_gb * GB, config.disk_gb * GB
+        self._evicted_rows = self._broken = self._draws = self._seen = 0
+        self._closed = False
+        self._clear()
+        self.schema, self.meta = None, dict(meta or {})
+        self.obs_space, self.act_space = obs_space, act_space
+        self._demos = self._open_demos() if config.demos and config.demo_share else None
+        self._settle_schema()
+
+    def __len__(self) -> int:
+        """Rows that can be sampled, without demonstrations."""
+        with self._lock:
+            return self._streams.rows
+
+    def add(self, row: Mapping[str, Any], worker: int = 0) -> None:
+        """Store one row, a copy of it, as the next one of a worker.
+
+        Where the disk is slower than the rows that come, and memory is full, this waits for the disk.
+
+        Args:
+          row: the keys of the row table with the dtypes and shapes of the spaces; 'log/' keys are dropped.
+          worker: which env the row comes from. Rows of one worker must come in order.
+
+        Raises:
+          ReplaySchemaError: names the key that is missing, unknown, or of another dtype or shape.
+          ReplayError: the replay is read-only or closed.
+        """
+        with self._lock:
+            if self._read_only or self._closed:
+                raise ReplayError(f'Rows cannot be added to a replay that is {"closed" if self._closed else "read-only"}.')
+            if self.schema is None:
+                self._adopt(Schema.from_row(row))
+            values = self.schema.check(row)
+            stream = self._streams.of(worker)
+            chunk = stream.open_chunk or self._open_chunk(stream)
+            if chunk.append(self.schema, values):
+                self._account(chunk)
+            self._streams.extend(stream)
+            self._seen += 1
+            stream.touched = self._seen
+            if chunk.full:
+                self._rotate(chunk)
+            if self._memory > self._memory_budget:
+                self._make_room()
+
+    def sample(self, batch: int, length: int, draw: int | None = None) -> dict[str, np.ndarray]:
+        """Draw sequences of consecutive rows of one worker each.
+
+        The rows are as stored; they may cross the borders of episodes, and a sequence may begin anywhere in one. Only where an
+        episode was cut (the env crashed, the run was interrupted) so that a first row follows a row that is not a last one, the
+        latter has is_last set: a truncated end.
+
+        Args:
+          batch: number of sequences.
+          length: rows of each.
+          draw: with a number, the draw of that number is made without taking part in the sequence of draws: the counter stays,
+            nothing counts as handed out, and uniform takes the place of newest. For reports.
+
+        Returns:
+          Key of the row -> fresh array (batch, length, *shape). Decided by the seed, the number of the draw, and what is stored.
+
+        Raises:
+          ReplayEmptyError: no worker has that many rows in succession; says how many are missing.
+        """
+        if batch < 1 or length < 1:
+            raise ValueError(f'batch and length must be at least 1, got {batch} and {length}.')
+        with self._lock:
+            if self.schema is None:
+                raise ReplayEmptyError(f'There is no sequence of {length} rows yet: the replay has not seen a row.')
+            number = self._draws if draw is None else draw
+            from_demos = self._demo_count(batch, number)
+            own = batch - from_demos
+            selection = self._select(own, length, number, draw is None)
+            out = {key: np.empty((batch, length, *shape), dtype) for key, dtype, shape in self.schema.specs}
+            while not self._gather(selection, {key: array[:own] for key, array in out.items()}):
+                selection = self._select(own, length, number, draw is None)
+            if from_demos:
+                self._demos._fill({key: array[own:] for key, array in out.items()}, number, self._generator(number, _DEMOS))
+            if draw is None:
+                self._draws += 1
+                for slot, row in selection.fresh.items():
+                    self._streams[slot].fresh = row
+            return out
+
+    def save(self) -> dict[str, Any]:
+        """Close the chunks that are being filled, wait until all are on disk, and return what load() needs to restore this state:
+        chunk names, worker tails and counters, as JSON-able values.
+
+        Rows that only memory holds (no folder) are not part of it.
+
+        Raises:
+          ReplayWriteError: a chunk cannot be written. No row is lost; writing is tried again later.
+        """
+        with self._lock:
+            self._rotate_all()
+            manifest = {'version': schemas.VERSION, 'draws': self._draws, 'seen': self._seen, 'streams': []}
+            if self._folder:
+                manifest['streams'] = [
+                    _describe(stream, int(self._streams.begins[stream.slot])) for stream in self._streams
+                    if stream.chunks or stream.worker is not None]
+                self._writer.flush()
+            return manifest
+
+    def load(self, manifest: Mapping[str, Any] | None) -> None:
+        """Index the folder; files are opened when their rows are first drawn.
+
+        With a manifest and resume 'manifest', exactly its rows come back, and other chunk files are moved to the subfolder
+        `unlisted`. Otherwise every chunk in the folder comes back; with a manifest and resume 'all', counters are restored too,
+        and workers whose stream ends where the manifest says continue it. Chunks that turn out to be damaged are moved to the
+        subfolder `broken`, and everything set aside is named in an event.
+
+        Raises:
+          ReplayError: rows have been added before, or the manifest is not one.
+          ReplaySchemaError: the rows in the folder have other keys, dtypes or shapes.
+        """
+        with self._lock:
+            if any(chunk.path is None for chunk in self._order):
+                raise ReplayError('A replay must be loaded before rows are added to it.')
+            self._clear()
+            if manifest is not None:
+                self._draws, self._seen = _counters(manifest)
+            if self._folder:
+                found = self._folder.scan()
+                if manifest is None:
+                    self._load_all(found)
+                elif self._config.resume == 'manifest':
+                    self._load_listed(found, manifest)
+                else:
+                    self._load_all(found)
+                    self._assign_tails(manifest, {chunk.uuid for chunk in found.values()})
+            self._seen = max(self._seen, self._streams.rows)
+            self._check_first_chunk()
+
+    def close(self) -> None:
+        """Bring everything to disk and end the writing thread. May be called more than once.
+
+        Raises:
+          ReplayWriteError: chunks cannot be written; their rows are lost with the process.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self._folder and not self._read_only:
+                    self._rotate_all()
+                    self._writer.flush()
+            finally:
+                if self._writer is not None:
+                    self._writer.close()
+                if self._demos is not None:
+                    self._demos.close()
+
+    def stats(self) -> dict[str, float]:
+        """What there is and what happened: rows, streams, chunks, budgets used, draws, trouble."""
+        with self._lock:
+            backlog = sum(
+                int(self._streams.ends[stream.slot]) - max(stream.fresh, int(self._streams.begins[stream.slot]))
+                for stream in self._streams.workers)
+            return {
+                'rows': float(self._streams.rows), 'rows_seen': float(self._seen), 'rows_evicted': float(self._evicted_rows),
+                'streams': float(len(self._streams)), 'chunks': float(len(self._order)), 'draws': float(self._draws),
+                'memory_gb': self._memory / GB, 'disk_gb': self._disk / GB, 'newest_backlog': float(backlog),
+                'chunks_waiting': float(self._writer.waiting if self._writer else 0),
+                'write_errors': float(self._writer.failures if self._writer else 0), 'chunks_broken': float(self._broken)}
+
+    def estimate(self) -> str:
+        """One line on how many rows the budgets hold, for the start of a run."""
+        if self.schema is None:
+            return 'Replay: rows are not known yet.'
+        row = self.schema.nbytes
+        text = f'Replay: {row:,} bytes per row; {self._config.max_gb:g} GB of memory hold {int(self._memory_budget // row):,} rows'
+        if self._folder is None:
+            return f'{text}; nothing is kept on disk.'
+        chunk = self._chunk_rows()
+        on_disk = int(self._disk_budget // npz.size(_empty_columns(self.schema, chunk))) * chunk
+        return f'{text}, {self._config.disk_gb:g} GB of disk hold {on_disk:,} ({self._folder.path}).'
+
+    # Rows in
+
+    def _open_chunk(self, stream: Stream) -> Chunk:
+        self._last_time = timestamp(self._last_time)
+        chunk = Chunk(self._last_time, stream.next_uuid or new_uuid(), self._chunk_rows())
+        self._streams.link(stream, chunk)
+        self._order[chunk] = None
+        return chunk
+
+    def _chunk_rows(self) -> int:
+        """Rows of a full chunk: as configured, unless so many would not go well with the budgets."""
+        budget = min(self._memory_budget, self._disk_budget if self._folder else np.inf) / CHUNKS_IN_BUDGET
+        return max(1, min(self._config.chunk_rows, int(min(CHUNK_BYTES, budget) // max(1, self.schema.nbytes))))
+
+    def _rotate(self, chunk: Chunk) -> None:
+        """Close a chunk and hand it to the writer; make room on disk for it."""
+        chunk.close(new_uuid())
+        chunk.stream.next_uuid = chunk.succ
+        self._account(chunk)
+        if self._folder:
+            self._disk += chunk.file_bytes
+            self._writer.submit(chunk)
+            while self._disk > self._disk_budget and len(self._order) > 1:
+                self._evict(next(chunk for chunk in self._order if chunk.succ is not None))
+
+    def _rotate_all(self) -> None:
+        for stream in self._streams.workers:
+            if stream.open_chunk is not None:
+                self._rotate(stream.open_chunk)
+
+    def _landed(self, chunk: Chunk) -> None:
+        """The writer has brought a chunk to disk; where it was evicted meanwhile, the file goes, too."""
+        if chunk in self._order:
+            self._resident[chunk] = None
+        else:
+            self._folder.unlink(chunk)
+
+    # Budgets
+
+    def _account(self, chunk: Chunk) -> None:
+        """Note how much memory a chunk takes now."""
+        self._memory += chunk.nbytes - self._held.get(chunk, 0)
+        self._held[chunk] = chunk.nbytes
+        if not chunk.nbytes:
+            del self._held[chunk]
+
+    def _make_room(self) -> None:
+        """Bring memory below its budget: forget what is on disk, else wait for the disk, else (no folder, or the disk fails) give
+        up the oldest rows, else close chunks early."""
+        self._drop_residents()
+        while self._memory > self._memory_budget:
+            if self._writer and self._writer.wait_for_room():
+                self._drop_residents()
+            elif (oldest := next((chunk for chunk in self._order if chunk.succ is not None and chunk in self._held), None)):
+                self._evict(oldest)
+            elif not self._rotate_largest():
+                return
+
+    def _drop_residents(self, keep: int = 0) -> None:
+        """Forget the columns of chunks that are on disk, least recently drawn first, until the budget holds."""
+        while self._memory > self._memory_budget and len(self._resident) > keep:
+            chunk = next(iter(self._resident))
+            del self._resident[chunk]
+            chunk.drop()
+            self._account(chunk)
+
+    def _rotate_largest(self) -> bool:
+        """Close the largest chunk that is being filled; False where that would not help."""
+        chunks = [stream.open_chunk for stream in self._streams.workers if stream.open_chunk is not None]
+        largest = max(chunks, key=lambda chunk: chunk.nbytes, default=None)
+        if largest is None or (len(chunks) == 1 and largest.length == 1):
+            return False
+        self._rotate(largest)
+        return True
+
+    def _evict(self, chunk: Chunk) -> None:
+        """Give up the rows of a chunk, in memory and on disk."""
+        self._streams.remove(chunk)
+        self._evicted_rows += chunk.length
+        self._forget(chunk)
+        if chunk.path is not None:
+            self._folder.unlink(chunk)
+        elif self._writer:
+            self._writer.cancel(chunk)
+
+    def _forget(self, chunk: Chunk) -> None:
+        """Take a chunk out of everything that counts chunks."""
+        del self._order[chunk]
+        self._resident.pop(chunk, None)
+        self._memory -= self._held.pop(chunk, 0)
+        self._disk -= chunk.file_bytes if self._folder else 0
+
+    # Rows out
+
+    def _generator(self, draw: int, part: int) -> np.random.Generator:
+        """The random numbers of one draw: Philox is a function of key and counter, so no state has to be kept."""
+        return np.random.Generator(np.random.Philox(counter=[0, 0, part, draw], key=self._philox_key))
+
+    def _demo_count(self, batch: int, draw: int) -> int:
+        """How many sequences come from the demonstrations: the share, rounded up or down so that it holds in expectation."""
+        if self._demos is None:
+            return 0
+        return int(batch * self._config.demo_share + self._generator(draw, _DEMOS).random())
+
+    def _select(self, batch: int, length: int, draw: int, newest: bool) -> Selection:
+        rng = self._generator(draw, _MAIN)
+        selection = self._mixture.choose(self._streams, batch, length, rng, seen=self._seen, newest=newest)
+        if selection is None and batch:
+            longest = int((self._streams.ends - self._streams.begins).max(initial=0))
+            raise ReplayEmptyError(
+                f'There is no sequence of {length} rows yet: the longest of {len(self._streams)} streams has {longest}, '
+                f'{length - longest} rows are missing. The replay holds {self._streams.rows} rows.')
+        return selection or Selection(np.zeros(0, int), np.zeros(0, int), {})
+
+    def _fill(self, out: dict[str, np.ndarray], draw: int, rng: np.random.Generator) -> None:
+        """Fill arrays with uniformly drawn sequences, as the demonstrations of another replay."""
+        batch, length = next(iter(out.values())).shape[:2]
+        with self._lock:
+            state = rng.bit_generator.state
+            while True:
+                rng.bit_generator.state = state
+                selection = self._mixture.choose(self._streams, batch, length, rng, seen=self._seen)
+                if selection is None:
+                    raise ReplayEmptyError(f'{self._folder.path}: the demonstrations hold no sequence of {length} rows.')
+                if self._gather(selection, out):
+                    return
+
+    def _gather(self, selection: Selection, out: dict[str, np.ndarray]) -> bool:
+        """Copy the selected rows to out. False where a chunk turned out to be broken, which then is no longer part of the streams:
+        select again."""
+        try:
+            for index, (slot, row) in enumerate(zip(selection.slots.tolist(), selection.rows.tolist())):
+                self._copy(self._streams[slot], row, {key: array[index] for key, array in out.items()})
+        except _Broken as broken:
+            self._set_aside(broken.chunk, broken.reason)
+            return False
+        if 'is_first' in out and 'is_last' in out:
+            out['is_last'][:, :-1] |= out['is_first'][:, 1:]
+        return True
+
+    def _copy(self, stream: Stream, row: int, out: dict[str, np.ndarray]) -> None:
+        length = len(next(iter(out.values())))
+        done = 0
+        for chunk, start, stop in stream.pieces(row, length):
+            columns, upto = self._columns(chunk), done + stop - start
+            for key, array in out.items():
+                array[done:upto] = columns[key][start:stop]
+            done = upto
+        # An episode that was cut right after the last row shows only in the row that follows.
+        if 'is_last' in out and 'is_first' in out and not out['is_last'][-1] and row + length < self._streams.ends[stream.slot]:
+            chunk, start, _ = next(stream.pieces(row + length, 1))
+            out['is_last'][-1] = self._columns(chunk)['is_first'][start]
+
+    def _columns(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """The columns of a chunk, brought in from its file if need be; it becomes the last one to be forgotten."""
+        if chunk.columns is None:
+            try:
+                chunk.load(self.schema, int(min(npz.LIMIT, self._memory_budget)))
+            except ChunkError as error:
+                raise _Broken(chunk, str(error)) from error
+            self._account(chunk)
+            self._resident[chunk] = None
+            self._drop_residents(keep=1)
+        elif chunk in self._resident:
+            del self._resident[chunk]
+            self._resident[chunk] = None
+        return chunk.columns
+
+    def _set_aside(self, chunk: Chunk, reason: str) -> None:
+        self._streams.remove(chunk)
+        self._forget(chunk)
+        self._broken += 1
+        self._folder.set_aside([chunk], 'broken', reason)
+
+    # The folder
+
+    def _clear(self) -> None:
+        """An index without rows."""
+        self._streams = Streams()
+        self._order: dict[Chunk, None] = {}       # all chunks, in the order they were opened
+        self._resident: dict[Chunk, None] = {}    # those whose columns are here and on disk, least recently used first
+        self._held: dict[Chunk, int] = {}         # bytes of columns, as counted in _memory
+        self._memory = self._disk = 0
+        self._last_time = ''
+
+    def _load_all(self, found: dict[str, Chunk]) -> None:
+        for chain in chains(chunk.name for chunk in found.values()):
+            stream = self._streams.new()
+            for name in chain:
+                self._streams.link(stream, found[name.uuid])
+        self._count(found.values())
+
+    def _load_listed(self, found: dict[str, Chunk], manifest: Mapping[str, Any]) -> None:
+        listed, missing = [], []
+        for entry in _entries(manifest):
+            stream = self._streams.new(begin=entry['begin'])
+            row = entry['begin']
+            for name in map(ChunkName.parse, entry['chunks']):
+                row += name.length
+                if name.uuid in found and found[name.uuid].name == name:
+                    listed.append(found.pop(name.uuid))
+                    self._streams.link(stream, listed[-1])
+                else:
+                    missing.append(str(name))
+                    stream = self._streams.new(begin=row)
+            self._continue(stream, entry)
+        self._count(listed)
+        if missing:
+            self._on_event(
+                f'{self._folder.path}: {len(missing)} chunks of the checkpoint are not there any more, probably because the disk '
+                f'budget had no room for them: {listing(missing)}.')
+        if found:
+            self._folder.set_aside(found.values(), 'unlisted', 'the checkpoint does not name them (written after it).')
+
+    def _continue(self, stream: Stream, entry: Mapping[str, Any]) -> None:
+        """Give a restored stream back to its worker."""
+        stream.next_uuid, stream.fresh, stream.touched = entry['next'], entry['fresh'], entry['touched']
+        if entry['worker'] is not None:
+            self._streams.assign(stream, entry['worker'])
+
+    def _assign_tails(self, manifest: Mapping[str, Any], uuids: set[str]) -> None:
+        """Where everything was loaded: give streams that end where the manifest says back to their workers."""
+        tails = {stream.next_uuid: stream for stream in self._streams if stream.next_uuid}
+        for entry in _entries(manifest):
+            stream = tails.get(entry['next'])
+            if stream is None or entry['worker'] is None or entry['next'] in uuids:
+                continue
+            end = entry['begin'] + sum(ChunkName.parse(name).length for name in entry['chunks'])
+            fresh = int(self._streams.ends[stream.slot]) - (end - entry['fresh'])
+            self._continue(stream, {**entry, 'fresh': fresh})
+
+    def _count(self, chunks: Iterable[Chunk]) -> None:
+        """Take restored chunks into the books, oldest first."""
+        for chunk in sorted(chunks, key=lambda chunk: chunk.name):
+            self._order[chunk] = None
+            self._disk += chunk.file_bytes
+            self._last_time = max(self._last_time, chunk.time)
+
+    def _check_first_chunk(self) -> None:
+        """Compare the rows of the newest readable chunk with the schema, or take the schema from it."""
+        for chunk in reversed(list(self._order)):
+            try:
+                columns = npz.describe(chunk.path)
+            except ChunkError as error:
+                self._set_aside(chunk, str(error))
+                continue
+            found = Schema.from_columns(columns, str(chunk.path))
+            if self.schema is None:
+                self._adopt(found)
+            self.schema.compare(found, str(chunk.path), extra=True)
+            ignored = sorted(key for key in columns if key not in self.schema)
+            if ignored:
+                self._on_event(f'{self._folder.path}: keys in the chunks that are not part of a row are ignored: {listing(ignored)}.')
+            return
+
+    def _open_demos(self) -> 'Replay':
+        directory = Path(self._config.demos)
+        if not directory.is_dir():
+            raise ReplayError(f'{directory}: the folder of demonstrations (replay.demos) does not exist.')
+        config = ReplayConfig(**{
+            **vars(self._config), 'uniform': 1.0, 'recent': 0.0, 'newest': 0.0, 'demos': '', 'demo_share': 0.0})
+        demos = Replay(config, directory, 0, read_only=True, on_event=self._on_event)
+        demos.load(None)
+        return demos
+
+    # The schema
+
+    def _settle_schema(self) -> None:
+        """Bring together what the spaces, meta.json and the demonstrations say about rows."""
+        given = None
+        if self.obs_space is not None and self.act_space is not None:
+            given = Schema.from_spaces(self.obs_space, self.act_space)
+        stored = schemas.read(self._folder.path) if self._folder else None
+        if stored is not None:
+            schema, obs_space, act_space, meta = stored
+            if given is not None:
+                given.compare(schema, str(self._folder.path))
+                self._folder.warn_of_other_meta(self.meta, meta)
+            self.obs_space, self.act_space = self.obs_space or obs_space, self.act_space or act_space
+            self.meta = {**meta, **self.meta}
+            given = schema
+        if given is not None and self.schema is None:
+            self._adopt(given)
+
+    def _adopt(self, schema: Schema) -> None:
+        """Rows are like this from now on."""
+        if self._demos is not None:
+            if self._demos.schema is None:
+                raise ReplayError(f'{self._config.demos}: the folder of demonstrations (replay.demos) holds no readable chunk.')
+            schema.compare(self._demos.schema, self._config.demos, extra=True)
+        if schema.nbytes > CHUNK_BYTES:
+            raise ReplaySchemaError(f'A row takes {schema.nbytes:,} bytes; up to {CHUNK_BYTES:,} can be stored.')
+        self.schema = schema
+        if self._folder and not self._read_only and schemas.read(self._folder.path) is None:
+            self._folder.write_meta(schemas.encode(schema, self.obs_space, self.act_space, self.meta))
+
+
+class _Broken(Exception):
+    """A chunk turned out to be unreadable in the middle of a draw."""
+
+    def __init__(self, chunk: Chunk, reason: str):
+        super().__init__(reason)
+        self.chunk, self.reason = chunk, reason
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def _empty_columns(schema: Schema, rows: int) -> dict[str, np.ndarray]:
+    """Columns of the right size that take no memory."""
+    return {key: np.broadcast_to(np.zeros((), dtype), (rows, *shape)) for key, dtype, shape in schema.specs}
+
+
+def _describe(stream: Stream, begin: int) -> dict[str, Any]:
+    """What the manifest holds of a stream."""
+    return {
+        'worker': stream.worker, 'begin': begin, 'chunks': [str(chunk.name) for chunk in stream.chunks],
+        'next': stream.next_uuid, 'fresh': stream.fresh, 'touched': stream.touched}
+
+
+def _counters(manifest: Mapping[str, Any]) -> tuple[int, int]:
+    try:
+        if manifest['version'] != schemas.VERSION:
+            raise ReplayError(f'Expected a replay manifest of version {schemas.VERSION}, got {manifest["version"]!r}.')
+        _entries(manifest)
+        return int(manifest['draws']), int(manifest['seen'])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReplayError(f'The replay manifest is damaged: {type(error).__name__}: {error}.') from error
+
+
+def _entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    entries = list(manifest['streams'])
+    for entry in entries:
+        for key, kind in (('begin', int), ('fresh', int), ('touched', int), ('next', str), ('chunks', list)):
+            if not isinstance(entry[key], kind):
+                raise ReplayError(f'The replay manifest is damaged: {key} must be {kind.__name__}, is {entry[key]!r:.80}.')
+    workers = [entry['worker'] for entry in entries if entry['worker'] is not None]
+    if len(set(workers)) != len(workers) or not all(isinstance(worker, int) for worker in workers):
+        raise ReplayError(f'The replay manifest is damaged: workers must be different integers, are {workers!r:.200}.')
+    return entries
+
+
+if __name__ == '__main__':
+    from embodied.replay_tool import main
+    sys.exit(main())
