@@ -1,0 +1,91 @@
+"""Imagination: the cache against a full pass, the start's own history, and the time alignment of what comes out."""
+
+import torch
+
+from dreamer4.actions import Actions
+from dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.heads import Heads, HeadsConfig
+from dreamer4.imagination import draw_starts, imagine
+from gymnasium import spaces
+
+ACTIONS = Actions({'action': spaces.Discrete(4)}, 'bins', 5, 0.01)
+WORLD = dict(
+    width=32, depth=3, heads=4, kv_heads=2, time_every=2, registers=1, pack=2, softcap=0.0, levels=8, context_signal=1.0)
+B, T, H = 3, 5, 4
+
+
+def world_and_heads():
+    torch.manual_seed(0)
+    world = Dynamics((4, 3), ACTIONS.features, 1, DynamicsConfig(**WORLD))
+    for linear in (world.latent_out, world.task):
+        torch.nn.init.normal_(linear.weight, std=0.3)
+    heads = Heads(32, 12, ACTIONS, HeadsConfig(
+        width=16, layers=1, offsets=0, read_latent=True, bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01))
+    return world, heads
+
+
+def real(world):
+    torch.manual_seed(1)
+    z, code = torch.rand(B, T, 2, 6) * 2 - 1, ACTIONS.uniform(B, T)
+    first = torch.zeros(B, T, dtype=torch.bool)
+    first[1, 2] = True
+    return z, code, ~first, first, world.commit(z, ACTIONS.embed(code), ~first, first)
+
+
+def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames():
+    """The rollout with its cache and a single uncached pass over context + dream must agree, episode borders included."""
+    world, heads = world_and_heads()
+    z, code, valid, first, context = real(world)
+    rows, frames = torch.tensor([0, 1, 2]), torch.tensor([4, 4, 2])
+    dream = imagine(world, heads, context, rows, frames, H, 2, lambda x, t: ACTIONS.uniform(len(x)))
+    for w, (row, frame) in enumerate(zip(rows.tolist(), frames.tolist())):
+        known = slice(0, frame + 1)
+        z_all = torch.cat([z[row, known], dream.latent[w, 1:]])[None]
+        code_all = torch.cat([code[row, known], dream.action[w]])[None]
+        first_all = torch.cat([first[row, known], torch.zeros(H, dtype=torch.bool)])[None]
+        full = world.commit(z_all, ACTIONS.embed(code_all), ~first_all, first_all)
+        expected = heads.inputs(full.feature, full.latent)[0, frame:]
+        assert torch.allclose(dream.inputs[w], expected, atol=1e-5), f'start {w}'
+
+
+def test_a_start_sees_nothing_that_comes_after_it_in_the_batch():
+    world, heads = world_and_heads()
+    z, code, valid, first, context = real(world)
+    start = torch.tensor([0]), torch.tensor([2])
+    act = lambda x, t: torch.zeros(1, 1)
+    torch.manual_seed(3)
+    before = imagine(world, heads, context, *start, H, 1, act)
+    z[0, 3:] = 0.9
+    torch.manual_seed(3)
+    after = imagine(world, heads, world.commit(z, ACTIONS.embed(code), valid, first), *start, H, 1, act)
+    assert torch.equal(before.inputs, after.inputs)
+
+
+def test_the_action_at_a_frame_changes_the_next_frame_and_none_before():
+    world, heads = world_and_heads()
+    *_, context = real(world)
+    start = torch.tensor([0]), torch.tensor([2])
+
+    def dream(codes):
+        torch.manual_seed(3)
+        return imagine(world, heads, context, *start, H, 1, lambda x, t: torch.tensor([[float(codes[t])]]))
+    a, b = dream([0, 1, 2, 3]), dream([0, 1, 0, 3])
+    assert a.action.flatten().tolist() == [0, 1, 2, 3]
+    assert torch.equal(a.inputs[:, :3], b.inputs[:, :3])
+    assert not torch.allclose(a.inputs[:, 3], b.inputs[:, 3])
+
+
+def test_starts_are_usable_frames_each_as_likely_and_without_repeats_while_there_are_enough():
+    torch.manual_seed(0)
+    usable = torch.tensor([[True, False, True], [False, False, True]])
+    seen = torch.zeros(2, 3)
+    for _ in range(300):
+        rows, frames = draw_starts(usable, 2)
+        assert usable[rows, frames].all() and len({*zip(rows.tolist(), frames.tolist())}) == 2
+        seen[rows, frames] += 1
+    assert (seen[usable] / 300 - 2 / 3).abs().max() < 0.1
+
+
+def test_more_starts_than_usable_frames_repeat_them():
+    rows, frames = draw_starts(torch.tensor([[True, False]]), 5)
+    assert rows.tolist() == [0] * 5 and frames.tolist() == [0] * 5
