@@ -547,7 +547,8 @@ def dreamerv3_folder(tmp_path, rows=25, chunk=10, **extra):
     """What DreamerV3 leaves: compressed chunks with row ids and latents, the last one's successor never written."""
     uuids = [new_uuid() for _ in range(rows // chunk + 2)]
     for index, begin in enumerate(range(0, rows, chunk)):
-        block = [{**row(count), 'stepid': np.zeros(20, np.uint8), 'dyn/deter': np.zeros(8, np.float32)} for count in range(begin, min(begin + chunk, rows))]
+        foreign = {'stepid': np.zeros(20, np.uint8), 'dyn/deter': np.zeros(8, np.float32)}
+        block = [{**row(count), **foreign} for count in range(begin, min(begin + chunk, rows))]
         columns = {key: np.stack([item[key] for item in block]) for key in block[0] if not key.startswith('log/')}
         succ = uuids[index + 1] if begin + chunk < rows else NO_SUCCESSOR
         np.savez_compressed(
@@ -695,6 +696,7 @@ def test_read_only_and_closed_replays_refuse_rows(tmp_path):
     fill(replay, 5)
     replay.close()
     replay.close()
+    assert replay._writer._thread is None
     with pytest.raises(ReplayError, match='closed'):
         replay.add(row(5), 0)
     with pytest.raises(ReplayError, match='read-only'):
