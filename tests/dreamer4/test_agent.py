@@ -1,0 +1,229 @@
+"""The agent as a whole: what moves under which loss, saving and loading, acting, refusals."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from dreamer4.agent import Agent
+from dreamer4.optim import NonFiniteLoss
+
+from tiny import tiny
+
+OBS = {
+    'image': spaces.Box(0, 255, (16, 16, 3), np.uint8), 'joints': spaces.Box(-9, 9, (2,), np.float32),
+    'reward': spaces.Box(-np.inf, np.inf, (), np.float32), 'log/secret': spaces.Box(-np.inf, np.inf, (), np.float32)}
+OBS |= {flag: spaces.Box(0, 1, (), np.bool_) for flag in ('is_first', 'is_last', 'is_terminal')}
+ACT = {
+    'arm': spaces.Box(-1, 1, (2,), np.float32), 'gear': spaces.Discrete(3), 'lamps': spaces.MultiBinary(2),
+    'reset': spaces.Box(0, 1, (), np.bool_)}
+
+
+def sampler(seed=0):
+    """Random rows of every kind, as a replay would hand them out."""
+    rng = np.random.default_rng(seed)
+
+    def sample(batch, length):
+        shape = (batch, length)
+        last = rng.random(shape) < 0.1
+        first = np.roll(last, 1, 1)
+        return {
+            'image': rng.integers(0, 256, (*shape, 16, 16, 3), dtype=np.uint8), 'joints': rng.normal(size=(*shape, 2)).astype(np.float32),
+            'arm': rng.uniform(-1, 1, (*shape, 2)).astype(np.float32), 'gear': rng.integers(0, 3, shape).astype(np.int32),
+            'lamps': rng.integers(0, 2, (*shape, 2)).astype(bool), 'reward': rng.normal(size=shape).astype(np.float32),
+            'is_first': first, 'is_last': last, 'is_terminal': last & (rng.random(shape) < 0.5)}
+    return sample
+
+
+def observe(num, first, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        'image': rng.integers(0, 256, (num, 16, 16, 3), dtype=np.uint8), 'joints': rng.normal(size=(num, 2)).astype(np.float32),
+        'is_first': np.full(num, first)}
+
+
+def agent(stage='tokenizer', **changes):
+    made = Agent(OBS, ACT, tiny(**changes), seed=0)
+    made.schedule.stage = stage
+    return made
+
+
+def parameters(made):
+    parts = {
+        'tokenizer': made.tokenizer, 'dynamics': made.dynamics, 'slow_tokenizer': made.slow_tokenizer.module,
+        'slow_value': made.slow_value.module, 'slow_policy': made.slow_policy.module}
+    parts |= {k: getattr(made.heads, f'{k}_head') for k in ('reward', 'cont', 'behaviour', 'policy', 'value')}
+    return {k: [p.detach().clone() for p in m.parameters()] for k, m in parts.items()}
+
+
+def moved(made, updates=3):
+    before, sample = parameters(made), sampler()
+    for _ in range(updates):
+        made.train(sample)
+    after = parameters(made)
+    return {k for k in before if any(not torch.equal(a, b) for a, b in zip(before[k], after[k]))}
+
+
+def test_every_stage_moves_its_parts_and_no_other():
+    tokenizer = {'tokenizer', 'slow_tokenizer'}
+    model = tokenizer | {'dynamics', 'reward', 'cont', 'behaviour'}
+    assert moved(agent('tokenizer', **{'schedule.tokenizer_updates': 99})) == tokenizer
+    assert moved(agent('dynamics', **{'schedule.dynamics_updates': 99})) == model
+    assert moved(agent('value', **{'schedule.value_updates': 99})) == model | {'value', 'slow_value'}
+    assert moved(agent('policy')) == model | {'value', 'slow_value', 'policy', 'slow_policy'}
+
+
+def test_value_and_policy_losses_reach_their_own_heads_alone():
+    made = agent('policy')
+    batch = made._batch(sampler()(4, 9))
+    context = made._commit(batch)
+    losses, _ = made._actor_critic_losses(batch, context.detach())
+    for name in ('value', 'policy'):
+        everything = [p for m in (made.tokenizer, made.dynamics, made.heads) for p in m.parameters()]
+        grads = torch.autograd.grad(losses[name], everything, allow_unused=True, retain_graph=True)
+        own = {id(p) for p in getattr(made.heads, f'{name}_head').parameters()}
+        assert all((g is not None) == (id(p) in own) for p, g in zip(everything, grads)), name
+
+
+def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
+    made = agent('dynamics')
+    batch = made._batch(sampler()(4, 9))
+    for name in ('reward', 'cont', 'behaviour'):
+        torch.nn.init.normal_(getattr(made.heads, f'{name}_head').output.weight)
+        _, parts = made._model_loss(batch, made._commit(batch))
+        trunk = torch.autograd.grad(parts[name], list(made.dynamics.transformer.parameters()), retain_graph=True, allow_unused=True)
+        assert any(g is not None and g.abs().sum() > 0 for g in trunk), name
+        pixels = torch.autograd.grad(parts[name], list(made.tokenizer.parameters()), allow_unused=True)
+        assert all(g is None for g in pixels), name
+
+
+@pytest.mark.parametrize('changes', [
+    {}, {'tokenizer.time_every': 1}, {'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
+    {'heads.continuous': 'normal'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
+    {'actor.prior': 'frozen', 'actor.start': 'behaviour'}, {'dynamics.context_signal': 0.875}, {'dynamics.softcap': 50.0},
+    {'batch.single': 0.5}, {'batch.long_every': 2}, {'dynamics.kv_heads': 1}, {'precision': 'bfloat16'}],
+    ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()) or 'default')
+def test_every_setting_trains_acts_and_reports_finite_numbers(changes):
+    made = agent('policy', **changes)
+    sample = sampler()
+    for _ in range(2):
+        metrics = made.train(sample)
+    assert all(np.isfinite(v) for v in metrics.values()), metrics
+    carry = made.init_policy(2)
+    for step in range(3):
+        carry, action = made.policy(carry, observe(2, step == 0, step))
+    assert action['arm'].shape == (2, 2) and action['arm'].dtype == np.float32 and np.abs(action['arm']).max() <= 1
+    assert action['gear'].shape == (2,) and action['gear'].dtype == np.int32
+    report = made.report(sample)
+    assert report['openloop/image'].dtype == np.uint8 and report['openloop/image'].shape[1:] == (48, 64, 3)
+    assert all(np.isfinite(v) for v in report.values() if isinstance(v, float)), report
+
+
+def test_the_diagnostics_that_tell_why_a_run_fails_are_all_there():
+    made = agent('policy')
+    metrics, report = made.train(sampler()), made.report(sampler())
+    assert {'policy/positive', 'policy/kl', 'policy/entropy', 'value/explained', 'tokenizer/latent_std'} <= set(metrics)
+    assert {'shuffle_ratio', 'error_1', 'error_step/1', 'error', 'reward_imagined', 'reward_real', 'return_imagined',
+            'return_real', 'return_corr', 'reward_skill', 'reward_skill_real', 'latent_std', 'psnr/image'} <= set(report)
+
+
+def test_acting_is_a_function_of_the_episode_alone():
+    """What an env showed before its last reset, and what other envs show, must not matter."""
+    made = agent('policy')
+    torch.nn.init.normal_(made.heads.policy_head.output.weight)
+
+    def act(before, neighbour):
+        carry = made.init_policy(2)
+        for obs in before:
+            carry, _ = made.policy(carry, obs, 'mode')
+        for step in range(3):
+            obs = observe(2, step == 0, 50 + step)
+            obs['image'][1] = neighbour
+            carry, action = made.policy(carry, obs, 'mode')
+        return {k: v[0] for k, v in action.items()}
+    plain = act([], 0)
+    for other in (act([observe(2, i == 0, i) for i in range(5)], 0), act([], 255)):
+        assert all(np.array_equal(plain[k], other[k]) for k in plain)
+
+
+def test_acting_remembers_earlier_frames_of_the_episode():
+    made = agent('policy')
+    torch.nn.init.normal_(made.heads.policy_head.output.weight, std=3.0)
+    inputs = []
+    for seed in (1, 2):
+        carry = made.init_policy(1)
+        carry, _ = made.policy(carry, observe(1, True, seed), 'mode')
+        carry['action'].zero_()
+        carry, _ = made.policy(carry, observe(1, False, 9), 'mode')
+        inputs.append(made._act_inputs(carry))
+    assert not torch.allclose(inputs[0], inputs[1])
+
+
+def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
+    made = agent(**{'actor.hold': 1e9})
+    carry = made.init_policy(4)
+    carry, a = made.policy(carry, observe(4, True))
+    carry, b = made.policy(carry, observe(4, False))
+    carry, c = made.policy(carry, observe(4, True))
+    assert np.array_equal(a['arm'], b['arm']) and not np.array_equal(b['arm'], c['arm'])
+
+
+@pytest.mark.parametrize('stage', ['tokenizer', 'dynamics', 'policy'])
+def test_a_saved_and_loaded_agent_goes_on_bitwise(stage):
+    def run(interrupt):
+        made, sample = agent(stage, **{'schedule.gate_every': 2}), sampler()
+        carry = made.init_policy(2)
+        for step in range(4):
+            if interrupt and step == 2:
+                tree, kept = made.save(), made.save_carry(carry)
+                torch.manual_seed(99)
+                made = agent('tokenizer', **{'schedule.gate_every': 2})
+                made.load(tree)
+                carry = made.load_carry(kept)
+            metrics = made.train(sample)
+            carry, action = made.policy(carry, observe(2, step == 0, step))
+        return metrics, action, made.save()
+    (metrics_a, action_a, tree_a), (metrics_b, action_b, tree_b) = run(False), run(True)
+    assert metrics_a == metrics_b
+    assert all(np.array_equal(action_a[k], action_b[k]) for k in action_a)
+    assert equal(tree_a, tree_b)
+
+
+def equal(a, b):
+    if isinstance(a, dict):
+        return set(a) == set(b) and all(equal(a[k], b[k]) for k in a)
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+
+
+def test_loading_another_size_names_what_does_not_fit():
+    tree = agent(**{'dynamics.width': 32}).save()
+    with pytest.raises(RuntimeError, match='transformer.*size mismatch|size mismatch.*transformer'):
+        agent().load(tree)
+
+
+def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
+    def sample(batch, length):
+        rows = sampler()(batch, length)
+        rows['joints'][:] = np.nan
+        return rows
+    made = agent()
+    before = parameters(made)
+    with pytest.raises(NonFiniteLoss, match='tokenizer.*vector'):
+        made.train(sample)
+    after = parameters(made)
+    assert all(torch.equal(a, b) for k in before for a, b in zip(before[k], after[k]))
+
+
+@pytest.mark.parametrize('key,value,text', [
+    ('actor.prior', 'bc', 'actor.prior'), ('actor.loss', 'ppo', 'actor.loss'), ('shortcut.steps', 3, 'power of two'),
+    ('dynamics.time_every', 0, 'time_every'), ('actor.hold', 0.5, 'hold'), ('dynamics.levels', 6, 'power of two')])
+def test_settings_that_cannot_work_are_refused_before_anything_is_built(key, value, text):
+    with pytest.raises(ValueError, match=text):
+        agent(**{key: value})
+
+
+def test_the_summary_counts_what_is_there():
+    made = agent()
+    text = made.summary()
+    total = sum(p.numel() for m in (made.tokenizer, made.dynamics, made.heads) for p in m.parameters())
+    assert f'{total / 1e6:8.2f}M' in text and 'GFLOPs per update' in text
