@@ -195,6 +195,16 @@ class Replay:
                     self._streams[slot].fresh = row
             return out
 
+    @property
+    def draws(self) -> int:
+        """Number of draws so far; with the seed it decides what the next one picks."""
+        return self._draws
+
+    def seek(self, draws: int) -> None:
+        """Go on as if `draws` draws had been made: how a reader of a folder that does not change resumes."""
+        with self._lock:
+            self._draws = int(draws)
+
     def save(self) -> dict[str, Any]:
         """Close the chunks that are being filled, wait until all are on disk, and return what load() needs to restore this state:
         chunk names, worker tails and counters, as JSON-able values.

@@ -1,0 +1,129 @@
+"""Reads a run's metrics and says which part of the agent is the first that does not work.
+
+    python -m dreamer4.diagnose LOGDIR
+
+The order is the order of causes: a policy cannot be better than the value, nor that than the rewards imagined, nor those than the
+dynamics, nor those than the tokenizer. Look at the first line that is not fine; what stands below it may only be its consequence.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table.
+
+    Attributes:
+      part: what is looked at. name: metric, by the end of its name. fine: whether a value is fine.
+      verdict: what a value that is not fine means; {} is the value.
+    """
+    part: str
+    name: str
+    fine: Callable[[float], bool]
+    verdict: str
+
+
+CHECKS = (
+    Check('tokenizer', 'tokenizer/unexplained', lambda x: x < 0.1,
+          'the tokenizer leaves {:.0%} of the pixel variance unexplained: train it longer (schedule.tokenizer_updates) or enlarge it'),
+    Check('tokenizer', 'tokenizer/latent_std', lambda x: x > 0.05,
+          'the latents hardly vary (std {:.3f}): the frames show nothing, or the encoder has collapsed'),
+    Check('tokenizer', 'tokenizer/latent_std', lambda x: x < 0.9,
+          'the latents are saturated (std {:.2f}): lower optim.tokenizer.lr'),
+    Check('tokenizer', 'report/foreground_gain', lambda x: x > 3,
+          'the foreground is {:.1f} dB better than the mean frame: small objects are missing from the reconstruction'),
+    Check('dynamics', 'error_1', lambda x: x < 0.7,
+          'one step ahead the error is {:.2f} of repeating the last frame: the dynamics do not predict (train longer, raise shortcut.anchor)'),
+    Check('dynamics', 'shuffle_ratio', lambda x: x > 1.2,
+          'dynamics ignores actions: shuffle ratio {:.2f} (are they recorded in the right rows? do they vary?)'),
+    Check('dynamics', 'error', lambda x: x < 0.9,
+          'open loop the error is {:.2f} of repeating the last frame: rollouts drift'),
+    Check('reward', 'reward_skill_real', lambda x: x > 0.3,
+          'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen (shifted by one row?) or too rare'),
+    Check('reward', 'reward_skill', lambda x: x > 0.3,
+          'open loop the rewards have skill {:.2f}: the model does not carry what they depend on through the horizon'),
+    Check('reward', 'return_corr', lambda x: x > 0.4,
+          'imagined and real returns of the same actions correlate by {:.2f}'),
+    Check('value', 'value/explained', lambda x: x > 0.2,
+          'the value explains imagined returns with correlation {:.2f}: it lags behind (optim.value.lr, value.slow) or returns do not vary'),
+    Check('policy', 'policy/positive', lambda x: 0.05 < x < 0.95,
+          '{:.0%} of the advantages are positive: signs carry no preference (value too low or too high)'),
+    Check('policy', 'policy/entropy', lambda x: x > 0.02,
+          'the entropy is {:.3f} nats: the policy has collapsed (raise actor.entropy; did it start before the model was ready?)'),
+    Check('policy', 'policy/kl', lambda x: x < 2.0,
+          'KL to the prior is {:.2f}: the policy runs away from it (raise actor.beta or lower optim.policy.lr)'),
+    Check('run', 'episode/score', math.isfinite, 'no episode has ended yet'),
+)
+
+
+def latest(path: str | Path) -> dict[str, float]:
+    """Last finite value of every metric of a run: name -> value.
+
+    Raises:
+      FileNotFoundError: the folder holds no metrics.jsonl.
+    """
+    file = Path(path) / 'metrics.jsonl'
+    if not file.exists():
+        raise FileNotFoundError(f'{file} does not exist: expected the logdir of a run that has logged at least once')
+    values = {}
+    for line in file.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a torn last line of a run that was killed, or that is writing now
+        values |= {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    for key in [k for k in values if '/psnr/' in f'/{k}']:
+        floor = values.get(key.replace('psnr/', 'psnr_mean_frame/'))
+        if floor is not None:
+            values['report/foreground_gain'] = values[key] - floor
+    return values
+
+
+def find(values: Mapping[str, float], name: str) -> float | None:
+    """Value of the metric called `name` or ending in '/name'; reports win over gates, gates over the rest. None if there is none."""
+    names = [k for k in values if k == name or k.endswith(f'/{name}')]
+    order = lambda k: (not k.startswith('report'), 'gate' not in k, len(k))
+    return values[min(names, key=order)] if names else None
+
+
+def diagnose(values: Mapping[str, float]) -> list[tuple[str, str, float | None, bool | None, str]]:
+    """(part, metric, value, fine or None if not measured, words) of every check."""
+    rows = []
+    for check in CHECKS:
+        value = find(values, check.name)
+        if value is None:
+            rows.append((check.part, check.name, None, None, 'not measured yet'))
+            continue
+        good = math.isfinite(value) and check.fine(value)
+        rows.append((check.part, check.name, value, good, 'fine' if good else check.verdict.format(value)))
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; 0 if all that was measured is fine, 1 if something is not, 2 for a wrong folder."""
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) != 1:
+        print('usage: python -m dreamer4.diagnose LOGDIR', file=sys.stderr)
+        return 2
+    try:
+        values = latest(argv[0])
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    rows = diagnose(values)
+    print(f'{argv[0]} at ' + ', '.join(f'{k} {values[k]:.0f}' for k in ('frames', 'updates', 'episodes') if k in values))
+    for part, name, value, good, words in rows:
+        mark = {True: 'ok', False: '!!', None: '--'}[good]
+        print(f'{mark} {part:<10} {name:<24} {"" if value is None else f"{value:.3g}":>9}  {words}')
+    first = next((words for *_, good, words in rows if good is False), None)
+    print(f'First cause: {first}' if first else 'Nothing wrong in what was measured.')
+    return int(first is not None)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The command line: parse, build, hand over to embodied.run. The only file that knows everything; nobody imports it.
+
+    python -m dreamer4.main --configs dmc_vision --task dmc_cheetah_run
+
+Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that was asked for makes no sense.
+"""
+
+import functools
+import re
+import sys
+from pathlib import Path
+
+from embodied import envs, schema
+from embodied.base import RandomAgent
+from embodied.config import Config, Help, diff, expand_logdir, nearest, parse
+from embodied.driver import DriverConfig
+from embodied.errors import CheckpointError, ConfigError, EmbodiedError
+from embodied.logger import Logger, LoggerConfig
+from embodied.replay import Replay, ReplayConfig
+from embodied.run import EvalConfig, RunConfig, Setup, collect, eval_only, load_agent, offline, train
+from embodied.seeds import derive
+
+from . import configs_dir
+from .agent import Agent, AgentConfig
+from .optim import NonFiniteLoss
+
+SCRIPTS = ('train', 'train_eval', 'eval_only', 'offline', 'collect')
+# What may differ between a run and its resumption; everything else decides what was learned or stored.
+MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume)|agent\.(device|threads)'
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    try:
+        config = parse(sys.argv[1:] if argv is None else argv, configs_dir())
+        return run(config)
+    except Help as text:
+        print(text)
+        return 0
+    except (ConfigError, ValueError) as error:
+        print(f'dreamer4: {error}', file=sys.stderr)
+        return 2
+    except (EmbodiedError, NonFiniteLoss, ImportError) as error:
+        print(f'dreamer4: {type(error).__name__}: {error}', file=sys.stderr)
+        return 2 if isinstance(error, CheckpointError) else 1
+
+
+def run(config: Config) -> int:
+    """Build the parts of config.script and run it."""
+    if config.script not in SCRIPTS:
+        raise ConfigError(f'--script: unknown script {config.script!r}; nearest: {nearest(config.script, SCRIPTS)}')
+    if not config.task and config.script != 'offline':
+        raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
+    if config.script == 'offline' and not config.replay.directory:
+        raise ConfigError('--replay.directory is missing: the offline script learns from a replay folder')
+    if config.script == 'eval_only' and not config.from_checkpoint:
+        raise ConfigError('--from_checkpoint is missing: the eval_only script evaluates a checkpoint')
+    if config.task:
+        envs.make_config(config.task, config.env.tree)
+    logdir = expand_logdir(config.logdir)
+    config = config.update({'logdir': str(logdir)})
+    if config.script != 'eval_only':
+        remember(config, logdir)
+    return Parts(config, logdir).run()
+
+
+def remember(config: Config, logdir: Path) -> None:
+    """Keep the config in the logdir; a run that resumes must have been started with the same one.
+
+    Raises:
+      ConfigError: lists the keys that differ, with old and new values.
+    """
+    path = logdir / 'config.yaml'
+    if path.exists():
+        changes = {k: v for k, v in diff(Config.load(path), config).items() if not re.fullmatch(MAY_CHANGE, k)}
+        if changes:
+            text = ', '.join(f'{k}: {old!r} -> {new!r}' for k, (old, new) in changes.items())
+            raise ConfigError(f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old values')
+    logdir.mkdir(parents=True, exist_ok=True)
+    config.save(path)
+
+
+class Parts:
+    """Constructors of everything a script needs, from one config."""
+
+    def __init__(self, config: Config, logdir: Path):
+        self.config = config
+        self.setup = Setup(
+            task=config.task, seed=config.seed, logdir=logdir,
+            from_checkpoint=Path(config.from_checkpoint).expanduser() if config.from_checkpoint else None,
+            run=config.run.build(RunConfig, 'run'), eval=config.eval.build(EvalConfig, 'eval'),
+            driver=config.driver.build(DriverConfig, 'driver'))
+        self.logger_config = config.logger.build(LoggerConfig, 'logger')
+        self.replay_config = config.replay.build(ReplayConfig, 'replay')
+        self.agent_config = config.agent.build(AgentConfig, 'agent')
+
+    def run(self) -> int:
+        script = self.config.script
+        if script in ('train', 'train_eval'):
+            train(self.agent, self.env, self.replay, self.logger, self.setup, evaluating=script == 'train_eval')
+        elif script == 'offline':
+            offline(self.agent, self.offline_replay, self.logger, self.setup)
+        elif script == 'collect':
+            collect(self.collector, self.env, self.replay, self.logger, self.setup)
+        else:
+            load = lambda agent: load_agent(agent, self.setup.from_checkpoint)
+            eval_only(self.agent, self.env, self.setup, load, self.logger_config.fps)
+        return 0
+
+    def agent(self, obs_space, act_space) -> Agent:
+        return Agent(obs_space, act_space, self.agent_config, derive(self.config.seed, 'agent'))
+
+    def collector(self, obs_space, act_space) -> Agent | RandomAgent:
+        if self.setup.from_checkpoint is not None:
+            return self.agent(obs_space, act_space)
+        return RandomAgent(act_space, derive(self.config.seed, 'agent'))
+
+    def env(self, kind: str, index: int):
+        return functools.partial(envs.make, self.config.task, self.config.env.tree, derive(self.config.seed, kind, index))
+
+    def replay(self, obs_space, act_space, meta) -> Replay:
+        return Replay(
+            self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=print)
+
+    def offline_replay(self) -> Replay:
+        folder = self._replay_folder()
+        if not folder.is_dir():
+            raise ConfigError(f'--replay.directory: {folder} is no folder')
+        known = schema.read(folder)
+        obs_space, act_space = (known[1], known[2]) if known else (None, None)
+        return Replay(
+            self.replay_config, folder, derive(self.config.seed, 'replay'), obs_space, act_space, read_only=True, on_event=print)
+
+    def _replay_folder(self) -> Path:
+        return Path(self.config.replay.directory).expanduser() if self.config.replay.directory else self.setup.logdir / 'replay'
+
+    def logger(self, counters) -> Logger:
+        return Logger(self.setup.logdir, self.logger_config, counters)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

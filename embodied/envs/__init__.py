@@ -1,0 +1,76 @@
+"""The environments by name: one table, suite -> where it is. A suite's module, and the packages it needs, are imported only when
+one of its tasks is made, so that a suite that is not installed breaks no other.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping
+
+from .. import wrappers
+from ..base import Env
+from ..errors import ConfigError
+
+# suite -> module, maker and config class in it. Maker(name, config, seed) returns an env; name is the task without 'suite_'.
+SUITES = {
+    'pixel': ('pixel', 'make', 'PixelConfig'),
+    'dummy': ('dummy', 'Dummy', 'DummyConfig'),
+    'dmc': ('dmc', 'make', 'DMCConfig'),
+    'gym': ('gymnasium', 'make', 'GymConfig'),
+    'atari': ('atari', 'make', 'AtariConfig'),
+    'crafter': ('crafter', 'make', 'CrafterConfig'),
+}
+
+
+def make(task: str, config: Mapping, seed: int) -> Env:
+    """The environment of a task, wrapped by wrappers.wrap().
+
+    Args:
+      task: suite and name, such as 'pixel_catch', 'dmc_cheetah_run', 'gym_CartPole-v1', 'dummy'.
+      config: suite -> its values, the `env` block of the config; only the entry of the task's suite is read.
+      seed: of this env, >= 0; two envs of equal task, config and seed behave alike.
+
+    Raises:
+      ConfigError: unknown suite, task or config key. EnvMissing: a package is not installed.
+    """
+    maker, name, values = make_config(task, config)
+    return wrappers.wrap(maker(name, values, seed))
+
+
+def make_config(task: str, config: Mapping) -> tuple:
+    """(maker, name, config of its suite) of a task, without making it: the check that a command line can afford.
+
+    Raises:
+      ConfigError: unknown suite or config key.
+    """
+    suite, _, name = task.partition('_')
+    if suite not in SUITES:
+        raise ConfigError(unknown('suite', suite, SUITES, f' in the task {task!r}'))
+    if suite not in config:
+        raise ConfigError(f'The task {task!r} needs the config block env.{suite}; env has {sorted(config)}.')
+    module, maker, config_class = SUITES[suite]
+    module = importlib.import_module(f'.{module}', __name__)
+    return getattr(module, maker), name, build_config(getattr(module, config_class), config[suite], f'env.{suite}')
+
+
+def available() -> list[str]:
+    """The suites by name; a task is a suite, '_' and a name that the suite knows."""
+    return list(SUITES)
+
+
+def build_config(config_class: type, values: Mapping, where: str):
+    """`values` as the suite's dataclass; ConfigError for missing or unknown keys."""
+    names = {field.name for field in dataclasses.fields(config_class)}
+    for key in values:
+        if key not in names:
+            raise ConfigError(unknown('key', key, names, f' in {where}'))
+    if missing := sorted(names - set(values)):
+        raise ConfigError(f'{where} lacks {", ".join(missing)}.')
+    return config_class(**values)
+
+
+def unknown(what: str, given: str, known, where: str = '') -> str:
+    """One sentence about a name that is not among the known ones, with the nearest of them or, where none is near, all."""
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    hint = f'did you mean {near[0]!r}?' if near else f'known: {", ".join(sorted(known))}.'
+    return f'Unknown {what} {given!r}{where}; {hint}'

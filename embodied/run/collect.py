@@ -1,0 +1,29 @@
+"""Fill a replay folder with a policy, without learning."""
+
+from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
+
+
+def collect(make_agent: MakeAgent, make_env: MakeEnv, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup) -> None:
+    """Run until run.steps decisions were made, or until a signal asks for the end; then save.
+
+    Args:
+      make_agent: an agent that only acts: a random one, or that of setup.from_checkpoint.
+      make_env, make_replay, make_logger, setup: as in train().
+    """
+    with Session(setup, make_logger) as session:
+        driver = session.start_driver(make_env)
+        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver)))
+        agent = make_agent(driver.obs_space, driver.act_space)
+        driver.on_row(replay.add)
+        session.track_parts(agent, driver, replay)
+        if not session.begin():
+            replay.load(None)
+            session.warm_start(agent)
+        session.banner(agent, driver, replay)
+        mode = 'train' if setup.from_checkpoint is None else 'sample'
+        act = lambda carry, obs: agent.policy(carry, obs, mode)
+        counters, total = session.counters, setup.run.steps
+        while session.goes_on(counters.step < total):
+            driver(act, steps=1)
+            session.log_if_due(counters.step, counters.step / total, agent, replay, driver)
+            session.save_if_due()

@@ -1,0 +1,38 @@
+"""Learn from a replay folder that nobody adds to: no env is built, nothing in the folder changes."""
+
+from embodied.errors import ConfigError
+from embodied.run.session import MakeAgent, MakeLogger, MakeReplay, Session, Setup
+
+
+def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup) -> None:
+    """Run until run.updates updates were made, or until a signal asks for the end; then save.
+
+    Args:
+      make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder names.
+      make_replay: make_replay() is the replay, read-only.
+      make_logger, setup: as in train().
+
+    Raises:
+      ConfigError: the folder holds no rows, or does not say what the spaces of its env were.
+    """
+    with Session(setup, make_logger) as session:
+        replay = session.open(make_replay())
+        replay.load(None)
+        if not len(replay):
+            raise ConfigError('offline: the replay folder holds no rows; give one with --replay.directory DIR')
+        if replay.obs_space is None or replay.act_space is None:
+            raise ConfigError('offline: the meta.json of the replay folder does not name the spaces of its env')
+        agent = make_agent(replay.obs_space, replay.act_space)
+        session.track_parts(agent, None, None)
+        session.track('draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(tree['draws']))
+        if not session.begin():
+            session.warm_start(agent)
+        session.banner(agent, None, replay)
+
+        counters, total = session.counters, setup.run.updates
+        while session.goes_on(counters.updates < total):
+            session.metrics.add(agent.train(replay.sample))
+            counters.updates += 1
+            session.report_if_due(counters.updates, agent, replay)
+            session.log_if_due(counters.updates, counters.updates / total, agent, replay, None)
+            session.save_if_due()

@@ -1,0 +1,318 @@
+"""What every way of running shares: a run in its logdir, with counters, logger, checkpoints, clocks and an orderly end.
+
+A run goes on where its newest checkpoint is when its logdir is opened again. What was given to track() takes up its state then, so
+that an interrupted run equals one that was not, as far as its envs and its agent can be saved.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from embodied.base import Agent, Env, Spaces, Values
+from embodied.checkpoint import Checkpoint, find_save, read
+from embodied.clock import Every
+from embodied.driver import Driver, DriverConfig
+from embodied.errors import CheckpointError, ConfigError, EnvError, ReplayWriteError
+from embodied.logger import Logger
+from embodied.metrics import EpisodeStats, Window
+from embodied.replay import Replay
+from embodied.run.evaluate import EvalConfig
+
+MakeAgent = Callable[[Spaces, Spaces], Agent]                  # (obs_space, act_space), as the driver has them
+MakeEnv = Callable[[str, int], Callable[[], Env]]              # ('env' or 'eval', number) -> constructor of that env
+MakeReplay = Callable[..., Replay]                             # (obs_space, act_space, meta), none of them for offline
+MakeLogger = Callable[['Counters'], Logger]
+
+SAVING_FAILED = (CheckpointError, ReplayWriteError, OSError)   # the disk is full or away; the last good checkpoint stands
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Block `run` of the config; units and meanings stand in configs/defaults.yaml."""
+
+    steps: int
+    updates: int
+    envs: int
+    train_ratio: float
+    max_catchup: float
+    prefill: int
+    pretrain: int
+    log_every: int
+    report_every: int
+    save_every: float
+    keep: int
+
+    def __post_init__(self):
+        for name in ('steps', 'updates', 'envs', 'max_catchup', 'keep'):
+            if getattr(self, name) < 1:
+                raise ConfigError(f'run.{name} must be at least 1, got {getattr(self, name)}.')
+        for name in ('train_ratio', 'prefill', 'pretrain', 'log_every', 'report_every', 'save_every'):
+            if getattr(self, name) < 0:
+                raise ConfigError(f'run.{name} must not be negative, got {getattr(self, name)}.')
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a script is told besides how its parts are made.
+
+    Attributes:
+      task, seed: of the run.
+      logdir: its folder.
+      from_checkpoint: logdir, ckpt folder or single save that the agent starts from; None for none.
+      run, eval, driver: blocks of the config.
+    """
+
+    task: str
+    seed: int
+    logdir: Path
+    from_checkpoint: Path | None
+    run: RunConfig
+    eval: EvalConfig
+    driver: DriverConfig
+
+
+@dataclass
+class Counters:
+    """How far a run is. A reset is neither a decision nor a frame.
+
+    Attributes:
+      step: decisions.
+      updates: calls of agent.train() in this run.
+      episodes: those that came to their end.
+      repeat: frames per decision.
+    """
+
+    step: int = 0
+    updates: int = 0
+    episodes: int = 0
+    repeat: int = 1
+
+    @property
+    def frames(self) -> int:
+        return self.step * self.repeat
+
+    def row(self, row: Values, worker: int) -> None:
+        """Count one row; a listener of the driver."""
+        self.step += not row['is_first']
+        self.episodes += bool(row['is_last'])
+
+    def __call__(self) -> dict[str, int]:
+        return {'step': self.step, 'frames': self.frames, 'updates': self.updates, 'episodes': self.episodes}
+
+    def save(self) -> dict[str, int]:
+        return {'step': self.step, 'updates': self.updates, 'episodes': self.episodes}
+
+    def load(self, tree: dict[str, int]) -> None:
+        self.step, self.updates, self.episodes = tree['step'], tree['updates'], tree['episodes']
+
+
+class Interrupt:
+    """A context in which the first SIGINT or SIGTERM asks for an orderly end and the second ends the process at once.
+
+    Attributes:
+      asked: whether the first one has come.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.asked = False
+        self._previous = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():  # Python allows no handlers elsewhere
+            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+        # Not print(): the signal may have come in the middle of another print.
+        os.write(2, f'\n{signal.Signals(number).name}: ending after this step; once more ends at once, without saving.\n'.encode())
+
+
+class Session:
+    """One run in its logdir. A context manager: leaving it saves, and closes what was given to open().
+
+    Leaving it by an error saves only if the error is an EnvError, which has done no harm to what was learned.
+
+    Attributes:
+      counters, logger, checkpoint: of this run.
+      metrics: means since the last line of metrics.jsonl.
+    """
+
+    def __init__(self, setup: Setup, make_logger: MakeLogger):
+        self.setup = setup
+        self.counters = Counters()
+        self.metrics = Window()
+        self.logger = make_logger(self.counters)
+        self.checkpoint = Checkpoint(setup.logdir / 'ckpt', setup.run.keep, self.event)
+        self._save_due = Every(seconds=setup.run.save_every)
+        self._interrupt = Interrupt()
+        self._clocks = {'log': Every(steps=setup.run.log_every), 'report': Every(steps=setup.run.report_every)}
+        self._tracked = {}
+        self._begun = False
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self.logger.close)
+
+    def __enter__(self):
+        self._stack.enter_context(self._interrupt)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        with self._stack:
+            if self._begun and (error is None or isinstance(error, EnvError)):
+                self._write_checkpoint()
+                self.logger.write()
+
+    def open(self, part: Any) -> Any:
+        """`part`, which is closed at the end, the last one opened first."""
+        return self._stack.enter_context(contextlib.closing(part))
+
+    def track(self, name: str, save: Callable[[], Any], load: Callable[[Any], Any]) -> None:
+        """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up."""
+        self._tracked[name] = save, load
+
+    def start_driver(self, make_env: MakeEnv) -> Driver:
+        """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
+        driver = self.open(Driver([make_env('env', index) for index in range(self.setup.run.envs)], self.setup.driver, self.event))
+        self.counters.repeat = driver.repeat
+        driver.on_row(self.counters.row)
+        return driver
+
+    def begin(self) -> bool:
+        """Call when everything is tracked: take up the state of the newest checkpoint. Returns whether there was one.
+
+        Raises:
+          CheckpointError: there is one that does not fit what is tracked.
+        """
+        own = {'counters': self.counters, 'metrics': self.metrics, 'logger': self.logger}
+        own |= {f'clock-{name}': clock for name, clock in self._clocks.items()}
+        for name, part in own.items():
+            self.track(name, part.save, part.load)
+        found = self.checkpoint.load()
+        if found:
+            trees, _ = found
+            for name, (_, load) in self._tracked.items():  # in the order of track()
+                if name in trees:
+                    load(trees[name])
+            self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
+        self._begun = True
+        return bool(found)
+
+    def track_parts(self, agent: Agent, driver: Driver | None, replay: Replay | None) -> None:
+        """Track what decides how a run goes on; the replay before the driver, whose rows continue its streams."""
+        self.track('agent', agent.save, agent.load)
+        if replay is not None:
+            self.track('replay', replay.save, replay.load)
+        if driver is not None:
+            self.track('driver', lambda: driver.save(agent.save_carry), lambda tree: driver.load(tree, agent.load_carry))
+            episodes = EpisodeStats(self._episode)
+            self.track('episodes', episodes.save, episodes.load)
+            driver.on_row(episodes)
+            driver.reset(agent.init_policy)
+
+    def warm_start(self, agent: Agent) -> None:
+        """Load the agent alone from setup.from_checkpoint, if that is given."""
+        if self.setup.from_checkpoint is not None:
+            load_agent(agent, self.setup.from_checkpoint)
+            self.event(f'The agent starts from {self.setup.from_checkpoint}.')
+
+    def meta(self, driver: Driver) -> dict[str, Any]:
+        """Facts that a replay folder keeps about its rows."""
+        return {'task': self.setup.task, 'repeat': driver.repeat, 'seed': self.setup.seed}
+
+    def banner(self, agent: Agent, driver: Driver | None, replay: Replay) -> None:
+        """Say what is about to run."""
+        setup, per_decision = self.setup, self.setup.run.train_ratio / max(1, agent.frames_per_update)
+        lines = [f'{setup.task}, seed {setup.seed}, in {setup.logdir}']
+        if driver is not None:
+            lines.append(
+                f'{driver.num_envs} envs in {len(driver.groups)} process(es), {driver.repeat} frame(s) per decision, '
+                f'{per_decision:.3g} updates per decision, rendering: {", ".join(sorted(set(driver.renderers))) or "unknown or none"}')
+        lines += [replay.estimate(), *(agent.summary().splitlines() if hasattr(agent, 'summary') else [])]
+        for line in lines:
+            self.event(line)
+
+    def event(self, text: str) -> None:
+        """Something a person should read: the terminal, and events.log in the logdir."""
+        print(f'\r{text}' if sys.stdout.isatty() else text, flush=True)
+        with contextlib.suppress(OSError), open(self.setup.logdir / 'events.log', 'a') as file:
+            file.write(f'{datetime.now().isoformat(timespec="seconds")} {text}\n')
+
+    def goes_on(self, unfinished: bool) -> bool:
+        """Whether the loop should go round again: there is work left and nobody asked for the end."""
+        return unfinished and not self._interrupt.asked
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked for the end."""
+        return self._interrupt.asked
+
+    def report_if_due(self, counter: int, agent: Agent, replay: Replay) -> None:
+        """Every run.report_every: the agent's slow diagnostics."""
+        if self._clocks['report'](counter) and self.counters.updates:
+            self.report(agent, replay)
+
+    def report(self, agent: Agent, replay: Replay) -> None:
+        """The agent's slow diagnostics and videos, now."""
+        self.logger.add(agent.report(replay.sample), 'report')
+
+    def log_if_due(self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None) -> None:
+        """Every run.log_every a line of metrics; in between the line that lives."""
+        due = self._clocks['log'](counter)
+        if due:
+            self.log(replay, driver)
+        self.logger.line(share, agent.status(), force=due)
+
+    def log(self, replay: Replay, driver: Driver | None) -> None:
+        """One line of metrics.jsonl."""
+        self.logger.add(self.metrics.take())
+        self.logger.add(replay.stats(), 'replay')
+        if driver is not None:
+            self.logger.add({'restarts': float(driver.restarts)}, 'env')
+        self.logger.write()
+
+    def save_if_due(self) -> None:
+        """A checkpoint every run.save_every seconds."""
+        if self._save_due():
+            self._write_checkpoint()
+
+    def _episode(self, score: float, length: int, logs: dict[str, float]) -> None:
+        self.logger.score(score, length)
+        self.metrics.add({'score': score, 'length': length}, 'episode')
+        self.metrics.add(logs, 'episode')
+
+    def _write_checkpoint(self) -> None:
+        """Save; a disk that is full or away is reported, and the next save tries again."""
+        try:
+            trees = {name: save() for name, (save, _) in self._tracked.items()}
+            self.checkpoint.save(trees, {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed})
+        except SAVING_FAILED as error:
+            self.event(f'This checkpoint could not be saved, the last good one stands, the run goes on: {error}')
+
+
+def load_agent(agent: Agent, path: Path) -> Path:
+    """Load the agent of the newest save at `path` (a logdir, its ckpt folder or a save); returns the save.
+
+    Raises:
+      CheckpointError: there is none, it is damaged, or it was made for another agent.
+    """
+    save = find_save(path)
+    trees, _ = read(save)
+    if 'agent' not in trees:
+        raise CheckpointError(f'{save}: holds {sorted(trees)}, expected an agent')
+    agent.load(trees['agent'])
+    return save

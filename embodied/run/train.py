@@ -1,0 +1,103 @@
+"""Collect and learn in one loop: envs step, their rows go to the replay, the agent learns from the replay, for ever."""
+
+from embodied.base import Agent
+from embodied.clock import Every, Ratio
+from embodied.replay import Replay
+from embodied.run.evaluate import append_scores, evaluate
+from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
+
+
+def train(
+        make_agent: MakeAgent, make_env: MakeEnv, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup,
+        evaluating: bool = False) -> None:
+    """Run until run.steps decisions were made, or until a signal asks for the end; then save.
+
+    Args:
+      make_agent: make_agent(obs_space, act_space) is the agent.
+      make_env: make_env('env', i) is the constructor of collecting env i, make_env('eval', i) of evaluating env i.
+      make_replay: make_replay(obs_space, act_space, meta) is the replay.
+      make_logger: make_logger(counters) is the logger.
+      setup: everything else.
+      evaluating: evaluate every eval.every frames, in other envs; neither scores nor rows mix with those of training.
+    """
+    with Session(setup, make_logger) as session:
+        driver = session.start_driver(make_env)
+        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver)))
+        agent = make_agent(driver.obs_space, driver.act_space)
+        learner = Learner(agent, replay, session)
+        evaluator = Evaluator(agent, make_env, session) if evaluating else None
+        driver.on_row(replay.add)
+        session.track_parts(agent, driver, replay)
+        if not session.begin():
+            replay.load(None)
+            session.warm_start(agent)
+        session.banner(agent, driver, replay)
+
+        counters, total = session.counters, setup.run.steps
+        while session.goes_on(counters.step < total):
+            if learner.pretraining:
+                learner.update()
+            else:
+                driver(agent.policy, steps=1, during=learner.learn)
+            session.report_if_due(counters.step, agent, replay)
+            session.log_if_due(counters.step, counters.step / total, agent, replay, driver)
+            if evaluator:
+                evaluator.evaluate_if_due()
+            session.save_if_due()
+
+
+class Learner:
+    """Makes the updates that are due.
+
+    Attributes:
+      pretraining: whether the prefill is complete and run.pretrain updates are not yet made.
+    """
+
+    def __init__(self, agent: Agent, replay: Replay, session: Session):
+        run = session.setup.run
+        self._agent, self._replay, self._session, self._run = agent, replay, session, run
+        self._due = Ratio(run.train_ratio / agent.frames_per_update, run.max_catchup)
+        session.track('ratio', self._due.save, self._due.load)
+
+    @property
+    def filled(self) -> bool:
+        """Whether there are as many rows as the prefill asks for; those of an earlier run count."""
+        return len(self._replay) >= max(self._run.prefill, 2 * self._agent.frames_per_update)
+
+    @property
+    def pretraining(self) -> bool:
+        return self.filled and self._session.counters.updates < self._run.pretrain
+
+    def learn(self) -> None:
+        """The updates that are due at this number of decisions."""
+        if self.filled:
+            for _ in range(self._due(self._session.counters.step)):
+                self.update()
+
+    def update(self) -> None:
+        """One update."""
+        self._session.metrics.add(self._agent.train(self._replay.sample))
+        self._session.counters.updates += 1
+
+
+class Evaluator:
+    """Evaluates every eval.every frames, at the first step too, and keeps the results apart from those of training."""
+
+    def __init__(self, agent: Agent, make_env: MakeEnv, session: Session):
+        self._agent, self._make_env, self._session = agent, make_env, session
+        self._due = Every(steps=session.setup.eval.every)
+        session.track('clock-eval', self._due.save, self._due.load)
+
+    def evaluate_if_due(self) -> None:
+        session = self._session
+        if not self._due(session.counters.frames):
+            return
+        setup = session.setup
+        result = evaluate(
+            self._agent, self._make_env, setup.eval, setup.driver, 1, session.event, lambda: session.interrupted)
+        if result is None:
+            return
+        append_scores(setup.logdir / 'eval' / 'scores.jsonl', session.counters(), result)
+        session.logger.add({'score': result.mean, 'std': result.std, 'episodes': len(result.returns)}, 'eval')
+        session.logger.add(result.videos, 'eval')
+        session.event(f'Evaluation at {session.counters.frames:,} frames: {result}')

@@ -1,0 +1,324 @@
+"""Envs around an env. wrap() gives every env the same face: actions in [-1, 1] or counted from 0, float32, int32, uint8 and bool,
+checked at every step. TimeLimit and ActionRepeat are for those who build an env of their own.
+"""
+
+import numpy as np
+from gymnasium import spaces
+
+from .base import FLAG, OUTCOME, Env, Values
+from .errors import EnvContractError
+
+
+def wrap(env: Env) -> Env:
+    """The chain that the driver expects around every env; embodied.envs.make() applies it.
+
+    Outside, Box actions are float32 in [-1, 1] (what lies beyond is clipped), other floats float32, integers int32 (a MultiBinary
+    stays int8, the dtype of its space), images uint8, flags bool; whatever breaks a space raises EnvContractError.
+    """
+    return ClipAction(CheckSpaces(UnifyDtypes(NormalizeAction(env))))
+
+
+class Wrapper(Env):
+    """Passes everything on to the env inside; public attributes that it does not have are looked up there."""
+
+    def __init__(self, env: Env):
+        self.env = env
+
+    @property
+    def obs_space(self):
+        return self.env.obs_space
+
+    @property
+    def act_space(self):
+        return self.env.act_space
+
+    @property
+    def repeat(self):
+        return self.env.repeat
+
+    def step(self, action: Values) -> Values:
+        return self.env.step(action)
+
+    def save(self) -> Values | None:
+        return self.env.save()
+
+    def load(self, state: Values) -> None:
+        self.env.load(state)
+
+    def close(self) -> None:
+        self.env.close()
+
+    def __getattr__(self, name):
+        # Reached only for what is not found in the usual way. 'env' itself is missing while an instance is unpickled.
+        if name.startswith('_') or name == 'env':
+            raise AttributeError(f'{type(self).__name__} has no attribute {name!r}')
+        return getattr(self.env, name)
+
+
+class NormalizeAction(Wrapper):
+    """Maps [-1, 1] to the bounds of each float Box action.
+
+    Raises:
+      EnvContractError: a Box action without finite bounds, of which no policy could cover the range.
+    """
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        boxes = {name: space for name, space in env.act_space.items() if is_float_box(space)}
+        for name, space in boxes.items():
+            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+                raise EnvContractError(
+                    f'The action {name!r} has no finite bounds: {space}. Give its Box a finite low and high '
+                    '(such as gymnasium.wrappers.RescaleAction, or a clipped action space).')
+        self._bounds = {name: (space.low, space.high) for name, space in boxes.items()}
+        self._act_space = env.act_space | {
+            name: spaces.Box(-1, 1, space.shape, space.dtype) for name, space in boxes.items()}
+
+    @property
+    def act_space(self):
+        return self._act_space
+
+    def step(self, action):
+        scaled = dict(action)
+        for name, (low, high) in self._bounds.items():
+            # The clip removes rounding errors only: -1 and 1 are to be exactly the bounds.
+            scaled[name] = np.clip(low + (action[name] + 1) * (0.5 * high - 0.5 * low), low, high).astype(low.dtype)
+        return self.env.step(scaled)
+
+
+class UnifyDtypes(Wrapper):
+    """Outside float32, int32, uint8 and bool, inside whatever the env has. MultiBinary keeps the int8 of its space.
+
+    Raises:
+      EnvContractError: an integer does not fit int32.
+    """
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        self._obs_space = {name: unified(space) for name, space in env.obs_space.items()}
+        self._act_space = {name: unified(space) for name, space in env.act_space.items()}
+        self._inner = {name: space.dtype for name, space in env.act_space.items()}
+
+    @property
+    def obs_space(self):
+        return self._obs_space
+
+    @property
+    def act_space(self):
+        return self._act_space
+
+    def step(self, action):
+        obs = self.env.step({name: cast(name, value, self._inner.get(name)) for name, value in action.items()})
+        return {name: self._unify(name, value) for name, value in obs.items()}
+
+    def _unify(self, name, value):
+        return cast(name, value, self._obs_space[name].dtype if name in self._obs_space else None)
+
+
+class CheckSpaces(Wrapper):
+    """Holds every action and observation against its space, and the spaces against the contract of Env.
+
+    Raises:
+      EnvContractError: naming the key, what its space expects and what came.
+    """
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        if faults := space_faults(env):
+            raise EnvContractError(f'The spaces of {env_name(env)} break the contract: ' + ' '.join(faults))
+        self._act_space, self._obs_space = env.act_space, env.obs_space
+
+    def step(self, action):
+        self._check('action', self._act_space, action)
+        obs = self.env.step(action)
+        self._check('observation', self._obs_space, obs)
+        return obs
+
+    def _check(self, what, space, values):
+        if space.keys() != values.keys():
+            raise EnvContractError(
+                f'{env_name(self)}: expected the {what} keys {sorted(space)}, got {sorted(values)}.')
+        for name, value in values.items():
+            if fault := value_fault(space[name], value):
+                raise EnvContractError(f'{env_name(self)}: {what} {name!r}: {fault}')
+
+
+class ClipAction(Wrapper):
+    """Clips float Box actions to their bounds before the env sees them; what a caller keeps of them stays unclipped."""
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        self._bounds = {
+            name: (space.low, space.high) for name, space in env.act_space.items() if is_float_box(space)}
+
+    def step(self, action):
+        clipped = {name: np.clip(action[name], low, high) for name, (low, high) in self._bounds.items()}
+        return self.env.step({**action, **clipped})
+
+
+class ActionRepeat(Wrapper):
+    """Takes each action `repeat` times, or until the episode ends, and returns the last observation.
+
+    Rewards are summed, and so are scalar log/ values. A step that begins an episode is not repeated.
+    """
+
+    def __init__(self, env: Env, repeat: int):
+        super().__init__(env)
+        if repeat < 1:
+            raise ValueError(f'An action is repeated at least 1 time, got {repeat}.')
+        self._repeat = repeat
+
+    @property
+    def repeat(self):
+        return self._repeat * self.env.repeat
+
+    def step(self, action):
+        sums = {}
+        for _ in range(self._repeat):
+            obs = self.env.step(action)
+            for name, value in obs.items():
+                if name == 'reward' or name.startswith('log/') and np.ndim(value) == 0:
+                    sums[name] = np.asarray(sums.get(name, 0) + value, np.asarray(value).dtype)[()]
+            # is_first: the env began an episode by itself, so this was no frame of the action.
+            if obs['is_first'] or obs['is_last']:
+                break
+        return {**obs, **sums}
+
+
+class TimeLimit(Wrapper):
+    """Cuts episodes after `steps` decisions. The last row of such a cut is is_last but not is_terminal: the world goes on."""
+
+    def __init__(self, env: Env, steps: int):
+        super().__init__(env)
+        if steps < 1:
+            raise ValueError(f'A time limit is at least 1 step, got {steps}.')
+        self._steps = steps
+        self._count = 0
+        self._cut = False
+
+    def step(self, action):
+        # The env inside does not know that its episode was cut, so it has to be told to begin anew.
+        obs = self.env.step({**action, 'reset': np.bool_(action['reset'] or self._cut)})
+        self._count = 0 if obs['is_first'] else self._count + 1
+        self._cut = self._count >= self._steps
+        return {**obs, 'is_last': np.bool_(True)} if self._cut else obs
+
+    def save(self):
+        inner = self.env.save()
+        return None if inner is None else {'count': self._count, 'cut': self._cut, 'env': inner}
+
+    def load(self, state):
+        self.env.load(state['env'])
+        self._count, self._cut = state['count'], state['cut']
+
+
+def env_name(env: Env) -> str:
+    """The class of the env inside all wrappers, for messages."""
+    while isinstance(env, Wrapper):
+        env = env.env
+    return type(env).__name__
+
+
+def is_float_box(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype.kind == 'f'
+
+
+def unified(space: spaces.Space) -> spaces.Space:
+    """The same space in float32, int32, uint8 or bool."""
+    match space:
+        case spaces.Box() if space.dtype.kind == 'f':
+            with np.errstate(over='ignore'):  # float64 bounds beyond float32 become infinite
+                return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
+        case spaces.Box() if space.dtype.kind in 'iu' and space.dtype != np.uint8:
+            bounds = np.iinfo(np.int32)
+            low, high = (np.clip(bound, bounds.min, bounds.max) for bound in (space.low, space.high))
+            return spaces.Box(low.astype(np.int32), high.astype(np.int32), space.shape, np.int32)
+        case spaces.Discrete():
+            return spaces.Discrete(space.n, start=space.start, dtype=np.int32)
+        case spaces.MultiDiscrete():
+            return spaces.MultiDiscrete(space.nvec, np.int32, start=space.start)
+    return space
+
+
+def cast(name: str, value, dtype: np.dtype | None) -> np.ndarray:
+    """value as an array, in dtype where that is another size of the same kind; what is of another kind is left to CheckSpaces."""
+    value = np.asarray(value)
+    if dtype is None or value.dtype == dtype:
+        return value
+    if value.dtype.kind == dtype.kind == 'f':
+        return value.astype(dtype)
+    if value.dtype.kind in 'iu' and dtype.kind in 'iu':
+        result = value.astype(dtype)
+        if not np.array_equal(result, value):
+            raise EnvContractError(f'{name!r} does not fit {dtype}: {value}')
+        return result
+    return value
+
+
+def value_fault(space: spaces.Space, value) -> str | None:
+    """What is wrong with value as a member of space, in words; None when it is one."""
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return f'expected a numpy array or scalar, got {type(value).__name__}.'
+    if value.dtype != space.dtype or value.shape != space.shape:
+        return f'expected {space.dtype}{list(space.shape)}, got {value.dtype}{list(value.shape)}.'
+    match space:
+        case spaces.Box():
+            if value.dtype.kind == 'b' or value.dtype == np.uint8 and space.low.min(initial=0) == 0 and space.high.min(initial=255) == 255:
+                return None
+            low, high = space.low, space.high
+        case spaces.Discrete():
+            low, high = space.start, space.start + space.n - 1
+        case spaces.MultiDiscrete():
+            low, high = space.start, space.start + space.nvec - 1
+        case spaces.MultiBinary():
+            low, high = 0, 1
+        case _:
+            return f'a space of the kind {type(space).__name__} is not supported.'
+    if value.dtype.kind == 'f' and np.isnan(value).any():
+        return f'expected numbers, got NaN in {preview(value)}.'
+    if not ((low <= value) & (value <= high)).all():
+        return f'expected values in {preview(low)} .. {preview(high)}, got {preview(value)}.'
+    return None
+
+
+def preview(value) -> str:
+    """A value short enough for one line."""
+    value = np.asarray(value)
+    if value.size and (value == value.flat[0]).all():
+        return str(value.flat[0])
+    return np.array2string(value, threshold=8, precision=6, separator=', ').replace('\n', '')
+
+
+def space_faults(env: Env) -> list[str]:
+    """What the spaces of an env lack of the contract of Env, one sentence each."""
+    obs_space, act_space = env.obs_space, env.act_space
+    faults = []
+    for name, expected in OUTCOME.items():
+        if obs_space.get(name) != expected:
+            faults.append(f'obs_space[{name!r}] must be {expected}, it is {obs_space.get(name)}.')
+    if act_space.get('reset') != FLAG:
+        faults.append(f"act_space['reset'] must be {FLAG}, it is {act_space.get('reset')}.")
+    if not act_space.keys() - {'reset'}:
+        faults.append("act_space has no action beside 'reset'.")
+    if both := sorted(obs_space.keys() & act_space.keys()):
+        faults.append(f'{both} are both observations and actions.')
+    for name, space in obs_space.items():
+        if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+            faults.append(f'The observation {name!r} has the space {space}; flatten it to Box, Discrete, MultiDiscrete, MultiBinary.')
+    for name, space in act_space.items():
+        if name != 'reset' and (fault := action_fault(space)):
+            faults.append(f'The action {name!r} has the space {space}; {fault}')
+    return faults
+
+
+def action_fault(space: spaces.Space) -> str | None:
+    """Why the space cannot be an action, in words; None when it can."""
+    match space:
+        case spaces.Box() if space.dtype.kind == 'f':
+            finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
+            return None if finite else 'a Box action needs finite bounds.'
+        case spaces.Discrete() | spaces.MultiDiscrete():
+            return 'it must count from 0.' if np.any(space.start) else None
+        case spaces.MultiBinary():
+            return None
+    return 'an action is a float Box, Discrete, MultiDiscrete or MultiBinary.'
