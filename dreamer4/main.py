@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embodied import envs, schema
 from embodied.base import RandomAgent
-from embodied.config import Config, Help, diff, expand_logdir, nearest, parse
+from embodied.config import Config, configs_dir, diff, expand_timestamp, nearest, parse
 from embodied.driver import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError
 from embodied.logger import Logger, LoggerConfig
@@ -20,7 +20,6 @@ from embodied.replay import Replay, ReplayConfig
 from embodied.run import EvalConfig, RunConfig, Setup, collect, eval_only, load_agent, offline, train
 from embodied.seeds import derive
 
-from . import configs_dir
 from .agent import Agent, AgentConfig
 from .optim import NonFiniteLoss
 
@@ -32,13 +31,10 @@ MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     try:
-        config = parse(sys.argv[1:] if argv is None else argv, configs_dir())
+        config = parse(sys.argv[1:] if argv is None else argv, configs_dir(Path(__file__).parent))
         return run(config)
-    except Help as text:
-        print(text)
-        return 0
     except (ConfigError, ValueError) as error:
-        print(f'dreamer4: {error}', file=sys.stderr)
+        print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)  # an env worker's ConfigError brings its traceback along
         return 2
     except (EmbodiedError, NonFiniteLoss, ImportError) as error:
         print(f'dreamer4: {type(error).__name__}: {error}', file=sys.stderr)
@@ -48,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(config: Config) -> int:
     """Build the parts of config.script and run it."""
     if config.script not in SCRIPTS:
-        raise ConfigError(f'--script: unknown script {config.script!r}; nearest: {nearest(config.script, SCRIPTS)}')
+        raise ConfigError(f'--script: unknown script {config.script!r}; {nearest(config.script, SCRIPTS)}')
     if not config.task and config.script != 'offline':
         raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
     if config.script == 'offline' and not config.replay.directory:
@@ -56,28 +52,27 @@ def run(config: Config) -> int:
     if config.script == 'eval_only' and not config.from_checkpoint:
         raise ConfigError('--from_checkpoint is missing: the eval_only script evaluates a checkpoint')
     if config.task:
-        envs.make_config(config.task, config.env.tree)
-    logdir = expand_logdir(config.logdir)
+        envs.make_config(config.task, config.env.to_dict())
+    logdir = Path(expand_timestamp(config.logdir)).expanduser()
     config = config.update({'logdir': str(logdir)})
     if config.script != 'eval_only':
-        remember(config, logdir)
+        compare(config, logdir)
     return Parts(config, logdir).run()
 
 
-def remember(config: Config, logdir: Path) -> None:
-    """Keep the config in the logdir; a run that resumes must have been started with the same one.
+def compare(config: Config, logdir: Path) -> None:
+    """Check that a run in `logdir`, if there is one, was started with the same settings.
 
     Raises:
       ConfigError: lists the keys that differ, with old and new values.
     """
     path = logdir / 'config.yaml'
-    if path.exists():
-        changes = {k: v for k, v in diff(Config.load(path), config).items() if not re.fullmatch(MAY_CHANGE, k)}
-        if changes:
-            text = ', '.join(f'{k}: {old!r} -> {new!r}' for k, (old, new) in changes.items())
-            raise ConfigError(f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old values')
-    logdir.mkdir(parents=True, exist_ok=True)
-    config.save(path)
+    if not path.exists():
+        return
+    changes = {k: v for k, v in diff(Config.load(path), config).items() if not re.fullmatch(MAY_CHANGE, k)}
+    if changes:
+        text = ', '.join(f'{k}: {old!r} -> {new!r}' for k, (old, new) in changes.items())
+        raise ConfigError(f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old values')
 
 
 class Parts:
@@ -88,11 +83,11 @@ class Parts:
         self.setup = Setup(
             task=config.task, seed=config.seed, logdir=logdir,
             from_checkpoint=Path(config.from_checkpoint).expanduser() if config.from_checkpoint else None,
-            run=config.run.build(RunConfig, 'run'), eval=config.eval.build(EvalConfig, 'eval'),
-            driver=config.driver.build(DriverConfig, 'driver'))
-        self.logger_config = config.logger.build(LoggerConfig, 'logger')
-        self.replay_config = config.replay.build(ReplayConfig, 'replay')
-        self.agent_config = config.agent.build(AgentConfig, 'agent')
+            run=config.run.build(RunConfig), eval=config.eval.build(EvalConfig),
+            driver=config.driver.build(DriverConfig))
+        self.logger_config = config.logger.build(LoggerConfig)
+        self.replay_config = config.replay.build(ReplayConfig)
+        self.agent_config = config.agent.build(AgentConfig)
 
     def run(self) -> int:
         script = self.config.script
@@ -108,15 +103,23 @@ class Parts:
         return 0
 
     def agent(self, obs_space, act_space) -> Agent:
+        self._keep_config()
         return Agent(obs_space, act_space, self.agent_config, derive(self.config.seed, 'agent'))
 
     def collector(self, obs_space, act_space) -> Agent | RandomAgent:
         if self.setup.from_checkpoint is not None:
             return self.agent(obs_space, act_space)
+        self._keep_config()
         return RandomAgent(act_space, derive(self.config.seed, 'agent'))
 
+    def _keep_config(self) -> None:
+        """Write config.yaml, now that the envs and the replay exist: a start that fails leaves no run behind."""
+        if self.config.script != 'eval_only':
+            self.setup.logdir.mkdir(parents=True, exist_ok=True)
+            self.config.save(self.setup.logdir / 'config.yaml')
+
     def env(self, kind: str, index: int):
-        return functools.partial(envs.make, self.config.task, self.config.env.tree, derive(self.config.seed, kind, index))
+        return functools.partial(envs.make, self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index))
 
     def replay(self, obs_space, act_space, meta) -> Replay:
         return Replay(

@@ -1,369 +1,544 @@
-"""Configuration: one YAML tree of defaults, presets that overlay it, flags that override both; strict about names and types.
+"""One immutable tree of values: read from a folder of YAML files, overlaid by presets, overridden by flags, strict at every step.
 
-    defaults.yaml   every key once, with its comment; it also fixes the types
-    other *.yaml    preset name -> a partial tree; keys may be nested, dotted ('run.envs') or regular expressions ('.*\\.width')
-Types: an int takes 1e6 but not 2.5, a float takes ints, a bool takes true and false only, a list takes 1,2 or [1, 2]. A key whose
-default is the word auto takes 'auto' or any number or truth value, because the code decides then.
+`defaults.yaml` holds every key once, with its type (that of the value) and its help text (the comment); every other file is a dict of
+presets. What a key takes:
+
+    default      takes
+    true         true or false, in any case
+    64, 1e6      whole numbers, also written 1e6; a number without a dot is an int
+    1.0, 3e-4    numbers
+    text         any text, as it is
+    [1, 2]       a list of such, written `1,2` or `[1, 2]` or `1 2`; of anything where the default is []
+    auto         any of the above, as YAML reads it
+    any, with a comment that holds a mark such as {auto|int}    one of these: the types bool int float str, and words that stand for themselves
 """
 
 import dataclasses
 import difflib
-import math
+import os
 import re
+import sys
+import time
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
-from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
 
 from .errors import ConfigError
+from .yaml_tree import YamlTree, read_bool, read_number, read_yaml, shorten
+
+Value = bool | int | float | str | tuple
+T = TypeVar('T')
 
 DEFAULTS = 'defaults.yaml'
-AUTO = 'auto'
+NAME = re.compile(r'[A-Za-z_]\w*', re.ASCII)
+PLAIN_KEY = re.compile(r'[\w.-]*', re.ASCII)
+MARK = re.compile(r'\{(\w+(?:\|\w+)+)\}\s*')
 
 
-class Help(Exception):
-    """--help was asked for; the text is the answer."""
+@dataclass(frozen=True)
+class Kind:
+    """What values a key takes.
+
+    Attributes:
+      options: 'bool', 'int', 'float', 'str', 'any', or words that stand for themselves; the first that fits, in the order bool to any.
+      many: the value is a list of such.
+    """
+
+    options: tuple[str, ...]
+    many: bool = False
+
+    @classmethod
+    def of(cls, default: Value, mark: str = '') -> Self:
+        """The kind of a key with this default and, where its comment holds one, this mark ('auto|int')."""
+        if mark:
+            return cls(tuple(mark.split('|')))
+        if isinstance(default, tuple):
+            return cls((type(default[0]).__name__ if default else 'any',), many=True)
+        return cls(('any' if default == 'auto' else type(default).__name__,))
+
+    def __str__(self) -> str:
+        return ('list of ' if self.many else '') + ' or '.join(self.options)
+
+    def cast(self, value: Any) -> Value:
+        """The value in the type of this key; strings are read as on the command line. ValueError where it does not fit."""
+        if not self.many:
+            return self._single(value)
+        if isinstance(value, str):
+            inner = value.strip().removeprefix('[').removesuffix(']')
+            value = [part.strip().strip('\'"') for part in inner.split(',')] if inner.strip() else []
+        if not isinstance(value, (list, tuple)):
+            value = [value]
+        return tuple(self._single(part) for part in value)
+
+    def _single(self, value: Any) -> Value:
+        if value in self.options and value not in _OPTIONS:
+            return value
+        for option, cast in _OPTIONS.items():
+            if option in self.options:
+                try:
+                    return cast(value)
+                except ValueError:
+                    continue
+        raise ValueError(f'expected {self}, got {shorten(value)}')
 
 
 class Config(Mapping):
-    """Immutable tree of settings: config.run.envs, config['run.envs'], config.flat."""
+    """An immutable nested mapping with attribute access: config.run.envs, config['run']['envs'] and config['run.envs'] are the same.
 
-    def __init__(self, tree: Mapping[str, Any]):
-        """Args: tree: nested dicts whose leaves are JSON scalars or lists of them."""
-        content = {}
-        for key, value in tree.items():
-            if not isinstance(key, str):
-                raise ConfigError(f'config keys must be text, got {key!r}')
-            content[key] = Config(value) if isinstance(value, Mapping) else _leaf(key, value)
-        object.__setattr__(self, '_content', content)
+    Values are bool, int, float, str and tuples of these; blocks are Configs. Keys are identifiers, and none is the name of a method.
+    """
+
+    def __init__(self, values: Mapping[str, Any], kinds: Mapping[str, Kind] | None = None, path: str = ''):
+        """Args: a nested mapping; the kind of each dotted key (that of its value by default); the dotted place of this block, for errors.
+
+        Raises:
+          ConfigError: a key is no identifier or the name of a method, or a value is of no type that a config holds.
+        """
+        tree = {}
+        for key, value in values.items():
+            where = f'{path}.{key}' if path else str(key)
+            if not isinstance(key, str) or not NAME.fullmatch(key) or hasattr(type(self), key):
+                raise ConfigError(f'{shorten(where)} cannot be a key: a key is an identifier and none of the names of Config.')
+            if isinstance(value, Mapping):
+                tree[key] = Config(value, kinds, where)
+            else:
+                tree[key] = _value(value, where)
+        state = {'_tree': tree, '_path': path, '_kinds': dict(kinds or {})}
+        for name, part in state.items():
+            object.__setattr__(self, name, part)
 
     def __getitem__(self, key: str) -> Any:
         value = self
         for part in key.split('.'):
-            if not isinstance(value, Config) or part not in value._content:
-                raise KeyError(f'config has no key {key!r}; nearest: {nearest(key, self.flat)}')
-            value = value._content[part]
+            if not isinstance(value, Config) or part not in value._tree:
+                raise KeyError(key)
+            value = value._tree[part]
         return value
 
-    def __getattr__(self, key: str) -> Any:
-        if key.startswith('_') or key not in self._content:
-            raise AttributeError(f'config has no key {key!r}; it has {sorted(self._content)}')
-        return self._content[key]
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._tree[name]
+        except KeyError:
+            raise AttributeError(f"The config{_at(self._path)} has no key '{name}'; it has {', '.join(self._tree)}.") from None
 
-    def __setattr__(self, key, value):
-        raise AttributeError(f'config is immutable; use update() to get a changed copy of {key!r}')
+    def __setattr__(self, name: str, value: Any):
+        raise TypeError(f'A config cannot be changed; make another with update({name}=...).')
+
+    def __delattr__(self, name: str):
+        raise TypeError('A config cannot be changed.')
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._content)
+        return iter(self._tree)
 
     def __len__(self) -> int:
-        return len(self._content)
+        return len(self._tree)
 
     def __repr__(self) -> str:
-        return f'Config({self.tree!r})'
+        return f'Config({self.to_dict()})'
+
+    def __reduce__(self):
+        return Config, (self.to_dict(), self._kinds, self._path)
 
     @property
-    def tree(self) -> dict[str, Any]:
-        """Nested plain dicts."""
-        return {k: v.tree if isinstance(v, Config) else v for k, v in self._content.items()}
+    def flat(self) -> dict[str, Value]:
+        """Dotted key -> value, in order; blocks without keys do not show."""
+        flat = {}
+        for key, value in self._tree.items():
+            if isinstance(value, Config):
+                flat |= {f'{key}.{inner}': leaf for inner, leaf in value.flat.items()}
+            else:
+                flat[key] = value
+        return flat
 
-    @property
-    def flat(self) -> dict[str, Any]:
-        """Dotted key -> value, in order."""
-        out = {}
-        for key, value in self._content.items():
-            out |= {f'{key}.{k}': v for k, v in value.flat.items()} if isinstance(value, Config) else {key: value}
-        return out
+    def to_dict(self) -> dict[str, Any]:
+        """The tree as plain dicts."""
+        return {key: value.to_dict() if isinstance(value, Config) else value for key, value in self._tree.items()}
 
-    def update(self, changes: Mapping[str, Any], source: str = 'update') -> 'Config':
-        """A copy with other values.
+    def update(self, changes: Mapping[str, Any] | None = None, /, *, source: str = 'update()', **more: Any) -> 'Config':
+        """Another config with some values replaced.
 
         Args:
-          changes: nested, dotted or regular-expression keys -> values, texts included; cast to the type of what they replace.
-          source: where the changes come from, for messages.
+          changes: nested, with dotted keys, or with regular expressions as keys; later ones win.
+          source: where the changes come from, for errors.
+          more: further changes of keys at the top.
 
         Raises:
-          ConfigError: unknown key or a value of the wrong type.
+          ConfigError: a key is unknown or an expression matches none, or a value does not fit the key's type.
         """
-        flat = dict(self.flat)
-        for key, value in _flatten(changes).items():
-            for match in _matches(key, flat, source):
-                flat[match] = cast(flat[match], value, f'{source}: {match}')
-        return Config(_nest(flat))
+        flat, tree = self.flat, self.to_dict()
+        for key, pattern, value in _assignments({**(changes or {}), **more}):
+            for name in self._targets(key, pattern, flat, source):
+                kind = self._kinds.get(f'{self._path}.{name}' if self._path else name) or Kind.of(flat[name])
+                try:
+                    _assign(tree, name, kind.cast(value))
+                except ValueError as error:
+                    where = source if source.endswith(name) else f'{source}: {name}'
+                    raise ConfigError(f'{where}: {error}.') from None
+        return Config(tree, self._kinds, self._path)
 
-    def save(self, path: str | Path) -> None:
-        """Write as YAML."""
-        with open(path, 'w') as file:
-            _yaml().dump(self.tree, file)
+    def _targets(self, key: str, pattern: str, flat: Mapping[str, Value], source: str) -> list[str]:
+        if key in flat:
+            return [key]
+        if PLAIN_KEY.fullmatch(key):
+            inside = [name for name in flat if name.startswith(f'{key}.')]
+            if inside:
+                raise ConfigError(f"{source}: '{key}' is a block and takes no value; its keys are {', '.join(inside[:8])}"
+                                  f"{', ...' if len(inside) > 8 else ''}.")
+            raise ConfigError(f'{source}: unknown key {shorten(key)}; {nearest(key, flat)}.')
+        try:
+            hits = [name for name in flat if re.fullmatch(pattern, name)]
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ConfigError(f'{source}: {shorten(key)} is neither a key nor a regular expression: {error}.') from None
+        if not hits:
+            raise ConfigError(f'{source}: no key matches the expression {shorten(key)}; {nearest(key, flat)}.')
+        return hits
+
+    def build(self, target: type[T]) -> T:
+        """This block as a dataclass of which every field is given here, and nothing else is. Inner dataclasses are built from inner blocks.
+
+        Raises:
+          ConfigError: a key is missing, unknown, or of another type than its field.
+        """
+        hints = typing.get_type_hints(target)
+        fields = {field.name: hints[field.name] for field in dataclasses.fields(target) if field.init}
+        unknown = [key for key in self if key not in fields]
+        missing = [name for name in fields if name not in self]
+        if unknown:
+            raise ConfigError(f"{target.__name__} has no field '{unknown[0]}', which the config has{_at(self._path)}; "
+                              f'{nearest(unknown[0], fields)}.')
+        if missing:
+            raise ConfigError(f"The config has no key '{missing[0]}'{_at(self._path)}, which {target.__name__} needs.")
+        arguments = {}
+        for name, hint in fields.items():
+            try:
+                arguments[name] = _fit(self._tree[name], hint)
+            except ValueError:
+                where = f'{self._path}.{name}' if self._path else name
+                raise ConfigError(f'{where}: {target.__name__} expects {_hint_name(hint)}, got {shorten(self._tree[name])}.') from None
+        return target(**arguments)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the tree as YAML; the file appears whole or not at all. Raises ConfigError where it cannot be written."""
+        yaml = YAML(typ='safe', pure=True)
+        yaml.Representer = _Representer
+        yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+        temporary = Path(path).with_name(f'.{Path(path).name}.tmp')
+        try:
+            with temporary.open('w', encoding='utf-8') as file:
+                yaml.dump(_listed(self.to_dict()), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise ConfigError(f'Cannot write the config to {path}: {error}') from error
 
     @classmethod
-    def load(cls, path: str | Path) -> 'Config':
-        """Inverse of save.
-
-        Raises:
-          ConfigError: the file is missing or not a YAML tree.
-        """
-        return cls(read_yaml(path))
-
-    def build(self, kind: type, where: str = '') -> Any:
-        """This block as an instance of the frozen dataclass `kind`, whose fields are exactly the keys here.
-
-        Raises:
-          ConfigError: a key is missing, unknown, or holds a value that its field does not take.
-        """
-        hints, name = typing.get_type_hints(kind), where or kind.__name__
-        fields = [f.name for f in dataclasses.fields(kind)]
-        if missing := [f for f in fields if f not in self._content]:
-            raise ConfigError(f'{name}: keys {missing} are missing')
-        if unknown := [k for k in self._content if k not in fields]:
-            raise ConfigError(f'{name}: unknown key {unknown[0]!r}; nearest: {nearest(unknown[0], fields)}')
-        return kind(**{f: _field(hints[f], self._content[f], f'{name}.{f}') for f in fields})
+    def load(cls, path: str | os.PathLike) -> 'Config':
+        """What save() wrote. Raises ConfigError where it is no such file."""
+        return cls(read_yaml(Path(path)).values)
 
 
-def parse(argv: list[str], folder: str | Path) -> Config:
-    """Settings of a command line.
+def parse(argv: Sequence[str], folder: str | os.PathLike) -> Config:
+    """The config that a command line asks for.
+
+    `--configs a b` overlays presets in this order; then `--key value`, `--key=value` and `--regular.expression value` override, in
+    their order. `--help` prints every key and ends the process.
 
     Args:
-      argv: without the program's name: --configs a b, --key value, --key=value, --help.
-      folder: of the YAML files.
+      argv: the arguments, without the program's name.
+      folder: holds defaults.yaml and files of presets.
 
     Raises:
-      ConfigError: unknown preset or key, wrong type, or words that belong to no flag. Help: --help was among them.
+      ConfigError: an argument, preset, key or value is not as it must be; the text is one line.
     """
-    defaults, presets = read_folder(folder)
-    config, flags = Config(defaults), _flags(argv)
-    if 'help' in flags:
-        raise Help(help_text(defaults, presets))
-    for name in _words(flags.pop('configs', [])):
+    defaults, presets = read_folder(Path(folder))
+    flags = _flags(argv)
+    if any(name == 'help' for name, _ in flags):
+        print(help_text(defaults, presets))
+        sys.exit(0)
+    config = with_kinds(defaults)
+    for name in [preset for name, values in flags if name == 'configs' for value in values for preset in value.split(',')]:
         if name not in presets:
-            raise ConfigError(f'--configs: unknown preset {name!r}; nearest: {nearest(name, presets)}')
-        config = config.update(presets[name], f'preset {name}')
-    for key, words in flags.items():
-        if not words:
-            raise ConfigError(f'--{key}: a value is missing')
-        config = config.update({key: words[0] if len(words) == 1 else words}, 'flag')
+            raise ConfigError(f'--configs: unknown preset {shorten(name)}; {nearest(name, presets)}.')
+        config = config.update(presets[name], source=f"preset '{name}'")
+    for name, values in flags:
+        if name != 'configs':
+            config = config.update({name: _flag_value(name, values, config)}, source=f'--{name}')
     return config
 
 
-def read_folder(folder: str | Path) -> tuple[CommentedMap, dict[str, Mapping]]:
-    """The defaults with their comments, and all presets of a folder of YAML files.
-
-    Raises:
-      ConfigError: a file cannot be read, or two files name the same preset.
-    """
-    folder, presets = Path(folder), {}
+def read_folder(folder: Path) -> tuple[YamlTree, dict[str, dict]]:
+    """defaults.yaml, and the presets of all other YAML files by name."""
+    defaults = read_yaml(folder / DEFAULTS)
+    presets, origin = {}, {}
     for path in sorted(folder.glob('*.yaml')):
         if path.name == DEFAULTS:
             continue
-        for name, tree in read_yaml(path).items():
+        for name, preset in read_yaml(path).values.items():
+            if not isinstance(preset, dict):
+                raise ConfigError(f"{path.name}: the preset '{name}' must hold keys and values, got {shorten(preset)}.")
             if name in presets:
-                raise ConfigError(f'{path}: preset {name!r} is defined twice')
-            if not isinstance(tree, Mapping):
-                raise ConfigError(f'{path}: preset {name!r} must be a tree of keys, got {tree!r}')
-            presets[name] = tree
-    return read_yaml(folder / DEFAULTS), presets
+                raise ConfigError(f"The preset '{name}' stands in {origin[name]} and in {path.name}; it may stand once.")
+            presets[name], origin[name] = preset, path.name
+    return defaults, presets
 
 
-def read_yaml(path: str | Path) -> CommentedMap:
-    """A YAML file whose top level is a mapping, comments kept.
+def with_kinds(defaults: YamlTree) -> Config:
+    """The defaults as a config whose keys take what their values and comments say."""
+    config = Config(defaults.values)
+    kinds = {}
+    for key, value in config.flat.items():
+        mark = MARK.search(defaults.comments.get(key, ''))
+        kinds[key] = Kind.of(value, mark[1] if mark else '')
+        try:
+            kinds[key].cast(value)
+        except ValueError as error:
+            raise ConfigError(f'{DEFAULTS}: {key}: {error}, by its own mark.') from None
+    return Config(defaults.values, kinds)
+
+
+def help_text(defaults: YamlTree, presets: Mapping[str, Any]) -> str:
+    """Every key with its default, what it takes and its comment, and the names of the presets."""
+    config, lines, seen = with_kinds(defaults), [], set()
+    for key, value in config.flat.items():
+        parts = key.split('.')
+        for block in ('.'.join(parts[:depth]) for depth in range(1, len(parts))):
+            if block not in seen:
+                seen.add(block)
+                lines += ['', f'{block}: {defaults.comments.get(block, "")}'.rstrip(': ')]
+        comment = MARK.sub('', defaults.comments.get(key, ''))
+        lines.append(f'  --{key} {_shown(value)}  ({config._kinds[key]})'.ljust(58) + f'  {comment}')
+    return '\n'.join([
+        'Usage: --configs preset ... --key value --key=value --expression value', '',
+        '  --configs name ...    presets, overlaid in this order: ' + ' '.join(sorted(presets)),
+        "  an expression such as --'.*\\.width' sets every key that it matches as a whole", '', *map(str.rstrip, lines)])
+
+
+def diff(old: Config, new: Config) -> dict[str, tuple[Value | None, Value | None]]:
+    """Dotted key -> (old value, new value) where the two differ; None where there is no such key."""
+    before, after = old.flat, new.flat
+    return {key: (before.get(key), after.get(key)) for key in {**before, **after}
+            if key not in before or key not in after or before[key] != after[key]}
+
+
+def expand_timestamp(logdir: str, now: float | None = None) -> str:
+    """The text with '{timestamp}' replaced by the local time, to the millisecond so that runs started together do not share a folder.
+
+    Args: the text; seconds since the epoch, now by default.
+    """
+    now = time.time() if now is None else now
+    stamp = time.strftime('%Y%m%dT%H%M%S', time.localtime(now)) + f'F{int(now * 1000) % 1000:03d}'
+    return logdir.replace('{timestamp}', stamp)
+
+
+def configs_dir(package: str | os.PathLike) -> Path:
+    """The folder of configs of a package: inside of it where it is installed, beside it in a checkout.
 
     Raises:
-      ConfigError: it is missing, is no YAML or has another top level.
+      ConfigError: there is neither.
     """
-    try:
-        tree = _yaml().load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path}: cannot be read: {error}') from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f'{path}: not valid YAML: {" ".join(str(error).split())[:300]}') from error
-    if not isinstance(tree, Mapping):
-        raise ConfigError(f'{path}: expected keys at the top level, got {type(tree).__name__}')
-    return tree
+    for folder in (Path(package) / 'configs', Path(package).parent / 'configs'):
+        if (folder / DEFAULTS).is_file():
+            return folder
+    raise ConfigError(f'There is no configs/{DEFAULTS} in or beside {package}: the installation is incomplete.')
 
 
-def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (old, new) wherever two configs differ; None stands for a key that is not there."""
-    a, b = old.flat, new.flat
-    return {k: (a.get(k), b.get(k)) for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
-
-
-def nearest(name: str, known) -> str:
-    """The known name that looks most like `name`, by the whole key or by its last part."""
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """'nearest: ...', the known names that are most like one that is not, for errors."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, 1, 0.5)
+    name = name[:200]
+    close = difflib.get_close_matches(name, known, 3, 0.6)
+    tail = name.rpartition('.')[2]
+    close += [key for key in known if tail and key.rpartition('.')[2] == tail and key not in close]
     if not close:
-        tails = {k.rsplit('.', 1)[-1]: k for k in known}
-        close = [tails[t] for t in difflib.get_close_matches(name.rsplit('.', 1)[-1], list(tails), 1, 0.5)]
-    return close[0] if close else ', '.join(known[:8]) + (' ...' if len(known) > 8 else '')
+        tails = {key.rpartition('.')[2]: key for key in reversed(known)}
+        close = [tails[key] for key in difflib.get_close_matches(tail, tails, 1, 0.6)]
+    close = close or difflib.get_close_matches(name, known, 1, 0)
+    return f'nearest: {", ".join(close[:3])}' if close else f'known: {", ".join(known[:8]) or "none"}'
 
 
-def expand_logdir(text: str) -> Path:
-    """A logdir with {timestamp} replaced by the local time and ~ by the home folder."""
-    return Path(text.replace('{timestamp}', datetime.now().strftime('%Y%m%dT%H%M%S'))).expanduser()
-
-
-def cast(old: Any, new: Any, where: str) -> Any:
-    """`new`, perhaps a text, as the type of `old`.
-
-    Raises:
-      ConfigError: it does not fit; names where, the expected type and the value.
-    """
-    if old == AUTO:
-        return _scalar(new)
-    if isinstance(old, (list, tuple)):
-        items = _items(new)
-        return [cast(old[0], item, where) for item in items] if old else [_scalar(item) for item in items]
-    if isinstance(old, str):
-        if isinstance(new, (list, tuple, Mapping)):
-            raise ConfigError(f'{where}: expected text, got {new!r}')
-        return new if isinstance(new, str) else str(new)
-    value = _scalar(new)
-    if isinstance(old, bool):
-        if isinstance(value, bool):
-            return value
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        if isinstance(old, float):
-            return float(value)
-        if isinstance(old, int) and math.isfinite(value) and value == int(value):
-            return int(value)
-    raise ConfigError(f'{where}: expected {_type_name(old)}, got {new!r}')
-
-
-def help_text(defaults: CommentedMap, presets: Mapping[str, Any]) -> str:
-    """All keys with defaults and comments, and the names of the presets."""
-    lines = ['Presets (--configs a b ..., applied in order): ' + ' '.join(sorted(presets)), '', 'Flags:']
-    for key, value, comment in _documented(defaults):
-        left = f'  --{key} {value}'
-        lines.append(f'{left:<48}  {comment}'.rstrip())
-    return '\n'.join(lines)
-
-
-def _documented(tree: CommentedMap, prefix: str = '') -> Iterator[tuple[str, Any, str]]:
-    """(dotted key, default, comment behind it) of every leaf."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _documented(value, f'{prefix}{key}.')
-            continue
-        comment = ''
-        tokens = getattr(tree, 'ca', None) and tree.ca.items.get(key)
-        if tokens and len(tokens) > 2 and tokens[2]:
-            comment = tokens[2].value.split('\n')[0].strip('# \n')
-        yield prefix + key, value, comment
-
-
-def _flags(argv: list[str]) -> dict[str, list[str]]:
-    """--a 1 --b=2 3 -> {'a': ['1'], 'b': ['2', '3']}; a later flag replaces an earlier one."""
-    flags, current = {}, None
-    for word in argv:
-        if word in ('-h', '--help'):
-            flags['help'] = []
-        elif word.startswith('--'):
-            current, equals, value = word[2:].partition('=')
-            flags[current] = [value] if equals else []
-        elif current is None:
-            raise ConfigError(f'unexpected {word!r}: flags begin with --, as in --task pixel_catch')
+def _flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each flag with the values that follow it."""
+    flags = []
+    for argument in argv:
+        if argument == '-h':
+            argument = '--help'
+        if argument.startswith('--') and len(argument) > 2:
+            name, equals, value = argument[2:].partition('=')
+            flags.append((name, [value] if equals else []))
+        elif not flags:
+            raise ConfigError(f'Expected a flag such as --task, got {shorten(argument)}.')
         else:
-            flags[current].append(word)
+            flags[-1][1].append(argument)
+    for name, values in flags:
+        if name != 'help' and not values:
+            raise ConfigError(f'--{name} needs a value.')
     return flags
 
 
-def _words(values: list[str]) -> list[str]:
-    return [part for value in values for part in value.split(',') if part]
+def _flag_value(name: str, values: list[str], config: Config) -> str | list[str]:
+    """The text behind a flag. Several words are a list, and allowed only where the key takes one."""
+    if len(values) == 1:
+        return values[0]
+    if name in config.flat and not isinstance(config[name], tuple):
+        raise ConfigError(f'--{name}: expected one value, got {len(values)}: {shorten(" ".join(values))}.')
+    return values
 
 
-def _matches(key: str, flat: Mapping[str, Any], source: str) -> list[str]:
-    """The known keys that `key` names, itself or as a regular expression over whole keys."""
-    if key in flat:
-        return [key]
-    if not re.fullmatch(r'[\w.]+', key):
-        try:
-            pattern = re.compile(key)
-        except re.error as error:
-            raise ConfigError(f'{source}: {key!r} is no key and no regular expression: {error}') from error
-        if found := [k for k in flat if pattern.fullmatch(k)]:
-            return found
-    raise ConfigError(f'{source}: unknown key {key!r}; nearest: {nearest(key, flat)}')
+def _assignments(changes: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, Any]]:
+    """(dotted key, expression that matches the same, value) of each leaf of nested changes."""
+    for key, value in changes.items():
+        where = (*path, str(key))
+        if isinstance(value, Mapping):
+            yield from _assignments(value, where)
+        else:
+            pattern = r'\.'.join(re.escape(part) if PLAIN_KEY.fullmatch(part) else part for part in where)
+            yield '.'.join(where), pattern, value
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    out = {}
-    for key, value in tree.items():
-        out |= _flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
-    return out
+def _shown(value: Value) -> str:
+    match value:
+        case tuple():
+            return f'[{", ".join(map(_shown, value))}]'
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value) or "''"
 
 
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree = {}
-    for key, value in flat.items():
-        *parents, last = key.split('.')
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
+def _assign(tree: dict, key: str, value: Value) -> None:
+    *blocks, last = key.split('.')
+    for block in blocks:
+        tree = tree[block]
+    tree[last] = value
 
 
-def _leaf(key: str, value: Any) -> Any:
-    """YAML scalars and lists as plain Python ones; anything else is refused."""
-    if isinstance(value, (list, tuple)):
-        return [_leaf(key, item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    raise ConfigError(f'{key}: expected text, a number, true, false or a list of these, got {value!r}')
-
-
-def _scalar(value: Any) -> Any:
-    """Text as the number or truth value it spells, if it spells one."""
-    if not isinstance(value, str):
+def _value(value: Any, where: str) -> Value:
+    if isinstance(value, (list, tuple)) and all(isinstance(part, _SCALARS) for part in value):
+        return tuple(value)
+    if isinstance(value, _SCALARS) and value == value:
         return value
-    if value.lower() in ('true', 'false'):
-        return value.lower() == 'true'
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
+    raise ConfigError(f'{where}: a value is a bool, int, float, str or a list of these, got {shorten(value)}.')
+
+
+class _Representer(SafeRepresenter):
+    """Writes every float with a dot, because without one it would be read as an int."""
+
+    def represent_float(self, value: float):
+        text = super().represent_float(value).value
+        mantissa, exponent, power = text.partition('e')
+        return self.represent_scalar('tag:yaml.org,2002:float', (mantissa if '.' in mantissa else f'{mantissa}.0') + exponent + power)
+
+
+_Representer.add_representer(float, _Representer.represent_float)
+
+
+def _listed(tree: dict) -> dict:
+    """The tree with lists for tuples, which YAML has no word for."""
+    return {key: _listed(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
+            for key, value in tree.items()}
+
+
+def _bool(value: Any) -> bool:
+    if isinstance(value, str):
+        return read_bool(value)
+    if not isinstance(value, bool):
+        raise ValueError
     return value
 
 
-def _items(value: Any) -> list[Any]:
+def _int(value: Any) -> int:
+    value = _number(value)
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    return int(value)
+
+
+def _number(value: Any) -> int | float:
+    """A number, not yet converted, so that a whole one keeps all its digits."""
     if isinstance(value, str):
-        return [part.strip() for part in value.strip().strip('[]').split(',') if part.strip()]
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+        return read_number(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise ValueError
+    return value
 
 
-def _type_name(value: Any) -> str:
-    names = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'text', list: 'a list'}
-    return names.get(type(value), type(value).__name__)
+def _str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
 
 
-def _field(hint: Any, value: Any, where: str) -> Any:
-    """`value` for a dataclass field of type `hint`."""
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Config):
-            raise ConfigError(f'{where}: expected a block of keys, got {value!r}')
-        return value.build(hint, where)
-    if isinstance(value, Config):
-        raise ConfigError(f'{where}: expected one value, got the keys {list(value)}')
-    if typing.get_origin(hint) is tuple:
-        return tuple(value)
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if float in allowed and type(value) is int:
-        return float(value)
-    if int in allowed and float not in allowed and type(value) is float and value.is_integer():
-        return int(value)  # YAML reads 1e6 as a float
-    if type(value) in allowed or typing.Any in allowed or any(typing.get_origin(a) is type(value) for a in allowed):
+def _any(value: Any) -> bool | int | float | str:
+    """What YAML would read: the text true is a bool, 2 an int, 2.0 a float."""
+    for cast in (_bool, _number, _str):
+        try:
+            return cast(value)
+        except ValueError:
+            continue
+    raise ValueError
+
+
+_SCALARS = (bool, int, float, str)
+_OPTIONS = {'bool': _bool, 'int': _int, 'float': lambda value: float(_number(value)), 'str': _str, 'any': _any}
+
+
+def _fit(value: Any, hint: Any) -> Any:
+    """The value as a field with this type hint holds it. ValueError where it does not fit."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
         return value
-    raise ConfigError(f'{where}: expected {" or ".join(getattr(a, "__name__", str(a)) for a in allowed)}, got {value!r}')
+    if dataclasses.is_dataclass(hint) and isinstance(value, Config):
+        return value.build(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _fit_union(value, arguments)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError
+        return value
+    if (origin or hint) in (tuple, list) and isinstance(value, tuple):
+        return _fit_list(value, origin or hint, arguments)
+    if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping) and isinstance(value, Config):
+        return value.to_dict() if (origin or hint) is dict else value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is int and type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is hint:
+        return value
+    raise ValueError
 
 
-def _yaml() -> YAML:
-    yaml = YAML()  # the round-trip loader keeps comments and knows no tags that run code
-    yaml.default_flow_style = False
-    return yaml
+def _fit_union(value: Any, hints: tuple) -> Any:
+    if type(value) in hints:
+        return value
+    for hint in hints:
+        try:
+            return _fit(value, hint)
+        except ValueError:
+            continue
+    raise ValueError
+
+
+def _fit_list(value: tuple, container: type, hints: tuple) -> Any:
+    if not hints:
+        return container(value)
+    if container is list or hints[-1] is Ellipsis:
+        hints = hints[:1] * len(value)
+    if len(hints) != len(value):
+        raise ValueError
+    return container(_fit(part, hint) for part, hint in zip(value, hints))
+
+
+def _hint_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace('typing.', '')
+
+
+def _at(path: str) -> str:
+    return f" at '{path}'" if path else ''

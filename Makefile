@@ -1,0 +1,22 @@
+# make train   set everything up in .venv and watch the agent learn a pixel task (ARGS: further flags)
+# make test    set everything up in .venv and run the tests (ARGS: further flags of pytest)
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/installed
+TASK ?= pixel_catch
+STEPS ?= 45000
+
+.PHONY: train test
+.DELETE_ON_ERROR:
+
+train: $(STAMP)
+	$(PYTHON) -m dreamer4.main --configs pixel --task $(TASK) --run.steps $(STEPS) --logdir logdir/$(TASK) $(ARGS)
+
+test: $(STAMP)
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest $(ARGS)
+
+$(STAMP): setup.py constraints.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dmc,dev]'
+	touch $(STAMP)

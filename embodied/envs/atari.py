@@ -1,0 +1,116 @@
+"""Arcade Learning Environment: atari_<game>, such as atari_pong or atari_ms_pacman."""
+
+import dataclasses
+
+import numpy as np
+from gymnasium import spaces
+from PIL import Image
+
+from ..base import FLAG, OUTCOME, Env, Values, outcome
+from ..errors import ConfigError, EnvMissing
+from . import unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class AtariConfig:
+    """What can be set.
+
+    Attributes:
+      repeat: frames per decision; the image is the maximum of the last two of them.
+      size: height and width of the image in pixels.
+      gray: one channel instead of three.
+      sticky: repeat the last action with probability 0.25.
+      noops: most random no-ops after a reset.
+      length: decisions after which an episode is cut.
+    """
+
+    repeat: int
+    size: int
+    gray: bool
+    sticky: bool
+    noops: int
+    length: int
+
+
+def make(name: str, config: AtariConfig, seed: int) -> Env:
+    """The task atari_<name>.
+
+    Raises:
+      ConfigError: unknown game or value. EnvMissing: the package ale-py is not installed.
+    """
+    try:
+        import ale_py
+        from ale_py import roms
+    except ImportError as error:
+        raise EnvMissing(f'atari_{name} needs the package ale-py ({error}); install the extra: pip install dreamer4[atari]') from error
+    games = roms.get_all_rom_ids()
+    if name not in games:
+        raise ConfigError(unknown('task', f'atari_{name}', [f'atari_{game}' for game in games]))
+    if min(config.repeat, config.size, config.length) < 1 or config.noops < 0:
+        raise ConfigError('env.atari: repeat, size and length must be at least 1 and noops at least 0.')
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.setInt('random_seed', seed % 2 ** 31)
+    ale.setFloat('repeat_action_probability', 0.25 if config.sticky else 0.0)
+    ale.loadROM(roms.get_rom_path(name))
+    return Atari(ale, config, seed)
+
+
+class Atari(Env):
+    """Game over is terminal, the limit of decisions is not. A lost life changes nothing."""
+
+    def __init__(self, ale, config: AtariConfig, seed: int):
+        self._ale, self._config, self._rng = ale, config, np.random.default_rng(seed)
+        self._actions = list(ale.getMinimalActionSet())
+        self._done, self._decisions = True, 0
+        height, width = ale.getScreenDims()
+        self._screens = np.zeros((2, height, width, 3), np.uint8)
+
+    @property
+    def repeat(self) -> int:
+        return self._config.repeat
+
+    @property
+    def obs_space(self):
+        channels = 1 if self._config.gray else 3
+        return {'image': spaces.Box(0, 255, (self._config.size, self._config.size, channels), np.uint8), **OUTCOME}
+
+    @property
+    def act_space(self):
+        return {'action': spaces.Discrete(len(self._actions)), 'reset': FLAG}
+
+    def step(self, action: Values) -> Values:
+        if action['reset'] or self._done:
+            return self._begin()
+        reward = 0.0
+        for frame in range(self._config.repeat):
+            reward += self._ale.act(self._actions[int(action['action'])])
+            if frame >= self._config.repeat - 2:
+                self._look(frame % 2)
+            if self._ale.game_over():
+                self._look(frame % 2)
+                break
+        self._decisions += 1
+        over = bool(self._ale.game_over())
+        self._done = over or self._decisions >= self._config.length
+        return {'image': self._image(), **outcome(float(reward), is_last=self._done, is_terminal=over)}
+
+    def _begin(self) -> Values:
+        self._ale.reset_game()
+        self._done, self._decisions = False, 0
+        for _ in range(int(self._rng.integers(self._config.noops + 1))):
+            self._ale.act(self._actions[0])
+            if self._ale.game_over():
+                self._ale.reset_game()
+        self._look(0)
+        self._screens[1] = self._screens[0]
+        return {'image': self._image(), **outcome(is_first=True)}
+
+    def _look(self, slot: int) -> None:
+        self._ale.getScreenRGB(self._screens[slot])
+
+    def _image(self) -> np.ndarray:
+        image = Image.fromarray(self._screens.max(0))
+        image = image.convert('L') if self._config.gray else image
+        size = self._config.size
+        return np.array(image.resize((size, size), Image.Resampling.BILINEAR)).reshape(self.obs_space['image'].shape)

@@ -1,0 +1,66 @@
+"""Crafter: crafter_reward and crafter_noreward, with achievements as log/ keys."""
+
+import dataclasses
+
+import numpy as np
+from gymnasium import spaces
+
+from ..base import FLAG, OUTCOME, REWARD, Env, Values, outcome
+from ..errors import ConfigError, EnvMissing
+from . import unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class CrafterConfig:
+    """size: height and width of the image in pixels."""
+
+    size: int
+
+
+def make(name: str, config: CrafterConfig, seed: int) -> Env:
+    """The task crafter_<name>.
+
+    Raises:
+      ConfigError: unknown task. EnvMissing: the package crafter is not installed.
+    """
+    if name not in ('reward', 'noreward'):
+        raise ConfigError(unknown('task', f'crafter_{name}', ['crafter_reward', 'crafter_noreward']))
+    try:
+        import crafter
+    except ImportError as error:
+        raise EnvMissing(f'crafter_{name} needs the package crafter ({error}); install the extra: pip install dreamer4[crafter]') from error
+    return Crafter(crafter.Env(size=(config.size, config.size), reward=name == 'reward', seed=seed % 2 ** 31), config.size)
+
+
+class Crafter(Env):
+    """An episode ends terminally when the player dies and by the game's own limit of 10000 steps otherwise."""
+
+    def __init__(self, env, size: int):
+        self._env, self._size, self._done = env, size, True
+        self._achievements = sorted(_achievements())
+
+    @property
+    def obs_space(self):
+        logs = {f'log/achievement_{name}': REWARD for name in self._achievements}
+        return {'image': spaces.Box(0, 255, (self._size, self._size, 3), np.uint8), **OUTCOME, **logs}
+
+    @property
+    def act_space(self):
+        return {'action': spaces.Discrete(int(self._env.action_space.n)), 'reset': FLAG}
+
+    def step(self, action: Values) -> Values:
+        if action['reset'] or self._done:
+            self._done = False
+            return self._observe(self._env.reset(), outcome(is_first=True), {})
+        image, reward, self._done, info = self._env.step(int(action['action']))
+        dead = bool(self._done and info['discount'] == 0)
+        return self._observe(image, outcome(float(reward), is_last=bool(self._done), is_terminal=dead), info['achievements'])
+
+    def _observe(self, image, result, achievements) -> Values:
+        logs = {f'log/achievement_{name}': np.float32(achievements.get(name, 0)) for name in self._achievements}
+        return {'image': np.array(image), **result, **logs}
+
+
+def _achievements() -> list[str]:
+    from crafter import constants
+    return list(constants.achievements)

@@ -1,0 +1,28 @@
+"""With REQUIRE_DMC=1 in the environment a session fails in which no dm_control test ran, or one was skipped."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))  # for programs that tests start
+os.environ.setdefault('MUJOCO_GL', 'egl')
+
+_outcomes = []
+
+
+def pytest_runtest_makereport(item, call):
+    if item.get_closest_marker('dmc') and call.when == 'call':
+        _outcomes.append(call.excinfo)
+    elif item.get_closest_marker('dmc') and call.excinfo is not None:
+        _outcomes.append(call.excinfo)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if os.environ.get('REQUIRE_DMC') != '1' or session.config.option.collectonly:
+        return
+    skipped = [o for o in _outcomes if o is not None and o.typename == 'Skipped']
+    if skipped or not _outcomes:
+        print(f'\nREQUIRE_DMC=1: {len(_outcomes)} dm_control tests ran and {len(skipped)} were skipped; expected some and none.')
+        session.exitstatus = 1
