@@ -1,69 +1,129 @@
-"""Every "is it time?" of a run: how many updates are due, whether an interval has passed."""
+"""All decisions of the kind "is it time?": how many updates are due, every so many steps or seconds, once."""
 
 import math
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import CheckpointError, ConfigError
 
 
 class Ratio:
-    """Updates due for a number of decisions, with the fraction that is left over kept for the next call.
+    """How many updates are due so that they keep a fixed ratio to decisions.
 
-    Args:
-      ratio: updates per decision, at least 0.
-      cap: updates that may be owed at most; what is owed beyond is forgotten, so that a stall is not followed by a storm.
+    The fractional rest is kept from call to call, so the ratio holds exactly in the long run. What is owed beyond `cap` is forgotten:
+    a stall, or a resume at a higher count, is not followed by a storm of updates.
     """
 
-    def __init__(self, ratio: float, cap: float):
-        self.ratio, self.cap = ratio, cap
-        self._last, self._owed = None, 0.0
+    def __init__(self, ratio: float, cap: float = math.inf):
+        """Args: updates per decision, >= 0, where 0 means never; the most updates that may be owed at once, at least 1.
 
-    def __call__(self, step: int) -> int:
-        """Number of updates to make now; `step` counts decisions and never falls. The first call starts the count."""
-        if self._last is None:
-            self._last = step
-        self._owed = min(self._owed + (step - self._last) * self.ratio, self.cap)
-        self._last = step
-        due = math.floor(self._owed + 1e-9)  # thirds must add up to one
-        self._owed -= due
+        Raises:
+          ConfigError: one of them is out of range.
+        """
+        if not 0 <= ratio < math.inf:
+            raise ConfigError(f'The ratio of updates to decisions must be finite and not negative, got {ratio}.')
+        if not cap >= 1:
+            raise ConfigError(f'The cap of owed updates must be at least 1, got {cap}.')
+        self.ratio, self.cap = ratio, cap
+        self._count = None  # None: the next call tells where the count begins
+        self._owed = 0.0
+
+    def __call__(self, count: int) -> int:
+        """Updates due now that `count` decisions have been made; the first call sets the beginning, and nothing is due then."""
+        if self._count is None:
+            self._count = count
+        self._owed = min(self._owed + (count - self._count) * self.ratio, self.cap)
+        self._count = count
+        due = math.floor(self._owed + 1e-9)  # ten times a tenth is one
+        self._owed = max(self._owed - due, 0.0)
         return due
 
-    def save(self) -> dict:
-        return {'last': self._last, 'owed': self._owed}
+    def save(self) -> dict[str, Any]:
+        return {'count': self._count, 'owed': self._owed}
 
-    def load(self, tree: dict) -> None:
-        self._last, self._owed = tree['last'], tree['owed']
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from what save() returned, at this ratio and cap."""
+        count, owed = _entries(self, state, 'count', 'owed')
+        self._count, self._owed = count, min(float(owed), self.cap)
 
 
 class Every:
-    """True once per interval, first after a whole one; an interval of 0 never comes.
+    """Whether so many steps, or so many seconds, have passed since it was last so.
 
-    Args:
-      steps: interval of a counter that is passed to the call, or
-      seconds: interval of the wall clock.
+    Steps are compared on a fixed grid (multiples of the interval), so a run that was interrupted has its events at the same counts as
+    one that was not. Seconds are counted from the last event on a monotonic clock and start anew in each process.
     """
 
-    def __init__(self, steps: int = 0, seconds: float = 0):
-        if steps and seconds:
-            raise ValueError('Every counts steps or seconds, not both')
-        self._steps, self._seconds = steps, seconds
-        self._last = time.monotonic() if seconds else 0
+    def __init__(
+            self, steps: float | str | None = None, seconds: float | str | None = None, *, first: bool = False,
+            now: Callable[[], float] = time.monotonic):
+        """Choose steps or seconds.
 
-    def __call__(self, step: int = 0) -> bool:
-        """Whether it is time. After a jump over several intervals it is true once."""
-        if self._seconds:
-            now = time.monotonic()
-            if now - self._last < self._seconds:
-                return False
-            self._last = now
-            return True
-        if not self._steps or step // self._steps <= self._last // self._steps:
+        Args:
+          steps, seconds: the interval, exactly one of them; 0 or 'off' means never.
+          first: also at the first call, unless off.
+          now: the clock, in seconds.
+
+        Raises:
+          ConfigError: none or both are given, or the interval is negative or no number.
+        """
+        if (steps is None) == (seconds is None):
+            raise ConfigError(f'Every needs either steps or seconds, got steps={steps!r} and seconds={seconds!r}.')
+        interval = steps if seconds is None else seconds
+        self.interval = 0 if interval == 'off' else interval
+        if isinstance(self.interval, str) or not 0 <= self.interval < math.inf:
+            raise ConfigError(f"An interval is a number >= 0 (0: never) or 'off', got {interval!r}.")
+        self._timed = steps is None
+        self._now = now
+        self._due_now = first
+        self._last = now() if self._timed else None
+
+    def __call__(self, count: int | None = None) -> bool:
+        """Whether it is time. Args: the present count of steps; not used for seconds."""
+        if not self.interval:
             return False
-        self._last = step
-        return True
+        if self._timed:
+            present = self._now()
+            due = self._due_now or present - self._last >= self.interval
+            if due:
+                self._last = present
+        else:
+            present = count // self.interval
+            due = self._due_now or present > (0 if self._last is None else self._last)
+            self._last = present
+        self._due_now = False
+        return due
 
-    def save(self) -> dict:
-        """The counter of the last time; a wall clock begins anew in another process."""
-        return {'last': self._last if self._steps else 0}
+    def save(self) -> dict[str, Any]:
+        return {'last': None if self._timed else self._last, 'first': self._due_now}
 
-    def load(self, tree: dict) -> None:
-        if self._steps:
-            self._last = tree['last']
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from what save() returned; an interval in seconds starts anew."""
+        last, self._due_now = _entries(self, state, 'last', 'first')
+        if not self._timed:
+            self._last = last
+
+
+class Once:
+    """True the first time it is asked, over all runs that share its state."""
+
+    def __init__(self):
+        self._done = False
+
+    def __call__(self) -> bool:
+        first, self._done = not self._done, True
+        return first
+
+    def save(self) -> dict[str, Any]:
+        return {'done': self._done}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._done, = _entries(self, state, 'done')
+
+
+def _entries(clock: Any, state: Mapping[str, Any], *names: str) -> list[Any]:
+    try:
+        return [state[name] for name in names]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f'The state of {type(clock).__name__} must hold {", ".join(names)}, got {state!r:.80}.') from error
