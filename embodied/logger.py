@@ -1,6 +1,7 @@
 """Where numbers and pictures go: metrics.jsonl, scores.jsonl, TensorBoard events, GIFs, and a terminal line that lives.
 
-Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, then all scalars since the last line.
+Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, the seconds that the run has taken over all
+its processes, then all scalars since the last line.
 scores.jsonl holds one line per episode: frames, step, score, length. Both are strict JSON: what is not finite is null and is named
 under 'nonfinite'. A resumed run removes the lines that lie beyond the step it resumes from.
 """
@@ -52,6 +53,7 @@ class Logger:
         self._drawn = 0.0
         self._rates = Rates()
         self._score = None
+        self._start = time.monotonic()
 
     def add(self, metrics: Mapping[str, float | np.ndarray], prefix: str = '') -> None:
         """Scalars for the next line; uint8 images (H, W, C) and videos (T, H, W, C) are written at once."""
@@ -78,7 +80,7 @@ class Logger:
         now = self._counters()
         finite = {k: v for k, v in self._scalars.items() if math.isfinite(v)}
         broken = sorted(self._scalars.keys() - finite.keys())
-        row = now | {k: finite.get(k) for k in self._scalars} | ({'nonfinite': broken} if broken else {})
+        row = now | {'seconds': round(time.monotonic() - self._start, 1)} | {k: finite.get(k) for k in self._scalars} | ({'nonfinite': broken} if broken else {})
         append(self.logdir / 'metrics.jsonl', row)
         if self._events:
             self._events.scalars(finite, now['frames'])
@@ -112,11 +114,13 @@ class Logger:
         return {'fps/updates': rate['updates'], 'fps/frames': rate['frames']}
 
     def save(self) -> dict:
-        return {'scalars': dict(self._scalars), 'score': self._score, 'counters': self._counters()}
+        return {
+            'scalars': dict(self._scalars), 'score': self._score, 'counters': self._counters(), 'seconds': time.monotonic() - self._start}
 
     def load(self, tree: dict) -> None:
         """Take up a saved run: lines that were written after it was saved are removed."""
         self._scalars, self._score = dict(tree['scalars']), tree['score']
+        self._start = time.monotonic() - tree['seconds']
         for name in ('metrics.jsonl', 'scores.jsonl'):
             truncate(self.logdir / name, tree['counters'])
 
