@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from embodied.errors import CheckpointError
+
 from . import losses, report, shortcut
 from .actions import Actions
 from .batch import Batch, make_batch
@@ -474,40 +476,37 @@ class Agent:
 
     def save(self) -> dict:
         """Everything that decides how training goes on, as nested dicts of numpy arrays and JSON values."""
-        return pack_tree({
-                'updates': self.updates, 'schedule': self.schedule.state_dict(),
-                'modules': {k: m.state_dict() for k, m in self._modules().items()},
-                'slow': {k: s.state_dict() for k, s in self._slow().items()},
-                'optimizers': {k: o.state_dict() for k, o in self.optimizers.items()},
-                'return_range': self.return_range,
-                'random': {'cpu': torch.get_rng_state()} | (
-                        {'cuda': torch.cuda.get_rng_state(self.device)} if self.device.type == 'cuda' else {})})
+        return pack_tree({name: part.state_dict() for name, part in self._parts().items()} | {
+            'updates': self.updates, 'return_range': self.return_range,
+            'random': {'cpu': torch.get_rng_state()} | (
+                {'cuda': torch.cuda.get_rng_state(self.device)} if self.device.type == 'cuda' else {})})
 
     def load(self, tree: Mapping) -> None:
         """Restore what save returned.
 
         Raises:
-            RuntimeError: parameters are missing, unexpected or of another shape; the message lists them.
+          CheckpointError: parts or parameters are missing, unexpected or of another shape; names them.
         """
         tree = unpack_tree(tree)
-        for name, module in self._modules().items():
-            module.load_state_dict(tree['modules'][name])
-        for name, slow in self._slow().items():
-            slow.load_state_dict(tree['slow'][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(tree['optimizers'][name])
-        self.schedule.load_state_dict(tree['schedule'])
-        self.updates = int(tree['updates'])
-        self.return_range = tree['return_range'].to(self.device)
-        torch.set_rng_state(tree['random']['cpu'])
-        if 'cuda' in tree['random'] and self.device.type == 'cuda':
-            torch.cuda.set_rng_state(tree['random']['cuda'], self.device)
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(tree[name])
+            self.updates = int(tree['updates'])
+            self.return_range = tree['return_range'].to(self.device)
+            torch.set_rng_state(tree['random']['cpu'])
+            if 'cuda' in tree['random'] and self.device.type == 'cuda':
+                torch.cuda.set_rng_state(tree['random']['cuda'], self.device)
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            known = [line.strip() for line in str(error).splitlines()]
+            text = ' '.join(known[:4]) + (f' and {len(known) - 4} more' if len(known) > 4 else '')
+            raise CheckpointError(f'the checkpoint was made for another agent ({type(error).__name__}): {text}') from error
 
-    def _modules(self) -> dict[str, torch.nn.Module]:
-        return {'tokenizer': self.tokenizer, 'dynamics': self.dynamics, 'heads': self.heads, 'rms': self.rms}
-
-    def _slow(self) -> dict[str, SlowCopy]:
-        return {'tokenizer': self.slow_tokenizer, 'value': self.slow_value, 'policy': self.slow_policy}
+    def _parts(self) -> dict:
+        """Everything with a state_dict, by its name in a checkpoint."""
+        return {
+            'tokenizer': self.tokenizer, 'dynamics': self.dynamics, 'heads': self.heads, 'rms': self.rms,
+            'slow_tokenizer': self.slow_tokenizer, 'slow_value': self.slow_value, 'slow_policy': self.slow_policy, 'schedule': self.schedule,
+            } | {f'optim_{name}': optimizer for name, optimizer in self.optimizers.items()}
 
     def _precision(self):
         """bfloat16 autocast where configured ('auto': on CUDA), else nothing."""

@@ -103,8 +103,9 @@ class Parts:
         return 0
 
     def agent(self, obs_space, act_space) -> Agent:
+        agent = Agent(obs_space, act_space, self.agent_config, derive(self.config.seed, 'agent'))
         self._keep_config()
-        return Agent(obs_space, act_space, self.agent_config, derive(self.config.seed, 'agent'))
+        return agent
 
     def collector(self, obs_space, act_space) -> Agent | RandomAgent:
         if self.setup.from_checkpoint is not None:
