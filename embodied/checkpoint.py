@@ -1,88 +1,98 @@
 """Checkpoints: a folder per save that is complete or invisible, and that can execute nothing.
 
-    ckpt/20261120T193749F833588-000000012000/
+    ckpt/20261120T193749F833588-000000012000/     time (UTC) and step
         agent.safetensors   the arrays of the tree 'agent', by '/'-joined keys
         agent.json          the rest of it
         ...
         done.json           sizes and checksums of all the others, and the meta data; written last
+
 A save is written into a folder with another name and renamed when it is whole. Loading trusts no byte: sizes and checksums first,
-then safetensors and JSON, neither of which can run code or claim more memory than the file has bytes.
+then safetensors and JSON, neither of which can run code or claim more memory than a file's size allows.
 """
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, numpy as safetensors
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
 
 from .errors import CheckpointError
 
 DONE, PARTIAL = 'done.json', '.partial-'
-MAX_JSON = 1 << 28  # bytes; a JSON file beyond is not ours
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError)
+STAMP = '%Y%m%dT%H%M%SF%f'
+SAVE_NAME = re.compile(r'\d{8}T\d{6}F\d{6}-\d+')
+TREE_NAME = re.compile(r'\w[\w-]*', re.ASCII)
+MAX_JSON = 1 << 25  # bytes; JSON takes some 30 times as much memory, so this bounds what a crafted file can cost
+MAX_HEADER = 1 << 25  # bytes of names, dtypes and shapes in a safetensors file
+BLOCK = 1 << 20
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError, SafetensorError)
+
+Trees = dict[str, Any]
 
 
 class Checkpoint:
-    """The saves of one run.
-
-    Args:
-      directory: of the saves; made when the first one is written.
-      keep: newest saves to keep, at least 1.
-      on_event: receives a text for every damaged save that is passed over.
-    """
+    """The saves of one run."""
 
     def __init__(self, directory: str | Path, keep: int, on_event: Callable[[str], None] = print):
+        """Nothing is touched before the first save.
+
+        Args:
+          directory: of the saves; made when the first one is written.
+          keep: newest saves to keep, at least 1.
+          on_event: receives a text for every damaged save that is passed over.
+        """
         self.directory, self.keep, self._on_event = Path(directory), keep, on_event
 
     def saves(self) -> list[Path]:
-        """Folders of all saves, oldest first."""
-        if not self.directory.is_dir():
+        """Folders of all saves, oldest first; whatever else lies in the directory is not counted and never touched."""
+        try:
+            return sorted(path for path in self.directory.iterdir() if SAVE_NAME.fullmatch(path.name) and path.is_dir())
+        except FileNotFoundError:
             return []
-        return sorted(p for p in self.directory.iterdir() if p.is_dir() and not p.name.startswith('.'))
+        except OSError as error:
+            raise CheckpointError(f'{self.directory}: expected a folder of checkpoints: {error}') from error
 
     def save(self, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
         """Write one save and remove those beyond `keep`.
 
         Args:
-          trees: name -> nested dicts whose leaves are numpy arrays or JSON values. meta: JSON values; 'step' enters the folder's name.
+          trees: name (letters, digits, '_', '-') -> nested dicts whose leaves are numpy arrays or JSON values. They are loaded as
+            they are, except that numpy scalars become arrays () and tuples become lists.
+          meta: JSON values; 'step' enters the folder's name.
+
+        Returns:
+          its folder.
 
         Raises:
           CheckpointError: it could not be written; earlier saves are untouched.
         """
-        name = f'{datetime.now().strftime("%Y%m%dT%H%M%SF%f")}-{int(meta.get("step", 0)):012d}'
+        name = f'{self._stamp()}-{int(meta.get("step", 0)):012d}'
         partial = self.directory / f'{PARTIAL}{name}'
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for stale in self.directory.glob(f'{PARTIAL}*'):
-                shutil.rmtree(stale, ignore_errors=True)
+            self._clean()
             partial.mkdir()
-            files = {}
-            for tree_name, tree in trees.items():
-                arrays, rest = split(tree)
-                files[f'{tree_name}.json'] = json.dumps(rest).encode()
-                if arrays:
-                    files[f'{tree_name}.safetensors'] = safetensors.save(arrays)
-            for file, content in files.items():
-                _write(partial / file, content)
-            sums = {file: {'bytes': len(content), 'crc32': zlib.crc32(content)} for file, content in files.items()}
-            _write(partial / DONE, json.dumps({'files': sums, 'meta': dict(meta)}).encode())
-            _sync(partial)
+            _write_save(partial, trees, meta)
             os.rename(partial, self.directory / name)
             _sync(self.directory)
-        except (OSError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(f'{self.directory}: this save could not be written: {error}') from error
+            raise CheckpointError(f'{self.directory}: this save could not be written: {_describe(error)}') from error
         for old in self.saves()[:-self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            self._remove(old)
         return self.directory / name
 
-    def load(self, path: str | Path | None = None) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def load(self, path: str | Path | None = None) -> tuple[Trees, dict[str, Any]] | None:
         """(trees, meta) of the newest undamaged save, or None if there is no save at all.
 
         Args:
@@ -101,64 +111,117 @@ class Checkpoint:
                 problems.append(str(error))
                 self._on_event(f'Passing over a damaged checkpoint: {error}')
         if problems:
-            raise CheckpointError('no checkpoint can be read: ' + '; '.join(problems))
+            raise CheckpointError('No checkpoint can be read: ' + '; '.join(problems))
         return None
 
+    def _stamp(self) -> str:
+        """The time, or just after that of the newest save where the clock was set back: names must sort by age."""
+        now, saves = datetime.now(UTC), self.saves()
+        if saves:
+            with contextlib.suppress(ValueError):  # a name that only looks like a time
+                newest = datetime.strptime(saves[-1].name.partition('-')[0], STAMP).replace(tzinfo=UTC)
+                now = max(now, newest + timedelta(microseconds=1))
+        return now.strftime(STAMP)
 
-def find_save(path: str | Path) -> Path:
-    """The newest save of a logdir or ckpt folder, or the save that `path` is itself.
+    def _clean(self) -> None:
+        """Remove what interrupted saves and removals have left."""
+        for stale in self.directory.glob(f'{PARTIAL}*'):
+            shutil.rmtree(stale, ignore_errors=True)
+
+    def _remove(self, save: Path) -> None:
+        """Make a save invisible first, so that none is ever seen half removed. A disk that refuses is asked again at the next save."""
+        hidden = save.with_name(f'{PARTIAL}{save.name}')
+        try:
+            os.rename(save, hidden)
+        except OSError:
+            return
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def find_save(path: str | Path, on_event: Callable[[str], None] = print) -> Path:
+    """The newest undamaged save of a logdir or ckpt folder, or the save that `path` is itself.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: there is none, or all there are, are damaged.
     """
-    path = Path(path)
-    if (path / DONE).is_file():
+    path, problems = Path(path), []
+    if (path / DONE).exists() or SAVE_NAME.fullmatch(path.name):
         return path
     for folder in (path / 'ckpt', path):
-        for save in reversed(Checkpoint(folder, 1).saves()):
-            if (save / DONE).is_file():
+        for save in reversed(Checkpoint(folder, 1).saves() if folder.is_dir() else []):
+            try:
+                verify(save)
                 return save
-    raise CheckpointError(f'{path}: expected a save, a ckpt folder or a logdir that holds one; there is none')
+            except CheckpointError as error:
+                problems.append(str(error))
+                on_event(f'Passing over a damaged checkpoint: {error}')
+    found = '; '.join(problems) or 'there is none' + ('' if path.exists() else ', nor such a folder')
+    raise CheckpointError(f'{path}: expected a save, a ckpt folder or a logdir that holds one; {found}')
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(trees, meta) of one save.
+def verify(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Compare a save's files with its done.json.
+
+    Returns:
+      name -> bytes of each file, and the meta data.
 
     Raises:
       CheckpointError: names the file, what was expected and what was found.
     """
     try:
-        done = _json(path / DONE)
+        done = json.loads(_content(path / DONE, MAX_JSON))
         files, meta = dict(done['files']), dict(done['meta'])
+        expected = {name: (int(file['bytes']), int(file['crc32'])) for name, file in files.items()}
     except DAMAGE as error:
-        raise CheckpointError(f'{path}: no valid {DONE} ({error}): the save is incomplete or no checkpoint') from error
-    contents = {}
-    for file, expected in files.items():
-        if Path(file).name != file or file.startswith('.'):
-            raise CheckpointError(f'{path / DONE}: names the file {file!r}, which is not a plain name')
-        contents[file] = _checked(path / file, expected)
+        raise CheckpointError(f'{path}: expected a complete save, found no valid {DONE}: {_describe(error)}') from error
+    for name, (size, checksum) in expected.items():
+        stem, _, kind = name.rpartition('.')
+        if not TREE_NAME.fullmatch(stem) or kind not in ('json', 'safetensors'):
+            raise CheckpointError(f'{path / DONE}: expected names such as agent.json, found {name[:80]!r}')
+        try:
+            with _open(path / name) as file:
+                found = os.fstat(file.fileno()).st_size
+                if found != size:
+                    raise CheckpointError(f'{path / name}: expected {size} bytes, found {found}')
+                crc = _crc32(file)
+        except OSError as error:
+            raise CheckpointError(f'{path / name}: expected {size} bytes, found none that can be read: {error}') from error
+        if crc != checksum:
+            raise CheckpointError(f'{path / name}: expected the checksum {checksum}, found {crc}')
+    return {name: size for name, (size, _) in expected.items()}, meta
+
+
+def read(path: Path) -> tuple[Trees, dict[str, Any]]:
+    """(trees, meta) of one save.
+
+    Raises:
+      CheckpointError: names the file, what was expected and what was found.
+    """
+    files, meta = verify(path)
     trees = {}
     for file in files:
-        name, dot, kind = file.rpartition('.')
+        name, _, kind = file.rpartition('.')
         try:
             if kind == 'json':
-                arrays = safetensors.load(contents[f'{name}.safetensors']) if f'{name}.safetensors' in contents else {}
-                trees[name] = merge(json.loads(contents[file]), arrays)
+                arrays = _arrays(path / f'{name}.safetensors') if f'{name}.safetensors' in files else {}
+                trees[name] = merge(json.loads(_content(path / file, MAX_JSON)), arrays)
+            elif f'{name}.json' not in files:
+                raise ValueError(f'there is no {name}.json beside it')
         except DAMAGE as error:
-            raise CheckpointError(f'{path / file}: cannot be read: {error}') from error
+            raise CheckpointError(f'{path / file}: expected a part of a checkpoint, found: {_describe(error)}') from error
     return trees, meta
 
 
 def split(tree: Any, path: str = '') -> tuple[dict[str, np.ndarray], Any]:
     """A tree as arrays by path and a JSON value in which {'': path} stands for every array."""
     if isinstance(tree, (np.ndarray, np.generic)):
-        array = np.ascontiguousarray(tree).reshape(np.shape(tree))
-        return {path: array}, {'': path}
+        array = np.asarray(tree)
+        return {path: np.ascontiguousarray(array).reshape(array.shape)}, {'': path}  # ascontiguousarray makes () to (1,)
     if isinstance(tree, Mapping):
         arrays, rest = {}, {}
         for key, value in tree.items():
             if not isinstance(key, str) or not key:
-                raise TypeError(f'{path}: keys must be non-empty text, got {key!r}')
+                raise TypeError(f'{path or "the tree"}: keys must be non-empty text, got {key!r}')
             inner, rest[key] = split(value, f'{path}/{key.replace("~", "~0").replace("/", "~1")}')
             arrays |= inner
         return arrays, rest
@@ -167,43 +230,89 @@ def split(tree: Any, path: str = '') -> tuple[dict[str, np.ndarray], Any]:
 
 def merge(rest: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """Inverse of split."""
-    if isinstance(rest, dict):
-        if set(rest) == {''}:
-            return arrays[rest['']]
-        return {key: merge(value, arrays) for key, value in rest.items()}
-    return rest
+    if not isinstance(rest, dict):
+        return rest
+    if rest.keys() == {''}:
+        return arrays[rest['']]
+    return {key: merge(value, arrays) for key, value in rest.items()}
 
 
-def _checked(path: Path, expected: Mapping[str, int]) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size != expected['bytes']:
-            raise CheckpointError(f'{path}: expected {expected["bytes"]} bytes, found {size}')
-        content = path.read_bytes()
-        if zlib.crc32(content) != expected['crc32']:
-            raise CheckpointError(f'{path}: checksum differs from the one in {DONE}')
-        return content
-    except DAMAGE as error:
-        raise CheckpointError(f'{path}: cannot be read: {error}') from error
+def _write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    for name, tree in trees.items():
+        if not TREE_NAME.fullmatch(name):
+            raise ValueError(f'the name of a tree consists of letters, digits, _ and -, got {name!r}')
+        arrays, rest = split(tree)
+        _write_json(folder / f'{name}.json', rest)
+        if arrays:
+            _write_arrays(folder / f'{name}.safetensors', arrays)
+    sums = {}
+    for path in sorted(folder.iterdir()):
+        with _open(path) as file:
+            sums[path.name] = {'bytes': os.fstat(file.fileno()).st_size, 'crc32': _crc32(file)}
+    _write_json(folder / DONE, {'files': sums, 'meta': dict(meta)})
+    _sync(folder)
 
 
-def _json(path: Path) -> Any:
-    size = path.stat().st_size
-    if size > MAX_JSON:
-        raise ValueError(f'{path.name} has {size} bytes, more than {MAX_JSON}')
-    return json.loads(path.read_bytes())
-
-
-def _write(path: Path, content: bytes) -> None:
+def _write_json(path: Path, value: Any) -> None:
+    content = json.dumps(value).encode()
+    if len(content) > MAX_JSON:
+        raise ValueError(f'{path.name} would have {len(content)} bytes, more than the {MAX_JSON} that are read again; large data must be arrays')
     with open(path, 'xb') as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind not in 'biufc' or array.dtype.itemsize > 8:
+            raise TypeError(f'{name}: expected an array of numbers of at most 64 bits, got {array.dtype}')
+    safetensors.save_file(arrays, path)
+    _sync(path)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with _open(path) as file:
+            header = int.from_bytes(file.read(8), 'little')
+        if header > MAX_HEADER:
+            raise ValueError(f'a header of {header} bytes, more than {MAX_HEADER}')
+        return safetensors.load_file(path)
+    except DAMAGE as error:
+        raise CheckpointError(f'{path}: expected arrays, found: {_describe(error)}') from error
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a link or a pipe could stand for anything, of any length."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f'{path} is no regular file')
+    return open(descriptor, 'rb')
+
+
+def _content(path: Path, limit: int) -> bytes:
+    with _open(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f'{path.name} has more than {limit} bytes')
+    return content
+
+
+def _crc32(file: BinaryIO) -> int:
+    crc = 0
+    while block := file.read(BLOCK):
+        crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _describe(error: BaseException) -> str:
+    return f'{type(error).__name__}: {error}'[:500]
