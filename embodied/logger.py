@@ -1,135 +1,197 @@
 """Where numbers and pictures go: metrics.jsonl, scores.jsonl, TensorBoard events, GIFs, and a terminal line that lives.
 
-Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, the seconds that the run has taken over all
-its processes, then all scalars since the last line.
+Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, the seconds that the run has taken over
+all its processes, then all scalars since the last line.
 scores.jsonl holds one line per episode: frames, step, score, length. Both are strict JSON: what is not finite is null and is named
-under 'nonfinite'. A resumed run removes the lines that lie beyond the step it resumes from.
+under 'nonfinite'. A resumed run removes the lines that were written after the save it resumes from. A disk that is full or away
+ends no run: lines wait in memory, and pictures are dropped, until it is back.
 """
 
+import contextlib
 import io
 import json
 import math
 import os
+import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .base import Values
+from .errors import CheckpointError, ConfigError
 
+COUNTERS = ('step', 'frames', 'updates', 'episodes')
+RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
 LIVE_SECONDS = 0.2  # the terminal line is redrawn no more often
+RATE_SECONDS = 30.0  # rates are means over so long
+FLUSH_SECONDS = 20  # TensorBoard shows events so late
+MAX_WAITING = 10_000  # lines that wait for a disk
 
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """Block `logger` of the config; units and meanings stand in configs/defaults.yaml."""
+    """Block `logger` of the config.
+
+    Attributes:
+      tensorboard: write TensorBoard events.
+      videos: newest GIFs to keep in logdir/videos; 0 for none.
+      fps: frames per second of videos.
+    """
 
     tensorboard: bool
     videos: int
     fps: int
 
+    def __post_init__(self):
+        if self.videos < 0:
+            raise ConfigError(f'logger.videos must not be negative, got {self.videos}.')
+        if self.fps < 1:
+            raise ConfigError(f'logger.fps must be at least 1, got {self.fps}.')
+
 
 class Logger:
-    """The outputs of one run.
+    """The outputs of one run."""
 
-    Args:
-      logdir: folder of the run; made if it is not there.
-      config: see LoggerConfig.
-      counters: returns step, frames, updates and episodes.
-    """
+    def __init__(
+            self, logdir: str | Path, config: LoggerConfig, counters: Callable[[], dict[str, int]],
+            on_event: Callable[[str], None] = print):
+        """Open the outputs; last lines that a killed run left unfinished are removed.
 
-    def __init__(self, logdir: str | Path, config: LoggerConfig, counters: Callable[[], dict[str, int]]):
+        Args:
+          logdir: folder of the run; made if it is not there.
+          config: see LoggerConfig.
+          counters: returns step, frames, updates and episodes.
+          on_event: receives a text when an output fails and when it works again.
+        """
         self.logdir, self._config, self._counters = Path(logdir), config, counters
         self.logdir.mkdir(parents=True, exist_ok=True)
+        self._on_event = on_event
+        self._metrics = JsonLines(self.logdir / 'metrics.jsonl', on_event)
+        self._scores = JsonLines(self.logdir / 'scores.jsonl', on_event)
+        self._events = Events(self.logdir, on_event) if config.tensorboard else None
         self._scalars = {}
-        self._events = Events(self.logdir) if config.tensorboard else None
-        for name in ('metrics.jsonl', 'scores.jsonl'):
-            mend(self.logdir / name)
-        self._live = sys.stdout.isatty()
-        self._drawn = 0.0
-        self._rates = Rates()
         self._score = None
         self._start = time.monotonic()
+        self._live = sys.stdout.isatty()
+        self._drawn = -math.inf
+        self._rates = Rates()
 
     def add(self, metrics: Mapping[str, float | np.ndarray], prefix: str = '') -> None:
-        """Scalars for the next line; uint8 images (H, W, C) and videos (T, H, W, C) are written at once."""
-        step = self._counters()['frames']
+        """Take scalars for the next line; write images to TensorBoard, and videos there and as GIF, at once.
+
+        Args:
+          metrics: name -> number, uint8 image (H, W, C) or uint8 video (T, H, W, C), C being 1 or 3.
+          prefix: names become prefix/name.
+
+        Raises:
+          ValueError: a value is none of these, or its name is a key of every line.
+        """
+        frames = self._counters()['frames']
         for name, value in metrics.items():
             name = f'{prefix}/{name}' if prefix else name
+            if name in RESERVED:
+                raise ValueError(f'A metric cannot be named {name!r}, which is a key of every line.')
             if np.ndim(value) == 0:
                 self._scalars[name] = float(value)
-            elif self._events and np.ndim(value) == 3:
-                self._events.image(name, png(value), value.shape, step)
-            elif np.ndim(value) == 4:
-                self._video(name, value, step)
+                continue
+            value = np.asarray(value)
+            if value.dtype != np.uint8 or value.ndim not in (3, 4) or value.shape[-1] not in (1, 3) or 0 in value.shape:
+                raise ValueError(
+                    f'{name}: expected a number, or a uint8 image (H, W, C) or video (T, H, W, C) of 1 or 3 channels, '
+                    f'got {value.dtype} {value.shape}.')
+            if value.ndim == 4:
+                self._video(name, value, frames)
+            elif self._events:
+                self._events.image(name, png(value), value.shape, frames)
 
     def score(self, score: float, length: int) -> None:
-        """One finished episode: its line in scores.jsonl, at once."""
+        """One finished episode, sum of rewards and decisions: its line in scores.jsonl, at once."""
         now = self._counters()
-        self._score = score
-        append(self.logdir / 'scores.jsonl', {'frames': now['frames'], 'step': now['step'], 'score': float(score), 'length': int(length)})
+        self._score = float(score)
+        self._scores.append({'frames': now['frames'], 'step': now['step'], 'score': self._score, 'length': int(length)})
         if self._events:
             self._events.scalars({'episode/score': score, 'episode/length': length}, now['frames'])
 
     def write(self) -> None:
-        """One line of metrics.jsonl with all scalars since the last; the terminal line where nothing is redrawn."""
+        """One line of metrics.jsonl with all scalars since the last; no line if there are none."""
+        if not self._scalars:
+            return
         now = self._counters()
-        finite = {k: v for k, v in self._scalars.items() if math.isfinite(v)}
-        broken = sorted(self._scalars.keys() - finite.keys())
-        row = now | {'seconds': round(time.monotonic() - self._start, 1)} | {k: finite.get(k) for k in self._scalars} | ({'nonfinite': broken} if broken else {})
-        append(self.logdir / 'metrics.jsonl', row)
+        self._metrics.append({**{name: now[name] for name in COUNTERS}, 'seconds': round(self._seconds(), 1), **self._scalars})
         if self._events:
-            self._events.scalars(finite, now['frames'])
+            self._events.scalars({name: value for name, value in self._scalars.items() if math.isfinite(value)}, now['frames'])
         self._scalars = {}
 
     def line(self, share: float, status: str = '', force: bool = False) -> None:
-        """Draw the terminal line.
+        """Draw the terminal line, over the last one on a terminal.
 
         Args:
-          share: of the run that is done, in [0, 1]. status: words of the agent. force: also where output is no terminal.
+          share: of the run that is done, in [0, 1].
+          status: words of the agent.
+          force: also where output is no terminal, and however short ago the last one was drawn.
         """
         now = time.monotonic()
+        self._rates.add(now, self._counters(), share)
         if not force and not (self._live and now - self._drawn >= LIVE_SECONDS):
             return
         self._drawn = now
-        counters = self._counters()
-        rate = self._rates(counters, now)
-        left = duration(rate['elapsed'] * (1 - share) / share) if share > 1e-9 and self._rates.moved else '?'
-        score = '' if self._score is None else f' | return {self._score:.4g}'
-        text = (
-            f'step {counters["step"]:,} | frames {counters["frames"]:,} | episodes {counters["episodes"]:,} | updates {counters["updates"]:,}'
-            f' | {rate["updates"]:.1f} updates/s | {rate["frames"]:.0f} frames/s{score} | left {left}' + (f' | {status}' if status else ''))
-        width = 0
+        text = self._text(status)
         if self._live:
-            width = os.get_terminal_size(sys.stdout.fileno()).columns - 1
-        print(f'\r{text[:width]:<{width}}' if self._live else text, end='' if self._live else '\n', flush=True)
+            width = max(shutil.get_terminal_size().columns - 1, 1)
+            print(f'\r{text[:width]:<{width}}', end='', flush=True)
+        else:
+            print(text, flush=True)
 
-    def rates(self) -> dict[str, float]:
-        """Updates and frames per second since the logger was made."""
-        rate = self._rates(self._counters(), time.monotonic())
-        return {'fps/updates': rate['updates'], 'fps/frames': rate['frames']}
-
-    def save(self) -> dict:
+    def save(self) -> dict[str, Any]:
+        """What is not yet written, and how far the files were."""
         return {
-            'scalars': dict(self._scalars), 'score': self._score, 'counters': self._counters(), 'seconds': time.monotonic() - self._start}
+            'scalars': dict(self._scalars), 'score': self._score, 'counters': dict(self._counters()), 'seconds': self._seconds(),
+            'bytes': {'metrics': self._metrics.bytes, 'scores': self._scores.bytes}}
 
-    def load(self, tree: dict) -> None:
-        """Take up a saved run: lines that were written after it was saved are removed."""
-        self._scalars, self._score = dict(tree['scalars']), tree['score']
-        self._start = time.monotonic() - tree['seconds']
-        for name in ('metrics.jsonl', 'scores.jsonl'):
-            truncate(self.logdir / name, tree['counters'])
+    def load(self, tree: Mapping[str, Any]) -> None:
+        """Take up a saved run: lines that were written after it was saved are removed, TensorBoard hides such events.
+
+        Raises:
+          CheckpointError: the tree is not one of save().
+        """
+        try:
+            scalars, score, counters, sizes = (tree[key] for key in ('scalars', 'score', 'counters', 'bytes'))
+            self._start = time.monotonic() - tree['seconds']
+            self._metrics.cut(sizes['metrics'], counters)
+            self._scores.cut(sizes['scores'], counters)
+            self._scalars, self._score = dict(scalars), score
+            if self._events:
+                self._events.resume(counters['frames'])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f'The state of the logger is not one that it saved: {type(error).__name__}: {error}') from error
 
     def close(self) -> None:
-        if self._live and self._drawn:
+        """End the terminal line and flush all outputs. May be called more than once."""
+        if self._live and self._drawn > 0:
             print(flush=True)
-            self._drawn = 0.0
+            self._drawn = -math.inf
+        for lines in (self._metrics, self._scores):
+            lines.flush()
         if self._events:
             self._events.close()
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def _text(self, status: str) -> str:
+        counters, rates = self._counters(), self._rates.read()
+        parts = [f'{name} {counters[name]:,}' for name in ('step', 'frames', 'episodes', 'updates')]
+        parts += [f'{rates["updates"]:.1f} updates/s', f'{rates["frames"]:.0f} frames/s']
+        parts += [] if self._score is None else [f'return {self._score:.4g}']
+        parts += [f'left {duration(rates["left"])}', *([status] if status else [])]
+        return ' | '.join(parts)
 
     def _video(self, name: str, frames: np.ndarray, step: int) -> None:
         content = gif(frames, self._config.fps)
@@ -137,78 +199,173 @@ class Logger:
             self._events.image(name, content, frames.shape[1:], step)
         if not self._config.videos:
             return
-        folder = self.logdir / 'videos'
-        folder.mkdir(exist_ok=True)
-        target = folder / f'{step:012d}-{name.replace("/", "-")}.gif'
+        target = self.logdir / 'videos' / f'{step:012d}-{name.replace("/", "-")}.gif'
         partial = target.with_suffix('.partial')
-        partial.write_bytes(content)
-        partial.rename(target)
-        for old in sorted(folder.glob('*.gif'))[:-self._config.videos]:
-            old.unlink()
+        try:
+            target.parent.mkdir(exist_ok=True)
+            partial.write_bytes(content)
+            os.replace(partial, target)
+            for old in sorted(target.parent.glob('*.gif'))[:-self._config.videos]:
+                old.unlink()
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            self._on_event(f'The video {target} could not be written: {error}')
+
+
+class JsonLines:
+    """A file of one JSON object per line. Lines that cannot be written wait, and are written before the next one."""
+
+    def __init__(self, path: Path, on_event: Callable[[str], None]):
+        self.path, self._on_event = path, on_event
+        self._waiting = deque(maxlen=MAX_WAITING)
+        self._failed = False
+        self._mend()
+
+    @property
+    def bytes(self) -> int:
+        """Of all lines in the file."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def append(self, row: Values) -> None:
+        """Add one line."""
+        self._waiting.append(encode(row))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait, all or none."""
+        if not self._waiting:
+            return
+        content = b''.join(self._waiting)
+        try:
+            with open(self.path, 'ab', buffering=0) as file:
+                size = file.tell()
+                if (written := _write(file, content)) < len(content):
+                    file.truncate(size)  # no half lines
+                    raise OSError(f'only {written} of {len(content)} bytes could be written')
+        except OSError as error:
+            if not self._failed:
+                self._on_event(f'{self.path} cannot be written, its lines wait in memory: {error}')
+            self._failed = True
+            return
+        self._waiting.clear()
+        if self._failed:
+            self._on_event(f'{self.path} can be written again; nothing is missing.')
+        self._failed = False
+
+    def cut(self, size: int, counters: Mapping[str, int]) -> None:
+        """Remove what lies beyond `size` bytes; where the file is no longer what it was, the last lines beyond `counters`."""
+        self._waiting.clear()
+        if not self.path.exists():
+            return
+        with open(self.path, 'r+b') as file:
+            if size <= file.seek(0, os.SEEK_END) and (size == 0 or (file.seek(size - 1), file.read(1))[1] == b'\n'):
+                file.truncate(size)
+                return
+            file.seek(0)
+            keep = 0
+            for line in file:
+                if _beyond(line, counters):
+                    break
+                keep += len(line)
+            file.truncate(keep)
+
+    def _mend(self) -> None:
+        """Remove a last line that was not written to its end."""
+        if not self.path.exists():
+            return
+        with open(self.path, 'r+b') as file:
+            end, tail = file.seek(0, os.SEEK_END), b''
+            while end and b'\n' not in tail:
+                step = min(end, 4096)
+                end -= step
+                file.seek(end)
+                tail = file.read(step)
+            file.truncate(end + tail.rfind(b'\n') + 1)
 
 
 class Rates:
-    """Counters per second since the first call."""
+    """How fast counters have risen lately, and how long the rest will take at this pace."""
 
     def __init__(self):
-        self._start, self._first, self.moved = None, None, False
+        self._samples = deque()
 
-    def __call__(self, counters: Mapping[str, int], now: float) -> dict[str, float]:
-        if self._start is None:
-            self._start, self._first = now, dict(counters)
-        elapsed = max(now - self._start, 1e-6)
-        self.moved = elapsed > 1
-        return {k: (counters[k] - self._first[k]) / elapsed for k in ('updates', 'frames')} | {'elapsed': elapsed}
+    def add(self, now: float, counters: Mapping[str, int], share: float) -> None:
+        """One sample: seconds, counters, and the share of the run that is done."""
+        if len(self._samples) > 1 and now - self._samples[-2][0] < LIVE_SECONDS:
+            self._samples.pop()
+        self._samples.append((now, counters['updates'], counters['frames'], share))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_SECONDS:
+            self._samples.popleft()
+
+    def read(self) -> dict[str, float]:
+        """Updates and frames per second, and seconds left (infinite while nothing moves)."""
+        first, last = self._samples[0], self._samples[-1]
+        updates, frames, share = ((new - old) / max(last[0] - first[0], 1e-6) for old, new in zip(first[1:], last[1:]))
+        return {'updates': updates, 'frames': frames, 'left': (1 - last[3]) / share if share > 0 else math.inf}
 
 
 class Events:
     """TensorBoard's event file, written with its own writer and neither torch nor TensorFlow."""
 
-    def __init__(self, logdir: Path):
+    def __init__(self, logdir: Path, on_event: Callable[[str], None]):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._writer = EventFileWriter(str(logdir))
+        self._make, self._proto, self._summary = EventFileWriter, event_pb2, summary_pb2.Summary
+        self._logdir, self._on_event = str(logdir), on_event
+        self._writer = None
+        self._failed = False
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        self._add([self._summary.Value(tag=k, simple_value=float(v)) for k, v in values.items()], step)
+        """Args: name -> number; frames."""
+        self._add([self._summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()], step)
 
     def image(self, name: str, content: bytes, shape: tuple[int, ...], step: int) -> None:
+        """Args: name; PNG or GIF; its (H, W, C); frames."""
         image = self._summary.Image(height=shape[0], width=shape[1], colorspace=shape[2], encoded_image_string=content)
         self._add([self._summary.Value(tag=name, image=image)], step)
 
+    def resume(self, step: int) -> None:
+        """Say that a run goes on after `step`: what earlier files hold beyond is no longer shown."""
+        log = self._proto.SessionLog(status=self._proto.SessionLog.START)
+        self._write(self._proto.Event(wall_time=time.time(), step=step + 1, session_log=log))
+
     def close(self) -> None:
-        self._writer.close()
+        if self._writer:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            self._writer = None
 
     def _add(self, values: list, step: int) -> None:
         if values:
-            self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=self._summary(value=values)))
+            self._write(self._proto.Event(wall_time=time.time(), step=step, summary=self._summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        try:
+            self._writer = self._writer or self._make(self._logdir, flush_secs=FLUSH_SECONDS)
+            self._writer.add_event(event)  # raises what the writing thread ran into before
+            self._failed = False
+        except OSError as error:
+            self._writer = None  # its thread has ended; the next event begins another file
+            if not self._failed:
+                self._on_event(f'TensorBoard events cannot be written to {self._logdir}, some are lost: {error}')
+            self._failed = True
 
 
 def append(path: Path, row: Values) -> None:
-    """Add one line of JSON to a file."""
-    with open(path, 'a') as file:
-        file.write(json.dumps(row, allow_nan=False) + '\n')
+    """Add one line of strict JSON to a file. Raises OSError where it cannot be written."""
+    with open(path, 'ab') as file:
+        file.write(encode(row))
 
 
-def mend(path: Path) -> None:
-    """Cut a last line that was not written to its end."""
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b'\n'):
-        with open(path, 'r+b') as file:
-            file.truncate(content.rfind(b'\n') + 1)
-
-
-def truncate(path: Path, counters: Mapping[str, int]) -> None:
-    """Remove the lines at the end whose step or updates lie beyond `counters`."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)
-    keep = len(lines)
-    while keep and any(json.loads(lines[keep - 1]).get(k, 0) > counters[k] for k in ('step', 'updates')):
-        keep -= 1
-    if keep < len(lines):
-        with open(path, 'r+b') as file:
-            file.truncate(sum(map(len, lines[:keep])))
+def encode(row: Values) -> bytes:
+    """One line of strict JSON; numbers that are not finite are null and named under 'nonfinite'."""
+    broken = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    if broken:
+        row = row | dict.fromkeys(broken) | {'nonfinite': broken}
+    return json.dumps(row, allow_nan=False).encode() + b'\n'
 
 
 def png(image: np.ndarray) -> bytes:
@@ -227,12 +384,32 @@ def gif(frames: np.ndarray, fps: int) -> bytes:
 
 
 def picture(image: np.ndarray) -> Image.Image:
+    """uint8 (H, W, 1 or 3) as an image of PIL."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def duration(seconds: float) -> str:
-    """3723 -> '1:02:03'; more than a hundred days as 'long'."""
+    """3723 -> '1:02:03'; more than a hundred days as 'long', infinite as '?'."""
+    if seconds == math.inf:
+        return '?'
     if not seconds < 8.64e6:
         return 'long'
     hours, rest = divmod(int(seconds), 3600)
     return f'{hours}:{rest // 60:02d}:{rest % 60:02d}'
+
+
+def _write(file: io.FileIO, content: bytes) -> int:
+    """Bytes that could be written; a full disk takes a part and refuses the rest."""
+    written = 0
+    with contextlib.suppress(OSError):
+        while written < len(content) and (count := file.write(content[written:])):
+            written += count
+    return written
+
+
+def _beyond(line: bytes, counters: Mapping[str, int]) -> bool:
+    try:
+        row = json.loads(line)
+        return any(row.get(name, 0) > counters[name] for name in ('step', 'updates'))
+    except (ValueError, AttributeError, TypeError):
+        return True  # not ours, or damaged: nothing after it can be trusted to be in order

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from .base import Values
+from .errors import CheckpointError
 
 
 class Window:
@@ -25,59 +27,74 @@ class Window:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """Means, and 'nonfinite/<name>' counts; begins anew."""
-        means = {k: total / self._counts[k] for k, total in self._sums.items()}
-        means |= {f'nonfinite/{k}': float(n) for k, n in self._broken.items()}
-        self.__init__()
+        """The mean of each metric over its finite values, and 'nonfinite/<name>', the number of others; begins anew."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        means |= {f'nonfinite/{name}': float(count) for name, count in self._broken.items()}
+        self._sums, self._counts, self._broken = {}, {}, {}
         return means
 
-    def save(self) -> dict:
+    def save(self) -> dict[str, Any]:
         return {'sums': dict(self._sums), 'counts': dict(self._counts), 'broken': dict(self._broken)}
 
-    def load(self, tree: dict) -> None:
-        self._sums, self._counts, self._broken = dict(tree['sums']), dict(tree['counts']), dict(tree['broken'])
+    def load(self, tree: Mapping[str, Any]) -> None:
+        """Continue from what save() returned."""
+        try:
+            self._sums, self._counts, self._broken = (dict(tree[key]) for key in ('sums', 'counts', 'broken'))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f'The state of the metrics is not one that they saved: {type(error).__name__}: {error}') from error
 
 
 class EpisodeStats:
     """A listener of rows that adds up the episodes of every env.
-
-    Args:
-      on_episode: called with (score, length, metrics) at the end of an episode: the sum of its rewards, its decisions, and for every
-        'log/x' key its mean, maximum and sum as 'log/x/avg', '/max', '/sum'.
 
     Attributes:
       cut: episodes that were cut because their env was replaced; they have no score.
     """
 
     def __init__(self, on_episode: Callable[[float, int, dict[str, float]], None]):
+        """Args: on_episode is called with (score, length, logs) at the end of an episode: the sum of its rewards, its decisions, and
+        for each number 'log/x' of its rows the mean, maximum and sum as 'log/x/avg', 'log/x/max', 'log/x/sum'.
+        """
         self._on_episode = on_episode
         self._open = {}
         self.cut = 0
 
     def __call__(self, row: Values, worker: int) -> None:
-        """Take one row of env `worker`."""
+        """Take one row of env `worker`; rows of an episode whose beginning was not seen do not count."""
         if row['is_first']:
             self.cut += worker in self._open
             self._open[worker] = {'score': 0.0, 'length': -1, 'log': {}}
         episode = self._open.get(worker)
         if episode is None:
-            return  # the episode began before anybody listened
+            return
         episode['score'] += float(row['reward'])
         episode['length'] += 1
         for key, value in row.items():
             if key.startswith('log/') and np.ndim(value) == 0:
-                total, most, count = episode['log'].get(key, (0.0, -math.inf, 0))
-                episode['log'][key] = [total + float(value), max(most, float(value)), count + 1]
+                value = float(value)
+                total, most, count = episode['log'].get(key, (0.0, value, 0))
+                episode['log'][key] = (total + value, max(most, value), count + 1)
         if row['is_last']:
             del self._open[worker]
-            logs = {}
-            for key, (total, most, count) in episode['log'].items():
-                logs |= {f'{key}/avg': total / count, f'{key}/max': most, f'{key}/sum': total}
-            self._on_episode(episode['score'], episode['length'], logs)
+            self._on_episode(episode['score'], episode['length'], _summary(episode['log']))
 
-    def save(self) -> dict:
-        return {'open': {str(worker): episode for worker, episode in self._open.items()}, 'cut': self.cut}
+    def save(self) -> dict[str, Any]:
+        """The episodes that are under way."""
+        return {'open': {str(worker): episode | {'log': dict(episode['log'])} for worker, episode in self._open.items()}, 'cut': self.cut}
 
-    def load(self, tree: dict) -> None:
-        self._open = {int(worker): dict(episode) for worker, episode in tree['open'].items()}
-        self.cut = tree['cut']
+    def load(self, tree: Mapping[str, Any]) -> None:
+        """Continue from what save() returned."""
+        try:
+            self._open = {
+                int(worker): {'score': episode['score'], 'length': episode['length'], 'log': dict(episode['log'])}
+                for worker, episode in tree['open'].items()}
+            self.cut = tree['cut']
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f'The state of the episodes is not one that they saved: {type(error).__name__}: {error}') from error
+
+
+def _summary(log: Mapping[str, tuple[float, float, int]]) -> dict[str, float]:
+    result = {}
+    for key, (total, most, count) in log.items():
+        result |= {f'{key}/avg': total / count, f'{key}/max': most, f'{key}/sum': total}
+    return result
