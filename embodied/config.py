@@ -260,7 +260,7 @@ def parse(argv: Sequence[str], folder: str | os.PathLike) -> Config:
     defaults, presets = read_folder(Path(folder))
     flags = _flags(argv)
     if any(name == 'help' for name, _ in flags):
-        print(help_text(defaults, presets))
+        _show(help_text(defaults, presets))
         sys.exit(0)
     config = with_kinds(defaults)
     for name in [preset for name, values in flags if name == 'configs' for value in values for preset in value.split(',')]:
@@ -400,6 +400,13 @@ def _assignments(changes: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iter
         else:
             pattern = r'\.'.join(re.escape(part) if PLAIN_KEY.fullmatch(part) else part for part in where)
             yield '.'.join(where), pattern, value
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough; at the exit Python would try to write again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _shown(value: Value) -> str:
