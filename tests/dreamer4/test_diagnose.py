@@ -1,0 +1,48 @@
+"""The diagnosis: healthy numbers pass, and each broken part is named first."""
+
+import json
+
+import pytest
+
+from dreamer4.diagnose import diagnose, find, main
+
+HEALTHY = {
+    'step': 100, 'frames': 100, 'updates': 10, 'episodes': 5, 'tokenizer/unexplained': 0.02, 'tokenizer/latent_std': 0.5,
+    'report/psnr/image': 30.0, 'report/psnr_mean_frame/image': 12.0, 'report/error_1': 0.1, 'report/error': 0.2,
+    'report/shuffle_ratio': 4.0, 'report/reward_skill': 0.8, 'report/reward_skill_real': 0.9, 'report/return_corr': 0.9,
+    'value/explained': 0.7, 'policy/positive': 0.5, 'policy/entropy': 0.5, 'policy/kl': 0.05, 'episode/score': 0.9}
+
+
+def logged(folder, **changes):
+    folder.mkdir(exist_ok=True)
+    (folder / 'metrics.jsonl').write_text(json.dumps(HEALTHY | changes) + '\n{"torn')
+    return folder
+
+
+def test_a_healthy_run_has_nothing_wrong(tmp_path, capsys):
+    assert main([str(logged(tmp_path))]) == 0
+    assert 'Nothing wrong' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('changes,words', [
+    ({'tokenizer/latent_std': 0.01}, 'collapsed'),
+    ({'report/psnr/image': 12.5}, 'small objects are missing'),
+    ({'report/shuffle_ratio': 1.02}, 'ignores actions: shuffle ratio 1.02'),
+    ({'report/reward_skill_real': -0.1, 'report/reward_skill': -0.2}, 'shifted by one row'),
+    ({'report/error_1': 1.3}, 'do not predict'),
+    ({'policy/entropy': 0.001}, 'collapsed')])
+def test_a_fault_is_the_first_cause(tmp_path, capsys, changes, words):
+    assert main([str(logged(tmp_path, **changes))]) == 1
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith('First cause') and words in last
+
+
+def test_reports_win_over_gates_and_missing_numbers_are_said_to_be_missing():
+    assert find({'gate/error_1': 0.9, 'report/error_1': 0.1}, 'error_1') == 0.1
+    assert find({'gate/error_1': 0.9}, 'error_1') == 0.9
+    assert all(fine is None for *_, fine, _ in diagnose({}))
+
+
+def test_a_wrong_folder_is_one_line(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert 'metrics.jsonl does not exist' in capsys.readouterr().err

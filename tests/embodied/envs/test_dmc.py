@@ -1,0 +1,61 @@
+"""dm_control: names, seeds, action repeat, keys, and frames that show the present."""
+
+import numpy as np
+import pytest
+
+from embodied import envs
+from embodied.config import configs_dir, parse
+from embodied.errors import ConfigError
+from pathlib import Path
+
+pytestmark = pytest.mark.dmc
+CONFIG = parse([], configs_dir(Path(__file__).parents[3])).env.to_dict()
+
+
+def make(task, seed=0, **changes):
+    return envs.make(task, CONFIG | {'dmc': CONFIG['dmc'] | changes}, seed)
+
+
+def walk(env, steps, seed=0):
+    rng = np.random.default_rng(seed)
+    size = env.act_space['action'].shape
+    return [env.step({'action': rng.uniform(-1, 1, size).astype(np.float32), 'reset': np.bool_(i == 0)}) for i in range(steps)]
+
+
+def test_every_task_of_the_suite_is_found_by_name_and_aliases_too():
+    from dm_control import suite
+    from embodied.envs.dmc import find
+    for domain, task in suite.ALL_TASKS:
+        assert find(f'{domain}_{task}', suite.ALL_TASKS) == (domain, task)
+    assert find('cup_catch', suite.ALL_TASKS) == ('ball_in_cup', 'catch')
+
+
+def test_equal_seeds_give_equal_frames_and_others_differ():
+    a, b, c = (walk(make('dmc_reacher_easy', seed, proprio=True), 5) for seed in (1, 1, 2))
+    assert all(np.array_equal(x['image'], y['image']) for x, y in zip(a, b))
+    assert not np.array_equal(a[0]['image'], c[0]['image'])
+
+
+def test_episodes_last_a_thousand_frames_and_are_cut_not_terminal():
+    env = make('dmc_cartpole_balance', repeat=8, image=False, proprio=True)
+    rows = walk(env, 126)
+    assert env.repeat == 8 and rows[125]['is_last'] and not rows[125]['is_terminal']
+    assert not any(row['is_last'] for row in rows[:125])
+    assert 'image' not in rows[0] and rows[0]['position'].dtype == np.float32
+
+
+def test_rewards_of_repeated_frames_add_up():
+    rows = {repeat: walk(make('dmc_cartpole_balance', repeat=repeat, image=False, proprio=True), 3) for repeat in (1, 4)}
+    assert 3.0 < rows[4][1]['reward'] <= 4.0 and 0.75 < rows[1][1]['reward'] <= 1.0
+
+
+@pytest.mark.parametrize('quality', ['standard', 'fast'])
+def test_frames_show_the_scene_and_change_with_it(quality):
+    rows = walk(make('dmc_cheetah_run', quality=quality), 12)
+    assert rows[0]['image'].shape == (64, 64, 3) and rows[0]['image'].std() > 5
+    assert (rows[0]['image'] != rows[-1]['image']).mean() > 0.01
+
+
+def test_mistakes_name_the_nearest_task():
+    with pytest.raises(ConfigError, match='dmc_cheetah_run'):
+        make('dmc_cheetah_rum')
