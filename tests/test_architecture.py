@@ -18,7 +18,7 @@ ALLOWED = {
     'embodied': {'numpy', 'gymnasium', 'ruamel', 'safetensors', 'cloudpickle', 'PIL', 'tensorboard (lazy)', 'imageio (lazy)', 'imageio_ffmpeg (lazy)'},
     'embodied.envs.atari': {'numpy', 'gymnasium', 'PIL', 'ale_py (lazy)'},
     'embodied.envs.crafter': {'numpy', 'gymnasium', 'PIL', 'crafter (lazy)'},
-    'embodied.envs.dmc': {'numpy', 'gymnasium', 'dm_control (lazy)'},
+    'embodied.envs.dmc': {'numpy', 'gymnasium', 'dm_control (lazy)', 'OpenGL (lazy)'},
     'dreamer4': {'torch', 'numpy', 'gymnasium', 'einops', 'lpips (lazy)'},
     'dreamer4.nets': {'torch', 'einops'}}
 

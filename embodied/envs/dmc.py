@@ -175,6 +175,15 @@ class Camera(Wrapper):
             self._camera = MujocoCamera(self._physics, self._size, self._size, self._camera_id)
         return self._camera.render(render_flag_overrides=dict(self._flags)).copy()
 
+    @property
+    def renderer(self) -> str:
+        """What OpenGL says it renders with, such as 'NVIDIA H200/PCIe/SSE2' or 'llvmpipe (...)'; '' before the first frame."""
+        if self._camera is None:
+            return ''
+        from OpenGL import GL
+        with self._physics.contexts.gl.make_current() as context:
+            return (context.call(GL.glGetString, GL.GL_RENDERER) or b'').decode()
+
     def close(self):
         self._camera = None
         self.env.close()

@@ -248,7 +248,7 @@ class Session:
 
     def event(self, text: str) -> None:
         """Something a person should read: the terminal, and events.log in the logdir."""
-        print(f'\r{text}' if sys.stdout.isatty() else text, flush=True)
+        print(f'\r\x1b[K{text}' if sys.stdout.isatty() else text, flush=True)  # over the line that lives
         with contextlib.suppress(OSError), open(self.setup.logdir / 'events.log', 'a') as file:
             file.write(f'{datetime.now().isoformat(timespec="seconds")} {text}\n')
 

@@ -81,7 +81,7 @@ class Learner:
 
 
 class Evaluator:
-    """Evaluates every eval.every frames, at the first step too, and keeps the results apart from those of training."""
+    """Evaluates every eval.every frames and keeps the results apart from those of training."""
 
     def __init__(self, agent: Agent, make_env: MakeEnv, session: Session):
         self._agent, self._make_env, self._session = agent, make_env, session

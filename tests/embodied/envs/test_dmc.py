@@ -56,6 +56,13 @@ def test_frames_show_the_scene_and_change_with_it(quality):
     assert (rows[0]['image'] != rows[-1]['image']).mean() > 0.01
 
 
+def test_the_renderer_is_named_once_there_is_a_frame():
+    env = make('dmc_reacher_easy')
+    assert env.renderer == ''
+    walk(env, 1)
+    assert len(env.renderer) > 3
+
+
 def test_mistakes_name_the_nearest_task():
     with pytest.raises(ConfigError, match='dmc_cheetah_run'):
         make('dmc_cheetah_rum')
