@@ -112,7 +112,7 @@ class Agent(Protocol):
         Args:
           carry: from init_policy() or the last call. Where obs['is_first'] is set, the memory of that env starts anew.
           obs: dict of arrays (N, ...), one entry per env, without 'log/' keys.
-          mode: 'train' explores, 'eval' does not.
+          mode: 'train' collects and may explore; 'sample' samples the policy; 'mode' takes its most likely action.
 
         Returns:
           The next carry, and a dict of arrays (N, ...) for each key of the act_space but 'reset'.

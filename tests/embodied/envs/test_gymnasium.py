@@ -88,3 +88,16 @@ def test_unknown_ids_name_the_nearest():
 def test_a_single_observation_is_called_state():
     env = envs.make('gym_CartPole-v1', CONFIG, 0)
     assert env.obs_space['state'].shape == (4,)
+
+
+def test_rendered_frames_are_observed_where_the_env_shows_none():
+    class Painter(Zoo):
+        render_mode = 'rgb_array'
+
+        def render(self):
+            return np.full((40, 60, 3), 30 * self.time, np.uint8)
+    env = wrap(from_gymnasium(Painter(), image=True, size=16))
+    first, second = env.step(act(0, True))['image'], env.step(act(0))['image']
+    assert first.shape == (16, 16, 3) and first.max() == 0 and (second == 30).all()
+    with pytest.raises(EnvContractError, match="render_mode 'rgb_array'"):
+        from_gymnasium(Zoo(), image=True)
