@@ -22,7 +22,8 @@ CONFIG = ReplayConfig(
 def row(step, length, terminal=False, cut=False):
     last = step == length - 1
     return {
-        'image': np.full((8, 8, 3), 10 * step % 256, np.uint8), 'grey': np.full((6, 6, 1), step % 256, np.uint8), 'action': np.float32([step]),
+        'image': np.full((8, 8, 3), 10 * step % 256, np.uint8), 'grey': np.full((6, 6, 1), step % 256, np.uint8),
+        'action': np.float32([step]),
         'reward': np.float32(step), 'is_first': np.bool_(step == 0), 'is_last': np.bool_(last and not cut),
         'is_terminal': np.bool_(last and terminal)}
 
