@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from gymnasium import spaces
 
+from .nets.layers import zero_init
 from .nets.layout import Layout
 from .nets.outputs import symlog
 from .nets.transformer import Transformer, causal_mask
@@ -69,7 +70,7 @@ class Tokenizer(nn.Module):
         sizes = {k: config.patch ** 2 * s.shape[2] for k, s in self.images.items()} | {
                 k: vector_size(s) for k, s in self.vectors.items()}
         self.inward = nn.ModuleDict({safe(k): nn.Linear(n, width) for k, n in sizes.items()})
-        self.outward = nn.ModuleDict({safe(k): nn.Linear(width, n) for k, n in sizes.items()})
+        self.outward = nn.ModuleDict({safe(k): zero_init(nn.Linear(width, n)) for k, n in sizes.items()})  # noise would be to unlearn
         self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # position and, for latents, the token itself
         self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # the decoder's, likewise
         self.masked = nn.Parameter(EMBED_STD * torch.randn(width))  # stands in for a dropped patch
