@@ -239,9 +239,10 @@ class Session:
         setup, per_decision = self.setup, self.setup.run.train_ratio / max(1, agent.frames_per_update)
         lines = [f'{setup.task}, seed {setup.seed}, in {setup.logdir}']
         if driver is not None:
+            place = 'this process' if set(driver.pids) <= {os.getpid()} else f'{len(driver.pids)} worker process(es)'
             lines.append(
-                f'{driver.num_envs} envs in {len(driver.groups)} process(es), {driver.repeat} frame(s) per decision, '
-                f'{per_decision:.3g} updates per decision, rendering: {", ".join(sorted(set(driver.renderers))) or "unknown or none"}')
+                f'{driver.num_envs} envs in {place}, {driver.repeat} frame(s) per decision, {per_decision:.3g} updates per decision, '
+                f'rendering: {", ".join(driver.renderers) or "none that is named"}')
         lines += [replay.estimate(), *(agent.summary().splitlines() if hasattr(agent, 'summary') else [])]
         for line in lines:
             self.event(line)
