@@ -20,7 +20,7 @@ import numpy as np
 from embodied.base import Agent, Env, Values
 from embodied.driver import Driver, DriverConfig
 from embodied.errors import ConfigError
-from embodied.logger import append, gif
+from embodied.logger import gif
 
 MODES = ('sample', 'mode')
 
@@ -169,13 +169,6 @@ def spread(total: int, parts: int) -> list[int]:
 
 def is_image(value: np.ndarray) -> bool:
     return value.dtype == np.uint8 and value.ndim == 3 and value.shape[-1] in (1, 3)
-
-
-def append_scores(path: Path, counters: Values, result: Evaluation) -> None:
-    """Add one line to the eval/scores.jsonl of a run: frames, step, score (mean), std, episodes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    append(path, {
-        'frames': counters['frames'], 'step': counters['step'], 'score': result.mean, 'std': result.std, 'episodes': len(result.returns)})
 
 
 def eval_only(

@@ -5,6 +5,7 @@ that an interrupted run equals one that was not, as far as its envs and its agen
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -146,7 +147,8 @@ class Interrupt:
 class Session:
     """One run in its logdir. A context manager: leaving it saves, and closes what was given to open().
 
-    Leaving it by an error saves only if the error is an EnvError, which has done no harm to what was learned.
+    Leaving it by an error saves only if the error is an EnvError, which has done no harm to what was learned. That the last save
+    fails is an error too, whereas those before are only reported.
 
     Attributes:
       counters, logger, checkpoint: of this run.
@@ -174,8 +176,12 @@ class Session:
     def __exit__(self, kind, error, trace):
         with self._stack:
             if self._begun and (error is None or isinstance(error, EnvError)):
-                self._write_checkpoint()
-                self.logger.write()
+                try:
+                    self._write_checkpoint(last=error is None)
+                finally:
+                    # After the checkpoint, which holds these numbers: a run that goes on drops this line and completes them.
+                    self.logger.add(self.metrics.take())
+                    self.logger.write()
 
     def open(self, part: Any) -> Any:
         """`part`, which is closed at the end, the last one opened first."""
@@ -209,6 +215,8 @@ class Session:
                 if name in trees:
                     load(trees[name])
             self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
+        else:
+            self._set_lines_aside()
         self._begun = True
         return bool(found)
 
@@ -263,13 +271,9 @@ class Session:
         return self._interrupt.asked
 
     def report_if_due(self, counter: int, agent: Agent, replay: Replay) -> None:
-        """Every run.report_every: the agent's slow diagnostics."""
+        """Every run.report_every: the agent's slow diagnostics, on sequences that training does not miss."""
         if self._clocks['report'](counter) and self.counters.updates:
-            self.report(agent, replay)
-
-    def report(self, agent: Agent, replay: Replay) -> None:
-        """The agent's slow diagnostics and videos, now."""
-        self.logger.add(agent.report(replay.sample), 'report')
+            self.logger.add(agent.report(functools.partial(replay.sample, draw=counter)), 'report')
 
     def log_if_due(self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None) -> None:
         """Every run.log_every a line of metrics; in between the line that lives."""
@@ -296,12 +300,22 @@ class Session:
         self.metrics.add({'score': score, 'length': length}, 'episode')
         self.metrics.add(logs, 'episode')
 
-    def _write_checkpoint(self) -> None:
-        """Save; a disk that is full or away is reported, and the next save tries again."""
+    def _set_lines_aside(self) -> None:
+        """The counters begin at 0: lines of a run that ended before its first checkpoint would stand among ours."""
+        for name in ('metrics', 'scores', 'eval/scores'):
+            path = self.setup.logdir / f'{name}.jsonl'
+            if path.exists() and path.stat().st_size:
+                os.replace(path, path.with_suffix('.lost.jsonl'))
+                self.event(f'{path} is of a run without a checkpoint, its lines are in {path.stem}.lost.jsonl now.')
+
+    def _write_checkpoint(self, last: bool = False) -> None:
+        """Save; a disk that is full or away is reported, and the next save tries again, unless this is the last one."""
         try:
             trees = {name: save() for name, (save, _) in self._tracked.items()}
             self.checkpoint.save(trees, {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed})
         except SAVING_FAILED as error:
+            if last:
+                raise
             self.event(f'This checkpoint could not be saved, the last good one stands, the run goes on: {error}')
 
 

@@ -1,9 +1,10 @@
 """Collect and learn in one loop: envs step, their rows go to the replay, the agent learns from the replay, for ever."""
 
-from embodied.base import Agent
+from embodied.base import Agent, Values
 from embodied.clock import Every, Ratio
+from embodied.logger import JsonLines
 from embodied.replay import Replay
-from embodied.run.evaluate import append_scores, evaluate
+from embodied.run.evaluate import evaluate
 from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
 
 
@@ -61,8 +62,10 @@ class Learner:
 
     @property
     def filled(self) -> bool:
-        """Whether there are as many rows as the prefill asks for; those of an earlier run count."""
-        return len(self._replay) >= max(self._run.prefill, 2 * self._agent.frames_per_update)
+        """Whether there were as many rows as the prefill asks for, and as two updates take; those of an earlier run count."""
+        # Not by rows alone: a small budget may have evicted some since.
+        return self._session.counters.updates > 0 or (
+            len(self._replay) >= max(self._run.prefill, 2 * self._agent.frames_per_update))
 
     @property
     def pretraining(self) -> bool:
@@ -86,18 +89,33 @@ class Evaluator:
     def __init__(self, agent: Agent, make_env: MakeEnv, session: Session):
         self._agent, self._make_env, self._session = agent, make_env, session
         self._due = Every(steps=session.setup.eval.every)
-        session.track('clock-eval', self._due.save, self._due.load)
+        folder = session.setup.logdir / 'eval'
+        folder.mkdir(parents=True, exist_ok=True)
+        self._scores = JsonLines(folder / 'scores.jsonl', session.event)
+        session.track('evaluator', self._save, self._load)
 
     def evaluate_if_due(self) -> None:
-        session = self._session
+        """Evaluate if it is time: eval/score in the metrics, a line in eval/scores.jsonl, a video."""
+        session, before = self._session, self._due.save()
         if not self._due(session.counters.frames):
             return
         setup = session.setup
         result = evaluate(
             self._agent, self._make_env, setup.eval, setup.driver, 1, session.event, lambda: session.interrupted)
         if result is None:
+            self._due.load(before)  # still due when the run goes on
             return
-        append_scores(setup.logdir / 'eval' / 'scores.jsonl', session.counters(), result)
-        session.logger.add({'score': result.mean, 'std': result.std, 'episodes': len(result.returns)}, 'eval')
+        now, count = session.counters(), len(result.returns)
+        self._scores.append({
+            'frames': now['frames'], 'step': now['step'], 'score': result.mean, 'std': result.std, 'episodes': count})
+        session.logger.add({'score': result.mean, 'std': result.std, 'episodes': count}, 'eval')
         session.logger.add(result.videos, 'eval')
-        session.event(f'Evaluation at {session.counters.frames:,} frames: {result}')
+        session.event(f'Evaluation at {now["frames"]:,} frames: {result}')
+
+    def _save(self) -> Values:
+        return {'due': self._due.save(), 'bytes': self._scores.bytes, 'counters': self._session.counters()}
+
+    def _load(self, tree: Values) -> None:
+        """Go on where the checkpoint was: lines of evaluations after it are removed."""
+        self._due.load(tree['due'])
+        self._scores.cut(tree['bytes'], tree['counters'])

@@ -1,0 +1,150 @@
+"""The loop that collects and learns: how many updates it makes when, what it leaves behind, and how it ends."""
+
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from embodied import errors
+from embodied.run import train
+from embodied.run.session import Counters
+
+
+def test_the_agent_sees_and_learns_from_every_row_in_order(world):
+    run = world().run(train)
+    assert run.agent.updates > 10, 'the agent asserts in every call that the counter of the env goes on by one'
+    assert set(run.agent.modes) == {'train'}
+
+
+def test_overlap_changes_neither_acts_nor_updates(world, equal):
+    one, other = world('on', driver_overlap=True).run(train), world('off', driver_overlap=False).run(train)
+    assert equal(one.agent.save(), other.agent.save()) and one.lines('metrics.jsonl') == other.lines('metrics.jsonl')
+
+
+def test_resets_are_neither_decisions_nor_frames():
+    counters = Counters(repeat=2)
+    for is_first, is_last in [(True, False), (False, False), (False, True), (True, False)]:
+        counters.row({'is_first': is_first, 'is_last': is_last}, 0)
+    assert counters() == {'step': 2, 'frames': 4, 'updates': 0, 'episodes': 1}
+
+
+def test_a_run_ends_with_the_driver_step_that_completes_its_decisions(world):
+    _, meta = world(run_steps=100, run_envs=3).run(train).saved()
+    assert 100 <= meta['step'] < 103
+
+
+@pytest.mark.parametrize('ratio', [0.0, 4.0, 24.0])
+def test_updates_per_decision_are_the_train_ratio_over_the_rows_of_one_update(world, ratio):
+    began = []
+    run = world(run_steps=200, run_train_ratio=ratio, train=lambda agent: began or began.append(len(agent.modes))).run(train)
+    meta = run.saved()[1]
+    decisions = meta['step'] - (48 - 3 - 3)  # from the driver step on that completes the prefill, whose first rows are resets
+    assert meta['updates'] == run.agent.updates == pytest.approx(decisions * ratio / 16, abs=3 * ratio / 16 + 1)
+
+
+def test_nothing_is_learned_before_the_prefill_is_complete(world):
+    acts = []
+    world(run_prefill=60, train=lambda agent: acts.append(len(agent.modes))).run(train)
+    assert min(acts) >= 60 / 3, 'three rows per act'
+
+
+def test_pretraining_comes_at_once_after_the_prefill(world):
+    acts = []
+    world(run_pretrain=15, run_train_ratio=1.0, train=lambda agent: acts.append(len(agent.modes))).run(train)
+    assert acts[:15] == [acts[0]] * 15 and len(set(acts[15:])) == len(acts[15:]) > 0
+
+
+def test_every_line_holds_the_counters_and_the_means_since_the_last(world):
+    lines = world(run_log_every=25).run(train).lines('metrics.jsonl')
+    assert all({'step', 'frames', 'updates', 'episodes'} <= line.keys() for line in lines)
+    assert [line['step'] // 25 for line in lines[:-1]] == list(range(1, len(lines)))
+    assert {'loss', 'count', 'episode/score', 'replay/rows', 'env/restarts'} <= lines[-2].keys()
+
+
+def test_what_was_measured_after_the_last_line_is_written_at_the_end(world):
+    lines = world(run_log_every=1000).run(train).lines('metrics.jsonl')
+    assert len(lines) == 1 and lines[0]['step'] >= 120 and 'loss' in lines[0]
+
+
+def test_scores_are_keyed_by_frames_and_complete(world):
+    scores = world().run(train).lines('scores.jsonl')
+    total = sum(n % 3 for n in range(1, 8))
+    assert all(line['score'] == total and line['length'] == 7 and line['frames'] == line['step'] for line in scores)
+    assert len(scores) == 120 // 7 // 3 * 3
+
+
+def test_reports_leave_the_training_batches_as_they_are(world, equal):
+    some, none = world('some', run_report_every=30).run(train), world('none', run_report_every=0).run(train)
+    assert some.agent.reports >= 2 and none.agent.reports == 0
+    assert equal(some.agent.save(), none.agent.save())
+    assert list(some.logdir.glob('videos/*.gif')) and any('report/error' in line for line in some.lines('metrics.jsonl'))
+
+
+def test_rows_that_a_lost_run_left_are_kept_and_count_as_prefill(world):
+    first = world(run_steps=90, run_train_ratio=0.0).run(train)
+    shutil.rmtree(first.logdir / 'ckpt')
+    acts = []
+    again = world(run_steps=30, train=lambda agent: acts.append(len(agent.modes))).run(train)
+    assert acts[0] <= 3 and again.rows() > 90 + 30
+    steps = [line['step'] for line in again.lines('scores.jsonl')]
+    assert steps == sorted(steps) and max(steps) <= 32, 'lines of the lost run stand elsewhere'
+    assert again.lines('scores.lost.jsonl')
+
+
+def test_a_warm_start_takes_the_agent_alone(world, equal):
+    source = world('source').run(train)
+    before = source.saved()[0]['agent']
+    warm = world('warm', from_checkpoint=source.logdir, run_steps=3).run(train)
+    tree, meta = warm.saved()
+    assert np.array_equal(tree['agent']['weights'], before['weights']) and tree['agent']['updates'] == before['updates']
+    assert meta['step'] == 3 and meta['updates'] == 0
+
+
+def test_a_resumed_run_does_not_start_warm_again(world):
+    source = world('source').run(train)
+    warm = world('warm', from_checkpoint=source.logdir, run_steps=90).run(train)
+    count = warm.agent.updates
+    assert world('warm', from_checkpoint=source.logdir, run_steps=90).run(train).agent.updates == count
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_and_saves(world, number):
+    handler = signal.getsignal(number)
+    stop = lambda agent: signal.raise_signal(number) if agent.updates == 5 else None
+    run = world(run_steps=10 ** 6, train=stop).run(train)
+    assert run.saved()[1]['updates'] == run.agent.updates >= 5
+    assert signal.getsignal(number) is handler
+
+
+def test_an_env_that_fails_for_good_ends_the_run_after_a_checkpoint(world):
+    def fail(agent):
+        if agent.updates == 5:
+            raise errors.EnvCrashed('env 1 is gone')
+    run = world(train=fail)
+    with pytest.raises(errors.EnvCrashed, match='env 1 is gone'):
+        run.run(train)
+    assert run.saved()[1]['updates'] == 4, 'the fifth was not counted yet'
+
+
+def test_an_agent_that_fails_leaves_the_last_good_checkpoint(world):
+    def fail(agent):
+        if agent.updates == 5:
+            raise FloatingPointError('loss is nan')
+    run = world(train=fail)
+    with pytest.raises(FloatingPointError):
+        run.run(train)
+    assert run.saved() is None
+
+
+def test_a_disk_that_fails_does_not_end_a_run_but_its_last_save_does(world, monkeypatch):
+    from embodied.checkpoint import Checkpoint
+    calls = []
+
+    def refuse(self, trees, meta):
+        calls.append(meta['step'])
+        raise errors.CheckpointError('no space left on device')
+    monkeypatch.setattr(Checkpoint, 'save', refuse)
+    with pytest.raises(errors.CheckpointError, match='no space left'):
+        world(run_save_every=1e-6).run(train)
+    assert len(calls) > 10 and calls[-1] >= 120
