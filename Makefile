@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/installed
 TASK ?= pixel_catch
-STEPS ?= 45000
+STEPS ?= 36000
 
 .PHONY: train test
 .DELETE_ON_ERROR:

@@ -45,6 +45,7 @@ def main() -> None:
             results['runs'].append(one_run(task, seed, name, args))
             path.write_text(json.dumps(results, indent=1) + '\n')
             print(line(results['runs'][-1]), flush=True)
+    results['runs'].sort(key=lambda run: (tasks.index(run['task']) if run['task'] in tasks else len(tasks), run['seed']))
     draw(results['runs'], path.with_suffix('.png'))
     print(table(results['runs']))
 

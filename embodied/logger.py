@@ -354,12 +354,6 @@ class Events:
             self._failed = True
 
 
-def append(path: Path, row: Values) -> None:
-    """Add one line of strict JSON to a file. Raises OSError where it cannot be written."""
-    with open(path, 'ab') as file:
-        file.write(encode(row))
-
-
 def encode(row: Values) -> bytes:
     """One line of strict JSON; numbers that are not finite are null and named under 'nonfinite'."""
     broken = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]

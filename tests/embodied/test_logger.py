@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from embodied.errors import CheckpointError, ConfigError
-from embodied.logger import Logger, LoggerConfig, Rates, append, duration, gif, png
+from embodied.logger import JsonLines, Logger, LoggerConfig, Rates, duration, gif, png
 
 QUIET = LoggerConfig(tensorboard=False, videos=2, fps=10)
 LOUD = LoggerConfig(tensorboard=True, videos=2, fps=10)
@@ -72,7 +72,7 @@ def test_what_is_not_finite_is_null_and_named(tmp_path, counters):
     logger.close()
     assert lines(tmp_path / 'metrics.jsonl')[0] | {'b': 1.0, 'a': None, 'c': None, 'nonfinite': ['a', 'c']} == lines(tmp_path / 'metrics.jsonl')[0]
     assert lines(tmp_path / 'scores.jsonl')[0]['nonfinite'] == ['score']
-    append(tmp_path / 'x.jsonl', {'a': math.nan})
+    JsonLines(tmp_path / 'x.jsonl', print).append({'a': math.nan})
     assert lines(tmp_path / 'x.jsonl') == [{'a': None, 'nonfinite': ['a']}]
 
 
