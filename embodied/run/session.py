@@ -212,8 +212,13 @@ class Session:
         if found:
             trees, _ = found
             for name, (_, load) in self._tracked.items():  # in the order of track()
-                if name in trees:
+                if name not in trees:
+                    continue
+                try:
                     load(trees[name])
+                except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                    raise CheckpointError(
+                        f'{self.setup.logdir}: the {name} of the checkpoint are not such as were saved: {error!r}') from error
             self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
         else:
             self._set_lines_aside()
