@@ -1,7 +1,5 @@
 """Filling a folder with a policy that does not learn."""
 
-import functools
-
 from embodied import RandomAgent
 from embodied.run import collect, train
 
@@ -10,7 +8,6 @@ def test_so_many_decisions_are_stored_and_nothing_is_learned(world):
     run = world(run_steps=60).run(collect)
     meta = run.saved()[1]
     assert 60 <= meta['step'] < 63 and meta['updates'] == run.agent.updates == 0
-    assert run.rows() == meta['step'] + 3 * -(-meta['step'] // 3 // 7 or 1) or run.rows() > meta['step']
 
 
 def test_every_reset_is_a_row_too(world):

@@ -15,7 +15,7 @@ from embodied.wrappers import wrap
 
 
 def row(reward=0.0, is_first=False, is_last=False, **more):
-    return {'reward': np.float32(reward), 'is_first': is_first, 'is_last': is_last, **{k: np.asarray(v) for k, v in more.items()}}
+    return {'reward': np.float32(reward), 'is_first': np.bool_(is_first), 'is_last': np.bool_(is_last), **more}
 
 
 def play(episodes, worker, rewards, image=0):
@@ -109,8 +109,7 @@ def test_an_interrupted_evaluation_has_no_result(world):
     assert evaluate(Quiet(), uneven, EvalConfig(1, 3, 3, 'sample', 0), world().setup.driver, interrupted=lambda: True) is None
 
 
-def test_evaluations_mix_with_nothing_of_training(world, equal):
-    """CheckingAgent's own generator acts in both; with the mode it is told apart."""
+def test_evaluations_mix_with_nothing_of_training(world):
     run = world().run(train, evaluating=True)
     plain = world('plain').run(train)
     assert [line['step'] for line in run.lines('scores.jsonl')] == [line['step'] for line in plain.lines('scores.jsonl')]

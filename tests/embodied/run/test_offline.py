@@ -45,7 +45,7 @@ def test_a_warm_start_is_possible(world, folder):
 
 def test_an_empty_folder_is_refused(world, tmp_path):
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(errors.ConfigError, match='empty'):
+    with pytest.raises(errors.ConfigError, match='no rows'):
         learn(world('off', replay_directory=str(tmp_path / 'empty')))
 
 
