@@ -160,6 +160,20 @@ def test_acting_remembers_earlier_frames_of_the_episode():
     assert not torch.allclose(inputs[0], inputs[1])
 
 
+def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
+    made = Agent(OBS | {'task_id': spaces.Discrete(3)}, ACT, tiny(), seed=0)
+    assert 'task_id' not in made.tokenizer.vectors and made.dynamics.task.num_embeddings == 3
+    made.schedule.stage = 'policy'
+    torch.nn.init.normal_(made.dynamics.task.weight)
+    base = sampler()
+    made.train(lambda batch, length: base(batch, length) | {'task_id': np.full((batch, length), 2, np.int32)})
+    inputs = []
+    for task in (0, 1):
+        carry, _ = made.policy(made.init_policy(1), observe(1, True) | {'task_id': np.array([task], np.int32)}, 'mode')
+        inputs.append(made._act_inputs(carry))
+    assert not torch.allclose(*inputs)
+
+
 def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
     made = agent(**{'actor.hold': 1e9})
     carry = made.init_policy(4)
