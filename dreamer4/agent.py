@@ -537,6 +537,13 @@ def check(config: AgentConfig) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
+    kind = config.device.partition(':')[0]
+    if kind not in ('auto', 'cpu', 'cuda'):
+        raise ValueError(f"agent.device must be auto, cpu, cuda or cuda:<number>; got {config.device!r}")
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'agent.device is {config.device}, but torch finds no CUDA device here; take auto or cpu')
+    if config.threads < 0:
+        raise ValueError(f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}")
     shortcut.check(config.shortcut, config.dynamics.levels)
     if config.dynamics.time_every < 1:
         raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')

@@ -2,7 +2,8 @@
 
     python -m dreamer4.main --configs dmc_vision --task dmc_cheetah_run
 
-Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that was asked for makes no sense.
+Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that was asked for makes no sense; 130 Ctrl-C, where
+there was nothing to save. A checkpoint is evaluated, and collected with, as its run was configured; presets and flags override.
 """
 
 import functools
@@ -27,18 +28,36 @@ SCRIPTS = ('train', 'train_eval', 'eval_only', 'offline', 'collect')
 # What may differ between a run and its resumption; everything else decides what was learned or stored.
 MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume)|agent\.(device|threads)'
 
+# What an agent brings along to where it acts; the machine may be another one.
+OF_THE_AGENT = r'task|env\..*|agent\.(?!device|threads|precision).*'
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     try:
-        config = parse(sys.argv[1:] if argv is None else argv, configs_dir(Path(__file__).parent))
-        return run(config)
-    except (ConfigError, ValueError) as error:
+        return run(configure(sys.argv[1:] if argv is None else argv))
+    except ConfigError as error:
         print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)  # an env worker's ConfigError brings its traceback along
         return 2
     except (EmbodiedError, NonFiniteLoss, ImportError) as error:
         print(f'dreamer4: {type(error).__name__}: {error}', file=sys.stderr)
         return 2 if isinstance(error, CheckpointError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def configure(argv: list[str]) -> Config:
+    """The config of a command line; where an agent is only to act, its run's config.yaml says what it is and where it acts."""
+    folder = configs_dir(Path(__file__).parent)
+    config = parse(argv, folder)
+    if config.script not in ('eval_only', 'collect') or not config.from_checkpoint:
+        return config
+    place = Path(config.from_checkpoint).expanduser()
+    logdir = place.parent if place.name == 'ckpt' else place.parent.parent if place.parent.name == 'ckpt' else place
+    if not (logdir / 'config.yaml').exists():
+        return config
+    trained = {key: value for key, value in Config.load(logdir / 'config.yaml').flat.items() if re.fullmatch(OF_THE_AGENT, key)}
+    return parse(argv, folder, base=trained)
 
 
 def run(config: Config) -> int:
@@ -103,7 +122,10 @@ class Parts:
         return 0
 
     def agent(self, obs_space, act_space) -> Agent:
-        agent = Agent(obs_space, act_space, self.agent_config, derive(self.config.seed, 'agent'))
+        try:
+            agent = Agent(obs_space, act_space, self.agent_config, derive(self.config.seed, 'agent'))
+        except ValueError as error:  # settings that do not go together, or not with these spaces
+            raise ConfigError(str(error)) from error
         self._keep_config()
         return agent
 

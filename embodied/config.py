@@ -244,7 +244,7 @@ class Config(Mapping):
         return cls(read_yaml(Path(path)).values)
 
 
-def parse(argv: Sequence[str], folder: str | os.PathLike) -> Config:
+def parse(argv: Sequence[str], folder: str | os.PathLike, base: Mapping[str, Any] | None = None) -> Config:
     """The config that a command line asks for.
 
     `--configs a b` overlays presets in this order; then `--key value`, `--key=value` and `--regular.expression value` override, in
@@ -253,6 +253,7 @@ def parse(argv: Sequence[str], folder: str | os.PathLike) -> Config:
     Args:
       argv: the arguments, without the program's name.
       folder: holds defaults.yaml and files of presets.
+      base: values in place of defaults, below presets and flags.
 
     Raises:
       ConfigError: an argument, preset, key or value is not as it must be; the text is one line.
@@ -262,7 +263,7 @@ def parse(argv: Sequence[str], folder: str | os.PathLike) -> Config:
     if any(name == 'help' for name, _ in flags):
         _show(help_text(defaults, presets))
         sys.exit(0)
-    config = with_kinds(defaults)
+    config = with_kinds(defaults).update(base, source='the settings that this command starts from')
     for name in [preset for name, values in flags if name == 'configs' for value in values for preset in value.split(',')]:
         if name not in presets:
             raise ConfigError(f'--configs: unknown preset {shorten(name)}; {nearest(name, presets)}.')

@@ -1,0 +1,88 @@
+"""The command line in this process: what it refuses and how, and that an agent is evaluated as it was trained."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dreamer4 import main as command
+from embodied.errors import EnvCrashed
+
+TINY = ['--run.steps', '80', '--run.prefill', '60', '--driver.parallel', 'false', '--agent.threads', '1', '--logger.tensorboard', 'false']
+
+
+def call(*flags):
+    return command.main([str(flag) for flag in flags])
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A few updates on pixel_reach at a size that no preset has."""
+    logdir = tmp_path_factory.mktemp('main') / 'run'
+    assert call('--configs', 'pixel', 'debug', '--task', 'pixel_reach', '--env.pixel.size', 64, '--logdir', logdir, *TINY) == 0
+    return logdir
+
+
+@pytest.mark.parametrize('flags, words', [
+    (['--task', 'pixel_catch', '--agent.device', 'gpu'], 'agent.device must be auto, cpu, cuda'),
+    (['--task', 'pixel_catch', '--agent.threads', '-2'], 'agent.threads'),
+    (['--task', 'pixel_catch', '--run.envs', '0'], 'run.envs must be at least 1'),
+    (['--task', 'pixel_catch', '--seed', '-1'], 'seed'),
+    (['--task', 'pixel_catch', '--replay.uniform', '0.9'], 'replay'),
+    (['--task', 'pixel_catch', '--eval.mode', 'best'], 'eval.mode'),
+    (['--task', 'pixel_catch', '--driver.parallel', 'perhaps'], 'driver.parallel'),
+    (['--task', 'pixels_catch'], "did you mean 'pixel'"),
+    (['--task', 'dummy_boxes'], "did you mean 'box'"),
+    (['--task', 'pixel_catch', '--agent.tokenizer.patch', '7'], 'not a multiple of patch'),
+    (['--script', 'offline', '--replay.directory', '/nowhere'], '/nowhere is no folder')])
+def test_mistakes_are_one_line_and_status_two(flags, words, tmp_path, capsys):
+    assert call('--configs', 'pixel', '--logdir', tmp_path / 'x', '--driver.parallel', 'false', *flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('dreamer4: ') and error.count('\n') == 1 and words in error
+    assert not (tmp_path / 'x' / 'config.yaml').exists()
+
+
+def test_a_failure_of_the_run_is_status_one(monkeypatch, tmp_path, capsys):
+    def fail(*_, **__):
+        raise EnvCrashed('env 3 (pixel_catch) step 9: it is gone')
+    monkeypatch.setattr(command, 'train', fail)
+    assert call('--task', 'pixel_catch', '--logdir', tmp_path) == 1
+    assert 'env 3 (pixel_catch) step 9' in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise ValueError('shapes (3,) and (4,) do not match')
+    monkeypatch.setattr(command, 'train', fail)
+    with pytest.raises(ValueError, match='shapes'):
+        call('--task', 'pixel_catch', '--logdir', tmp_path)
+
+
+def test_ctrl_c_where_nothing_runs_ends_without_a_traceback(monkeypatch, tmp_path, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(command, 'train', interrupt)
+    assert call('--task', 'pixel_catch', '--logdir', tmp_path) == 130
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize('place', ['.', 'ckpt', 'save'])
+def test_a_checkpoint_is_evaluated_as_its_run_was_configured(trained, place, tmp_path):
+    source = next(trained.glob('ckpt/*')) if place == 'save' else trained / place
+    assert call('--script', 'eval_only', '--from_checkpoint', source, '--eval.episodes', 2, '--driver.parallel', 'false',
+                '--logdir', tmp_path) == 0
+    result = json.loads((tmp_path / 'eval' / 'eval.json').read_text())
+    assert result['task'] == 'pixel_reach' and result['episodes'] == 2 and set(result['lengths']) == {50}
+
+
+def test_a_checkpoint_collects_as_its_run_was_configured(trained, tmp_path):
+    assert call('--script', 'collect', '--from_checkpoint', trained, '--run.steps', 20, '--run.envs', 2, '--driver.parallel', 'false',
+                '--logdir', tmp_path / 'rows') == 0
+    rows = [np.load(path) for path in (tmp_path / 'rows' / 'replay').glob('*.npz')]
+    assert all(columns['image'].shape[1:] == (64, 64, 3) for columns in rows) and len(rows) == 2
+
+
+def test_flags_override_what_a_checkpoint_brings(trained, tmp_path, capsys):
+    assert call('--script', 'eval_only', '--from_checkpoint', trained, '--agent.dynamics.width', 48, '--driver.parallel', 'false',
+                '--logdir', tmp_path) == 2
+    assert 'made for another agent' in capsys.readouterr().err
