@@ -1,0 +1,59 @@
+"""Signals and the settings of a run."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from embodied import errors
+from embodied.run import RunConfig, train
+from embodied.run.session import Interrupt
+
+TWICE = '''
+import signal, time
+from embodied.run.session import Interrupt
+with Interrupt() as interrupt:
+    signal.raise_signal(signal.SIGINT)
+    print("asked", interrupt.asked, flush=True)
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(60)
+'''
+
+
+def test_the_second_signal_ends_the_process_at_once():
+    done = subprocess.run([sys.executable, '-c', TWICE], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 128 + signal.SIGINT and done.stdout == 'asked True\n' and 'once more ends at once' in done.stderr
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    handler, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with Interrupt() as interrupt:
+            seen.append((interrupt.asked, signal.getsignal(signal.SIGINT)))
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, handler)]
+
+
+def test_worker_processes_change_nothing(world, equal):
+    serial, parallel = world('serial').run(train), world('parallel', driver_parallel=True).run(train)
+    (trees, meta), (others, other_meta) = serial.saved(), parallel.saved()
+    assert meta == other_meta and equal(trees['agent'], others['agent']) and equal(trees['driver'], others['driver'])
+
+
+def test_what_happened_is_in_the_log_of_events(world):
+    world(run_steps=20).run(train)
+    text = world(run_steps=30).run(train).logdir.joinpath('events.log').read_text()
+    assert 'dummy, seed 0' in text and 'Continuing' in text and 'updates per decision' in text
+
+
+@pytest.mark.parametrize('name', ['steps', 'updates', 'envs', 'max_catchup', 'keep', 'train_ratio', 'prefill', 'log_every', 'save_every'])
+def test_settings_out_of_range_are_refused_by_name(name):
+    values = dict.fromkeys(('steps', 'updates', 'envs', 'train_ratio', 'max_catchup', 'prefill', 'pretrain', 'log_every',
+                            'report_every', 'save_every', 'keep'), 1)
+    with pytest.raises(errors.ConfigError, match=f'run.{name}'):
+        RunConfig(**{**values, name: -1})
