@@ -20,6 +20,7 @@ from .dynamics import Context, Dynamics, DynamicsConfig
 from .heads import Heads, HeadsConfig, masked_mean
 from .imagination import ImaginationConfig, draw_starts, imagine
 from .optim import OptimConfig, Optimizer, RunningRMS, SlowCopy
+from .nets.attention import KERNELS, Attention
 from .perceptual import Perceptual
 from .schedule import Schedule, ScheduleConfig
 from .shortcut import ShortcutConfig
@@ -107,6 +108,7 @@ class AgentConfig:
     device: str
     precision: str
     threads: int
+    attention: str
     batch: BatchConfig
     tokenizer: TokenizerConfig
     tokenizer_training: TokenizerTrainingConfig
@@ -159,6 +161,9 @@ class Agent:
                   'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}, s.decay)
         for module in (self.actions, self.tokenizer, self.dynamics, self.heads, self.rms):
             module.to(self.device)
+        for layer in [*self.tokenizer.modules(), *self.dynamics.modules()]:
+            if isinstance(layer, Attention):
+                layer.kernel = config.attention
         heads, slow = self.heads, config.tokenizer_training.slow
         self.slow_tokenizer = SlowCopy(self.tokenizer, slow.rate, slow.every)
         self.slow_value = SlowCopy(heads.value_head, config.value.slow.rate, config.value.slow.every)
@@ -533,7 +538,8 @@ def check(config: AgentConfig) -> None:
             'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
             'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
             'actor.start': (config.actor.start, ('uniform', 'behaviour')),
-            'precision': (config.precision, ('auto', 'float32', 'bfloat16'))}
+            'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
+            'attention': (config.attention, KERNELS)}
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
@@ -544,6 +550,8 @@ def check(config: AgentConfig) -> None:
         raise ValueError(f'agent.device is {config.device}, but torch finds no CUDA device here; take auto or cpu')
     if config.threads < 0:
         raise ValueError(f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}")
+    if config.attention == 'fused' and config.dynamics.softcap:
+        raise ValueError(f'agent.attention fused has no soft cap, but agent.dynamics.softcap is {config.dynamics.softcap}; take auto')
     shortcut.check(config.shortcut, config.dynamics.levels)
     if config.dynamics.time_every < 1:
         raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')

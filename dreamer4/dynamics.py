@@ -97,34 +97,50 @@ class Dynamics(nn.Module):
         """(B, T, S, W) -> (B, T, L, Z)."""
         return latent.reshape(*latent.shape[:2], *self.latent_shape)
 
-    def forward(
+    def denoise(
             self, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, action: torch.Tensor, valid: torch.Tensor,
-            mask: torch.Tensor, positions: torch.Tensor, memory=None, task: torch.Tensor | None = None, agent: bool = True):
-        """One pass of the transformer.
+            mask: torch.Tensor, positions: torch.Tensor, memory=None) -> torch.Tensor:
+        """Predict the clean latents; the agent token, which no latent may see, is left out.
 
         Args:
             z: (B, T, S, W) latents at signal level `level` / K_max.
             level: long (B, T) in 0 .. K_max. size: long (B, T), exponent e of the step size d = 2^e / K_max.
             action: (B, T, A) features of the action that led to the frame. valid: bool (B, T), False for none.
             mask: bool (B or 1, T, keys) of the time layers. positions: (B or 1, T). memory: see nets/memory.py.
-            task: long (B, T) or None for task 0. agent: False leaves the agent token out; the latents come out the same.
 
         Returns:
-            predicted clean latent (B, T, S, W) float32, agent feature (B, T, D) or None, keys and values of these frames.
+            (B, T, S, W) float32.
         """
-        batch, time = level.shape
-        signal = torch.cat([self.level(level), self.step_size(size)], -1)[:, :, None]
-        act = torch.where(valid[..., None], self.action_in(action), self.no_action)[:, :, None]
-        spare = self.layout.size - 2 - self.tokens - (not agent)
-        rest = self.place.new_zeros(batch, time, spare, self.config.width)
-        x = torch.cat([act.to(rest.dtype), signal, self.latent_in(z).to(rest.dtype), rest], 2) + self.place[:x_size(self.layout, agent)]
-        if agent:
-            task = torch.zeros_like(level) if task is None else task
-            x = torch.cat([x[:, :, :-1], x[:, :, -1:] + self.task(task)[:, :, None]], 2)
-        space_mask = self.space_mask if agent else self.space_mask[:-1, :-1]
-        x, present = self.transformer(x, space_mask, mask, positions, memory)
-        clean = self.latent_out(x[:, :, self.layout['latent']]).float()
-        return clean, x[:, :, -1].float() if agent else None, present
+        x = self._tokens(z, level, size, action, valid)
+        space_mask = self.space_mask[:-1, :-1]
+        x, _ = self.transformer(x, space_mask, mask, positions, memory, read=self.layout['latent'])
+        return self.latent_out(x).float()
+
+    def observe(
+            self, z: torch.Tensor, level: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor,
+            positions: torch.Tensor, memory=None, task: torch.Tensor | None = None) -> tuple[torch.Tensor, KeyValues]:
+        """Take frames as they are: what the agent token makes of them and what the time layers keep of them.
+
+        Args:
+            as in denoise, with the smallest step size. task: long (B, T) or None for task 0.
+
+        Returns:
+            agent feature (B, T, D) float32, keys and values of these frames.
+        """
+        x = self._tokens(z, level, torch.zeros_like(level), action, valid)
+        agent = self.place[-1] + (self.task.weight[0] if task is None else self.task(task))
+        x = torch.cat([x, agent.expand(*level.shape, -1)[:, :, None]], 2)
+        x, present = self.transformer(x, self.space_mask, mask, positions, memory, read=self.layout['agent'])
+        return x[:, :, 0].float(), present
+
+    def _tokens(self, z, level, size, action, valid) -> torch.Tensor:
+        """The tokens of every frame without the agent token, (B, T, N - 1, D)."""
+        act = torch.where(valid[..., None], self.action_in(action).float(), self.no_action)
+        signal = torch.cat([self.level(level), self.step_size(size)], -1)
+        known = torch.cat([act[:, :, None], signal[:, :, None], self.latent_in(z).float()], 2)
+        split = known.shape[2]
+        registers = self.place[split:-1].expand(*level.shape, -1, -1)
+        return torch.cat([known + self.place[:split], registers], 2)
 
     def noised(self, z: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """z_tau = (1 - tau) noise + tau z for z (B, T, S, W), level long (B, T), tau = level / K_max (Dreamer 4, Eq. 1)."""
@@ -144,10 +160,6 @@ class Dynamics(nn.Module):
         mask = causal_mask(is_first)
         positions = torch.arange(z.shape[1], device=z.device)[None]
         seen = self.noised(z, level) if noise and self.context_level < self.config.levels else z
-        _, feature, present = self(seen, level, torch.zeros_like(level), action, valid, mask, positions, task=task)
+        feature, present = self.observe(seen, level, action, valid, mask, positions, task=task)
         return Context(z, feature, present, mask)
 
-
-def x_size(layout: Layout, agent: bool) -> int:
-    """Number of tokens of a pass with or without the agent token, which stands last."""
-    return layout.size if agent else layout.size - 1

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from . import shortcut
 from .dynamics import Context, Dynamics
@@ -65,8 +66,8 @@ def imagine(
         Trajectory without gradient.
     """
     count, device = len(rows), context.latent.device
-    cache = Cache([(k[rows], v[rows]) for k, v in context.present], horizon)
-    past = context.mask[rows, frames][:, None]  # (W, 1, T) what the start frame could see
+    cache = Cache(context.present, horizon, rows)
+    mask = F.pad(context.mask[rows, frames][:, None], (0, horizon))  # (W, 1, T + H): what the start frame could see, then nothing yet
     task = None if task is None else task[rows, frames][:, None]
     valid = torch.ones(count, 1, dtype=torch.bool, device=device)
     level = torch.full((count, 1), dynamics.context_level, device=device)
@@ -75,11 +76,11 @@ def imagine(
     for t in range(horizon):
         codes.append(act(x[-1], t))
         action = heads.actions.embed(codes[-1])[:, None]
-        mask = torch.cat([past, valid[:, None].expand(-1, -1, t + 1)], -1)
+        mask.index_fill_(2, cache.frame, True)
         where = frames[:, None] + t + 1
         z = shortcut.sample(dynamics, action, valid, mask, where, cache, steps)
         seen = dynamics.noised(z, level) if dynamics.context_level < dynamics.config.levels else z
-        _, feature, _ = dynamics(seen, level, torch.zeros_like(level), action, valid, mask, where, cache, task)
+        feature, _ = dynamics.observe(seen, level, action, valid, mask, where, cache, task)
         cache.advance()
         latent.append(z[:, 0])
         x.append(heads.inputs(feature[:, 0], z[:, 0]))

@@ -80,14 +80,14 @@ def loss(
         mask, memory = torch.cat([context.mask & ~eye, eye], -1), Beside(context.present)
     else:
         mask, memory = context.mask, None
-    guess = dynamics(noisy, level, size, action, valid, mask, positions, memory, agent=False)[0]
+    guess = dynamics.denoise(noisy, level, size, action, valid, mask, positions, memory)
     tau = level / dynamics.config.levels
     weight = (1 - config.ramp) * tau + config.ramp
     out = {'flow': (weight * (guess - z).square().mean((-1, -2)))[rows:]}
     if rows:
         part = slice(0, rows)
         past = memory and memory.rows(part)
-        teach = lambda x, at, e: dynamics(x, at, e, action[part], valid[part], mask[part], positions, past, agent=False)[0]
+        teach = lambda x, at, e: dynamics.denoise(x, at, e, action[part], valid[part], mask[part], positions, past)
         target = bootstrap_target(teach, noisy[part], level[part], size[part], dynamics.config.levels)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
     return out
@@ -115,7 +115,7 @@ def sample(
     """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: z <- z + (z^ - z) / (1 - tau) / K.
 
     Args:
-        action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, keys). positions: (B, 1).
+        action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, frames of the cache). positions: (B, 1).
         cache: keys and values of the past.
 
     Returns:
@@ -127,7 +127,7 @@ def sample(
     size = torch.full((batch, 1), (levels // steps).bit_length() - 1, device=device)
     for k in range(steps):
         level = torch.full((batch, 1), k * (levels // steps), device=device)
-        clean = dynamics(z, level, size, action, valid, mask, positions, cache, agent=False)[0]
+        clean = dynamics.denoise(z, level, size, action, valid, mask, positions, cache)
         z = z + (clean - z) / (steps - k)  # (1 / K) / (1 - k / K)
     return z.clamp(-1, 1)
 

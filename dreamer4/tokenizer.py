@@ -101,15 +101,15 @@ class Tokenizer(nn.Module):
         batch, time = is_first.shape
         tokens.append(self.place.new_zeros(batch, time, self.config.latents, self.config.width))
         x = torch.cat(tokens, 2) + self.place
-        x, _ = self.encoder(x, self.encoder_mask, *self._time(is_first))
-        return torch.tanh(self.bottleneck(x[:, :, self.layout['latent']]).float())
+        x, _ = self.encoder(x, self.encoder_mask, *self._time(is_first), read=self.layout['latent'])
+        return torch.tanh(self.bottleneck(x).float())
 
     def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
         """Latents (B, T, L, Z) -> key -> images (B, T, H, W, C) in about [0, 1] and symlog vectors (B, T, size), float32."""
         known = self.unbottleneck(latent.to(self.unbottleneck.weight.dtype))
         blank = known.new_zeros(*latent.shape[:2], self.layout.size - self.config.latents, self.config.width)
         x = torch.cat([blank, known], 2) + self.query
-        x, _ = self.decoder(x, self.decoder_mask, *self._time(is_first))
+        x, _ = self.decoder(x, self.decoder_mask, *self._time(is_first), read=slice(0, self.layout.size - self.config.latents))
         out = {}
         for key, space in self.images.items():
             patches = self.outward[safe(key)](x[:, :, self.layout[f'image/{key}']]).float()

@@ -6,32 +6,45 @@ Queries and keys are RMS-normalised (QK-norm) and several query heads may share 
 
 import torch
 from torch import nn
+import torch.nn.functional as F
 
-from .layers import RMSNorm, rotary
+from .layers import QKNorm, RMSNorm, rotate
 
-MASKED = -1e9  # finite, so that a row without any visible key yields a mean and not NaN
+MASKED = -1e9  # finite: minus infinity turns a row without any visible key into NaN, and its gradient into NaN everywhere
+KERNELS = ('auto', 'fused', 'explicit')
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, softcap: float) -> torch.Tensor:
-    """softmax(cap(q k^T / sqrt(C)) + bias) v with grouped key-value heads.
+def attend(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, softcap: float = 0.0,
+        kernel: str = 'auto') -> torch.Tensor:
+    """softmax(cap(q k^T) + bias) v with grouped key-value heads. The scale 1 / sqrt(C) belongs to q already (see QKNorm).
 
     Args:
-        q: (..., G, Q, C). k, v: (..., M, S, C) with M dividing G.
-        bias: broadcastable to (..., 1, Q, S), zero where the query may look and MASKED where not; None if it may look anywhere.
+        q: (B, G, Q, C). k, v: (B, M, S, C) with M dividing G.
+        bias: broadcastable to (B, 1, Q, S), zero where the query may look, which is at one key at least, and MASKED where
+            not; None if it may look anywhere.
         softcap: logits become softcap * tanh(logits / softcap); 0 leaves them.
+        kernel: 'fused' (torch's scaled dot-product attention, which knows no soft cap), 'explicit' (matrix products and a softmax) or
+            'auto': fused wherever there is no soft cap. benchmarks/speed.py compares both on the shapes in use.
 
     Returns:
-        (..., G, Q, C).
+        (B, G, Q, C).
     """
-    groups, shared = q.shape[-3], k.shape[-3]
+    if kernel == 'fused' and softcap:
+        raise ValueError(f'attention: the fused kernel has no soft cap, got softcap {softcap}; take kernel auto or explicit')
+    groups, shared = q.shape[1], k.shape[1]
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    if kernel != 'explicit' and not softcap:
+        return F.scaled_dot_product_attention(q, k, v, bias, scale=1.0, enable_gqa=groups != shared)
     if groups != shared:
-        k = k.repeat_interleave(groups // shared, -3)
-        v = v.repeat_interleave(groups // shared, -3)
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        k = k.repeat_interleave(groups // shared, 1)
+        v = v.repeat_interleave(groups // shared, 1)
+    logits = q @ k.transpose(-1, -2)
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
     if bias is not None:
-        logits = logits + bias.to(logits.dtype)
+        logits = logits + bias
     return logits.softmax(-1) @ v
 
 
@@ -42,50 +55,63 @@ class Attention(nn.Module):
         super().__init__()
         if width % heads or heads % kv_heads:
             raise ValueError(f'attention: width {width} must be a multiple of heads {heads}, and heads of kv_heads {kv_heads}')
-        self.heads, self.kv_heads, self.softcap = heads, kv_heads, softcap
+        self.heads, self.kv_heads, self.softcap, self.kernel = heads, kv_heads, softcap, 'auto'
         self.channels = width // heads
         if self.channels % 2:
             raise ValueError(f'attention: {self.channels} channels per head; rotary positions need an even number')
         self.norm = RMSNorm(width)
         self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * self.channels, bias=False)
-        self.q_norm, self.k_norm = RMSNorm(self.channels), RMSNorm(self.channels)
+        self.qk_norm = QKNorm(heads, kv_heads, self.channels)
         self.out = nn.Linear(width, width, bias=False)
 
-    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """x (..., D) -> q (..., G, C), k (..., M, C), v (..., M, C)."""
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (..., D) -> normalised q beside k (..., G + M, C), v (..., M, C)."""
         parts = self.qkv(self.norm(x)).unflatten(-1, (-1, self.channels))
-        q, k, v = parts.split([self.heads, self.kv_heads, self.kv_heads], -2)
-        return self.q_norm(q), self.k_norm(k), v
+        qk, v = parts.split([self.heads + self.kv_heads, self.kv_heads], -2)
+        return self.qk_norm(qk), v
 
 
 class SpaceAttention(Attention):
     """Tokens of one frame look at each other."""
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """x (B, T, N, D), bias (N, N) -> (B, T, N, D)."""
-        q, k, v = (part.transpose(-2, -3) for part in self.project(x))  # (B, T, heads, N, C)
-        return self.out(attend(q, k, v, bias, self.softcap).transpose(-2, -3).flatten(-2))
+    def forward(self, x: torch.Tensor, bias: torch.Tensor | None, asks: slice = slice(None)) -> torch.Tensor:
+        """x (B, T, N, D), bias (Q, N) -> (B, T, Q, D). Only the Q tokens of `asks` look; all tokens are looked at."""
+        flat = x.flatten(0, 1)
+        if asks == slice(None):
+            qk, v = self.project(flat)  # (B T, N, heads, C)
+            q, k = qk.split([self.heads, self.kv_heads], -2)
+        else:
+            q, k, v = self._project_apart(flat, asks)
+        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias, self.softcap, self.kernel)
+        return self.out(out.transpose(1, 2).flatten(-2)).unflatten(0, x.shape[:2])
+
+    def _project_apart(self, x, asks):
+        """The same projection with queries of some tokens only."""
+        x, split = self.norm(x), self.heads * self.channels
+        q = F.linear(x[:, asks], self.qkv.weight[:split]).unflatten(-1, (-1, self.channels))
+        k, v = F.linear(x, self.qkv.weight[split:]).unflatten(-1, (-1, self.channels)).chunk(2, -2)
+        return self.qk_norm(q, slice(0, self.heads)), self.qk_norm(k, slice(self.heads, None)), v
 
 
 class TimeAttention(Attention):
     """Every token looks at its own past."""
 
-    def forward(self, x, bias, positions, memory=None, layer: int = 0):
+    def forward(self, x, bias, angles, memory=None, layer: int = 0):
         """One layer of attention over time.
 
         Args:
             x: (B, T, N, D).
-            bias: (B or 1, T, S) over all keys that `memory` returns, or over T without memory.
-            positions: (B or 1, T) position of every query in its sequence.
+            bias: (B or 1, 1, T, S) over all keys that `memory` returns, or over T without memory.
+            angles: rotary cosines and sines of the queries' positions, see layers.rotary_angles.
             memory: what supplies earlier keys and values (nets/memory.py); None: the queries' own.
             layer: which time layer this is, counted from 0, the memory's address.
 
         Returns:
-            (B, T, N, D) and this layer's own (keys, values), each (B, N, M, T, C), keys already rotated.
+            (B, T, N, D) and this layer's own (keys, values), each (B, N M, T, C), keys already rotated.
         """
-        q, k, v = (part.permute(0, 2, 3, 1, 4) for part in self.project(x))  # (B, N, heads, T, C)
-        where = positions[:, None, None]
-        q, k = rotary(q, where), rotary(k, where)
+        qk, v = self.project(x)
+        q, k = rotate(qk, *angles).split([self.heads, self.kv_heads], -2)
+        q, k, v = (part.flatten(2, 3).transpose(1, 2) for part in (q, k, v))  # the heads of all tokens side by side
         keys, values = (k, v) if memory is None else memory.extend(layer, k, v)
-        out = attend(q, keys, values, bias[:, None, None], self.softcap)
-        return self.out(out.permute(0, 3, 1, 2, 4).flatten(-2)), (k, v)
+        out = attend(q, keys, values, bias, self.softcap, self.kernel)  # (B, N G, T, C)
+        return self.out(out.transpose(1, 2).reshape(x.shape)), (k, v)

@@ -1,4 +1,4 @@
-"""The small layers every network here is made of: RMSNorm, SwiGLU, a head MLP, rotary positions.
+"""The small layers every network here is made of: norms, SwiGLU, a head MLP, rotary positions.
 
 Letters: B batch, T time, N tokens of a frame, D model width.
 """
@@ -20,6 +20,27 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         return F.rms_norm(wide, self.gain.shape, self.gain, 1e-6).to(x.dtype)
+
+
+class QKNorm(nn.Module):
+    """RMS norm of queries and keys over their channels, with a gain for every head; the gain of queries starts at 1 / sqrt(C).
+
+    So the product of a query and a key needs no further scale. One call serves both.
+
+    Args:
+        heads: G. kv_heads: M. channels: C.
+    """
+
+    def __init__(self, heads: int, kv_heads: int, channels: int):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(heads + kv_heads, channels))
+        with torch.no_grad():
+            self.gain[:heads] *= channels ** -0.5
+
+    def forward(self, qk: torch.Tensor, heads: slice = slice(None)) -> torch.Tensor:
+        """qk (..., G + M, C), or only the `heads` of them, -> the same shape and dtype."""
+        wide = qk.float() if qk.dtype in (torch.bfloat16, torch.float16) else qk
+        return (F.rms_norm(wide, qk.shape[-1:], None, 1e-6) * self.gain[heads]).to(qk.dtype)
 
 
 class SwiGLU(nn.Module):
@@ -62,14 +83,19 @@ def zero_init(linear: nn.Linear) -> nn.Linear:
     return linear
 
 
-def rotary(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Rotate channel pairs of x (..., T, C) by angles that grow with `positions`, broadcastable to (..., T).
+def rotary_angles(positions: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and signed sines for `rotate`, each (B or 1, T, 1, 1, C).
 
-    Only differences of positions matter for attention, so a window may start anywhere.
+    Args:
+        positions: (B or 1, T). Only their differences matter for attention, so a window may start anywhere.
     """
-    half = x.shape[-1] // 2
-    rates = torch.exp(torch.arange(half, device=x.device) * (-math.log(1000.0) / half))
-    angle = positions[..., None].float() * rates
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+    half = channels // 2
+    rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(1000.0) / half))
+    angle = positions[:, :, None, None, None].float() * rates
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate the channel pairs (c, c + C / 2) of x (B, T, N, heads, C) by the angles of rotary_angles."""
+    return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))

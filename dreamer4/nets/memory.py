@@ -1,10 +1,11 @@
 """Where time attention finds earlier keys and values: a finished sequence beside the queries' own, or a cache that grows.
 
-Keys and values of one layer are (B, N, M, S, C): batch, tokens, key-value heads, time, channels; keys are rotated already.
-A pass with fewer tokens (no agent token) reads the first N of them: slots that may be absent stand last in the layout.
+Keys and values of one layer are (B, N M, S, C): batch, key-value heads of all tokens, time, channels; keys are rotated already.
+A pass with fewer tokens (no agent token) reads the first heads of them: slots that may be absent stand last in the layout.
 """
 
 import torch
+import torch.nn.functional as F
 
 KeyValues = list[tuple[torch.Tensor, torch.Tensor]]  # one pair per time layer
 
@@ -20,8 +21,8 @@ class Beside:
 
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self.sequence[layer]
-        tokens = k.shape[1]
-        return torch.cat([keys[:, :tokens], k], -2), torch.cat([values[:, :tokens], v], -2)
+        heads = k.shape[1]
+        return torch.cat([keys[:, :heads], k], 2), torch.cat([values[:, :heads], v], 2)
 
     def rows(self, rows: slice) -> 'Beside':
         """The same memory for a part of the batch, without gradient."""
@@ -29,23 +30,30 @@ class Beside:
 
 
 class Cache:
-    """Static buffers of `length` frames; a pass of one frame writes its keys at `frame` and sees all up to there.
+    """Static buffers of some known frames and `extra` more; a pass of one frame writes its keys at `frame`, the mask hides what is later.
 
-    Writing the same frame again replaces it: denoising passes leave provisional keys that the commit pass overwrites.
+    Writing the same frame again replaces it: denoising passes leave provisional keys that the commit pass overwrites. Buffers never
+    change their shape, so that every imagined step is the same computation.
+
+    Args:
+        known: keys and values of the frames known so far, (R, N M, S, C) per layer.
+        extra: frames that will be added.
+        rows: long (B,) row of `known` that each of the B sequences continues; None for all in order.
     """
 
-    def __init__(self, context: KeyValues, extra: int):
-        """Args: context: keys and values of the frames known so far. extra: how many frames will be added."""
-        self.frame = context[0][0].shape[-2] if context else 0
-        self.layers = [tuple(torch.cat([x, x.new_zeros(*x.shape[:-2], extra, x.shape[-1])], -2) for x in pair) for pair in context]
+    def __init__(self, known: KeyValues, extra: int, rows: torch.Tensor | None = None):
+        self.frame = torch.tensor([known[0][0].shape[2]], device=known[0][0].device)
+        self.layers = [tuple(self._buffer(x, extra, rows) for x in pair) for pair in known]
+
+    def _buffer(self, x, extra, rows):
+        x = F.pad(x.contiguous(), (0, 0, 0, extra))  # padded before it is multiplied: gathering whole rows is one plain copy
+        return x if rows is None else x.index_select(0, rows)
 
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self.layers[layer]
-        tokens, stop = k.shape[1], self.frame + 1
-        keys[:, :tokens, :, self.frame:stop] = k
-        values[:, :tokens, :, self.frame:stop] = v
-        return keys[:, :tokens, :, :stop], values[:, :tokens, :, :stop]
+        keys, values = keys[:, :k.shape[1]], values[:, :k.shape[1]]
+        return keys.index_copy_(2, self.frame, k), values.index_copy_(2, self.frame, v)
 
     def advance(self) -> None:
         """The frame written last is final; the next pass writes the one after it."""
-        self.frame += 1
+        self.frame += 1  # a tensor: a number would make every step a computation of its own

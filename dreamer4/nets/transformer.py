@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .attention import MASKED, SpaceAttention, TimeAttention
-from .layers import RMSNorm, SwiGLU
+from .layers import RMSNorm, SwiGLU, rotary_angles
 from .memory import KeyValues
 
 
@@ -36,10 +36,11 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(
                 Block(width, heads, kv_heads, softcap, bool(time_every) and i % time_every == 0) for i in range(depth))
         self.norm = RMSNorm(width)
+        self.timed, self.channels = bool(time_every), width // heads
 
     def forward(
             self, x: torch.Tensor, space_mask: torch.Tensor, time_mask: torch.Tensor | None = None,
-            positions: torch.Tensor | None = None, memory=None) -> tuple[torch.Tensor, KeyValues]:
+            positions: torch.Tensor | None = None, memory=None, read: slice = slice(None)) -> tuple[torch.Tensor, KeyValues]:
         """Run all blocks.
 
         Args:
@@ -48,19 +49,24 @@ class Transformer(nn.Module):
             time_mask: bool (B or 1, T, S), True: may look; S counts the memory's keys where one is given. Unused without time layers.
             positions: (B or 1, T) positions in time.
             memory: see nets/memory.py.
+            read: the tokens whose outputs are wanted. The last block computes nothing for the others that nobody looks at.
 
         Returns:
-            (B, T, N, D) and per time layer the (keys, values) of these frames.
+            (B, T, N of read, D) and per time layer the (keys, values) of these frames.
         """
-        space_bias = as_bias(space_mask)
-        time_bias = None if time_mask is None else as_bias(time_mask)
+        space_bias, time_bias, angles = as_bias(space_mask), None, None
+        if time_mask is not None and self.timed:
+            time_bias, angles = as_bias(time_mask)[:, None], rotary_angles(positions, self.channels)
         present = []
-        for block in self.blocks:
-            x = x + block.space(x, space_bias)
+        for i, block in enumerate(self.blocks):
+            last = i == len(self.blocks) - 1
+            asks = read if last and block.time is None else slice(None)
+            x = x[:, :, asks] + block.space(x, space_bias[asks], asks)
             if block.time is not None:
-                change, own = block.time(x, time_bias, positions, memory, len(present))
+                change, own = block.time(x, time_bias, angles, memory, len(present))
                 x = x + change
                 present.append(own)
+                x = x[:, :, read] if last else x
             x = x + block.mlp(block.norm(x))
         return self.norm(x), present
 

@@ -72,14 +72,14 @@ def test_sampler_equals_its_euler_steps_written_out():
     torch.nn.init.normal_(world.latent_out.weight, std=0.3)
     action, valid = torch.randn(2, 1, 2), torch.ones(2, 1, dtype=torch.bool)
     mask, where = torch.ones(2, 1, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.long)
-    empty = lambda: Cache([(torch.zeros(2, world.layout.size, 1, 0, 16),) * 2] * 2, 1)
+    empty = lambda: Cache([(torch.zeros(2, world.layout.size, 0, 16),) * 2] * 2, 1)
     torch.manual_seed(7)
     got = shortcut.sample(world, action, valid, mask, where, empty(), 4)
     torch.manual_seed(7)
     z = torch.randn(2, 1, 2, 3)
     for k in range(4):
         tau, d = k / 4, 1 / 4
-        clean = world(z, torch.full((2, 1), 2 * k), torch.full((2, 1), 1), action, valid, mask, where, empty(), agent=False)[0]
+        clean = world.denoise(z, torch.full((2, 1), 2 * k), torch.full((2, 1), 1), action, valid, mask, where, empty())
         z = z + d * (clean - z) / (1 - tau)
     assert torch.allclose(got, z.clamp(-1, 1), atol=1e-6)
 
@@ -107,7 +107,7 @@ def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_
     eye = torch.eye(4, dtype=torch.bool)[None]
     mask = torch.cat([context.mask & ~eye, eye], -1)
     level = torch.zeros(1, 4, dtype=torch.long)
-    clean = world(noisy, level, level, action, valid, mask, torch.arange(4)[None], Beside(context.present), agent=False)[0]
+    clean = world.denoise(noisy, level, level, action, valid, mask, torch.arange(4)[None], Beside(context.present))
     clean[:, 2].sum().backward()
     assert z.grad[:, 2:].abs().max() == 0 and z.grad[:, :2].abs().amax((0, 2, 3)).min() > 0
     assert noisy.grad[:, [0, 1, 3]].abs().max() == 0 and noisy.grad[:, 2].abs().max() > 0
@@ -137,7 +137,7 @@ def coin():
 def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps):
     """Samples must fall near both latents, half and half, and not on their mean."""
     torch.manual_seed(0)
-    layers = [(torch.zeros(512, coin.layout.size, 1, 0, 32),) * 2] * 2
+    layers = [(torch.zeros(512, coin.layout.size, 0, 32),) * 2] * 2
     draws = shortcut.sample(
             coin, torch.zeros(512, 1, 2), torch.zeros(512, 1, dtype=torch.bool), torch.ones(512, 1, 1, dtype=torch.bool),
             torch.zeros(512, 1, dtype=torch.long), Cache(layers, 1), steps)[:, 0, 0]
