@@ -17,7 +17,7 @@ KERNELS = ('auto', 'fused', 'explicit')
 def attend(
         q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, softcap: float = 0.0,
         kernel: str = 'auto') -> torch.Tensor:
-    """softmax(cap(q k^T) + bias) v with grouped key-value heads. The scale 1 / sqrt(C) belongs to q already (see QKNorm).
+    """softmax(cap(q k^T / sqrt(C)) + bias) v with grouped key-value heads.
 
     Args:
         q: (B, G, Q, C). k, v: (B, M, S, C) with M dividing G.
@@ -36,11 +36,11 @@ def attend(
     if bias is not None:
         bias = bias.to(q.dtype)
     if kernel != 'explicit' and not softcap:
-        return F.scaled_dot_product_attention(q, k, v, bias, scale=1.0, enable_gqa=groups != shared)
+        return F.scaled_dot_product_attention(q, k, v, bias, enable_gqa=groups != shared)
     if groups != shared:
         k = k.repeat_interleave(groups // shared, 1)
         v = v.repeat_interleave(groups // shared, 1)
-    logits = q @ k.transpose(-1, -2)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
     if bias is not None:

@@ -23,9 +23,7 @@ class RMSNorm(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """RMS norm of queries and keys over their channels, with a gain for every head; the gain of queries starts at 1 / sqrt(C).
-
-    So the product of a query and a key needs no further scale. One call serves both.
+    """RMS norm of queries and keys over their channels, with a gain for every head. One call serves both.
 
     Args:
         heads: G. kv_heads: M. channels: C.
@@ -34,8 +32,6 @@ class QKNorm(nn.Module):
     def __init__(self, heads: int, kv_heads: int, channels: int):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(heads + kv_heads, channels))
-        with torch.no_grad():
-            self.gain[:heads] *= channels ** -0.5
 
     def forward(self, qk: torch.Tensor, heads: slice = slice(None)) -> torch.Tensor:
         """qk (..., G + M, C), or only the `heads` of them, -> the same shape and dtype."""
