@@ -361,13 +361,15 @@ class Agent:
 
     def _model_loss(self, batch: Batch, context: Context) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted sum and its parts. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
-        s = self.config.scales
+        s, action = self.config.scales, self.actions.embed(batch.prev_action)
         bootstrapping = self.optimizers['model'].updates >= self.config.shortcut.bootstrap_start
         forcing = shortcut.loss(
-                self.dynamics, context, self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first,
-                self.config.shortcut, bootstrapping)
+                self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, bootstrapping)
         parts = {k: v.mean() for k, v in forcing.items()}
-        parts |= self.heads.losses(self.heads.inputs(context.feature, context.latent), batch, self._whole(batch))
+        feature, latent = context.feature, context.latent
+        if self.config.heads.learn_on == 'noised':
+            feature, latent = shortcut.noised_features(self.dynamics, context, action, batch.prev_valid, self._task(batch))
+        parts |= self.heads.losses(self.heads.inputs(feature, latent), batch, self._whole(batch))
         return (
                 s.dynamics * self.rms('dynamics', sum(parts[k] for k in forcing))
                 + s.reward * self.rms('reward', parts['reward'])
@@ -539,7 +541,8 @@ def check(config: AgentConfig) -> None:
             'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
             'actor.start': (config.actor.start, ('uniform', 'behaviour')),
             'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
-            'attention': (config.attention, KERNELS)}
+            'attention': (config.attention, KERNELS),
+            'heads.learn_on': (config.heads.learn_on, ('committed', 'noised'))}
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')

@@ -24,6 +24,7 @@ class HeadsConfig:
     layers: int
     offsets: int
     read_latent: bool
+    learn_on: str
     bins: int
     limit: float
     continuous: str

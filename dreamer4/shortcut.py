@@ -75,11 +75,7 @@ def loss(
     level, size = draw_schedule(batch, time, rows, dynamics, config, z.device)
     noisy = dynamics.noised(z, level)
     positions = torch.arange(time, device=z.device)[None]
-    if config.history == 'commit':
-        eye = torch.eye(time, dtype=torch.bool, device=z.device).expand(batch, -1, -1)
-        mask, memory = torch.cat([context.mask & ~eye, eye], -1), Beside(context.present)
-    else:
-        mask, memory = context.mask, None
+    mask, memory = beside(context) if config.history == 'commit' else (context.mask, None)
     guess = dynamics.denoise(noisy, level, size, action, valid, mask, positions, memory)
     tau = level / dynamics.config.levels
     weight = (1 - config.ramp) * tau + config.ramp
@@ -91,6 +87,27 @@ def loss(
         target = bootstrap_target(teach, noisy[part], level[part], size[part], dynamics.config.levels)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
     return out
+
+
+def beside(context: Context) -> tuple[torch.Tensor, Beside]:
+    """Time mask (B, T, 2 T) and memory of frames that see the committed frames before them and, of their own row of frames, themselves."""
+    batch, time = context.latent.shape[:2]
+    eye = torch.eye(time, dtype=torch.bool, device=context.latent.device).expand(batch, -1, -1)
+    return torch.cat([context.mask & ~eye, eye], -1), Beside(context.present)
+
+
+def noised_features(
+        dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, task: torch.Tensor | None = None):
+    """What heads would learn from without a pass of their own: frames at random signal levels, beside their committed past.
+
+    Returns:
+        agent feature (B, T, D), noisy latents (B, T, S, W).
+    """
+    level = torch.randint(0, dynamics.config.levels, valid.shape, device=valid.device)
+    noisy = dynamics.noised(context.latent, level)
+    mask, memory = beside(context)
+    positions = torch.arange(valid.shape[1], device=valid.device)[None]
+    return dynamics.observe(noisy, level, action, valid, mask, positions, memory, task)[0], noisy
 
 
 @torch.no_grad()

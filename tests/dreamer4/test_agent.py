@@ -100,7 +100,7 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
 
 @pytest.mark.parametrize('changes', [
     {}, {'tokenizer.time_every': 1}, {'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
-    {'heads.continuous': 'normal'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
+    {'heads.continuous': 'normal'}, {'heads.learn_on': 'noised'}, {'attention': 'explicit'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
     {'actor.prior': 'frozen', 'actor.start': 'behaviour'}, {'dynamics.context_signal': 0.875}, {'dynamics.softcap': 50.0},
     {'batch.single': 0.5}, {'batch.long_every': 2}, {'dynamics.kv_heads': 1}, {'precision': 'bfloat16'}],
     ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()) or 'default')
@@ -183,6 +183,17 @@ def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
     assert np.array_equal(a['arm'], b['arm']) and not np.array_equal(b['arm'], c['arm'])
 
 
+def test_fused_and_explicit_attention_give_the_same_losses_over_several_updates():
+    runs = []
+    for kernel in ('fused', 'explicit'):
+        made, sample = agent('policy', attention=kernel), sampler()
+        runs.append([made.train(sample) for _ in range(3)])
+    for one, other in zip(*runs):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key] == pytest.approx(other[key], rel=1e-3, abs=1e-4), key
+
+
 @pytest.mark.parametrize('stage', ['tokenizer', 'dynamics', 'policy'])
 def test_a_saved_and_loaded_agent_goes_on_bitwise(stage):
     def run(interrupt):
@@ -230,7 +241,7 @@ def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
 
 
 @pytest.mark.parametrize('key,value,text', [
-    ('actor.prior', 'bc', 'actor.prior'), ('actor.loss', 'ppo', 'actor.loss'), ('shortcut.steps', 3, 'power of two'),
+    ('actor.prior', 'bc', 'actor.prior'), ('actor.loss', 'ppo', 'actor.loss'), ('attention', 'flash', 'agent.attention'), ('heads.learn_on', 'all', 'heads.learn_on'), ('shortcut.steps', 3, 'power of two'),
     ('dynamics.time_every', 0, 'time_every'), ('actor.hold', 0.5, 'hold'), ('dynamics.levels', 6, 'power of two')])
 def test_settings_that_cannot_work_are_refused_before_anything_is_built(key, value, text):
     with pytest.raises(ValueError, match=text):

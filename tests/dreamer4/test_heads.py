@@ -12,7 +12,7 @@ from dreamer4.dynamics import Dynamics, DynamicsConfig
 from dreamer4.heads import Heads, HeadsConfig, ahead, masked_mean, shifted
 
 HEADS = dict(
-        width=32, layers=1, offsets=2, read_latent=True, bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01)
+        width=32, layers=1, offsets=2, read_latent=True, learn_on='committed', bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01)
 ACTIONS = Actions({'action': spaces.Discrete(3)}, 'bins', 5, 0.01)
 
 

@@ -123,7 +123,7 @@ def coin():
     rows = 96
     action, valid = torch.zeros(rows, 1, 2), torch.zeros(rows, 1, dtype=torch.bool)
     first = torch.ones(rows, 1, dtype=torch.bool)
-    for update in range(500):
+    for update in range(800):
         side = (torch.rand(rows, 1, 1, 1) < 0.5).float() * 2 - 1
         context = world.commit(0.7 * torch.cat([side, -side], -1), action, valid, first)
         parts = shortcut.loss(world, context, action, valid, first, config, update > 150)

@@ -1,0 +1,135 @@
+"""What each choice of the recipe buys: one change at a time against the preset, equal frames, several seeds.
+
+    python -m benchmarks.ablate [--tasks pixel_catch] [--seeds 0 1 2] [--frames 24000] [--only entropy_0 k_4] [--jobs 2]
+
+Every run is the public command line with one more flag, followed by eval_only (100 episodes). Runs that are done are not repeated. Results:
+benchmarks/results/ablate.json; the table that is printed at the end is made from that file alone: python -m benchmarks.ablate --show.
+"""
+
+import argparse
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from types import SimpleNamespace
+
+import numpy as np
+
+from .learning import RESULTS, machine, one_run, share
+
+# Two-sided 95 % quantiles of Student's t for 1, 2 ... degrees of freedom.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change: `flags` below the prefix --agent., `what` for the table, `tasks` it can be asked of ('' all)."""
+    what: str
+    flags: tuple[str, ...] = ()
+    tasks: str = ''
+
+
+def change(what: str, tasks: str = '', **flags) -> Variant:
+    """Variant of dotted settings, written with __ for the dot."""
+    return Variant(what, tuple(word for key, value in flags.items() for word in (f'--agent.{key.replace("__", ".")}', str(value))), tasks)
+
+
+PAPER = 'paper: '
+VARIANTS = {
+    'preset': change('the preset'),
+    'history_forcing': change(PAPER + 'diffusion forcing, noisy frames beside noisy frames', shortcut__history='forcing'),
+    'prior_behaviour': change('prior: behaviour cloned from the replay', actor__prior='behaviour'),
+    'prior_bc_frozen': change(PAPER + 'policy begins as the behaviour clone and is held to it', actor__prior='frozen', actor__start='behaviour'),
+    'prior_none': change('no prior', actor__prior='none'),
+    'entropy_0': change(PAPER + 'no entropy bonus', actor__entropy=0),
+    'entropy_003': change('entropy bonus .003', actor__entropy=0.003),
+    'entropy_03': change('entropy bonus .03', actor__entropy=0.03),
+    'reinforce': change('REINFORCE with normalised returns instead of PMPO', actor__loss='reinforce'),
+    'floor_0': change(PAPER + 'sign sets of any size', actor__floor=0),
+    'no_gate': change('policy begins after a count of updates, not at a reward skill', schedule__reward_skill=0, schedule__latent_error=0),
+    'no_value_warmup': change('no updates of the value alone', schedule__value_updates=0),
+    'anchor_0': change(PAPER + 'no share of frames at tau = 0', shortcut__anchor=0),
+    'k_2': change('K = 2 denoising steps', shortcut__steps=2),
+    'k_4': change(PAPER + 'K = 4 denoising steps', shortcut__steps=4),
+    'levels_4': change('K_max = 4', dynamics__levels=4),
+    'levels_32': change('K_max = 32', dynamics__levels=32),
+    'bootstrap_10': change('bootstrap on a tenth of the sequences', shortcut__bootstrap=0.1),
+    'bootstrap_50': change('bootstrap on half of the sequences', shortcut__bootstrap=0.5),
+    'ramp_1': change('no ramp of the loss weight', shortcut__ramp=1),
+    'context_noise': change(PAPER + 'committed frames with noise (signal .875)', dynamics__context_signal=0.875),
+    'heads_feature': change(PAPER + 'heads read the agent feature alone', heads__read_latent='false'),
+    'heads_noised': change('heads learn on noised frames, not on committed ones', heads__learn_on='noised'),
+    'tokenizer_snapshot': change('tokenizer copied every 500 updates', tokenizer_training__slow__every=500),
+    'tokenizer_ema': change('EMA of the tokenizer (.02)', tokenizer_training__slow__rate=0.02),
+    'tokenizer_frozen': change(PAPER + 'tokenizer frozen once warm', tokenizer_training__rate=0),
+    'tokenizer_full_rate': change('tokenizer goes on at its full rate', tokenizer_training__rate=1),
+    'mask_09': change(PAPER + 'masked autoencoding, p up to .9', tokenizer__mask_max=0.9),
+    'normal': change('normal distribution instead of 21 bins', 'pixel_reach', heads__continuous='normal'),
+    'bins_9': change('9 bins instead of 21', 'pixel_reach', heads__action_bins=9)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--tasks', nargs='+', default=['pixel_catch'])
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--frames', type=int, default=24000, help='of training, per run')
+    parser.add_argument('--minutes', type=float, default=10, help='of training at most, per run')
+    parser.add_argument('--only', nargs='+', default=list(VARIANTS), choices=list(VARIANTS), metavar='VARIANT', help=', '.join(VARIANTS))
+    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
+    parser.add_argument('--show', action='store_true', help='only print the table')
+    args = parser.parse_args()
+    path = RESULTS / 'ablate.json'
+    results = json.loads(path.read_text()) if path.exists() else {'machine': machine(), 'runs': []}
+    if not args.show:
+        RESULTS.mkdir(exist_ok=True)
+        missing(args, results, path)
+    print(table(results['runs']))
+
+
+def missing(args: argparse.Namespace, results: dict, path) -> None:
+    """Make the runs that are asked for and not there yet, seed by seed, so that an early stop leaves whole comparisons."""
+    there = {(run['variant'], run['task'], run['seed']) for run in results['runs']}
+    todo = [
+        (name, task, seed) for seed in args.seeds for name in args.only for task in args.tasks
+        if task.startswith(VARIANTS[name].tasks) and (name, task, seed) not in there]
+    lock = Lock()
+
+    def make(name: str, task: str, seed: int) -> None:
+        run = one_run(task, seed, f'ablate/{name}', SimpleNamespace(
+            flags=list(VARIANTS[name].flags), frames=args.frames, minutes=args.minutes, episodes=100))
+        with lock:
+            results['runs'].append({'variant': name, 'jobs': args.jobs, **run})
+            path.write_text(json.dumps(results, indent=1) + '\n')
+            print(f'{name} {task} seed {seed}: {run["eval"]["mean"]:.3g} after {run["seconds"]:.0f} s', flush=True)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for done in [pool.submit(make, *key) for key in todo]:
+            done.result()
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval (Student's t); nan for a single value."""
+    half = STUDENT[min(len(values) - 2, len(STUDENT) - 1)] * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    return float(np.mean(values)), float(half)
+
+
+def table(runs: list[dict]) -> str:
+    """Markdown, a block per task: the share of the way from random to optimal, best first."""
+    lines = []
+    for task in dict.fromkeys(run['task'] for run in runs):
+        lines += ['', f'**{task}**', '', '| change | way to optimal, 95 % interval | seeds | seconds |', '|---|---|---|---|']
+        rows = []
+        for name in dict.fromkeys(run['variant'] for run in runs):
+            mine = sorted((run for run in runs if (run['variant'], run['task']) == (name, task)), key=lambda run: run['seed'])
+            if mine:
+                mean, half = interval([share(task, run['eval']['mean']) for run in mine])
+                rows.append((mean, (
+                    f'| {VARIANTS[name].what} (`{name}`) | {mean:.0%} +- {half:.0%} | '
+                    + ', '.join(f'{share(task, run["eval"]["mean"]):.0%}' for run in mine)
+                    + f' | {np.mean([run["seconds"] for run in mine]):.0f} |')))
+        lines += [text for _, text in sorted(rows, reverse=True)]
+    return '\n'.join(lines[1:])
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,42 @@
+"""The benchmark programs: what they compute from results, and that every variant they would run is a configuration that exists."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablate, learning
+from dreamer4.agent import AgentConfig, check
+from embodied.config import parse
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+@pytest.mark.parametrize('name', ablate.VARIANTS)
+def test_every_variant_is_a_configuration_that_differs_from_the_preset_in_what_it_names(name):
+    make = lambda flags: parse(['--configs', 'pixel', *flags], CONFIGS).agent.build(AgentConfig)
+    flags = list(ablate.VARIANTS[name].flags)
+    check(make(flags))
+    assert (make(flags) == make([])) == (not flags), f'{flags} changes nothing'
+
+
+def test_interval_of_three_values_is_the_one_of_student():
+    mean, half = ablate.interval([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    assert math.isnan(ablate.interval([1.0])[1])
+
+
+def run(variant, seed, score):
+    return {'variant': variant, 'task': 'pixel_catch', 'seed': seed, 'eval': {'mean': score}, 'seconds': 60}
+
+
+def test_the_table_orders_changes_by_what_they_reach():
+    text = ablate.table([run('preset', 0, 1.0), run('preset', 1, 1.0), run('k_4', 0, 0.125)])
+    rows = text.splitlines()
+    assert '`preset`' in rows[4] and '100% +- 0%' in rows[4]
+    assert '`k_4`' in rows[5] and '50%' in rows[5], 'half of the way from -0.75 to 1'
+
+
+def test_share_is_the_way_from_random_to_optimal():
+    assert learning.share('pixel_catch', -0.75) == 0 and learning.share('pixel_catch', 1.0) == 1
+    assert learning.share('dmc_cheetah_run', 3.0) is None
