@@ -58,6 +58,12 @@ class TokenizerTrainingConfig:
 
 
 @dataclass(frozen=True)
+class ModelTrainingConfig:
+    """Block `agent.model_training`: the world model's pace once the policy learns."""
+    rate: float
+
+
+@dataclass(frozen=True)
 class ActorConfig:
     """Block `agent.actor`: the policy's objective."""
     loss: str
@@ -112,6 +118,7 @@ class AgentConfig:
     batch: BatchConfig
     tokenizer: TokenizerConfig
     tokenizer_training: TokenizerTrainingConfig
+    model_training: ModelTrainingConfig
     dynamics: DynamicsConfig
     shortcut: ShortcutConfig
     heads: HeadsConfig
@@ -346,7 +353,9 @@ class Agent:
                     self.slow_policy.follow()
             metrics |= self.optimizers['value'].step(actor_critic['value'], actor_critic)
             self.slow_value.follow()
-        return metrics | self.optimizers['model'].step(total, parts)
+        optimizer = self.optimizers['model']
+        optimizer.scale = self.config.model_training.rate if self.schedule.reached('policy') else 1.0
+        return metrics | optimizer.step(total, parts)
 
     def _commit(self, batch: Batch) -> Context:
         """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics."""
