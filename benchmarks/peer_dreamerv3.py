@@ -1,7 +1,7 @@
 """DreamerV3's driver and replay, measured by request; started by benchmarks/runtime.py in a process of its own, never imported by it.
 
 Both projects call their runtime `embodied`, hence the separate process, whose module path holds the peer's `embodied.core` alone. Reads one request a line from standard input (drive SECONDS,
-late PAUSES SECONDS, add ROWS, sample BATCHES) and answers each with one JSON number. The envs are the counting envs of embodied/envs/dummy.py
+late PAUSES SECONDS, add ROWS, add_full ROWS, sample BATCHES) and answers each with one JSON number. The envs are the counting envs of embodied/envs/dummy.py
 in the interface of this peer; nothing of the peer is kept here.
 """
 
@@ -103,6 +103,12 @@ class Peer:
     def add(self, num: float) -> float:
         """Rows per second into fresh memory."""
         replay, start = self._replay(LENGTH, capacity=None, directory=None), time.perf_counter()
+        self._fill(replay, int(num))
+        return num / (time.perf_counter() - start)
+
+    def add_full(self, num: float) -> float:
+        """Rows per second where every row pushes out an old one."""
+        replay, start = self.filled, time.perf_counter()
         self._fill(replay, int(num))
         return num / (time.perf_counter() - start)
 

@@ -1,6 +1,4 @@
-"""The driver beside gymnasium's vector envs on the same counting envs, in the same run. About half a minute; prints a table.
-
-    python -m benchmarks.runtime_driver
+"""The driver beside gymnasium's vector envs on the same counting envs, in the same run; a part of benchmarks/runtime.py.
 
 Speed: env steps per second over all envs, median of rounds in which the contestants take turns. Lateness: what a step after a
 pause, such as an update of the learner, takes longer than one without; median.
@@ -8,8 +6,6 @@ pause, such as an update of the learner, takes longer than one without; median.
 
 import contextlib
 import functools
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -93,17 +89,21 @@ CONTESTANTS = {
 }
 
 
-def measure(rounds: int = 5, seconds: float = 0.5, pauses: int = 7) -> dict[str, dict[str, float]]:
-    """Contestant -> steps_per_second, late_ms. All of them live at the same time and take turns, so that all see the same machine."""
+def measure(peers: dict, rounds: int = 5, seconds: float = 0.5, pauses: int = 7) -> dict[str, dict[str, float]]:
+    """Contestant -> steps_per_second, late_ms. All of them live at the same time and take turns, so that all see the same machine.
+
+    Args:
+        peers: name -> benchmarks.runtime.Peer, more contestants in processes of their own.
+    """
     with contextlib.ExitStack() as stack:
         steppers = {name: stack.enter_context(make()) for name, make in CONTESTANTS.items()}
-        speeds = {name: [] for name in steppers}
-        for _ in range(rounds):
-            for name, step in steppers.items():
-                speeds[name].append(speed(step, seconds))
+        rates = {name: functools.partial(speed, step, seconds) for name, step in steppers.items()}
+        rates |= {name: functools.partial(peer.ask, 'drive', seconds) for name, peer in peers.items()}
+        late = {name: functools.partial(lateness, step, pauses) for name, step in steppers.items()}
+        late |= {name: functools.partial(peer.ask, 'late', pauses, PAUSE) for name, peer in peers.items()}
+        rounds = [{name: rate() for name, rate in rates.items()} for _ in range(rounds)]
         return {
-            name: {'steps_per_second': statistics.median(speeds[name]), 'late_ms': lateness(step, pauses)}
-            for name, step in steppers.items()}
+            name: {'steps_per_second': statistics.median(turn[name] for turn in rounds), 'late_ms': late[name]()} for name in rates}
 
 
 def speed(step: Callable[[], None], seconds: float) -> float:
@@ -126,18 +126,3 @@ def lateness(step: Callable[[], None], pauses: int) -> float:
 
     prompt = statistics.median(duration(0) for _ in range(50))
     return statistics.median(duration(PAUSE) for _ in range(pauses)) - prompt
-
-
-def table(results: dict[str, dict[str, float]]) -> str:
-    """The results as text, with each speed over that of AsyncVectorEnv as it comes."""
-    base = results['AsyncVectorEnv, shared memory']['steps_per_second']
-    lines = [f'{NUM_ENVS} envs, 64x64x3 uint8 and eight small keys; {os.cpu_count()} cores, {platform.platform()}']
-    lines.append(f'{"":42} {"steps/s":>9} {"ratio":>6} {"late after pause":>17}')
-    for name, result in results.items():
-        rate = result['steps_per_second']
-        lines.append(f'{name:42} {rate:9.0f} {rate / base:6.2f} {result["late_ms"]:14.2f} ms')
-    return '\n'.join(lines)
-
-
-if __name__ == '__main__':
-    print(table(measure()))

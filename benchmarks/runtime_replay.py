@@ -1,11 +1,10 @@
-"""How fast the replay stores and hands out rows of 64x64x3, next to what a plain copy of the same bytes takes. A minute at most.
+"""How fast the replay stores and hands out rows of 64x64x3, next to a plain copy of the same bytes; a part of benchmarks/runtime.py.
 
-    python -m benchmarks.runtime_replay
-
-Medians of several rounds on the machine at hand. Each function is bounded and returns rows of a table, so that others can call it.
+Medians of several rounds, in which the peers take turns. Each function is bounded and returns rows of a table: name, value, unit.
 """
 
-import platform
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -45,9 +44,10 @@ def fill(replay: Replay, num: int) -> None:
         replay.add(made[(count // WORKERS) % len(made)], count % WORKERS)
 
 
-def add(num: int = 16_384, rounds: int = 5) -> list[tuple[str, float, str]]:
+def add(peers: dict, num: int = 16_384, rounds: int = 5) -> list[tuple[str, float, str]]:
     """Rows per second into memory that is taken anew from the system, into memory that is full so that the oldest rows go, and
-    into memory and a folder (close() included). The first is bounded by what the system takes to hand out pages."""
+    into memory and a folder (close() included). The first is bounded by what the system takes to hand out pages. `peers`: name ->
+    benchmarks.runtime.Peer."""
     made, stack = rows(), np.zeros((num, *IMAGE), np.uint8)
     full = make(None, max_gb=0.4)
     fill(full, 3 * num)
@@ -64,33 +64,37 @@ def add(num: int = 16_384, rounds: int = 5) -> list[tuple[str, float, str]]:
             replay = make(Path(folder))
             fill(replay, num)
             replay.close()
-    return [
-        ('add, fresh memory', num / median(to_memory, rounds), 'rows/s'),
-        ('add, full memory', num / median(lambda: fill(full, num), rounds), 'rows/s'),
-        ('add and save to disk', num / median(to_disk, rounds), 'rows/s'),
-        ('copy of the images alone', num / median(copy, rounds), 'rows/s')]
+    table = turns({
+        'add, fresh memory': lambda: num / once(to_memory),
+        **{f'add, fresh memory, {name}': lambda peer=peer: peer.ask('add', num) for name, peer in peers.items()},
+        'add, full memory': lambda: num / once(lambda: fill(full, num)),
+        **{f'add, full memory, {name}': lambda peer=peer: peer.ask('add_full', num) for name, peer in peers.items()},
+        'add and save to disk': lambda: num / once(to_disk),
+        'copy of the images alone': lambda: num / once(copy)}, rounds)
+    return [(name, value, 'rows/s') for name, value in table.items()]
 
 
-def sample(num: int = 100, rounds: int = 5) -> list[tuple[str, float, str]]:
+def sample(peers: dict, num: int = 100, rounds: int = 5) -> list[tuple[str, float, str]]:
     """Batches per second of 16 x 65 rows from memory, from chunks mapped from disk, and from a budget of a quarter of the data."""
-    table = []
     with tempfile.TemporaryDirectory() as folder:
         replay = make(Path(folder))
         fill(replay, 20_000)
         manifest = replay.save()
+        mapped, tight = make(Path(folder)), make(Path(folder), max_gb=0.06)
+        for other in (mapped, tight):
+            other.load(manifest)
         batch = replay.sample(BATCH, LENGTH)
         into = {key: np.empty_like(value) for key, value in batch.items()}
-        table.append(('sample 16x65, memory', rate(lambda: replay.sample(BATCH, LENGTH), num, rounds), 'batches/s'))
-        for name, max_gb in (('mapped', 1.0), ('mapped, budget 1/4 of the data', 0.06)):
-            other = make(Path(folder), max_gb=max_gb)
-            other.load(manifest)
-            table.append((f'sample 16x65, {name}', rate(lambda: other.sample(BATCH, LENGTH), num, rounds), 'batches/s'))
+        repeated = lambda work: lambda: num / once(lambda: [work() for _ in range(num)])
+        table = turns({
+            'sample 16x65, memory': repeated(lambda: replay.sample(BATCH, LENGTH)),
+            **{f'sample 16x65, memory, {name}': lambda peer=peer: peer.ask('sample', num) for name, peer in peers.items()},
+            'sample 16x65, mapped from disk': repeated(lambda: mapped.sample(BATCH, LENGTH)),
+            'sample 16x65, budget 1/4 of the data': repeated(lambda: tight.sample(BATCH, LENGTH)),
+            'memcpy of a batch into new arrays': repeated(lambda: {key: value.copy() for key, value in batch.items()}),
+            'memcpy of a batch into old arrays': repeated(lambda: [np.copyto(into[key], value) for key, value in batch.items()])}, rounds)
         replay.close()
-    table.append(('memcpy of a batch into new arrays', rate(
-        lambda: {key: value.copy() for key, value in batch.items()}, num, rounds), 'batches/s'))
-    table.append(('memcpy of a batch into old arrays', rate(
-        lambda: [np.copyto(into[key], value) for key, value in batch.items()], num, rounds), 'batches/s'))
-    return table
+    return [(name, value, 'batches/s') for name, value in table.items()]
 
 
 def index(num: int = 20_000) -> list[tuple[str, float, str]]:
@@ -119,32 +123,39 @@ def save(num: int = 50) -> list[tuple[str, float, str]]:
     return [('save() of 16 short chunks', 1000 * seconds, 'ms')]
 
 
-def median(work: Callable[[], object], rounds: int) -> float:
-    """Median seconds of a call; one more goes before, to bring memory and caches into their usual state."""
+def resident(num: int = 1_000_000, max_gb: float = 4.0) -> list[tuple[str, float, str]]:
+    """Gigabytes that a full budget of memory adds to a fresh process after `num` rows went through it."""
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        return pool.apply(_resident, (num, max_gb))
+
+
+def _resident(num, max_gb):
+    made, before = rows(), rss()
+    replay = make(None, max_gb=max_gb)
+    for count in range(num):
+        replay.add(made[(count // WORKERS) % len(made)], count % WORKERS)
+    return [
+        (f'resident after {num:,} rows, budget {max_gb} GB', rss() - before, 'GB'), (f'rows kept in {max_gb} GB', len(replay), 'rows')]
+
+
+def rss() -> float:
+    """Resident memory of this process in 10^9 bytes."""
+    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e9
+
+
+def once(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
     work()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return time.perf_counter() - start
 
 
-def rate(work: Callable[[], object], num: int, rounds: int) -> float:
-    """Calls per second, median over rounds of `num` calls."""
-    def several() -> None:
-        for _ in range(num):
-            work()
-    return num / median(several, rounds)
+def turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Medians of several rounds in which all take turns; one more goes before, to bring memory and caches into their usual state."""
+    results = [{name: work() for name, work in contestants.items()} for _ in range(rounds + 1)]
+    return {name: statistics.median(result[name] for result in results[1:]) for name in contestants}
 
 
-def main() -> None:
-    """Print the table."""
-    print(f'{platform.processor() or platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}')
-    for measure in (add, sample, index, save):
-        for name, value, unit in measure():
-            print(f'{name:42} {value:12,.1f} {unit}', flush=True)
-
-
-if __name__ == '__main__':
-    main()
+def median(work: Callable[[], object], rounds: int) -> float:
+    """Median seconds of a call, after one that does not count."""
+    return turns({'': lambda: once(work)}, rounds)['']

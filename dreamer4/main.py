@@ -6,7 +6,6 @@ Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that 
 there was nothing to save. A checkpoint is evaluated, and collected with, as its run was configured; presets and flags override.
 """
 
-import functools
 import re
 import sys
 from pathlib import Path
@@ -142,7 +141,7 @@ class Parts:
             self.config.save(self.setup.logdir / 'config.yaml')
 
     def env(self, kind: str, index: int):
-        return functools.partial(envs.make, self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index))
+        return envs.Maker(self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index))
 
     def replay(self, obs_space, act_space, meta) -> Replay:
         return Replay(

@@ -86,7 +86,8 @@ class Driver:
 
         Args:
           make_envs: a constructor per env. They travel to other processes by cloudpickle, so closures and partials are fine; what
-            they refer to is imported there, so they should not refer to anything that imports torch.
+            they refer to is imported there, so they should not refer to anything that imports torch. Where one has a method
+            renewed(count), its result builds replacement number `count`, with random numbers of its own (see envs.Maker).
           on_event: receives a text for each thing that happened to the envs: faults, replacements, fallbacks at the start,
             software rendering. Standard error by default.
 

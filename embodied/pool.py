@@ -53,7 +53,8 @@ class Pool:
         self.restarts = 0
         self.parallel = self.num_envs > 1 if config.parallel == 'auto' else config.parallel
         self._on_event = on_event
-        self._constructors = pickled(make_envs)
+        self._make_envs = list(make_envs)
+        self._renewals = [0] * self.num_envs  # replacements of every env so far
         self._tasks = {index: _name(make_env) for index, make_env in enumerate(make_envs)}
         self._faults = deque()  # (time, text) of those within the window
         self._age = np.zeros(self.num_envs, np.int64)  # steps since the episode began, for messages
@@ -158,7 +159,7 @@ class Pool:
             yield Plan('rendering in software (MUJOCO_GL=osmesa)', group, software)
 
     def _make_workers(self, plan):
-        envs = dict(enumerate(self._constructors))
+        envs = dict(enumerate(pickled(self._make_envs)))
         if not self.parallel:
             return [LocalWorker({index: constructor}, self._memory.fd) for index, constructor in envs.items()]
         groups = np.array_split(np.arange(self.num_envs), -(-self.num_envs // plan.envs_per_worker))
@@ -232,7 +233,16 @@ class Pool:
             fault = self._located(worker, fault)
             worker.stop()
             self._record(worker, fault)
+            self._renew(worker)
             fault = self._revive(worker)
+
+    def _renew(self, worker):
+        """Give the envs of a worker random streams of their own for their next life: the old ones would repeat what was seen."""
+        self._age[worker.envs] = 0  # what fails from here on fails in a new episode
+        for index in worker.envs:
+            self._renewals[index] += 1
+            if hasattr(self._make_envs[index], 'renewed'):
+                worker.constructors[index], = pickled([self._make_envs[index].renewed(self._renewals[index])])
 
     def _revive(self, worker):
         deadline = time.monotonic() + self.config.start_timeout
@@ -308,6 +318,6 @@ class Pool:
 
 def _name(make_env):
     """What to call an env that never came to tell its task: the text that its constructor is given, or the constructor."""
-    texts = [arg for arg in getattr(make_env, 'args', ()) if isinstance(arg, str)]
+    texts = [arg for arg in (getattr(make_env, 'task', ''), *getattr(make_env, 'args', ())) if isinstance(arg, str) and arg]
     function = getattr(make_env, 'func', make_env)
     return texts[0] if texts else getattr(function, '__qualname__', type(function).__name__)

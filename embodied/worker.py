@@ -271,7 +271,7 @@ class LocalWorker:
     def __init__(self, constructors: Mapping[int, bytes], arena_fd: int):
         self.envs = list(constructors)
         self.pid = os.getpid()
-        self._constructors = constructors
+        self.constructors = constructors
         self._arena_fd = arena_fd
         self._group = None
         self._request = None
@@ -280,7 +280,7 @@ class LocalWorker:
         self.stop()
         os.environ.update(graphics_environment(os.environ))  # before the env imports what it renders with
         self._group = EnvGroup(self._arena_fd)
-        self.request('build', self._constructors)
+        self.request('build', self.constructors)
 
     def request(self, name: str, *args: Any) -> None:
         self._request = name, args
@@ -308,13 +308,14 @@ class ProcessWorker:
 
     Attributes:
       envs: indices of its envs.
+      constructors: env index -> pickled constructor, used by the next start.
       pid: of the running process, None while there is none.
     """
 
     def __init__(self, constructors: Mapping[int, bytes], arena_fd: int, environ: Mapping[str, str]):
         self.envs = list(constructors)
         self.pid = None
-        self._constructors = constructors
+        self.constructors = constructors
         self._arena_fd = arena_fd
         self._environ = environ
         self._process = self._conn = self._poll = self._log = None
@@ -341,7 +342,7 @@ class ProcessWorker:
         self._poll = select.poll()
         self._poll.register(self._conn.fileno(), select.POLLIN)
         self._send(pickle.dumps(sys.path))
-        self.request('build', self._constructors)
+        self.request('build', self.constructors)
 
     def request(self, name: str, *args: Any) -> None:
         self._send(STEP if name == 'step' else pickle.dumps((name, args)))

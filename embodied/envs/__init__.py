@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from .. import wrappers
 from ..base import Env
 from ..errors import ConfigError
+from ..seeds import derive
 
 # suite -> module, maker and config class in it. Maker(name, config, seed) returns an env; name is the task without 'suite_'.
 SUITES = {
@@ -20,6 +21,22 @@ SUITES = {
     'atari': ('atari', 'make', 'AtariConfig'),
     'crafter': ('crafter', 'make', 'CrafterConfig'),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """Constructor of one env for the driver; arguments as in make()."""
+
+    task: str
+    config: Mapping
+    seed: int
+
+    def __call__(self) -> Env:
+        return make(self.task, self.config, self.seed)
+
+    def renewed(self, count: int) -> 'Maker':
+        """The constructor of the env's replacement number `count` after a crash: the same task with a random stream of its own."""
+        return dataclasses.replace(self, seed=derive(self.seed, 'renewed', count))
 
 
 def make(task: str, config: Mapping, seed: int) -> Env:

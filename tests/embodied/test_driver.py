@@ -1,5 +1,6 @@
 """The driver on envs that count: rows and their order, serial against parallel, overlap, saving, and ends without a trace."""
 
+import contextlib
 import functools
 import json
 import os
@@ -382,3 +383,45 @@ def is_running(pid):
         return False
     status = Path(f'/proc/{pid}/stat')  # a zombie that nobody has waited for is not running
     return not status.exists() or status.read_text().rpartition(')')[2].split()[0] != 'Z'
+
+
+class FailsOnce:
+    """Constructor of the counting env whose first life ends in its third step; its replacements are sound."""
+
+    def __init__(self, maker, fails=True):
+        self.maker, self.fails = maker, fails
+
+    def __call__(self):
+        env, calls, step = self.maker(), [], None
+        if not self.fails:
+            return env
+        step = env.step
+
+        def failing(action):
+            calls.append(action)
+            if len(calls) == 3:
+                raise OSError('the simulator is gone')
+            return step(action)
+        env.step = failing
+        return env
+
+    def renewed(self, count):
+        return FailsOnce(self.maker.renewed(count), fails=False)
+
+
+@pytest.mark.parametrize('parallel', [False, True])
+def test_a_replaced_env_does_not_repeat_the_random_numbers_of_its_first_life(parallel):
+    """Two runs agree, so the new stream is decided by the seed and the number of the replacement."""
+    runs = []
+    for _ in range(2):
+        makers = [FailsOnce(envs.Maker('dummy_discrete', ENV, 7))] * 2
+        driver = Driver(makers, config(parallel=parallel, envs_per_worker=1, max_restarts=9), lambda text: None)
+        with contextlib.closing(driver):
+            rows = record(driver)
+            driver.reset(lambda num_envs: None)
+            driver(lambda carry, obs: (carry, {'discrete': np.zeros(2, np.int32)}), steps=16)
+        assert driver.restarts == 2
+        first = [row['vector'] for row in rows[0] if row['is_first']]
+        assert not np.array_equal(first[0], first[1]), 'the replacement began with the frame that the first life began with'
+        runs.append(np.stack([row['vector'] for row in rows[0]]))
+    assert np.array_equal(*runs)
