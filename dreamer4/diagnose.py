@@ -29,10 +29,12 @@ class Check:
 
 
 CHECKS = (
+    Check('tokenizer', 'tokenizer/pixel_std', lambda x: x > 0.003,
+          'frames do not differ from each other (pixel std {:.4f}): all are black or still; does the env render?'),
     Check('tokenizer', 'tokenizer/unexplained', lambda x: x < 0.1,
           'the tokenizer leaves {:.0%} of the pixel variance unexplained: train it longer (schedule.tokenizer_updates) or enlarge it'),
-    Check('tokenizer', 'tokenizer/latent_std', lambda x: x > 0.05,
-          'the latents hardly vary (std {:.3f}): the frames show nothing, or the encoder has collapsed'),
+    Check('tokenizer', 'latent_spread', lambda x: x > 0.03,
+          'latents hardly differ from frame to frame (std {:.3f}): the encoder has collapsed, or was frozen on frames that show nothing'),
     Check('tokenizer', 'tokenizer/latent_std', lambda x: x < 0.9,
           'the latents are saturated (std {:.2f}): lower optim.tokenizer.lr'),
     Check('tokenizer', 'report/foreground_gain', lambda x: x > 3,
@@ -43,8 +45,10 @@ CHECKS = (
           'dynamics ignores actions: shuffle ratio {:.2f} (are they recorded in the right rows? do they vary?)'),
     Check('dynamics', 'error', lambda x: x < 0.9,
           'open loop the error is {:.2f} of repeating the last frame: rollouts drift'),
+    Check('reward', 'reward_on_first', lambda x: x < 0.01,
+          'rows that begin an episode hold rewards ({:.2f} of those elsewhere): rewards are recorded one row late'),
     Check('reward', 'reward_skill_real', lambda x: x > 0.3,
-          'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen (shifted by one row?) or too rare'),
+          'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen (recorded one row early?) or too rare'),
     Check('reward', 'reward_skill', lambda x: x > 0.3,
           'open loop the rewards have skill {:.2f}: the model does not carry what they depend on through the horizon'),
     Check('reward', 'return_corr', lambda x: x > 0.4,

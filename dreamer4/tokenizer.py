@@ -140,13 +140,15 @@ class Tokenizer(nn.Module):
         drop = torch.rand(batch, time, patches, device=is_first.device) < chance if self.config.mask_max and patches else None
         latent = self.encode(obs, is_first, drop)
         guess = self.decode(latent, is_first)
-        losses, metrics = {}, {'latent_std': latent.detach().std()}
+        losses = {}
+        metrics = {'latent_std': latent.detach().std(), 'latent_spread': latent.detach().flatten(0, 1).std(0).mean()}
         truth = {k: obs[k].float() / 255 for k in self.images}
         if self.images:
             errors = {k: (guess[k] - truth[k]).square().mean() for k in self.images}
             losses['image'] = sum(errors.values())
             spread = sum((truth[k] - truth[k].mean((0, 1))).square().mean() for k in self.images)
             metrics['unexplained'] = losses['image'].detach() / spread.clamp(min=1e-8)
+            metrics['pixel_std'] = spread.sqrt()
             if perceptual is not None:
                 losses['lpips'] = self.config.lpips * sum(perceptual(guess[k], truth[k]) for k in self.images)
         if self.vectors:
