@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from .nets.transformer import Transformer
+
 
 def parameters(*modules: nn.Module) -> int:
     """Number of parameters."""
@@ -13,25 +15,37 @@ def matmul_parameters(*modules: nn.Module) -> int:
     return sum(m.weight.numel() for root in modules for m in root.modules() if isinstance(m, nn.Linear))
 
 
+def products(transformer: Transformer, tokens: int, read: int) -> int:
+    """Multiplications with weights in one forward pass over a frame of `tokens`, of which `read` are read (see Transformer.forward)."""
+    *blocks, last = transformer.blocks
+    space, rest = matmul_parameters(last.space), matmul_parameters(last.mlp)
+    if last.time is None:
+        queries = last.space.heads * last.space.channels * last.space.qkv.in_features + last.space.out.weight.numel()
+        final = (space - queries) * tokens + (queries + rest) * read
+    else:
+        final = (space + matmul_parameters(last.time)) * tokens + rest * read
+    return matmul_parameters(*blocks) * tokens + final
+
+
 def update_flops(agent) -> dict[str, float]:
     """Estimated FLOPs of one update by part: 2 per weight and token forward, 6 with backward; attention scores are left out.
 
     At a few dozen tokens per frame the scores are one or two percent of the whole.
     """
-    c, frames = agent.config, agent.frames_per_update
-    model, tokenizer = matmul_parameters(agent.dynamics.transformer), agent.tokenizer
-    tokens, frame_tokens = agent.dynamics.layout.size, tokenizer.layout.size
-    heads = agent.heads
+    c, frames, tokenizer, heads = agent.config, agent.frames_per_update, agent.tokenizer, agent.heads
+    tokens, layout = agent.dynamics.layout.size, tokenizer.layout.size
+    encode = products(tokenizer.encoder, layout, c.tokenizer.latents)
+    decode = products(tokenizer.decoder, layout, layout - c.tokenizer.latents)
+    denoise = products(agent.dynamics.transformer, tokens - 1, agent.dynamics.tokens)
+    observe = products(agent.dynamics.transformer, tokens, 1)
     world_heads = matmul_parameters(heads.reward_head, heads.cont_head, heads.behaviour_head)
     rl_heads = matmul_parameters(heads.policy_head, heads.value_head)
     decisions = c.imagination.starts * c.imagination.horizon
-    encode = matmul_parameters(tokenizer.encoder) * frame_tokens
     return {
-            'tokenizer': 6 * matmul_parameters(tokenizer.encoder, tokenizer.decoder) * frame_tokens * c.batch.frames
-                                      / c.tokenizer_training.every,
+            'tokenizer': 6 * (encode + decode) * c.batch.frames / c.tokenizer_training.every,
             'encode': 2 * encode * frames,
-            'world model': 6 * frames * (model * (2 * tokens - 1) + world_heads) + 4 * frames * c.shortcut.bootstrap * model * (tokens - 1),
-            'imagination': 2 * decisions * (model * (c.shortcut.steps * (tokens - 1) + tokens) + rl_heads + world_heads),
+            'world model': 6 * frames * (denoise + observe + world_heads) + 4 * frames * c.shortcut.bootstrap * denoise,
+            'imagination': 2 * decisions * (c.shortcut.steps * denoise + observe + rl_heads + world_heads),
             'actor critic': 6 * decisions * rl_heads}
 
 

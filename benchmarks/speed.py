@@ -1,0 +1,178 @@
+"""How long each part of an update takes, on this machine, against what the machine could do. One table, one JSON, minutes.
+
+    python -m benchmarks.speed [--preset dmc_vision] [--sizes size1m size12m ...] [--batch 16] [--length 64] [--flags --agent.imagination.starts 256]
+    python -m benchmarks.speed --preset pixel --sizes ''             # the pixel preset as it is
+    python -m benchmarks.speed --growth                              # time against batch, length, horizon and parameters
+
+Peak: a large matrix product in the precision of the run, measured on the same device before the parts. FLOPs: counted from the model
+(dreamer4/summary.py). Launches: operators that reach the device (CPU: operators that torch dispatches) in one whole update. Rows are random.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from dreamer4.agent import Agent, AgentConfig
+from dreamer4.imagination import draw_starts, imagine
+from dreamer4.summary import parameters, update_flops
+from embodied.config import parse
+
+from .learning import RESULTS, ROOT, commit, machine
+
+FLAGS = ('is_first', 'is_last', 'is_terminal')
+GROWTH = {
+    'batch': ('agent.batch.size', (4, 8, 16, 32)), 'length': ('agent.batch.length', (8, 16, 32, 64)),
+    'horizon': ('agent.imagination.horizon', (4, 8, 16)), 'starts': ('agent.imagination.starts', (32, 64, 128, 256))}
+
+
+def make(preset: str, size: str, changes: dict, flags: list[str]) -> Agent:
+    """An agent in its last stage, for 64x64 images (32x32 in the pixel preset) and six continuous actions (pixel: two)."""
+    config = parse(['--configs', preset, *([size] if size else []), *flags], ROOT / 'configs').update(changes)
+    pixels, dims = (32, 2) if preset == 'pixel' else (64, 6)
+    obs = {'image': spaces.Box(0, 255, (pixels, pixels, 3), np.uint8), 'reward': spaces.Box(-np.inf, np.inf, (), np.float32)}
+    obs |= {key: spaces.Box(0, 1, (), np.bool_) for key in FLAGS}
+    agent = Agent(obs, {'action': spaces.Box(-1, 1, (dims,), np.float32)}, config.agent.build(AgentConfig), 0)
+    agent.schedule.stage = 'policy'
+    return agent
+
+
+def sampler(agent: Agent) -> Callable:
+    """Random rows, the same every time."""
+    rng, made = np.random.default_rng(0), {}
+    shape, dims = agent.tokenizer.images['image'].shape, agent.actions.spaces['action'].shape
+
+    def sample(batch, length):
+        if (batch, length) not in made:
+            made[batch, length] = {
+                'image': rng.integers(0, 256, (batch, length, *shape), np.uint8), 'reward': rng.normal(size=(batch, length)).astype(np.float32),
+                'action': rng.uniform(-1, 1, (batch, length, *dims)).astype(np.float32),
+                **{key: np.zeros((batch, length), bool) for key in FLAGS}}
+        return made[batch, length]
+    return sample
+
+
+def parts(agent: Agent) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    c, sample = agent.config, sampler(agent)
+    rows = sample(c.batch.size, c.batch.length + 1)
+    batch = agent._batch(rows)
+    with agent._precision():
+        context = agent._commit(batch).detach()
+
+    def model() -> None:
+        with agent._precision():
+            total, found = agent._model_loss(batch, agent._commit(batch))
+        agent.optimizers['model'].step(total, found)
+
+    def dream() -> None:
+        start = draw_starts(~batch.is_terminal, c.imagination.starts)
+        with agent._precision():
+            imagine(agent.dynamics, agent.heads, context, *start, c.imagination.horizon, c.shortcut.steps, lambda x, t: agent.heads.policy(x).sample())
+    carry, envs = agent.init_policy(16), {key: value[:1, 0].repeat(16, 0) for key, value in sample(1, 2).items()}
+    return {
+        'tokenizer': lambda: agent._train_tokenizer(batch), 'world model': model, 'imagination': dream,
+        'acting, 16 envs': lambda: agent.policy(carry, envs), 'whole update': lambda: agent.train(sample)}
+
+
+def seconds(agent: Agent, work: Callable[[], object], limit: float) -> float:
+    """Median seconds of a call, after one that does not count, within about `limit` seconds."""
+    def once() -> float:
+        synchronize(agent.device)
+        start = time.perf_counter()
+        work()
+        synchronize(agent.device)
+        return time.perf_counter() - start
+    times, stop = [once()], time.perf_counter() + limit
+    times = [once()]
+    while time.perf_counter() < stop and len(times) < 50:
+        times.append(once())
+    return statistics.median(times)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def peak(agent: Agent) -> float:
+    """FLOPs per second of a large matrix product in the precision of the run."""
+    wide = agent.config.precision == 'float32' or agent.device.type == 'cpu' and agent.config.precision == 'auto'
+    size = 1536 if agent.device.type == 'cpu' else 8192
+    a = torch.randn(size, size, device=agent.device, dtype=torch.float32 if wide else torch.bfloat16)
+    return 2 * size ** 3 / seconds(agent, lambda: a @ a, 2.0)
+
+
+def launches(agent: Agent, work: Callable[[], object]) -> int:
+    """Device kernels of a call; on the CPU the operators that torch dispatches."""
+    kind = torch.profiler.ProfilerActivity.CUDA if agent.device.type == 'cuda' else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[kind]) as profile:
+        work()
+        synchronize(agent.device)
+    return sum(1 for event in profile.events() if kind == torch.profiler.ProfilerActivity.CUDA or event.name.startswith('aten::'))
+
+
+def measure(agent: Agent, limit: float) -> dict:
+    """All parts of one agent."""
+    if agent.device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(agent.device)
+    works, flops, best = parts(agent), update_flops(agent), peak(agent)
+    times = {name: seconds(agent, work, limit) for name, work in works.items()}
+    counted = {
+        'tokenizer': flops['tokenizer'] * agent.config.tokenizer_training.every, 'world model': flops['world model'] + flops['encode'],
+        'imagination': flops['imagination'], 'whole update': sum(flops.values())}
+    return {
+        'parameters': parameters(agent.tokenizer, agent.dynamics, agent.heads), 'frames': agent.frames_per_update, 'peak': best,
+        'ms': {name: 1000 * value for name, value in times.items()},
+        'share of peak': {name: counted[name] / times[name] / best for name in counted}, 'launches': launches(agent, works['whole update']),
+        'memory_gb': torch.cuda.max_memory_allocated(agent.device) / 1e9 if agent.device.type == 'cuda' else None}
+
+
+def line(name: str, found: dict) -> str:
+    ms, share = found['ms'], found['share of peak']
+    cells = [f'{ms[part]:.1f}' + (f' ({share[part]:.0%})' if part in share else '') for part in ms]
+    memory = '' if found['memory_gb'] is None else f'{found["memory_gb"]:.1f}'
+    rate = 1000 / ms['whole update']
+    return (
+        f'| {name} | {found["parameters"] / 1e6:.1f}M | ' + ' | '.join(cells)
+        + f' | {rate:.2f} | {rate * found["frames"]:,.0f} | {found["launches"]:,} | {memory} |')
+
+
+HEAD = (
+    '| | parameters | tokenizer ms | world model ms | imagination ms | acting ms | whole update ms | updates/s | frames/s | launches | GB |\n'
+    '|---|---|---|---|---|---|---|---|---|---|---|')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--preset', default='dmc_vision')
+    parser.add_argument('--sizes', nargs='+', default=['size1m', 'size12m', 'size25m', 'size100m'])
+    parser.add_argument('--batch', type=int)
+    parser.add_argument('--length', type=int)
+    parser.add_argument('--seconds', type=float, default=5.0, help='for each number')
+    parser.add_argument('--growth', action='store_true', help='time against batch, length, horizon and starts, of the first size')
+    parser.add_argument('--name', default='speed', help='of the result file')
+    parser.add_argument('--flags', nargs=argparse.REMAINDER, default=[], help='everything behind goes to the configuration')
+    args = parser.parse_args()
+    base = {f'agent.batch.{key}': value for key, value in (('size', args.batch), ('length', args.length)) if value}
+    runs = {size or args.preset: (size, {}) for size in args.sizes}
+    if args.growth:
+        runs = {f'{what} {value}': (args.sizes[0], {key: value}) for what, (key, values) in GROWTH.items() for value in values}
+    path = RESULTS / f'{args.name}.json'
+    results = {'machine': machine(), 'commit': commit(), 'preset': args.preset, 'flags': args.flags, 'runs': {}}
+    print(HEAD, flush=True)
+    for name, (size, changes) in runs.items():
+        results['runs'][name] = measure(make(args.preset, size, base | changes, args.flags), args.seconds)
+        print(line(name, results['runs'][name]), flush=True)
+        RESULTS.mkdir(exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + '\n')
+    print(f'Peak {max(run["peak"] for run in results["runs"].values()) / 1e12:.3g} TFLOP/s. In brackets: share of it.')
+
+
+if __name__ == '__main__':
+    main()
