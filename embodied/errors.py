@@ -53,3 +53,7 @@ class ChunkError(ReplayError):
 
 class CheckpointError(EmbodiedError):
     """A checkpoint is missing, incomplete, damaged or made for something else."""
+
+
+class FolderInUse(EmbodiedError):
+    """Another process writes to the folder that a run is to write to."""

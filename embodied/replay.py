@@ -295,9 +295,17 @@ class Replay:
         text = f'Replay: {row:,} bytes per row; {self._config.max_gb:g} GB of memory hold {int(self._memory_budget // row):,} rows'
         if self._folder is None:
             return f'{text}; nothing is kept on disk.'
+        return f'{text}, {self._config.disk_gb:g} GB of disk hold {self.capacity:,} ({self._folder.path}).'
+
+    @property
+    def capacity(self) -> int | None:
+        """Rows that can be held at the same time: what fits on disk or, without a folder, in memory; None while rows are not known."""
+        if self.schema is None:
+            return None
+        if self._folder is None:
+            return int(self._memory_budget // self.schema.nbytes)
         chunk = self._chunk_rows()
-        on_disk = int(self._disk_budget // npz.size(_empty_columns(self.schema, chunk))) * chunk
-        return f'{text}, {self._config.disk_gb:g} GB of disk hold {on_disk:,} ({self._folder.path}).'
+        return int(self._disk_budget // npz.size(_empty_columns(self.schema, chunk))) * chunk
 
     # Rows in
 

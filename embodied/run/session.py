@@ -21,6 +21,7 @@ from embodied.checkpoint import Checkpoint, find_save, read
 from embodied.clock import Every
 from embodied.driver import Driver, DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EnvError, ReplayWriteError
+from embodied.lock import FolderLock
 from embodied.logger import Logger
 from embodied.metrics import EpisodeStats, Window
 from embodied.replay import Replay
@@ -150,6 +151,9 @@ class Session:
     Leaving it by an error saves only if the error is an EnvError, which has done no harm to what was learned. That the last save
     fails is an error too, whereas those before are only reported.
 
+    Raises:
+      FolderInUse: another process runs in the logdir.
+
     Attributes:
       counters, logger, checkpoint: of this run.
       metrics: means since the last line of metrics.jsonl.
@@ -159,6 +163,7 @@ class Session:
         self.setup = setup
         self.counters = Counters()
         self.metrics = Window()
+        self._lock = FolderLock(setup.logdir)
         self.logger = make_logger(self.counters)
         self.checkpoint = Checkpoint(setup.logdir / 'ckpt', setup.run.keep, self.event)
         self._save_due = Every(seconds=setup.run.save_every)
@@ -167,6 +172,7 @@ class Session:
         self._tracked = {}
         self._begun = False
         self._stack = contextlib.ExitStack()
+        self._stack.callback(self._lock.close)
         self._stack.callback(self.logger.close)
 
     def __enter__(self):

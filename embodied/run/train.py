@@ -2,6 +2,7 @@
 
 from embodied.base import Agent, Values
 from embodied.clock import Every, Ratio
+from embodied.errors import ConfigError
 from embodied.logger import JsonLines
 from embodied.replay import Replay
 from embodied.run.evaluate import evaluate
@@ -24,6 +25,10 @@ def train(
     with Session(setup, make_logger) as session:
         driver = session.start_driver(make_env)
         replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver)))
+        if replay.capacity is not None and setup.run.prefill > replay.capacity:
+            raise ConfigError(
+                f'run.prefill is {setup.run.prefill:,} rows, but the budgets of the replay hold {replay.capacity:,}: learning would never begin. '
+                f'Raise replay.disk_gb or lower run.prefill')
         agent = make_agent(driver.obs_space, driver.act_space)
         learner = Learner(agent, replay, session)
         evaluator = Evaluator(agent, make_env, session) if evaluating else None

@@ -1,5 +1,6 @@
 """The loop that collects and learns: how many updates it makes when, what it leaves behind, and how it ends."""
 
+import os
 import shutil
 import signal
 
@@ -148,3 +149,19 @@ def test_a_disk_that_fails_does_not_end_a_run_but_its_last_save_does(world, monk
     with pytest.raises(errors.CheckpointError, match='no space left'):
         world(run_save_every=1e-6).run(train)
     assert len(calls) > 10 and calls[-1] >= 120
+
+
+def test_a_prefill_that_the_replay_cannot_hold_is_refused(world):
+    with pytest.raises(errors.ConfigError, match='run.prefill is 1,000,000 rows, but the budgets .* learning would never begin'):
+        world(run_prefill=10 ** 6, replay_disk_gb=0.01, replay_max_gb=0.01).run(train)
+
+
+def test_a_second_run_in_the_same_logdir_is_refused_while_the_first_one_runs(world):
+    def second(agent):
+        with pytest.raises(errors.FolderInUse, match=f'process {os.getpid()}'):
+            world().run(train)
+        refused.append(True)
+    refused = []
+    world(run_steps=60, train=second).run(train)
+    assert refused
+    world(run_steps=70).run(train)  # the lock ends with the run

@@ -1,0 +1,39 @@
+"""One writer per folder: a lock that the system gives back when its process ends, however it ends."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from .errors import FolderInUse
+
+
+class FolderLock:
+    """Held from its making until close() or the end of the process, kill -9 included. File systems without locks are left unlocked.
+
+    Args:
+      folder: made if it does not exist; holds a file 'lock' from then on.
+
+    Raises:
+      FolderInUse: another process holds the lock; names the folder and, where it is known, the process.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / 'lock', 'a+')
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            owner = self._file.read(20).strip() or 'unknown'
+            self._file.close()
+            raise FolderInUse(
+                f'{folder} is in use by another run (process {owner}), and two would overwrite each other; end that one or choose another folder'
+            ) from None
+        except OSError:
+            pass
+        self._file.truncate(0)
+        self._file.write(f'{os.getpid()}\n')
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
