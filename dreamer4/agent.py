@@ -299,7 +299,9 @@ class Agent:
         if warm:
             metrics |= self._train_model(batch)
         self.updates += 1
-        metrics = fetch(metrics)
+        metrics = fetch(metrics)  # the one place of an update where the host waits for the device
+        for name, optimizer in self.optimizers.items():
+            optimizer.check(metrics.pop(f'{name}/nonfinite', 0.0))
         if 'tokenizer/unexplained' in metrics:
             self.schedule.measure('unexplained', metrics['tokenizer/unexplained'], 0.98)
         if self.schedule.gate_due():

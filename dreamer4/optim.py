@@ -24,7 +24,7 @@ class OptimConfig:
 
 
 class Optimizer:
-    """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps.
+    """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps, all without waiting for the device.
 
     Weight decay touches matrices of linear layers only: decayed norms, biases and learned tokens collapse encoders.
 
@@ -44,29 +44,39 @@ class Optimizer:
                 [g for g in groups if g['params']], lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
     def step(self, loss: torch.Tensor, parts: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """Differentiate `loss`, clip, step.
+        """Differentiate `loss`, clip, step. A non-finite loss or gradient moves nothing; the host need not wait to find that out.
 
         Args:
-            loss: scalar. parts: named scalars it was made of, for the message if it is not finite.
+            loss: scalar. parts: named scalars it was made of, for the message of check().
 
         Returns:
-            metrics: '<name>/grad_norm'.
-
-        Raises:
-            NonFiniteLoss: before anything is changed; the message holds every part and the gradient norm.
+            metrics on the device: '<name>/grad_norm', and '<name>/nonfinite', which is to be given to check() once it is on the host.
         """
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        if not torch.isfinite(loss.detach() + norm):
-            known = {k: float(v.detach()) for k, v in (parts or {}).items()}
-            raise NonFiniteLoss(f'{self.name}: update {self.updates}: loss {float(loss.detach())}, gradient norm {float(norm)}, parts {known}')
+        self.adam.found_inf = (~torch.isfinite(loss.detach() + norm)).float()  # the fused kernel leaves everything as it is where this is 1
+        self.adam.grad_scale = None
+        self._last = loss.detach(), norm.detach(), {k: v.detach() for k, v in (parts or {}).items()}
         self.updates += 1
         rate = self.config.lr * self.scale * min(1.0, self.updates / max(1, self.config.warmup))
         for group in self.adam.param_groups:
             group['lr'] = rate
         self.adam.step()
-        return {f'{self.name}/grad_norm': norm.detach()}
+        return {f'{self.name}/grad_norm': norm.detach(), f'{self.name}/nonfinite': self.adam.found_inf}
+
+    def check(self, nonfinite: float) -> None:
+        """Raise if the last step was refused.
+
+        Raises:
+            NonFiniteLoss: no parameter has moved; the message holds the loss, every part and the gradient norm.
+        """
+        if nonfinite:
+            self.updates -= 1
+            loss, norm, parts = self._last
+            raise NonFiniteLoss(
+                f'{self.name}: update {self.updates}: loss {float(loss)}, gradient norm {float(norm)}, '
+                f'parts { {k: float(v) for k, v in parts.items()} }')
 
     def state_dict(self) -> dict:
         """Moments by parameter number, and the number of updates."""

@@ -1,11 +1,14 @@
 """The agent as a whole: what moves under which loss, saving and loading, acting, refusals."""
 
+import traceback
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dreamer4.agent import Agent
+from dreamer4.agent import Agent, fetch
 from embodied.errors import CheckpointError
 from dreamer4.optim import NonFiniteLoss
 
@@ -181,6 +184,34 @@ def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
     carry, b = made.policy(carry, observe(4, False))
     carry, c = made.policy(carry, observe(4, True))
     assert np.array_equal(a['arm'], b['arm']) and not np.array_equal(b['arm'], c['arm'])
+
+
+class Waits(TorchDispatchMode):
+    """Counts the places where the host reads a number from the device: item(), float(), if tensor, nonzero()."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero):
+            self.found.append(''.join(traceback.format_stack(limit=6)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('stage', ['tokenizer', 'dynamics', 'policy'])
+@pytest.mark.parametrize('changes', [{}, {'actor.loss': 'reinforce'}])
+def test_the_host_waits_for_the_device_once_in_an_update(stage, changes, monkeypatch):
+    with Waits() as waits:
+        float(torch.ones(2).sum())
+    assert waits.found, 'what counts the waits counts none'
+    made, sample, fetched = agent(stage, **changes), sampler(), []
+    made.train(sample)
+    monkeypatch.setattr('dreamer4.agent.fetch', lambda metrics: fetched.append(metrics) or fetch(metrics))
+    with Waits() as waits:
+        made.train(sample)
+    assert not waits.found, waits.found[0]
+    assert len(fetched) == 1
 
 
 def test_fused_and_explicit_attention_give_the_same_losses_over_several_updates():

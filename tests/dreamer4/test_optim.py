@@ -36,9 +36,13 @@ def test_a_non_finite_loss_changes_nothing_and_names_its_parts(value):
     optimizer = Optimizer('model', [net], OptimConfig(**SETTINGS))
     before = net.weight.detach().clone()
     good, bad = net.weight.sum(), net.bias.sum() * value
+    flag = optimizer.step(good + bad, {'good': good, 'bad': bad})['model/nonfinite']
     with pytest.raises(NonFiniteLoss, match=r"model: update 0.*'good'.*'bad'"):
-        optimizer.step(good + bad, {'good': good, 'bad': bad})
+        optimizer.check(float(flag))
     assert torch.equal(net.weight, before) and optimizer.updates == 0
+    assert not any(entry['step'] for entry in optimizer.adam.state.values()), 'the moments count a step that was none'
+    optimizer.check(float(optimizer.step(net.weight.sum())['model/nonfinite']))
+    assert not torch.equal(net.weight, before), 'the next sound step is made'
 
 
 def test_a_restored_optimizer_goes_on_bitwise():
