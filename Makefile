@@ -1,5 +1,6 @@
 # make train   set everything up in .venv and watch the agent learn a pixel task (ARGS: further flags)
-# make test    set everything up in .venv and run the tests (ARGS: further flags of pytest)
+# make test    set everything up in .venv and run the tests (ARGS: further flags of pytest, such as --slow)
+# make chaos   the long versions: slow tests, 100 kills and 200 env faults (40 minutes)
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -7,7 +8,7 @@ STAMP := $(VENV)/installed
 TASK ?= pixel_catch
 STEPS ?= 36000
 
-.PHONY: train test
+.PHONY: train test chaos
 .DELETE_ON_ERROR:
 
 train: $(STAMP)
@@ -15,6 +16,10 @@ train: $(STAMP)
 
 test: $(STAMP)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest $(ARGS)
+
+chaos: $(STAMP)
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest --slow $(ARGS)
+	$(PYTHON) -m benchmarks.chaos
 
 $(STAMP): setup.py constraints.txt
 	python3 -m venv $(VENV)

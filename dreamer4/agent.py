@@ -115,6 +115,7 @@ class AgentConfig:
     precision: str
     threads: int
     attention: str
+    compile: bool
     batch: BatchConfig
     tokenizer: TokenizerConfig
     tokenizer_training: TokenizerTrainingConfig
@@ -181,6 +182,12 @@ class Agent:
                         'model', [self.dynamics, heads.reward_head, heads.cont_head, heads.behaviour_head], config.optim.model),
                 'policy': Optimizer('policy', [heads.policy_head], config.optim.policy),
                 'value': Optimizer('value', [heads.value_head], config.optim.value)}
+        if config.compile:
+            torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)  # train, act, imagine, measure: other shapes
+            for part, methods in ((self.tokenizer, ('encode', 'decode')), (self.dynamics, ('denoise', 'observe'))):
+                for method in methods:
+                    setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
+            self.slow_tokenizer.module.encode = torch.compile(self.slow_tokenizer.module.encode, dynamic=False)
         self.schedule = Schedule(config.schedule)
         self.return_range = torch.ones((), device=self.device)
         self.updates = 0

@@ -4,12 +4,29 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))  # for programs that tests start
 os.environ.setdefault('MUJOCO_GL', 'egl')
 
 _outcomes = []
+
+
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='also run the tests that take minutes')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow only')
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption('--slow'):
+        for item in items:
+            if item.get_closest_marker('slow'):
+                item.add_marker(pytest.mark.skip(reason='takes minutes: --slow'))
 
 
 def pytest_runtest_makereport(item, call):

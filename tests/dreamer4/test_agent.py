@@ -1,5 +1,6 @@
 """The agent as a whole: what moves under which loss, saving and loading, acting, refusals."""
 
+import shutil
 import traceback
 
 import numpy as np
@@ -14,6 +15,7 @@ from dreamer4.optim import NonFiniteLoss
 
 from tiny import tiny
 
+needs_compiler = pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler on the CPU')
 OBS = {
     'image': spaces.Box(0, 255, (16, 16, 3), np.uint8), 'joints': spaces.Box(-9, 9, (2,), np.float32),
     'reward': spaces.Box(-np.inf, np.inf, (), np.float32), 'log/secret': spaces.Box(-np.inf, np.inf, (), np.float32)}
@@ -214,10 +216,11 @@ def test_the_host_waits_for_the_device_once_in_an_update(stage, changes, monkeyp
     assert len(fetched) == 1
 
 
-def test_fused_and_explicit_attention_give_the_same_losses_over_several_updates():
+@pytest.mark.parametrize('changes', [{'attention': 'explicit'}, pytest.param({'compile': True}, marks=[needs_compiler, pytest.mark.slow])])
+def test_fast_and_plain_paths_give_the_same_losses_over_several_updates(changes):
     runs = []
-    for kernel in ('fused', 'explicit'):
-        made, sample = agent('policy', attention=kernel), sampler()
+    for settings in ({}, changes):
+        made, sample = agent('policy', **settings), sampler()
         runs.append([made.train(sample) for _ in range(3)])
     for one, other in zip(*runs):
         assert one.keys() == other.keys()
