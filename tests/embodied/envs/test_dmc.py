@@ -63,6 +63,13 @@ def test_the_renderer_is_named_once_there_is_a_frame():
     assert len(env.renderer) > 3
 
 
+def test_without_images_nothing_is_rendered():
+    env = make('dmc_reacher_easy', image=False, proprio=True)
+    rows = walk(env, 3)
+    assert not hasattr(env, 'renderer'), 'a renderer was started'
+    assert 'image' not in rows[0] and 'image' not in env.obs_space
+
+
 def test_mistakes_name_the_nearest_task():
     with pytest.raises(ConfigError, match='dmc_cheetah_run'):
         make('dmc_cheetah_rum')

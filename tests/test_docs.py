@@ -1,0 +1,17 @@
+"""The documents name tests and files that exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RUNTIME = (ROOT / 'docs' / 'runtime.md').read_text()
+
+
+def test_every_test_that_the_runtime_page_names_exists():
+    known = {name for path in ROOT.glob('tests/**/*.py') for name in re.findall(r'^def test_(\w+)', path.read_text(), re.M)}
+    named = [name for name in re.findall(r'`(\w+)`', RUNTIME) if name.count('_') > 2 or name == 'off_is_never']
+    assert len(named) > 30 and not set(named) - known, sorted(set(named) - known)
+
+
+def test_the_runtime_page_has_a_line_for_each_of_the_25_weaknesses():
+    assert len(re.findall(r'^\| (?!weakness|---)', RUNTIME, re.M)) == 25
