@@ -24,10 +24,8 @@ PIXEL = ('pixel_catch', 'pixel_reach', 'pixel_memory')
 DMC = ('cartpole_balance', 'cartpole_swingup', 'walker_stand', 'walker_walk', 'cheetah_run', 'ball_in_cup_catch', 'reacher_easy', 'finger_spin')
 # Mean returns of uniformly random and of optimal actions; tests/embodied/envs/test_pixel.py holds them to it.
 BOUNDS = {'pixel_catch': (-0.75, 1.0), 'pixel_reach': (5.75, 47.6), 'pixel_memory': (-1 / 3, 1.0)}
-# DreamerV3's published training returns at 100k frames, mean over 10 seeds (its repository's score files).
-DREAMERV3 = {
-    'dmc_cartpole_balance': 934, 'dmc_ball_in_cup_catch': 853, 'dmc_walker_stand': 904, 'dmc_walker_walk': 586,
-    'dmc_cartpole_swingup': 551, 'dmc_finger_spin': 493, 'dmc_reacher_easy': 374, 'dmc_cheetah_run': 307}
+# Published curves by method and task; the file names their source.
+PUBLISHED = json.loads((RESULTS / 'published_dmc.json').read_text())['methods']
 
 
 def main() -> None:
@@ -131,6 +129,12 @@ def share(task: str, score: float) -> float | None:
     return (score - low) / (high - low)
 
 
+def published(method: str, task: str, frames: float) -> float | None:
+    """Mean return of a published run at so many frames; None for tasks without one."""
+    curve = PUBLISHED[method].get(task)
+    return float(np.interp(frames, [0, *curve['frames']], [np.nan, *curve['score']])) if curve else None
+
+
 def line(run: dict) -> str:
     part = share(run['task'], run['eval']['mean'])
     words = '' if part is None else f', {part:.0%} of the way from random to optimal'
@@ -140,7 +144,7 @@ def line(run: dict) -> str:
 
 def table(runs: list[dict]) -> str:
     """Markdown, a row per task."""
-    lines = ['| task | eval return per seed | random to optimal | frames | seconds | DreamerV3 at 100k frames |', '|---|---|---|---|---|---|']
+    lines = ['| task | eval return per seed | random to optimal | frames | seconds | DreamerV3 at these frames |', '|---|---|---|---|---|---|']
     for task in dict.fromkeys(run['task'] for run in runs):
         mine = [run for run in runs if run['task'] == task]
         parts = [share(task, run['eval']['mean']) for run in mine]
@@ -148,7 +152,9 @@ def table(runs: list[dict]) -> str:
             f'| {task} | ' + ', '.join(f'{run["eval"]["mean"]:.3g}' for run in mine) + ' | '
             + (', '.join(f'{part:.0%}' for part in parts) if parts[0] is not None else '') + ' | '
             + ', '.join(f'{(run["curve"]["frames"] or [0])[-1]:,}' for run in mine) + ' | '
-            + ', '.join(f'{run["seconds"]:.0f}' for run in mine) + f' | {DREAMERV3.get(task, "")} |')
+            + ', '.join(f'{run["seconds"]:.0f}' for run in mine) + ' | '
+            + (', '.join(f'{published("DreamerV3", task, (run["curve"]["frames"] or [0])[-1]):.0f}' for run in mine) if parts[0] is None else '')
+            + ' |')
     return '\n'.join(lines)
 
 
@@ -165,12 +171,15 @@ def draw(runs: list[dict], path: Path) -> None:
                 axis.plot(np.array(run['curve'][key]) / scale, run['curve']['score'], label=f'seed {run["seed"]}')
             for value, label in zip(BOUNDS.get(task, ()), ('random', 'optimal')):
                 axis.axhline(value, color='gray', linestyle=':', label=label)
-            if task in DREAMERV3:
-                axis.axhline(DREAMERV3[task], color='black', linestyle='--', label='DreamerV3 at 100k frames')
+            for method, style in zip(PUBLISHED, ('--', ':')):
+                if task in PUBLISHED[method] and key == 'frames':
+                    known = PUBLISHED[method][task]
+                    shown = np.array(known['frames']) <= 1.2 * max(run['curve']['frames'][-1] for run in runs if run['task'] == task) + 50000
+                    axis.plot(np.array(known['frames'])[shown], np.array(known['score'])[shown], 'k' + style, label=f'{method}, published')
             axis.set_xlabel(unit)
             axis.set_ylabel('training return')
         axes[0][column].set_title(task)
-    axes[0][0].legend(fontsize=8)
+        axes[1][column].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 

@@ -40,3 +40,16 @@ def test_the_table_orders_changes_by_what_they_reach():
 def test_share_is_the_way_from_random_to_optimal():
     assert learning.share('pixel_catch', -0.75) == 0 and learning.share('pixel_catch', 1.0) == 1
     assert learning.share('dmc_cheetah_run', 3.0) is None
+
+
+def test_published_returns_are_read_at_the_frames_asked_for():
+    assert round(learning.published('DreamerV3', 'dmc_cartpole_balance', 100_000)) == 934
+    assert learning.published('DreamerV3', 'pixel_catch', 100_000) is None
+
+
+def test_the_picture_of_a_task_with_published_curves_is_drawn(tmp_path):
+    curve = {'frames': [1000, 2000], 'seconds': [1.0, 2.0], 'score': [10.0, 20.0]}
+    made = {'task': 'dmc_walker_walk', 'seed': 0, 'eval': {'mean': 20.0, 'ci95': 1.0}, 'curve': curve, 'seconds': 2}
+    learning.draw([made], tmp_path / 'x.png')
+    assert (tmp_path / 'x.png').stat().st_size > 5000
+    assert '20' in learning.table([made])
