@@ -340,7 +340,7 @@ class Agent:
         with self._precision():
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
         optimizer = self.optimizers['tokenizer']
-        optimizer.scale = self.config.tokenizer_training.rate if self.schedule.reached('dynamics') else 1.0
+        optimizer.scale = self.config.tokenizer_training.rate * self.schedule.pace() if self.schedule.reached('dynamics') else 1.0
         norms = optimizer.step(sum(self.rms(k, v) for k, v in parts.items()), parts)
         self.slow_tokenizer.follow()
         return norms | {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
@@ -356,6 +356,8 @@ class Agent:
             with self._precision():
                 actor_critic, more = self._actor_critic_losses(batch, context.detach())
             metrics |= more
+            for name in ('policy', 'value'):
+                self.optimizers[name].scale = self.schedule.pace()
             if self.schedule.reached('policy'):
                 metrics |= self.optimizers['policy'].step(actor_critic['policy'], actor_critic)
                 if self.config.actor.prior == 'slow':
@@ -363,7 +365,7 @@ class Agent:
             metrics |= self.optimizers['value'].step(actor_critic['value'], actor_critic)
             self.slow_value.follow()
         optimizer = self.optimizers['model']
-        optimizer.scale = self.config.model_training.rate if self.schedule.reached('policy') else 1.0
+        optimizer.scale = self.config.model_training.rate * self.schedule.pace() if self.schedule.reached('policy') else 1.0
         return metrics | optimizer.step(total, parts)
 
     def _commit(self, batch: Batch) -> Context:

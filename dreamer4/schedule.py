@@ -21,6 +21,7 @@ class ScheduleConfig:
     gate_sequences: int
     value_updates: int
     patience: int
+    anneal: int
 
 
 class Schedule:
@@ -38,6 +39,13 @@ class Schedule:
         """Fold a new measurement into its running mean (the first one is taken as it is)."""
         old = self.measures.get(name, value)
         self.measures[name] = decay * old + (1 - decay) * value
+
+    def pace(self) -> float:
+        """Factor on every learning rate: 1 until the policy learns, then 1 / (1 + u / anneal) after u more updates; 1 for ever where
+        anneal is 0. What is learned early need not be exact, what is learned late is only as exact as its steps are small."""
+        if self.stage != STAGES[-1] or not self.config.anneal:
+            return 1.0
+        return 1 / (1 + self.updates / self.config.anneal)
 
     def gate_due(self) -> bool:
         """Whether this update should measure the world model open loop."""

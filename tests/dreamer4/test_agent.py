@@ -188,6 +188,14 @@ def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
     assert np.array_equal(a['arm'], b['arm']) and not np.array_equal(b['arm'], c['arm'])
 
 
+def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
+    made, sample = agent('policy', **{'schedule.anneal': 10, 'model_training.rate': 0.5, 'tokenizer_training.rate': 0.2}), sampler()
+    made.schedule.updates = 10
+    made.updates = 0  # an update in which the tokenizer has its turn
+    made.train(sample)
+    assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx({'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5})
+
+
 class Waits(TorchDispatchMode):
     """Counts the places where the host reads a number from the device: item(), float(), if tensor, nonzero()."""
 

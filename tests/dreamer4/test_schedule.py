@@ -4,7 +4,7 @@ from dreamer4.schedule import Schedule, ScheduleConfig
 
 SETTINGS = dict(
         tokenizer_updates=2, tokenizer_unexplained=0.1, dynamics_updates=2, reward_skill=0.5, latent_error=0.8, gate_every=1,
-        gate_sequences=4, value_updates=1, patience=0)
+        gate_sequences=4, value_updates=1, patience=0, anneal=0)
 
 
 def schedule(**changes):
@@ -59,3 +59,16 @@ def test_state_goes_on_where_it_was():
     other = schedule()
     other.load_state_dict(s.state_dict())
     assert other.state_dict() == s.state_dict() and other.stage == 'dynamics'
+
+
+def test_the_pace_halves_after_so_many_updates_of_the_policy_and_not_before_it_learns():
+    s = schedule(anneal=100)
+    s.updates = 1000
+    assert s.pace() == 1, 'the tokenizer learns at its full rate, however long it takes'
+    s.stage, s.updates = 'policy', 0
+    assert s.pace() == 1
+    s.updates = 100
+    assert s.pace() == 0.5
+    s.updates = 300
+    assert s.pace() == 0.25
+    assert schedule(anneal=0).pace() == 1
