@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from benchmarks import pages
+
 ROOT = Path(__file__).parents[1]
 RUNTIME = (ROOT / 'docs' / 'runtime.md').read_text()
 
@@ -15,3 +17,9 @@ def test_every_test_that_the_runtime_page_names_exists():
 
 def test_the_runtime_page_has_a_line_for_each_of_the_25_weaknesses():
     assert len(re.findall(r'^\| (?!weakness|---)', RUNTIME, re.M)) == 25
+
+
+def test_every_table_of_the_pages_is_what_the_committed_results_say():
+    for page in pages.PAGES:
+        text = (ROOT / page).read_text()
+        assert pages.rendered(text) == text, f'{page} is not up to date: python -m benchmarks.pages'

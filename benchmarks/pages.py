@@ -1,0 +1,119 @@
+"""Writes the tables of README.md and docs/ from the committed results, so that no number stands there that was not measured.
+
+    python -m benchmarks.pages            # rewrite what stands between the marks <!-- NAME --> and <!-- /NAME -->
+    python -m benchmarks.pages --check    # only say whether the pages are up to date
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from . import ablate, learning
+
+RESULTS, ROOT = learning.RESULTS, learning.ROOT
+PAGES = ('README.md', 'docs/recipe.md', 'docs/runtime.md')
+
+
+def read(name: str) -> dict:
+    """A file of results; empty if that was not measured yet."""
+    path = RESULTS / f'{name}.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def pixel() -> str:
+    """Returns of the pixel tasks over seeds."""
+    found = read('learning_pixel')
+    lines = [
+        '| task | random | optimal | return after training, per seed (100 episodes, 95 % interval) | share of the way | frames | minutes |',
+        '|---|---|---|---|---|---|---|']
+    for task in learning.PIXEL:
+        low, high = learning.BOUNDS[task]
+        runs = [run for run in found['runs'] if run['task'] == task]
+        cells = [
+            [f'{run["eval"]["mean"]:.3g} +- {run["eval"]["ci95"]:.2g}' for run in runs],
+            [f'{learning.share(task, run["eval"]["mean"]):.0%}' for run in runs], [f'{run["curve"]["frames"][-1]:,}' for run in runs],
+            [f'{run["seconds"] / 60:.1f}' for run in runs]]
+        lines.append(f'| `{task}` | {low:.3g} | {high:.3g} | ' + ' | '.join(', '.join(cell) for cell in cells) + ' |')
+    return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'])
+
+
+def ablation() -> str:
+    """What each choice does on the pixel tasks."""
+    found = read('ablate')
+    return f'{ablate.table(found["runs"])}\n\nMachine: {machine(found)}.' if found else 'Not measured yet.'
+
+
+def broken() -> str:
+    """What diagnose says of runs that were broken on purpose."""
+    found = read('broken')
+    if not found:
+        return 'Not measured yet.'
+    return '\n'.join(['| fault | first cause that diagnose finds |', '|---|---|'] + [
+        f'| {name} | {case["first cause"]} |' for name, case in found['cases'].items()])
+
+
+def chaos() -> str:
+    """What kills and faults did."""
+    found, lines = read('chaos'), []
+    if kills := found.get('kills'):
+        lines.append(
+            f'- {kills["kills"]} times `kill -9` of the whole tree at random moments of one run of `pixel_catch`: '
+            f'{len(kills["problems"])} problems, {kills["restarts that went further"]} restarts got beyond the one before, '
+            f'return {kills["return, 100 episodes"]} after {kills["steps"]:,} decisions.')
+    if faults := found.get('faults'):
+        kinds = ', '.join(f'{count} x {kind}' for kind, count in sorted(faults['faults'].items()))
+        lines.append(
+            f'- {sum(faults["faults"].values())} env faults in one run ({kinds}): {len(faults["problems"])} problems, '
+            f'{faults["workers replaced"]:.0f} workers replaced, return {faults["return, 100 episodes"]} after {faults["steps"]:,} decisions.')
+    return '\n'.join(lines) or 'Not measured yet.'
+
+
+def runtime() -> str:
+    """Driver and replay beside their peers."""
+    found = read('runtime')
+    if not found:
+        return 'Not measured yet.'
+    base = found['driver']['AsyncVectorEnv, shared memory']['steps_per_second']
+    lines = ['| 16 envs, 64x64x3 and eight small keys | steps/s | to AsyncVectorEnv | late after a pause of 150 ms |', '|---|---|---|---|']
+    lines += [
+        f'| {name} | {one["steps_per_second"]:,.0f} | {one["steps_per_second"] / base:.2f} | {one["late_ms"]:.2f} ms |'
+        for name, one in found['driver'].items()]
+    lines += ['', '| replay, rows of 64x64x3 | |', '|---|---|']
+    lines += [f'| {one["name"]} | {one["value"]:,.{1 if one["value"] >= 100 else 3}f} {one["unit"]} |' for one in found['replay']]
+    return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commit {found["commit"]}.'])
+
+
+def machine(found: dict) -> str:
+    it = found['machine']
+    return f'{it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}' + (f'; {it["note"]}' if 'note' in it else '')
+
+
+TABLES = {'pixel': pixel, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime}
+
+
+def rendered(text: str) -> str:
+    """The page with every table between its marks made anew."""
+    for name, make in TABLES.items():
+        pattern = rf'(<!-- {name} -->\n).*?(\n<!-- /{name} -->)'
+        if re.search(pattern, text, re.S):
+            table = make()
+            text = re.sub(pattern, lambda found: found[1] + table + found[2], text, flags=re.S)
+    return text
+
+
+def main() -> None:
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        text = path.read_text()
+        if rendered(text) != text:
+            stale.append(page)
+            if '--check' not in sys.argv:
+                path.write_text(rendered(text))
+    print('rewritten: ' + ', '.join(stale) if stale else 'all pages are up to date')
+    sys.exit(bool(stale) and '--check' in sys.argv)
+
+
+if __name__ == '__main__':
+    main()
