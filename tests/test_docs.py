@@ -16,7 +16,7 @@ def test_every_test_that_the_runtime_page_names_exists():
 
 
 def test_the_runtime_page_has_a_line_for_each_of_the_25_weaknesses():
-    assert len(re.findall(r'^\| (?!weakness|---)', RUNTIME, re.M)) == 25
+    assert len(re.findall(r'^\| (?!weakness|---)', RUNTIME.split('## Measured')[0], re.M)) == 25
 
 
 def test_every_table_of_the_pages_is_what_the_committed_results_say():
