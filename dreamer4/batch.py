@@ -64,8 +64,7 @@ def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, devic
         raise KeyError(f'batch: rows lack {missing}; they hold {sorted(rows)}')
     if rows['is_first'].shape[1] < 2:
         raise ValueError(f"batch: expected at least 2 rows of time, the first only for the shift, got {rows['is_first'].shape}")
-    put = {k: torch.from_numpy(np.ascontiguousarray(v)).to(device, non_blocking=True) for k, v in rows.items()
-                  if k in needed or k == 'unlabeled'}
+    put = {k: move(v, device) for k, v in rows.items() if k in needed or k == 'unlabeled'}
     code = actions.encode({k: put[k] for k in actions.spaces})
     known = ~put['unlabeled'] if 'unlabeled' in put else torch.ones_like(put['is_first'])
     executed = known & ~put['is_last']
@@ -75,3 +74,11 @@ def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, devic
             action=code[:, 1:], action_valid=executed[:, 1:],
             reward=put['reward'][:, 1:].float(),
             is_first=put['is_first'][:, 1:], is_last=put['is_last'][:, 1:], is_terminal=put['is_terminal'][:, 1:])
+
+
+def move(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Array -> tensor on the device; through pinned memory where there is a GPU, so that the host goes on while it is copied."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == 'cuda':
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
