@@ -2,7 +2,8 @@
 
 The file is named {time}-{uuid}-{successor}-{length}.npz, as DreamerV3 names its own: `time` is the local time at which the chunk
 was opened (YYYYmmddTHHMMSSF and microseconds), the ids are 128 random bits as 22 digits of base 62, all zeros for no successor.
-So an index of a folder is made from names alone. A file is written once, appears whole or not at all, and is never changed.
+So an index of a folder is made from names alone. Beside the rows it holds the column that DreamerV3 looks for, 'stepid' (16 bytes of the id and the
+row's number), which nothing here reads. A file is written once, appears whole or not at all, and is never changed.
 """
 
 import datetime
@@ -25,6 +26,7 @@ GROWTH = 4                     # times as many when these are full: few copies; 
 
 _NAME = re.compile(r'([0-9]{8}T[0-9]{6}F[0-9]{6})-([0-9A-Za-z]{22})-([0-9A-Za-z]{22})-([0-9]{1,9})\.npz')
 _TIME = '%Y%m%dT%H%M%SF%f'
+STEPID = 'stepid'
 _BASE62 = string.digits + string.ascii_letters
 
 
@@ -113,7 +115,7 @@ class Chunk:
             self.columns = {key: column[:self.length].copy() for key, column in self.columns.items()}
         self._arrays = []
         self.succ = succ
-        self.file_bytes = npz.size(self.columns)
+        self.file_bytes = npz.size(file_columns(self.columns, self.uuid))
 
     def write(self, directory: Path) -> Path:
         """Write the file: first under a hidden name, then flushed to the disk, then renamed. Returns its path.
@@ -125,7 +127,7 @@ class Chunk:
         hidden = directory / f'.{self.name}.tmp'
         try:
             with open(hidden, 'wb') as file:
-                npz.write(file, self.columns)
+                npz.write(file, file_columns(self.columns, self.uuid))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(hidden, path)
@@ -154,6 +156,18 @@ class Chunk:
             for key, column in self.columns.items():
                 grown[key][:self.length] = column[:self.length]
         self.columns, self._arrays, self._capacity = grown, list(grown.values()), capacity
+
+
+def file_columns(columns: dict[str, np.ndarray], uuid: str) -> dict[str, np.ndarray]:
+    """The columns of a chunk's file: those of its rows, and 'stepid' uint8 (length, 20)."""
+    length = len(next(iter(columns.values())))
+    number = 0
+    for digit in uuid:
+        number = 62 * number + _BASE62.index(digit)
+    ids = np.empty((length, 20), np.uint8)
+    ids[:, :16] = np.frombuffer(number.to_bytes(17, 'big')[1:], np.uint8)
+    ids[:, 16:] = np.arange(length, dtype='>u4').view(np.uint8).reshape(length, 4)
+    return {**columns, STEPID: ids}
 
 
 def new_uuid() -> str:

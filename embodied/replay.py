@@ -22,7 +22,7 @@ import numpy as np
 
 from embodied import npz
 from embodied import schema as schemas
-from embodied.chunk import Chunk, ChunkName, new_uuid, timestamp
+from embodied.chunk import NO_SUCCESSOR, STEPID, Chunk, ChunkName, file_columns, new_uuid, timestamp
 from embodied.errors import ChunkError, ConfigError, ReplayEmptyError, ReplayError, ReplaySchemaError
 from embodied.replay_folder import Folder, listing
 from embodied.replay_writer import Writer
@@ -305,7 +305,7 @@ class Replay:
         if self._folder is None:
             return int(self._memory_budget // self.schema.nbytes)
         chunk = self._chunk_rows()
-        return int(self._disk_budget // npz.size(_empty_columns(self.schema, chunk))) * chunk
+        return int(self._disk_budget // npz.size(file_columns(_empty_columns(self.schema, chunk), NO_SUCCESSOR))) * chunk
 
     # Rows in
 
@@ -557,7 +557,7 @@ class Replay:
             if self.schema is None:
                 self._adopt(found)
             self.schema.compare(found, str(chunk.path), extra=True)
-            ignored = sorted(key for key in columns if key not in self.schema)
+            ignored = sorted(key for key in columns if key not in self.schema and key != STEPID)
             if ignored:
                 self._on_event(f'{self._folder.path}: keys in the chunks that are not part of a row are ignored: {listing(ignored)}.')
             return

@@ -7,7 +7,7 @@ import pytest
 
 from embodied import chunk as chunks
 from embodied import npz
-from embodied.chunk import Chunk, ChunkName, new_uuid, timestamp
+from embodied.chunk import Chunk, ChunkName, file_columns, new_uuid, timestamp
 from embodied.errors import ChunkError
 from embodied.schema import Schema
 
@@ -115,3 +115,12 @@ def test_the_file_has_its_name_only_after_it_is_on_disk(tmp_path, monkeypatch):
     chunk.close(new_uuid())
     chunk.write(tmp_path)
     assert seen == [['.'], ['2']], 'the file must be synced under its hidden name, the folder after the rename'
+
+
+def test_files_hold_the_step_ids_that_dreamerv3_needs(tmp_path):
+    """Its loader looks a row up by 16 bytes of the chunk's id, read from the 22 digits as a number, and four of the row's number."""
+    columns = {'reward': np.arange(300, dtype=np.float32)}
+    uuid = '0' * 19 + '1aZ'  # 1 * 62^2 + 10 * 62 + 61
+    ids = file_columns(columns, uuid)['stepid']
+    assert ids.shape == (300, 20) and ids.dtype == np.uint8
+    assert all(bytes(ids[i]) == (62 ** 2 + 10 * 62 + 61).to_bytes(16, 'big') + i.to_bytes(4, 'big') for i in (0, 255, 256, 299))

@@ -372,7 +372,7 @@ def test_the_estimate_counts_rows(tmp_path):
     assert make().estimate() == 'Replay: 67 bytes per row; 1 GB of memory hold 14,925,373 rows; nothing is kept on disk.'
     text = make(tmp_path, chunk_rows=1000).estimate()
     rows = int(text.split('disk hold ')[1].split(' ')[0].replace(',', ''))
-    assert 0.9 * 1e9 / ROW_BYTES < rows < 1e9 / ROW_BYTES
+    assert 0.9 * 1e9 / (ROW_BYTES + 20) < rows < 1e9 / (ROW_BYTES + 20), 'files hold 20 bytes more a row, step ids'
     assert make(spaces=False).estimate() == 'Replay: rows are not known yet.'
 
 
@@ -561,7 +561,7 @@ def test_folders_of_dreamerv3_load_and_their_extra_keys_are_named_once(tmp_path,
     events = []
     replay = make(tmp_path, read_only=True, spaces=known, events=events)
     replay.load(None)
-    assert len(replay) == 25 and 'dyn/deter, stepid' in events[0]
+    assert len(replay) == 25 and 'dyn/deter' in events[0] and 'stepid' not in events[0]
     check(replay.sample(20, 25))
     check(replay.sample(20, 4))
     assert len(events) == 1 and not (tmp_path / 'meta.json').exists()
