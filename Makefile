@@ -23,5 +23,5 @@ chaos: $(STAMP)
 
 $(STAMP): setup.py constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dmc,dev]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dmc,video,dev]'
 	touch $(STAMP)

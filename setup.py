@@ -9,6 +9,7 @@ EXTRAS = {
     'atari': ['ale-py>=0.10'],
     'crafter': ['crafter'],
     'lpips': ['lpips', 'torchvision'],
+    'video': ['imageio', 'imageio-ffmpeg'],
     'dev': ['pytest', 'hypothesis', 'matplotlib', 'setuptools', 'wheel']}
 
 setup(

@@ -98,6 +98,13 @@ def test_export_writes_gif_and_numbered_png(folder, tmp_path):
         assert np.asarray(png).tolist() == np.full((6, 6, 3), 3).tolist()
 
 
+def test_export_writes_mp4_that_reads_back(folder, tmp_path):
+    video = pytest.importorskip('imageio.v3')
+    pytest.importorskip('imageio_ffmpeg')
+    assert main(['export', str(folder), '--episode', '1', '--out', str(tmp_path / 'e.mp4')]) == 0
+    assert video.imread(tmp_path / 'e.mp4').shape == (7, 8, 8, 3)
+
+
 def test_a_missing_package_is_named(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'PIL', None)
     assert main(['export', str(folder), '--episode', '1', '--out', str(tmp_path / 'e.gif')]) == 2
