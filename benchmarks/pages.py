@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 from . import ablate, learning
+from . import peers as peer_code
+from .speed import HEAD, line
 
 RESULTS, ROOT = learning.RESULTS, learning.ROOT
-PAGES = ('README.md', 'docs/recipe.md', 'docs/runtime.md')
+PAGES = ('README.md', 'docs/recipe.md', 'docs/runtime.md', 'docs/speed.md', 'benchmarks/peers.md')
 
 
 def read(name: str) -> dict:
@@ -84,12 +86,27 @@ def runtime() -> str:
     return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commit {found["commit"]}.'])
 
 
+def peers() -> str:
+    """Our training steps and generation beside public code."""
+    found = read('peers')
+    return f'{peer_code.table(found)}\n\nMachine: {machine(found)}; {found["threads"]} thread. Commit {found["commit"]}.' if found else 'Not measured yet.'
+
+
+def speed() -> str:
+    """Parts of an update, for every file of benchmarks/speed.py."""
+    lines = [HEAD]
+    for path in sorted(RESULTS.glob('speed*.json')):
+        found = json.loads(path.read_text())
+        lines += [line(name, one) for name, one in found['runs'].items()]
+    return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commit {found["commit"]}.']) if len(lines) > 1 else 'Not measured yet.'
+
+
 def machine(found: dict) -> str:
     it = found['machine']
     return f'{it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}' + (f'; {it["note"]}' if 'note' in it else '')
 
 
-TABLES = {'pixel': pixel, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime}
+TABLES = {'pixel': pixel, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime, 'peers': peers, 'speed': speed}
 
 
 def rendered(text: str) -> str:

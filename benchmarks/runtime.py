@@ -25,12 +25,12 @@ class Peer:
     """A process that measures on request; see peer_dreamerv3.py.
 
     Args:
-        script: what to run. path: its PYTHONPATH.
+        script: what to run. path: its PYTHONPATH. arguments: its command line.
     """
 
-    def __init__(self, script: Path, path: list[Path]):
+    def __init__(self, script: Path, path: list[Path], arguments: list[str] = ()):
         self._process = subprocess.Popen(
-            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, path))}, cwd=tempfile.gettempdir())
 
     def ask(self, name: str, *numbers: float) -> float:
@@ -46,8 +46,8 @@ class Peer:
         return json.loads(answer)
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(30)
+        with self._process as process:  # closes its pipes and waits
+            process.stdin.close()
 
 
 @contextlib.contextmanager

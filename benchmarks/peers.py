@@ -1,0 +1,148 @@
+"""Training steps and generation of public Dreamer 4 code beside ours: the same shapes, in turns, in one run. Two minutes on a CPU.
+
+    python -m benchmarks.peers --nicklashansen CHECKOUT [--rounds 7] [--threads 1]
+
+Every peer runs in a process of its own (peer_dreamer4.py) from a checkout that whoever runs this has made. Seconds are medians; what is not equal
+between the contestants stands in benchmarks/peers.md. Results: benchmarks/results/peers.json.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from dreamer4 import shortcut
+from dreamer4.actions import Actions
+from dreamer4.agent import AgentConfig
+from dreamer4.dynamics import Context, Dynamics
+from dreamer4.heads import Heads
+from dreamer4.imagination import imagine
+from dreamer4.nets.transformer import causal_mask
+from dreamer4.optim import Optimizer
+from dreamer4.tokenizer import Tokenizer
+from embodied.config import parse
+
+from .learning import RESULTS, ROOT, commit, machine
+from .runtime import Peer
+
+SHAPES = {
+    'size': 64, 'patch': 8, 'width': 128, 'heads': 4, 'latents': 16, 'channels': 16, 'tokenizer_depth': 4, 'dynamics_depth': 6, 'time_every': 2,
+    'registers': 2, 'pack': 2, 'levels': 16, 'batch': 4, 'clip': 8, 'time': 16, 'context': 16, 'horizon': 8, 'steps': 4, 'bootstrap_rows': 1}
+MEASURES = ('tokenizer', 'dynamics', 'generate')
+
+
+class Ours:
+    """Our networks and losses in these shapes; the same questions as a Peer.
+
+    Args:
+        history: of the training step: 'commit' makes two passes, one over committed and one over noisy frames, as a run does; 'forcing'
+            makes the one pass over noisy frames that other code makes, too.
+    """
+
+    def __init__(self, s: dict, device: str, history: str):
+        self.s, self.device, self.history = s, torch.device(device), history
+        config = parse(['--configs', 'dmc_vision'], ROOT / 'configs').update({
+            'agent.tokenizer.patch': s['patch'], 'agent.tokenizer.width': s['width'], 'agent.tokenizer.depth': s['tokenizer_depth'],
+            'agent.tokenizer.heads': s['heads'], 'agent.tokenizer.latents': s['latents'], 'agent.tokenizer.channels': s['channels'],
+            'agent.tokenizer.time_every': 4, 'agent.tokenizer.unmasked': 0.0, 'agent.dynamics.width': s['width'],
+            'agent.dynamics.depth': s['dynamics_depth'], 'agent.dynamics.heads': s['heads'], 'agent.dynamics.kv_heads': s['heads'],
+            'agent.dynamics.time_every': s['time_every'], 'agent.dynamics.registers': s['registers'], 'agent.dynamics.pack': s['pack'],
+            'agent.dynamics.levels': s['levels'], 'agent.shortcut.history': history, 'agent.shortcut.context_mix': 0.0, 'agent.shortcut.bootstrap': s['bootstrap_rows'] / s['batch']}).agent.build(AgentConfig)
+        self.config, image = config, spaces.Box(0, 255, (s['size'], s['size'], 3), np.uint8)
+        self.codec = Actions({'action': spaces.Box(-1, 1, (16,), np.float32)}, 'bins', 11, 0.01).to(self.device)
+        self.nets = {
+            'tokenizer': Tokenizer({'image': image}, config.tokenizer).to(self.device),
+            'dynamics': Dynamics((s['latents'], s['channels']), self.codec.features, 1, config.dynamics).to(self.device)}
+        self.heads = Heads(s['width'], s['latents'] * s['channels'], self.codec, config.heads).to(self.device)
+        self.optimizers = {name: Optimizer(name, [net], getattr(config.optim, {'dynamics': 'model'}.get(name, name))) for name, net in self.nets.items()}
+        make = lambda *shape: torch.rand(*shape, device=self.device)
+        self.video = {'image': (255 * make(s['batch'], s['clip'], s['size'], s['size'], 3)).byte()}
+        world = self.nets['dynamics']
+        self.latents = make(s['batch'], s['time'], world.tokens, world.channels) * 2 - 1
+        self.codes = self.codec.uniform(s['batch'], s['time'])
+
+    def ask(self, name: str, *numbers: float) -> float:
+        if name == 'parameters':
+            return sum(p.numel() for p in self.nets[('tokenizer', 'dynamics')[int(numbers[0])]].parameters()) / 1e6
+        begin = time.perf_counter()
+        with torch.autocast('cuda', torch.bfloat16, enabled=self.device.type == 'cuda'):
+            getattr(self, name)()
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    def close(self) -> None:
+        pass
+
+    def tokenizer(self) -> None:
+        losses, _ = self.nets['tokenizer'].losses(self.video, torch.zeros(self.s['batch'], self.s['clip'], dtype=torch.bool, device=self.device))
+        self.optimizers['tokenizer'].step(sum(losses.values()))
+
+    def _commit(self):
+        first = torch.zeros(self.s['batch'], self.s['time'], dtype=torch.bool, device=self.device)
+        action = self.codec.embed(self.codes)
+        return self.nets['dynamics'].commit(self.latents, action, ~first, first), action, first
+
+    def dynamics(self) -> None:
+        if self.history == 'commit':
+            context, action, first = self._commit()
+        else:
+            action, first = self.codec.embed(self.codes), torch.zeros(self.s['batch'], self.s['time'], dtype=torch.bool, device=self.device)
+            context = Context(self.latents, None, [], causal_mask(first))
+        losses = shortcut.loss(self.nets['dynamics'], context, action, ~first, first, self.config.shortcut, True)
+        self.optimizers['dynamics'].step(sum(loss.mean() for loss in losses.values()))
+
+    @torch.no_grad()
+    def generate(self) -> None:
+        context, *_ = self._commit()
+        rows = torch.arange(self.s['batch'], device=self.device)
+        imagine(
+            self.nets['dynamics'], self.heads, context, rows, rows * 0 + self.s['context'] - 1, self.s['horizon'], self.s['steps'],
+            lambda x, t: self.codes[:, 0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--nicklashansen', help='checkout of github.com/nicklashansen/dreamer4')
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--threads', type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    contestants = {'ours': Ours(SHAPES, device, 'commit'), 'ours, diffusion forcing': Ours(SHAPES, device, 'forcing')}
+    for name in ('nicklashansen',):
+        if getattr(args, name):
+            shapes = json.dumps(SHAPES | {'threads': args.threads, 'device': device})
+            contestants[name] = Peer(ROOT / 'benchmarks' / 'peer_dreamer4.py', [], [name, getattr(args, name), shapes])
+    millions = {name: [one.ask('parameters', i) for i in (0, 1)] for name, one in contestants.items()}
+    rounds = [{(name, what): one.ask(what) for what in MEASURES for name, one in contestants.items()} for _ in range(args.rounds + 1)][1:]
+    seconds = {key: statistics.median(turn[key] for turn in rounds) for key in rounds[0]}
+    for one in contestants.values():
+        one.close()
+    result = {
+        'machine': machine(), 'commit': commit(), 'shapes': SHAPES, 'threads': args.threads, 'rounds': args.rounds, 'millions': millions,
+        'seconds': {name: {what: seconds[name, what] for what in MEASURES} for name in contestants}}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / 'peers.json').write_text(json.dumps(result, indent=1) + '\n')
+    print(table(result))
+
+
+def table(result: dict) -> str:
+    """Markdown; times in milliseconds, generation in frames per second, in brackets ours over theirs."""
+    ours, made = result['seconds']['ours'], result['shapes']['batch'] * result['shapes']['horizon']
+    lines = ['| | parameters, tokenizer + dynamics | tokenizer step ms (ours / theirs) | dynamics step ms | generated frames/s |', '|---|---|---|---|---|']
+    for name, found in result['seconds'].items():
+        cells = [f'{1000 * found[what]:.0f} ({ours[what] / found[what]:.2f})' for what in ('tokenizer', 'dynamics')]
+        rate = made / found['generate']
+        lines.append(
+            f'| {name} | {result["millions"][name][0]:.2f}M + {result["millions"][name][1]:.2f}M | ' + ' | '.join(cells)
+            + f' | {rate:.1f} ({found["generate"] / ours["generate"]:.2f}) |')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    main()
