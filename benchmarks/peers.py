@@ -1,6 +1,6 @@
 """Training steps and generation of public Dreamer 4 code beside ours: the same shapes, in turns, in one run. Two minutes on a CPU.
 
-    python -m benchmarks.peers --nicklashansen CHECKOUT [--rounds 7] [--threads 1]
+    python -m benchmarks.peers --nicklashansen CHECKOUT --lucidrains CHECKOUT [--with PATH ...] [--rounds 7] [--threads 1]
 
 Every peer runs in a process of its own (peer_dreamer4.py) from a checkout that whoever runs this has made. Seconds are medians; what is not equal
 between the contestants stands in benchmarks/peers.md. Results: benchmarks/results/peers.json.
@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -108,16 +109,19 @@ class Ours:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--nicklashansen', help='checkout of github.com/nicklashansen/dreamer4')
+    parser.add_argument('--lucidrains', help='checkout of github.com/lucidrains/dreamer4')
+    parser.add_argument('--with', dest='others', nargs='+', default=[], help='folders with packages that peers import and that are not installed')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     contestants = {'ours': Ours(SHAPES, device, 'commit'), 'ours, diffusion forcing': Ours(SHAPES, device, 'forcing')}
-    for name in ('nicklashansen',):
+    for name in ('nicklashansen', 'lucidrains'):
         if getattr(args, name):
             shapes = json.dumps(SHAPES | {'threads': args.threads, 'device': device})
-            contestants[name] = Peer(ROOT / 'benchmarks' / 'peer_dreamer4.py', [], [name, getattr(args, name), shapes])
+            place = str(Path(getattr(args, name)).resolve())
+            contestants[name] = Peer(ROOT / 'benchmarks' / 'peer_dreamer4.py', [Path(one).resolve() for one in args.others], [name, place, shapes])
     millions = {name: [one.ask('parameters', i) for i in (0, 1)] for name, one in contestants.items()}
     rounds = [{(name, what): one.ask(what) for what in MEASURES for name, one in contestants.items()} for _ in range(args.rounds + 1)][1:]
     seconds = {key: statistics.median(turn[key] for turn in rounds) for key in rounds[0]}
