@@ -56,7 +56,8 @@ VARIANTS = {
     'bootstrap_10': change('bootstrap on a tenth of the sequences', shortcut__bootstrap=0.1),
     'bootstrap_50': change('bootstrap on half of the sequences', shortcut__bootstrap=0.5),
     'ramp_1': change('no ramp of the loss weight', shortcut__ramp=1),
-    'context_noise': change(PAPER + 'committed frames with noise (signal .875)', dynamics__context_signal=0.875),
+    'context_noise': change(PAPER + 'committed frames with more noise (signal .875)', dynamics__context_signal=0.875),
+    'context_clean': change('committed frames without noise', dynamics__context_signal=1.0),
     'heads_feature': change(PAPER + 'heads read the agent feature alone', heads__read_latent='false'),
     'heads_noised': change('heads learn on noised frames, not on committed ones', heads__learn_on='noised'),
     'tokenizer_snapshot': change('tokenizer copied every 500 updates', tokenizer_training__slow__every=500),
@@ -124,7 +125,7 @@ def table(runs: list[dict]) -> str:
             if mine:
                 mean, half = interval([share(task, run['eval']['mean']) for run in mine])
                 rows.append((mean, (
-                    f'| {VARIANTS[name].what} (`{name}`) | {mean:.0%} +- {half:.0%} | '
+                    f'| {VARIANTS[name].what} (`{name}`) | {mean:.0%}' + (f' +- {half:.0%}' if len(mine) > 1 else '') + ' | '
                     + ', '.join(f'{share(task, run["eval"]["mean"]):.0%}' for run in mine)
                     + f' | {np.mean([run["seconds"] for run in mine]):.0f} |')))
         lines += [text for _, text in sorted(rows, reverse=True)]
