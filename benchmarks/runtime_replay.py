@@ -85,12 +85,19 @@ def sample(peers: dict, num: int = 100, rounds: int = 5) -> list[tuple[str, floa
             other.load(manifest)
         batch = replay.sample(BATCH, LENGTH)
         into = {key: np.empty_like(value) for key, value in batch.items()}
+        store, rng = np.ones((20_000, *IMAGE), np.uint8), np.random.default_rng(0)
+
+        def windows() -> None:
+            images = np.empty((BATCH, LENGTH, *IMAGE), np.uint8)
+            for index, start in enumerate(rng.integers(0, len(store) - LENGTH, BATCH)):
+                images[index] = store[start:start + LENGTH]
         repeated = lambda work: lambda: num / once(lambda: [work() for _ in range(num)])
         table = turns({
             'sample 16x65, memory': repeated(lambda: replay.sample(BATCH, LENGTH)),
             **{f'sample 16x65, memory, {name}': lambda peer=peer: peer.ask('sample', num) for name, peer in peers.items()},
             'sample 16x65, mapped from disk': repeated(lambda: mapped.sample(BATCH, LENGTH)),
             'sample 16x65, budget 1/4 of the data': repeated(lambda: tight.sample(BATCH, LENGTH)),
+            'copy of random windows of one array': repeated(windows),
             'memcpy of a batch into new arrays': repeated(lambda: {key: value.copy() for key, value in batch.items()}),
             'memcpy of a batch into old arrays': repeated(lambda: [np.copyto(into[key], value) for key, value in batch.items()])}, rounds)
         replay.close()

@@ -46,7 +46,7 @@ CHECKS = (
     Check('dynamics', 'error', lambda x: x < 0.9,
           'open loop the error is {:.2f} of repeating the last frame: rollouts drift'),
     Check('reward', 'reward_on_first', lambda x: x < 0.01,
-          'rows that begin an episode hold rewards ({:.2f} of those elsewhere): rewards are recorded one row late'),
+          'rows that begin an episode hold rewards, {:.2f} times as large as all: rewards are recorded one row late'),
     Check('reward', 'reward_skill_real', lambda x: x > 0.3,
           'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen (recorded one row early?) or too rare'),
     Check('reward', 'reward_skill', lambda x: x > 0.3,

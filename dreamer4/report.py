@@ -94,7 +94,7 @@ def model_metrics(
 
     error_1 and error_<h> are latent errors relative to repeating the last frame (below 1 is better than that); shuffle_ratio is the error
     under another sequence's actions over the error under its own (1: actions are ignored); reward_on_first is the mean size of rewards on rows
-    that begin an episode over that on the others (0 where rewards stand in the right rows); reward_skill is balanced_skill open loop,
+    that begin an episode over that on all (0 where rewards stand in the right rows); reward_skill is balanced_skill open loop,
     reward_skill_real the same on real frames; return_corr compares discounted imagined and real returns on the same actions.
     """
     loop = open_loop(dynamics, heads, context, batch, start, steps, task=task)
@@ -111,7 +111,7 @@ def model_metrics(
     real = heads.reward(heads.inputs(context.feature, context.latent))
     out['reward_skill_real'] = balanced_skill(real, batch.reward, ~batch.is_first)
     size = batch.reward.abs()
-    out['reward_on_first'] = masked_mean(size, batch.is_first) / masked_mean(size, ~batch.is_first).clamp(min=1e-6)
+    out['reward_on_first'] = masked_mean(size, batch.is_first) / size.mean().clamp(min=1e-6)
     discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * loop.valid
     imagined, happened = (loop.reward * discount).sum(1), (loop.real_reward * discount).sum(1)
     out |= {
