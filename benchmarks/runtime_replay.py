@@ -91,7 +91,7 @@ def sample(peers: dict, num: int = 100, rounds: int = 5) -> list[tuple[str, floa
             images = np.empty((BATCH, LENGTH, *IMAGE), np.uint8)
             for index, start in enumerate(rng.integers(0, len(store) - LENGTH, BATCH)):
                 images[index] = store[start:start + LENGTH]
-        repeated = lambda work: lambda: num / once(lambda: [work() for _ in range(num)])
+        repeated = lambda work: lambda: num / once(lambda: several(work, num))
         table = turns({
             'sample 16x65, memory': repeated(lambda: replay.sample(BATCH, LENGTH)),
             **{f'sample 16x65, memory, {name}': lambda peer=peer: peer.ask('sample', num) for name, peer in peers.items()},
@@ -148,6 +148,12 @@ def _resident(num, max_gb):
 def rss() -> float:
     """Resident memory of this process in 10^9 bytes."""
     return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e9
+
+
+def several(work: Callable[[], object], num: int) -> None:
+    """Call `num` times, keeping no result: batches that are held would cost fresh memory each."""
+    for _ in range(num):
+        work()
 
 
 def once(work: Callable[[], object]) -> float:
