@@ -174,7 +174,8 @@ def draw(runs: list[dict], path: Path) -> None:
             for method, style in zip(PUBLISHED, ('--', ':')):
                 if task in PUBLISHED[method] and key == 'frames':
                     known = PUBLISHED[method][task]
-                    shown = np.array(known['frames']) <= 1.2 * max(run['curve']['frames'][-1] for run in runs if run['task'] == task) + 50000
+                    last = max((run['curve']['frames'] or [0])[-1] for run in runs if run['task'] == task)
+                    shown = np.array(known['frames']) <= 1.2 * last + 50000
                     axis.plot(np.array(known['frames'])[shown], np.array(known['score'])[shown], 'k' + style, label=f'{method}, published')
             axis.set_xlabel(unit)
             axis.set_ylabel('training return')

@@ -53,3 +53,9 @@ def test_the_picture_of_a_task_with_published_curves_is_drawn(tmp_path):
     learning.draw([made], tmp_path / 'x.png')
     assert (tmp_path / 'x.png').stat().st_size > 5000
     assert '20' in learning.table([made])
+
+
+def test_a_run_that_ended_no_episode_is_drawn_and_listed(tmp_path):
+    made = {'task': 'dmc_walker_walk', 'seed': 0, 'eval': {'mean': 2.0, 'ci95': 1.0}, 'seconds': 2, 'curve': {'frames': [], 'seconds': [], 'score': []}}
+    learning.draw([made], tmp_path / 'x.png')
+    assert 'dmc_walker_walk' in learning.table([made])
