@@ -9,17 +9,57 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
+EPS = 1e-6
+
+
+class _Normalize(torch.autograd.Function):
+    """x / rms(x) * gain with a backward pass in six kernels. On a CPU torch takes both passes apart into some twenty small ones,
+    which cost more than the matrix products beside them (speed tables in docs/speed.md)."""
+
+    @staticmethod
+    def forward(ctx, x, gain):
+        inverse = (x.square().mean(-1, keepdim=True) + EPS).rsqrt_()
+        normal = x * inverse
+        ctx.save_for_backward(normal, inverse, gain)
+        return normal * gain
+
+    @staticmethod
+    def backward(ctx, grad):
+        normal, inverse, gain = ctx.saved_tensors
+        slope = (grad * normal).flatten(0, -1 - gain.dim()).sum(0) if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, slope
+        grad = grad * gain
+        along = (grad * normal).mean(-1, keepdim=True)
+        return torch.addcmul(grad, normal, along, value=-1).mul_(inverse), slope
+
+
+def normalize(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """x / rms(x) * gain, in float32 whatever comes: norms are where bfloat16 loses most. The mean of squares is over the last axis.
+
+    Args:
+        x: (..., *gain.shape). gain: one axis for a layer, two (heads, channels) for queries and keys.
+
+    Returns:
+        the shape and dtype of x.
+    """
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    if wide.device.type == 'cpu' and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _Normalize.apply(wide, gain).to(x.dtype)
+    if gain.dim() == 1:
+        return F.rms_norm(wide, gain.shape, gain, EPS).to(x.dtype)
+    return (F.rms_norm(wide, gain.shape[-1:], None, EPS) * gain).to(x.dtype)
+
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * gain over the last axis, never in less than float32: norms are where bfloat16 loses most."""
+    """x / rms(x) * gain over the last axis."""
 
     def __init__(self, width: int):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        return F.rms_norm(wide, self.gain.shape, self.gain, 1e-6).to(x.dtype)
+        return normalize(x, self.gain)
 
 
 class QKNorm(nn.Module):
@@ -35,8 +75,7 @@ class QKNorm(nn.Module):
 
     def forward(self, qk: torch.Tensor, heads: slice = slice(None)) -> torch.Tensor:
         """qk (..., G + M, C), or only the `heads` of them, -> the same shape and dtype."""
-        wide = qk.float() if qk.dtype in (torch.bfloat16, torch.float16) else qk
-        return (F.rms_norm(wide, qk.shape[-1:], None, 1e-6) * self.gain[heads]).to(qk.dtype)
+        return normalize(qk, self.gain[heads])
 
 
 class SwiGLU(nn.Module):
