@@ -116,6 +116,8 @@ class SlowCopy:
             torch._foreach_copy_(ours, theirs)
         else:
             torch._foreach_lerp_(ours, theirs, rate)
+        for ours, theirs in zip(self.module.buffers(), self.source.buffers()):  # what was measured is not averaged
+            ours.copy_(theirs)
 
     def state_dict(self) -> dict:
         return {'calls': self.calls, 'module': self.module.state_dict()}

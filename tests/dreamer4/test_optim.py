@@ -72,6 +72,16 @@ def test_slow_copy_as_average_and_as_snapshot():
     assert not average.module.weight.requires_grad
 
 
+def test_slow_copy_takes_measured_buffers_whole_when_it_moves():
+    net = nn.BatchNorm1d(2)
+    average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
+    net.running_mean.fill_(3)
+    average.follow(), snapshot.follow()
+    assert average.module.running_mean.tolist() == [3, 3] and snapshot.module.running_mean.tolist() == [0, 0]
+    snapshot.follow()
+    assert snapshot.module.running_mean.tolist() == [3, 3]
+
+
 def test_running_rms_brings_a_loss_to_one_and_never_blows_it_up():
     rms = RunningRMS({'big': 0.0, 'tiny': 0.1}, 0.9)
     for _ in range(50):
