@@ -337,6 +337,8 @@ class Agent:
             index = torch.randint(rows * time, (count,), device=self.device)
             obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in keys}
             is_first = torch.ones(count, 1, dtype=torch.bool, device=self.device)
+        if not self.schedule.reached('dynamics'):
+            self.tokenizer.measure(obs)  # later it stays: latents that have been learned from must not move
         with self._precision():
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
         optimizer = self.optimizers['tokenizer']

@@ -16,7 +16,8 @@ from .nets.layout import Layout
 from .nets.outputs import symlog
 from .nets.transformer import Transformer, causal_mask
 
-PIXEL_GAIN = 5.0  # images enter as 5 * [0, 1]: small bright objects must stand out from position embeddings of std 0.5
+PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
+LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
 EMBED_STD = 0.5
 
 
@@ -71,6 +72,7 @@ class Tokenizer(nn.Module):
                 k: vector_size(s) for k, s in self.vectors.items()}
         self.inward = nn.ModuleDict({safe(k): nn.Linear(n, width) for k, n in sizes.items()})
         self.outward = nn.ModuleDict({safe(k): zero_init(nn.Linear(width, n)) for k, n in sizes.items()})  # noise would be to unlearn
+        self.scale = nn.ModuleDict({safe(k): PixelScale(s.shape) for k, s in self.images.items()})
         self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # position and, for latents, the token itself
         self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # the decoder's, likewise
         self.masked = nn.Parameter(EMBED_STD * torch.randn(width))  # stands in for a dropped patch
@@ -93,7 +95,7 @@ class Tokenizer(nn.Module):
         """
         tokens = []
         for key in self.images:
-            tokens.append(self.inward[safe(key)](patchify(obs[key], self.config.patch) * PIXEL_GAIN))
+            tokens.append(self.inward[safe(key)](patchify(self.scale[safe(key)](obs[key]), self.config.patch)))
         if drop is not None and tokens:
             tokens = [torch.where(drop[..., None], self.masked, torch.cat(tokens, 2))]
         for key, space in self.vectors.items():
@@ -113,10 +115,15 @@ class Tokenizer(nn.Module):
         out = {}
         for key, space in self.images.items():
             patches = self.outward[safe(key)](x[:, :, self.layout[f'image/{key}']]).float()
-            out[key] = unpatchify(patches, self.config.patch, space.shape)
+            out[key] = self.scale[safe(key)].invert(unpatchify(patches, self.config.patch, space.shape))
         for key in self.vectors:
             out[key] = self.outward[safe(key)](x[:, :, self.layout[f'vector/{key}']])[:, :, 0].float()
         return out
+
+    def measure(self, obs: Mapping[str, torch.Tensor]) -> None:
+        """Fold the images of obs, key -> (B, T, ...) as stored, into what the tokenizer knows of their mean and spread."""
+        for key in self.images:
+            self.scale[safe(key)].measure(obs[key])
 
     def losses(
             self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor,
@@ -165,6 +172,44 @@ class Tokenizer(nn.Module):
         return causal_mask(is_first), torch.arange(is_first.shape[1], device=is_first.device)[None]
 
 
+class PixelScale(nn.Module):
+    """Images less their mean image, in standard deviations.
+
+    What never changes need not pass the bottleneck, and what changes little must not be faint: on frames of a wide static scene in which
+    one small body moves, latents of unscaled pixels saturate before the decoder has learned the scene, and stay so.
+
+    Args:
+        shape: (H, W, C).
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(shape))
+        self.register_buffer('variance', torch.tensor(PIXEL_STD ** 2))
+        self.register_buffer('count', torch.zeros(()))
+
+    @property
+    def std(self) -> torch.Tensor:
+        return self.variance.sqrt().clamp(min=LEAST_STD)
+
+    @torch.no_grad()
+    def measure(self, image: torch.Tensor) -> None:
+        """Fold uint8 images (B, T, H, W, C) into mean and variance; every image ever given weighs alike."""
+        image = image.float().flatten(0, 1) / 255
+        self.count += len(image)
+        share = len(image) / self.count
+        self.mean.lerp_(image.mean(0), share)
+        self.variance.lerp_((image - self.mean).square().mean(), share)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """uint8 (..., H, W, C) -> float32."""
+        return (image / 255 - self.mean) / self.std
+
+    def invert(self, image: torch.Tensor) -> torch.Tensor:
+        """Float32 in standard deviations -> about [0, 1]."""
+        return torch.addcmul(self.mean, image, self.std)
+
+
 def is_image(space: spaces.Space) -> bool:
     """Whether a space is an image: a uint8 box of rank 3."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
@@ -187,14 +232,14 @@ def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
 
 
 def patchify(image: torch.Tensor, patch: int) -> torch.Tensor:
-    """uint8 (B, T, H, W, C) -> float32 patches (B, T, H W / patch^2, patch^2 C) in [0, 1]."""
+    """(B, T, H, W, C) -> patches (B, T, H W / patch^2, patch^2 C)."""
     b, t, h, w, c = image.shape
     x = image.reshape(b, t, h // patch, patch, w // patch, patch, c).transpose(3, 4)
-    return x.reshape(b, t, (h // patch) * (w // patch), patch * patch * c).float() / 255
+    return x.reshape(b, t, (h // patch) * (w // patch), patch * patch * c)
 
 
 def unpatchify(patches: torch.Tensor, patch: int, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Inverse of patchify on floats: (B, T, P, patch^2 C) -> (B, T, *shape)."""
+    """Inverse of patchify: (B, T, P, patch^2 C) -> (B, T, *shape)."""
     h, w, c = shape
     x = patches.reshape(*patches.shape[:2], h // patch, w // patch, patch, patch, c).transpose(3, 4)
     return x.reshape(*patches.shape[:2], h, w, c)

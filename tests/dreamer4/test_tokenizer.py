@@ -5,7 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from dreamer4.tokenizer import Tokenizer, TokenizerConfig, patchify, unpatchify, vectorize
+from dreamer4.tokenizer import LEAST_STD, PixelScale, Tokenizer, TokenizerConfig, patchify, unpatchify, vectorize
 
 IMAGE = spaces.Box(0, 255, (16, 24, 3), np.uint8)
 SETTINGS = dict(
@@ -28,13 +28,32 @@ def frames(space, batch=2, time=3):
 
 def test_patches_come_back_to_the_image_they_were_cut_from():
     image = torch.randint(0, 256, (2, 3, 16, 24, 3), dtype=torch.uint8)
-    assert torch.allclose(unpatchify(patchify(image, 8), 8, (16, 24, 3)) * 255, image.float(), atol=1e-4)
+    assert torch.allclose(unpatchify(patchify(image, 8), 8, (16, 24, 3)), image)
 
 
 def test_a_patch_holds_neighbouring_pixels():
     image = torch.zeros(1, 1, 16, 24, 3, dtype=torch.uint8)
     image[0, 0, 8:, 8:16] = 255  # exactly the fifth of six patches
-    assert patchify(image, 8)[0, 0].mean(-1).tolist() == [0, 0, 0, 0, 1, 0]
+    assert patchify(image.float(), 8)[0, 0].mean(-1).tolist() == [0, 0, 0, 0, 255, 0]
+
+
+def test_pixel_scale_measures_mean_image_and_spread_of_all_it_was_given():
+    images = torch.randint(0, 256, (12, 1, 4, 4, 3), dtype=torch.uint8)
+    scale = PixelScale((4, 4, 3))
+    for _ in range(40):  # the spread around a mean that is still moving weighs little in the end
+        for part in images.split([2, 7, 3]):
+            scale.measure(part)
+    unit = images[:, 0] / 255
+    assert torch.allclose(scale.mean, unit.mean(0), atol=1e-5)
+    assert torch.allclose(scale.std, (unit - unit.mean(0)).square().mean().sqrt(), rtol=0.02)
+    assert torch.allclose(scale(images).square().mean(), torch.ones(()), rtol=0.05)
+    assert torch.allclose(scale.invert(scale(images)), images / 255, atol=1e-5)
+
+
+def test_pixel_scale_does_not_blow_up_noise():
+    scale = PixelScale((4, 4, 3))
+    scale.measure(torch.full((5, 2, 4, 4, 3), 100, dtype=torch.uint8))
+    assert scale.std == LEAST_STD and scale.variance == 0
 
 
 def test_several_cameras_and_every_vector_kind_have_latents_and_reconstructions():
