@@ -98,7 +98,109 @@ class Lucidrains:
             prompt_continuous_actions=self.actions[:, :self.s.context], return_decoded_video=False, return_agent_actions=True)
 
 
-ADAPTERS = {'nicklashansen': Hansen, 'lucidrains': Lucidrains}
+class Vijayabhaskar:
+    """github.com/vijayabhaskar-ev/dreamer_v4."""
+
+    def __init__(self, checkout: Path, s: SimpleNamespace):
+        sys.path.insert(0, str(checkout))
+        for name in ('wandb', '_env_setup'):  # imported and not needed; the second makes a folder in the home of who runs this
+            sys.modules[name] = types.ModuleType(name)
+        from dynamics import DynamicsConfig, DynamicsModel, evaluate_dynamics, flow_matching, trainer
+        from tokenizer import MaskedAutoencoderLoss, MaskedAutoencoderTokenizer, TokenizerConfig
+        self.s, self.flow, self.training, self.evaluation = s, flow_matching, trainer, evaluate_dynamics
+        common = dict(embed_dim=s.width, num_heads=s.heads, num_kv_heads=s.heads, dropout=0.0, drop_path=0.0)
+        self.tokenizer_net = MaskedAutoencoderTokenizer(TokenizerConfig(
+            image_size=(s.size, s.size), patch_size=(s.patch, s.patch), depth=s.tokenizer_depth, seq_len=s.clip, num_latent_tokens=s.latents,
+            latent_dim=s.channels, **common)).to(s.device)
+        self.reconstruction = MaskedAutoencoderLoss().to(s.device)
+        encoder = torch.nn.Identity()  # in the place of the tokenizer: the latents are given, in the shape that packing makes of the others'
+        encoder.config = TokenizerConfig(num_latent_tokens=s.latents // s.pack, latent_dim=s.pack * s.channels)
+        config = DynamicsConfig.from_tokenizer(
+            encoder.config, depth=s.dynamics_depth, num_register_tokens=s.registers, temporal_interval=s.time_every, K_max=s.levels, action_dim=16,
+            context_length=s.context + s.horizon, **common)
+        self.dynamics_net = DynamicsModel(config, encoder).to(s.device)
+        self.state = SimpleNamespace(  # what the loss reads of the trainer, which wants the file of a trained tokenizer
+            model=self.dynamics_net, dynamics_cfg=config, training_cfg=trainer.DynamicsTrainingConfig(), rms_flow=trainer.RMSNormalizer(),
+            rms_bootstrap=trainer.RMSNormalizer(), _zero=torch.zeros((), device=s.device))
+        self.optimizers = {
+            name: torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
+            for name, net in (('tokenizer', self.tokenizer_net), ('dynamics', self.dynamics_net))}
+        self.video = torch.rand(s.batch, s.clip, 3, s.size, s.size, device=s.device)
+        self.latents = torch.rand(s.batch, s.time, s.latents // s.pack, s.pack * s.channels, device=s.device) * 2 - 1
+        self.actions = torch.rand(s.batch, s.context + s.horizon - 1, 16, device=s.device)
+
+    def tokenizer(self) -> None:
+        out, patch = self.tokenizer_net(self.video), (self.s.patch, self.s.patch)
+        step(self.optimizers['tokenizer'], self.reconstruction(out.reconstructed, self.video, out.mask, patch_size=patch).total_loss)
+
+    def dynamics(self) -> None:
+        tau, d = self.flow.sample_tau_and_d(self.s.batch, self.s.time, K_max=self.s.levels, device=self.s.device)
+        tau[:, 0], d[:, 0] = 1 - self.state.dynamics_cfg.tau_ctx, 1 / self.s.levels  # as in the loop of its trainer after the curriculum
+        noised, _ = self.flow.add_noise(self.latents, tau)
+        loss, _ = self.training.DynamicsTrainer._compute_loss(self.state, self.latents, noised, self.actions[:, :self.s.time - 1], tau, d)
+        step(self.optimizers['dynamics'], loss)
+
+    def generate(self) -> None:
+        config = self.state.dynamics_cfg
+        known = self.latents[:, :1].expand(-1, self.s.context + self.s.horizon, -1, -1)
+        self.evaluation.autoregressive_rollout(
+            self.dynamics_net, None, known, self.actions, num_context=self.s.context, rollout_horizon=self.s.horizon, K=self.s.steps,
+            tau_ctx=config.tau_ctx, context_length=config.context_length, K_max=config.K_max)
+
+
+class MachinesInMotion:
+    """github.com/machines-in-motion/dreamer-v4."""
+
+    def __init__(self, checkout: Path, s: SimpleNamespace):
+        sys.path.insert(0, str(checkout))
+        settings = types.ModuleType('omegaconf')
+        settings.DictConfig, settings.OmegaConf = object, SimpleNamespace(to_object=vars)  # namespaces do for the configuration
+        sys.modules['omegaconf'] = settings
+        from dreamerv4.loss import ForwardDiffusionWithShortcut, RMSLossScaler, compute_bootstrap_diffusion_loss
+        from dreamerv4.models.dynamics import DenoiserWrapper
+        from dreamerv4.models.tokenizer import TokenizerWrapper
+        from dreamerv4.sampling import AutoRegressiveForwardDynamics
+        self.s, self.loss = s, compute_bootstrap_diffusion_loss
+        common = dict(model_dim=s.width, n_heads=s.heads, n_kv_heads=s.heads, qk_norm=False)  # no QK-norm, as in all its configurations
+        config = SimpleNamespace(  # depths in blocks of three space layers and one time layer
+            dataset=SimpleNamespace(resolution=(s.size, s.size)),
+            tokenizer=SimpleNamespace(
+                num_modality_tokens=(s.size // s.patch) ** 2, num_latent_tokens=s.latents, latent_dim=s.channels, patch_size=s.patch,
+                enc_num_layers=s.tokenizer_depth // 3, dec_num_layers=s.tokenizer_depth // 3, max_sequence_length=s.clip, context_length=s.clip,
+                **common),
+            denoiser=SimpleNamespace(
+                num_latent_tokens=s.latents // s.pack, latent_dim=s.pack * s.channels, num_action_tokens=1, num_register_tokens=s.registers,
+                n_actions=16, n_layers=s.dynamics_depth // 3, num_noise_levels=s.levels, max_sequence_length=s.time, context_length=s.time, **common))
+        self.tokenizer_net = TokenizerWrapper(config).to(s.device)
+        self.dynamics_net = DenoiserWrapper(config, max_num_forward_steps=s.context + s.horizon).to(s.device)
+        self.diffusion, self.scaler = ForwardDiffusionWithShortcut(s.levels), RMSLossScaler()
+        latents_only = SimpleNamespace(  # in the place of the tokenizer: nothing is encoded or decoded, as with the others
+            encode=lambda z: z, init_cache=lambda *_, **__: None, decode_step=lambda z, **_: z)
+        self.world = AutoRegressiveForwardDynamics(
+            self.dynamics_net, latents_only, context_length=s.context + s.horizon, denoising_step_count=s.steps, device=s.device)
+        self.optimizers = {
+            name: torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
+            for name, net in (('tokenizer', self.tokenizer_net), ('dynamics', self.dynamics_net))}
+        self.video = torch.rand(s.batch, s.clip, 3, s.size, s.size, device=s.device)
+        self.latents = torch.rand(s.batch, s.time, s.latents // s.pack, s.pack * s.channels, device=s.device) * 2 - 1
+        self.actions = torch.rand(s.batch, s.context + s.horizon, 16, device=s.device)
+
+    def tokenizer(self) -> None:
+        loss = torch.nn.functional.mse_loss(self.tokenizer_net(self.video), self.video)  # as in its script, which asks for CUDA when imported
+        step(self.optimizers['tokenizer'], self.scaler('mse', loss))
+
+    def dynamics(self) -> None:
+        flow, bootstrap = self.loss(self.diffusion(self.latents), self.dynamics_net, actions=self.actions[:, :self.s.time])
+        step(self.optimizers['dynamics'], self.scaler('short_seq_loss', flow + bootstrap))
+
+    def generate(self) -> None:
+        self.world.reset(self.latents[:, :self.s.context], self.actions[:, :self.s.context])
+        for action in self.actions[:, self.s.context:].split(1, 1):
+            self.world.step(action)
+
+
+ADAPTERS = {
+    'nicklashansen': Hansen, 'lucidrains': Lucidrains, 'vijayabhaskar': Vijayabhaskar, 'machines-in-motion': MachinesInMotion}
 
 
 def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

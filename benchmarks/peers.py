@@ -1,9 +1,10 @@
 """Training steps and generation of public Dreamer 4 code beside ours: the same shapes, in turns, in one run. Two minutes on a CPU.
 
-    python -m benchmarks.peers --nicklashansen CHECKOUT --lucidrains CHECKOUT [--with PATH ...] [--rounds 7] [--threads 1]
+    python -m benchmarks.peers --nicklashansen CHECKOUT --lucidrains CHECKOUT --vijayabhaskar CHECKOUT --machines-in-motion CHECKOUT
+        [--with PATH ...] [--rounds 7] [--threads 1]
 
-Every peer runs in a process of its own (peer_dreamer4.py) from a checkout that whoever runs this has made. Seconds are medians; what is not equal
-between the contestants stands in benchmarks/peers.md. Results: benchmarks/results/peers.json.
+Every peer that is given runs in a process of its own (peer_dreamer4.py) from a checkout that whoever runs this has made. Seconds are medians; what
+is not equal between the contestants stands in benchmarks/peers.md. Results: benchmarks/results/peers.json.
 """
 
 import argparse
@@ -34,6 +35,9 @@ SHAPES = {
     'size': 64, 'patch': 8, 'width': 128, 'heads': 4, 'latents': 16, 'channels': 16, 'tokenizer_depth': 4, 'dynamics_depth': 6, 'time_every': 2,
     'registers': 2, 'pack': 2, 'levels': 16, 'batch': 4, 'clip': 8, 'time': 16, 'context': 16, 'horizon': 8, 'steps': 4, 'bootstrap_rows': 1}
 MEASURES = ('tokenizer', 'dynamics', 'generate')
+PEERS = {  # the adapters of peer_dreamer4.py -> their repositories
+    'nicklashansen': 'nicklashansen/dreamer4', 'lucidrains': 'lucidrains/dreamer4', 'vijayabhaskar': 'vijayabhaskar-ev/dreamer_v4',
+    'machines-in-motion': 'machines-in-motion/dreamer-v4'}
 
 
 class Ours:
@@ -108,8 +112,8 @@ class Ours:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--nicklashansen', help='checkout of github.com/nicklashansen/dreamer4')
-    parser.add_argument('--lucidrains', help='checkout of github.com/lucidrains/dreamer4')
+    for name, repository in PEERS.items():
+        parser.add_argument(f'--{name}', dest=name, metavar='CHECKOUT', help=f'checkout of github.com/{repository}')
     parser.add_argument('--with', dest='others', nargs='+', default=[], help='folders with packages that peers import and that are not installed')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--threads', type=int, default=1)
@@ -117,10 +121,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     contestants = {'ours': Ours(SHAPES, device, 'commit'), 'ours, diffusion forcing': Ours(SHAPES, device, 'forcing')}
-    for name in ('nicklashansen', 'lucidrains'):
-        if getattr(args, name):
+    for name in PEERS:
+        if vars(args)[name]:
             shapes = json.dumps(SHAPES | {'threads': args.threads, 'device': device})
-            place = str(Path(getattr(args, name)).resolve())
+            place = str(Path(vars(args)[name]).resolve())
             contestants[name] = Peer(ROOT / 'benchmarks' / 'peer_dreamer4.py', [Path(one).resolve() for one in args.others], [name, place, shapes])
     millions = {name: [one.ask('parameters', i) for i in (0, 1)] for name, one in contestants.items()}
     rounds = [{(name, what): one.ask(what) for what in MEASURES for name, one in contestants.items()} for _ in range(args.rounds + 1)][1:]
