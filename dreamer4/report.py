@@ -63,17 +63,18 @@ def open_loop(
 
 
 def balanced_skill(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, buckets: int = 8) -> torch.Tensor:
-    """Explained variance (scalar, at most 1) in which every level of the truth weighs the same, however rare.
+    """Explained variance (scalar, at most 1) in which rare levels of the truth weigh more than their number.
 
     Plain accuracy on rare rewards rewards the model that always predicts the common one; here it scores zero or less. The range of
-    the truth is cut into equal buckets and every occupied one weighs as much. 1 where the truth is constant and met.
+    the truth is cut into equal buckets, and one with n members weighs sqrt(n): with equal weights a level that is met once or twice
+    in a measurement decides it. 1 where the truth is constant and met.
     """
     x, y, keep = guess[valid], truth[valid], torch.ones_like(truth[valid])
     if not len(y):
         return truth.new_zeros(())
     spread = (y.max() - y.min()).clamp(min=1e-6)
     bucket = ((y - y.min()) / spread * (buckets - 1)).round().long()
-    weight = keep / torch.zeros(buckets, device=y.device).index_add_(0, bucket, keep)[bucket]
+    weight = torch.zeros(buckets, device=y.device).index_add_(0, bucket, keep)[bucket].rsqrt()
     weight = weight / weight.sum()
     center = (weight * y).sum()
     variance = (weight * (y - center).square()).sum()

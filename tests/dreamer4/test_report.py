@@ -22,10 +22,19 @@ def test_always_predicting_the_common_reward_has_no_skill():
     assert plain == 0.9, 'accuracy would have called that good'
 
 
-def test_finding_three_of_four_rare_rewards_passes_one_half():
-    guess = rare()
-    guess[:3] = -1
-    assert 0.3 < balanced_skill(guess, rare(), YES) < 0.5 < balanced_skill(torch.where(torch.arange(100) < 1, -1.0, rare()), rare(), YES)
+def test_a_rare_reward_that_is_missed_costs_three_times_a_common_one():
+    """One level is nine times as common as the other: sqrt(9)."""
+    rare_missed, common_missed = rare(), rare()
+    rare_missed[:3], common_missed[10:13] = -1, 1
+    lost = [1 - balanced_skill(guess, rare(), YES) for guess in (rare_missed, common_missed)]
+    assert torch.allclose(lost[0], torch.tensor(0.4)) and torch.allclose(lost[0], 3 * lost[1])
+
+
+def test_a_level_that_occurred_once_does_not_decide():
+    truth = torch.cat([torch.linspace(0, 0.5, 99), torch.ones(1)])
+    guess = truth.clone()
+    guess[-1] = 0.2
+    assert balanced_skill(guess, truth, YES) > 0.3, 'equal weights would say about zero'
 
 
 def test_constant_rewards_count_as_known_when_they_are_met():
