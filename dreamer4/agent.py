@@ -76,6 +76,7 @@ class ActorConfig:
     start: str
     hold: float
     context: int
+    acting: SlowConfig
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,23 @@ class OptimsConfig:
     model: OptimConfig
     policy: OptimConfig
     value: OptimConfig
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Imagined trajectories, scored, as value and policy learn from them; all float32 and without gradient.
+
+    Attributes:
+        inputs: (W, H, F) what the heads read at frames 0 .. H-1. action: (W, H, M) code chosen there.
+        reward, cont: (W, H) on arrival at frames 1 .. H. returns: (W, H) lambda-returns of frames 0 .. H-1.
+        weight: (W, H) probability that frames 0 .. H-1 are still alive.
+    """
+    inputs: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    cont: torch.Tensor
+    returns: torch.Tensor
+    weight: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -176,6 +194,7 @@ class Agent:
         self.slow_tokenizer = SlowCopy(self.tokenizer, slow.rate, slow.every)
         self.slow_value = SlowCopy(heads.value_head, config.value.slow.rate, config.value.slow.every)
         self.slow_policy = SlowCopy(heads.policy_head, config.actor.slow.rate, config.actor.slow.every)
+        self.acting_policy = SlowCopy(heads.policy_head, config.actor.acting.rate, config.actor.acting.every)
         self.optimizers = {
                 'tokenizer': Optimizer('tokenizer', [self.tokenizer], config.optim.tokenizer),
                 'model': Optimizer(
@@ -247,7 +266,7 @@ class Agent:
             if mode == 'train' and not self.schedule.reached('policy'):
                 code = self._explore(carry['action'], is_first)
             else:
-                policy = self.heads.policy(self._act_inputs(carry))
+                policy = self.actions.policy(self.acting_policy.module(self._act_inputs(carry)))
                 code = policy.mode() if mode == 'mode' else policy.sample()
         carry['action'] = code
         return carry, {k: v.cpu().numpy() for k, v in self.actions.decode(code).items()}
@@ -355,20 +374,30 @@ class Agent:
             total, parts = self._model_loss(batch, context)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
         if self.schedule.reached('value'):
-            with self._precision():
-                actor_critic, more = self._actor_critic_losses(batch, context.detach())
-            metrics |= more
-            for name in ('policy', 'value'):
-                self.optimizers[name].scale = self.schedule.pace()
-            if self.schedule.reached('policy'):
-                metrics |= self.optimizers['policy'].step(actor_critic['policy'], actor_critic)
-                if self.config.actor.prior == 'slow':
-                    self.slow_policy.follow()
-            metrics |= self.optimizers['value'].step(actor_critic['value'], actor_critic)
-            self.slow_value.follow()
+            metrics |= self._train_actor_critic(batch, context.detach())
         optimizer = self.optimizers['model']
         optimizer.scale = self.config.model_training.rate * self.schedule.pace() if self.schedule.reached('policy') else 1.0
         return metrics | optimizer.step(total, parts)
+
+    def _train_actor_critic(self, batch: Batch, context: Context) -> dict[str, torch.Tensor]:
+        """Some steps of value and policy on one dream; metrics are those of the first, a refused step is told whichever it was."""
+        with self._precision():
+            dream = self._dream(batch, context)
+        metrics = {}
+        for name in ('policy', 'value'):
+            self.optimizers[name].scale = self.schedule.pace()
+        for _ in range(self.config.imagination.epochs):
+            with self._precision():
+                parts, found = self._actor_critic_losses(dream)
+            if self.schedule.reached('policy'):
+                found |= self.optimizers['policy'].step(parts['policy'], parts)
+                self.acting_policy.follow()
+                if self.config.actor.prior == 'slow':
+                    self.slow_policy.follow()
+            found |= self.optimizers['value'].step(parts['value'], parts)
+            self.slow_value.follow()
+            metrics = found | metrics | {k: v.maximum(metrics.get(k, v)) for k, v in found.items() if k.endswith('/nonfinite')}
+        return metrics
 
     def _commit(self, batch: Batch) -> Context:
         """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics."""
@@ -404,29 +433,34 @@ class Agent:
         rows = torch.arange(batch.shape[0], device=self.device) >= cut
         return rows[:, None].expand(batch.shape)
 
-    def _actor_critic_losses(self, batch: Batch, context: Context) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Imagine from the batch and score value and policy; only their heads receive gradient (Dreamer 4, Section 3.3)."""
+    @torch.no_grad()
+    def _dream(self, batch: Batch, context: Context) -> Dream:
+        """Imagine from frames of the batch and score what was imagined (Dreamer 4, Section 3.3)."""
         c = self.config
         rows, frames = draw_starts(self._whole(batch) & ~batch.is_terminal, c.imagination.starts)
         act = lambda x, t: self.heads.policy(x).sample()
-        dream = imagine(
+        trajectory = imagine(
                 self.dynamics, self.heads, context, rows, frames, c.imagination.horizon, c.shortcut.steps, act, self._task(batch))
-        x, decided = dream.inputs, dream.inputs[:, :-1]
-        with torch.no_grad():
-            reward, cont = self.heads.reward(x), self.heads.cont(x)
-            cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
-            target_value = self.heads.twohot.mean(self.slow_value.module(x))
-            returns = losses.lambda_return(reward, cont, target_value, c.value.gamma, c.value.lam)
-            weight = losses.alive(cont)
-        logits = self.heads.value_head(decided)
+        x = trajectory.inputs
+        reward, cont = self.heads.reward(x), self.heads.cont(x)
+        cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
+        target_value = self.heads.twohot.mean(self.slow_value.module(x))
+        returns = losses.lambda_return(reward, cont, target_value, c.value.gamma, c.value.lam)
+        if c.actor.loss == 'reinforce':
+            self._track_returns(returns)
+        return Dream(x[:, :-1], trajectory.action, reward[:, 1:], cont[:, 1:], returns, losses.alive(cont))
+
+    def _actor_critic_losses(self, dream: Dream) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Score value and policy on a dream; only their heads receive gradient (Dreamer 4, Section 3.3)."""
+        c, weight, returns = self.config, dream.weight, dream.returns
+        logits = self.heads.value_head(dream.inputs)
         baseline = self.heads.twohot.mean(logits.detach())
         advantage = returns - baseline
-        policy, prior = self.heads.policy(decided), self._prior(decided)
+        policy, prior = self.heads.policy(dream.inputs), self._prior(dream.inputs)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         if c.actor.loss == 'pmpo':
             objective = losses.pmpo(log_prob, advantage, weight, c.actor.alpha, c.actor.floor)
         else:
-            self._track_returns(returns)
             objective = losses.reinforce(log_prob, advantage, weight, self.return_range)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
         out = {
@@ -437,7 +471,7 @@ class Agent:
                 'policy/positive': losses.mean((advantage >= 0).float(), weight), 'policy/advantage_std': advantage.std(),
                 'value/loss': out['value'], 'value/mean': losses.mean(baseline, weight), 'value/return': losses.mean(returns, weight),
                 'value/explained': report.correlation(baseline, returns),
-                'imagination/reward': losses.mean(reward[:, 1:], weight), 'imagination/cont': losses.mean(cont[:, 1:], weight)}
+                'imagination/reward': losses.mean(dream.reward, weight), 'imagination/cont': losses.mean(dream.cont, weight)}
         return out, {k: v.detach() for k, v in metrics.items()}
 
     def _prior(self, x: torch.Tensor):
@@ -484,7 +518,8 @@ class Agent:
             self.slow_tokenizer.move(1.0)
         if self.schedule.stage == 'value' and self.config.actor.start == 'behaviour':
             self.heads.start_policy_from_behaviour()
-            self.slow_policy.move(1.0)
+            for copy in (self.slow_policy, self.acting_policy):
+                copy.move(1.0)
 
     # -- reporting
 
@@ -534,7 +569,7 @@ class Agent:
         """Everything with a state_dict, by its name in a checkpoint."""
         return {
             'tokenizer': self.tokenizer, 'dynamics': self.dynamics, 'heads': self.heads, 'rms': self.rms,
-            'slow_tokenizer': self.slow_tokenizer, 'slow_value': self.slow_value, 'slow_policy': self.slow_policy, 'schedule': self.schedule,
+            'slow_tokenizer': self.slow_tokenizer, 'slow_value': self.slow_value, 'slow_policy': self.slow_policy, 'acting_policy': self.acting_policy, 'schedule': self.schedule,
             } | {f'optim_{name}': optimizer for name, optimizer in self.optimizers.items()}
 
     def _precision(self):
@@ -580,5 +615,7 @@ def check(config: AgentConfig) -> None:
     shortcut.check(config.shortcut, config.dynamics.levels)
     if config.dynamics.time_every < 1:
         raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
+    if config.imagination.epochs < 1:
+        raise ValueError(f'agent.imagination.epochs must be at least 1, got {config.imagination.epochs}')
     if config.actor.hold < 1:
         raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')

@@ -57,7 +57,8 @@ def agent(stage='tokenizer', **changes):
 def parameters(made):
     parts = {
         'tokenizer': made.tokenizer, 'dynamics': made.dynamics, 'slow_tokenizer': made.slow_tokenizer.module,
-        'slow_value': made.slow_value.module, 'slow_policy': made.slow_policy.module}
+        'slow_value': made.slow_value.module, 'slow_policy': made.slow_policy.module,
+        'acting_policy': made.acting_policy.module}
     parts |= {k: getattr(made.heads, f'{k}_head') for k in ('reward', 'cont', 'behaviour', 'policy', 'value')}
     return {k: [p.detach().clone() for p in m.parameters()] for k, m in parts.items()}
 
@@ -76,19 +77,30 @@ def test_every_stage_moves_its_parts_and_no_other():
     assert moved(agent('tokenizer', **{'schedule.tokenizer_updates': 99})) == tokenizer
     assert moved(agent('dynamics', **{'schedule.dynamics_updates': 99})) == model
     assert moved(agent('value', **{'schedule.value_updates': 99})) == model | {'value', 'slow_value'}
-    assert moved(agent('policy')) == model | {'value', 'slow_value', 'policy', 'slow_policy'}
+    assert moved(agent('policy')) == model | {'value', 'slow_value', 'policy', 'slow_policy', 'acting_policy'}
 
 
 def test_value_and_policy_losses_reach_their_own_heads_alone():
     made = agent('policy')
     batch = made._batch(sampler()(4, 9))
     context = made._commit(batch)
-    losses, _ = made._actor_critic_losses(batch, context.detach())
+    losses, _ = made._actor_critic_losses(made._dream(batch, context.detach()))
     for name in ('value', 'policy'):
         everything = [p for m in (made.tokenizer, made.dynamics, made.heads) for p in m.parameters()]
         grads = torch.autograd.grad(losses[name], everything, allow_unused=True, retain_graph=True)
         own = {id(p) for p in getattr(made.heads, f'{name}_head').parameters()}
         assert all((g is not None) == (id(p) in own) for p, g in zip(everything, grads)), name
+
+
+@pytest.mark.parametrize('epochs', [1, 3])
+def test_every_epoch_is_a_step_of_value_and_policy_on_the_same_dream(epochs):
+    made, dreams = agent('policy', **{'imagination.epochs': epochs}), []
+    inner = made._actor_critic_losses
+    made._actor_critic_losses = lambda dream: (dreams.append(dream), inner(dream))[1]
+    before = {k: v.updates for k, v in made.optimizers.items()}
+    made.train(sampler())
+    assert len(dreams) == epochs and all(dream is dreams[0] for dream in dreams)
+    assert {k: v.updates - before[k] for k, v in made.optimizers.items()} == {'tokenizer': 1, 'model': 1, 'value': epochs, 'policy': epochs}
 
 
 def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
@@ -136,7 +148,7 @@ def test_the_diagnostics_that_tell_why_a_run_fails_are_all_there():
 def test_acting_is_a_function_of_the_episode_alone():
     """What an env showed before its last reset, and what other envs show, must not matter."""
     made = agent('policy')
-    torch.nn.init.normal_(made.heads.policy_head.output.weight)
+    torch.nn.init.normal_(made.acting_policy.module.output.weight)
 
     def act(before, neighbour):
         carry = made.init_policy(2)
@@ -154,7 +166,7 @@ def test_acting_is_a_function_of_the_episode_alone():
 
 def test_acting_remembers_earlier_frames_of_the_episode():
     made = agent('policy')
-    torch.nn.init.normal_(made.heads.policy_head.output.weight, std=3.0)
+    torch.nn.init.normal_(made.acting_policy.module.output.weight, std=3.0)
     inputs = []
     for seed in (1, 2):
         carry = made.init_policy(1)
