@@ -45,6 +45,10 @@ VARIANTS = {
     'entropy_003': change('entropy bonus .003', actor__entropy=0.003),
     'entropy_03': change('entropy bonus .03', actor__entropy=0.03),
     'reinforce': change('REINFORCE with normalised returns instead of PMPO', actor__loss='reinforce'),
+    'epochs_1': change('one gradient step of value and policy a dream', imagination__epochs=1),
+    'epochs_4': change('four gradient steps of value and policy a dream', imagination__epochs=4),
+    'acting_latest': change('the policy that learns acts, not its average', actor__acting__rate=1),
+    'unimix_01': change('1 % of a uniform distribution in every categorical', heads__unimix=0.01),
     'floor_0': change(PAPER + 'sign sets of any size', actor__floor=0),
     'no_gate': change('policy begins after a count of updates, not at a reward skill', schedule__reward_skill=0, schedule__latent_error=0),
     'no_value_warmup': change('no updates of the value alone', schedule__value_updates=0),
@@ -93,11 +97,11 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
     todo = [
         (name, task, seed) for seed in args.seeds for name in args.only for task in args.tasks
         if task.startswith(VARIANTS[name].tasks) and (name, task, seed) not in there]
-    lock = Lock()
+    lock, alone = Lock(), [] if args.jobs == 1 else ['--agent.threads', '1']  # two threads each, in each other's way, would be far slower
 
     def make(name: str, task: str, seed: int) -> None:
         run = one_run(task, seed, f'ablate/{name}', SimpleNamespace(
-            flags=list(VARIANTS[name].flags), frames=args.frames, minutes=args.minutes, episodes=100))
+            flags=alone + list(VARIANTS[name].flags), frames=args.frames, minutes=args.minutes, episodes=100))
         with lock:
             results['runs'].append({'variant': name, 'jobs': args.jobs, **run})
             path.write_text(json.dumps(results, indent=1) + '\n')

@@ -80,7 +80,7 @@ def one_run(task: str, seed: int, name: str, args: argparse.Namespace) -> dict:
                 *flags], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     evaluation = json.loads((logdir / 'eval' / 'eval.json').read_text())
     return {
-        'task': task, 'seed': seed, 'commit': commit(), 'flags': args.flags, 'curve': curve(logdir),
+        'task': task, 'seed': seed, 'commit': commit(), 'flags': args.flags, 'curve': curve(logdir), 'random': before_policy(logdir),
         'eval': {k: evaluation[k] for k in ('mean', 'std', 'ci95', 'episodes')}, 'seconds': seconds_so_far(logdir)}
 
 
@@ -119,6 +119,13 @@ def curve(logdir: Path, points: int = 40) -> dict[str, list[float]]:
     return {
         'frames': [round(float(f)) for f, _ in means], 'seconds': np.round(seconds, 1).tolist(),
         'score': [round(float(s), 4) for _, s in means]}
+
+
+def before_policy(logdir: Path) -> dict[str, float]:
+    """Mean return and number of the episodes that were over before the policy began to learn: random play."""
+    first = next((row['frames'] for row in rows(logdir / 'metrics.jsonl') if 'policy/entropy' in row), np.inf)
+    scores = [row['score'] for row in rows(logdir / 'scores.jsonl') if row['frames'] < first]
+    return {'mean': float(np.mean(scores)) if scores else float('nan'), 'episodes': len(scores)}
 
 
 def share(task: str, score: float) -> float | None:
