@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from embodied.config import parse as parse_config
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
 PIXEL = ('pixel_catch', 'pixel_reach', 'pixel_memory')
@@ -64,13 +66,14 @@ def parse() -> argparse.Namespace:
 def one_run(task: str, seed: int, name: str, args: argparse.Namespace) -> dict:
     """Train, evaluate, and return what is kept of it."""
     suite = task.split('_')[0]
-    preset, repeat = ('pixel', 1) if suite == 'pixel' else ('dmc_vision', 2)
+    preset = 'pixel' if suite == 'pixel' else 'dmc_vision'
     logdir = ROOT / 'logdir' / name / f'{task}-{seed}'
     flags = list(args.flags)
     extra = flags[flags.index('--configs') + 1:][:1] if '--configs' in flags else []
     if extra:
         del flags[flags.index('--configs'):flags.index('--configs') + 2]
     base = [sys.executable, '-m', 'dreamer4.main', '--configs', preset, *extra, '--task', task, '--seed', str(seed), '--logdir', str(logdir)]
+    repeat = 1 if suite == 'pixel' else parse_config(['--configs', preset, *extra, *flags], ROOT / 'configs').env.dmc.repeat
     steps = max(1, args.frames // repeat)
     left = args.minutes * 60 - seconds_so_far(logdir)
     if left > 1:

@@ -40,6 +40,23 @@ def pixel() -> str:
     return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'])
 
 
+def dmc() -> str:
+    """Returns on the control suite beside DreamerV3's at equal frames."""
+    found = read('learning_dmc')
+    if not found:
+        return 'Not measured yet.'
+    lines = [
+        '| task | seed | random play | return after training (95 % interval, episodes) | DreamerV3, published, at these frames | frames | minutes | flags |',
+        '|---|---|---|---|---|---|---|---|']
+    for run in found['runs']:
+        frames, scored = run['curve']['frames'][-1], run['eval']
+        lines.append(
+            f'| `{run["task"]}` | {run["seed"]} | {run["random"]["mean"]:.0f} ({run["random"]["episodes"]} episodes) '
+            f'| {scored["mean"]:.0f} +- {scored["ci95"]:.0f} ({scored["episodes"]}) | {learning.published("DreamerV3", run["task"], frames):.0f} '
+            f'| {frames:,} | {run["seconds"] / 60:.0f} | `{" ".join(run["flags"])}` |')
+    return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'])
+
+
 def ablation() -> str:
     """What each choice does on the pixel tasks."""
     found = read('ablate')
@@ -106,7 +123,7 @@ def machine(found: dict) -> str:
     return f'{it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}' + (f'; {it["note"]}' if 'note' in it else '')
 
 
-TABLES = {'pixel': pixel, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime, 'peers': peers, 'speed': speed}
+TABLES = {'pixel': pixel, 'dmc': dmc, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime, 'peers': peers, 'speed': speed}
 
 
 def rendered(text: str) -> str:
