@@ -7,6 +7,7 @@ answer and then collects data in which the model cannot learn better.
 from dataclasses import dataclass
 
 STAGES = ('tokenizer', 'dynamics', 'value', 'policy')
+SLOWEST = 0.1  # of a learning rate that falls: a run that goes on must be able to learn what is new
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Schedule:
         self.measures[name] = decay * old + (1 - decay) * value
 
     def pace(self) -> float:
-        """Factor on every learning rate: 1 until the policy learns, then 1 / (1 + u / anneal) after u more updates; 1 for ever where
-        anneal is 0. What is learned early need not be exact, what is learned late is only as exact as its steps are small."""
+        """Factor on every learning rate: 1 until the policy learns, then 1 / (1 + (u / anneal)^2) after u more updates, at least SLOWEST;
+        1 for ever where anneal is 0. What is learned early need not be exact, what is learned late is only as exact as its steps are small."""
         if self.stage != STAGES[-1] or not self.config.anneal:
             return 1.0
-        return 1 / (1 + self.updates / self.config.anneal)
+        return max(SLOWEST, 1 / (1 + (self.updates / self.config.anneal) ** 2))
 
     def gate_due(self) -> bool:
         """Whether this update should measure the world model open loop."""

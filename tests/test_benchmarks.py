@@ -1,5 +1,6 @@
 """The benchmark programs: what they compute from results, and that every variant they would run is a configuration that exists."""
 
+import json
 import math
 from pathlib import Path
 
@@ -59,3 +60,11 @@ def test_a_run_that_ended_no_episode_is_drawn_and_listed(tmp_path):
     made = {'task': 'dmc_walker_walk', 'seed': 0, 'eval': {'mean': 2.0, 'ci95': 1.0}, 'seconds': 2, 'curve': {'frames': [], 'seconds': [], 'score': []}}
     learning.draw([made], tmp_path / 'x.png')
     assert 'dmc_walker_walk' in learning.table([made])
+
+
+def test_random_play_is_what_was_scored_before_the_policy_learned(tmp_path):
+    write = lambda name, lines: (tmp_path / name).write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    write('metrics.jsonl', [{'frames': 100, 'loss/flow': 1.0}, {'frames': 200, 'policy/entropy': 1.0}, {'frames': 300, 'policy/entropy': 0.9}])
+    write('scores.jsonl', [{'frames': f, 'score': s} for f, s in ((50, 1.0), (150, 3.0), (250, 100.0))])
+    assert learning.before_policy(tmp_path) == {'mean': 2.0, 'episodes': 2}
+    assert learning.before_policy(tmp_path / 'absent')['episodes'] == 0

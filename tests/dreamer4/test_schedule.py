@@ -1,6 +1,6 @@
 """Stages end by measurement and never before their least number of updates."""
 
-from dreamer4.schedule import Schedule, ScheduleConfig
+from dreamer4.schedule import SLOWEST, Schedule, ScheduleConfig
 
 SETTINGS = dict(
         tokenizer_updates=2, tokenizer_unexplained=0.1, dynamics_updates=2, reward_skill=0.5, latent_error=0.8, gate_every=1,
@@ -69,6 +69,8 @@ def test_the_pace_halves_after_so_many_updates_of_the_policy_and_not_before_it_l
     assert s.pace() == 1
     s.updates = 100
     assert s.pace() == 0.5
-    s.updates = 300
-    assert s.pace() == 0.25
+    s.updates = 200
+    assert s.pace() == 0.2
+    s.updates = 100_000
+    assert s.pace() == SLOWEST
     assert schedule(anneal=0).pace() == 1
