@@ -67,6 +67,7 @@ class ModelTrainingConfig:
 class ActorConfig:
     """Block `agent.actor`: the policy's objective."""
     loss: str
+    lam: float
     alpha: float
     floor: float
     beta: float
@@ -115,13 +116,15 @@ class Dream:
 
     Attributes:
         inputs: (W, H, F) what the heads read at frames 0 .. H-1. action: (W, H, M) code chosen there.
-        reward, cont: (W, H) on arrival at frames 1 .. H. returns: (W, H) lambda-returns of frames 0 .. H-1.
+        reward, cont: (W, H) on arrival at frames 1 .. H. targets, returns: (W, H) lambda-returns of frames 0 .. H-1, for the value and for the
+            advantages of the policy.
         weight: (W, H) probability that frames 0 .. H-1 are still alive.
     """
     inputs: torch.Tensor
     action: torch.Tensor
     reward: torch.Tensor
     cont: torch.Tensor
+    targets: torch.Tensor
     returns: torch.Tensor
     weight: torch.Tensor
 
@@ -445,17 +448,17 @@ class Agent:
         reward, cont = self.heads.reward(x), self.heads.cont(x)
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
         target_value = self.heads.twohot.mean(self.slow_value.module(x))
-        returns = losses.lambda_return(reward, cont, target_value, c.value.gamma, c.value.lam)
+        targets, returns = (losses.lambda_return(reward, cont, target_value, c.value.gamma, lam) for lam in (c.value.lam, c.actor.lam))
         if c.actor.loss == 'reinforce':
             self._track_returns(returns)
-        return Dream(x[:, :-1], trajectory.action, reward[:, 1:], cont[:, 1:], returns, losses.alive(cont))
+        return Dream(x[:, :-1], trajectory.action, reward[:, 1:], cont[:, 1:], targets, returns, losses.alive(cont))
 
     def _actor_critic_losses(self, dream: Dream) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Score value and policy on a dream; only their heads receive gradient (Dreamer 4, Section 3.3)."""
-        c, weight, returns = self.config, dream.weight, dream.returns
+        c, weight = self.config, dream.weight
         logits = self.heads.value_head(dream.inputs)
         baseline = self.heads.twohot.mean(logits.detach())
-        advantage = returns - baseline
+        advantage = dream.returns - baseline
         policy, prior = self.heads.policy(dream.inputs), self._prior(dream.inputs)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         if c.actor.loss == 'pmpo':
@@ -465,12 +468,12 @@ class Agent:
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
         out = {
                 'policy': objective + c.actor.beta * losses.mean(kl, weight) - c.actor.entropy * losses.mean(entropy, weight),
-                'value': losses.mean(self.heads.twohot.loss(logits, returns), weight)}
+                'value': losses.mean(self.heads.twohot.loss(logits, dream.targets), weight)}
         metrics = {
                 'policy/loss': objective, 'policy/entropy': losses.mean(entropy, weight), 'policy/kl': losses.mean(kl, weight),
                 'policy/positive': losses.mean((advantage >= 0).float(), weight), 'policy/advantage_std': advantage.std(),
-                'value/loss': out['value'], 'value/mean': losses.mean(baseline, weight), 'value/return': losses.mean(returns, weight),
-                'value/explained': report.correlation(baseline, returns),
+                'value/loss': out['value'], 'value/mean': losses.mean(baseline, weight), 'value/return': losses.mean(dream.targets, weight),
+                'value/explained': report.correlation(baseline, dream.targets),
                 'imagination/reward': losses.mean(dream.reward, weight), 'imagination/cont': losses.mean(dream.cont, weight)}
         return out, {k: v.detach() for k, v in metrics.items()}
 

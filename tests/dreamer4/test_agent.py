@@ -92,6 +92,19 @@ def test_value_and_policy_losses_reach_their_own_heads_alone():
         assert all((g is not None) == (id(p) in own) for p, g in zip(everything, grads)), name
 
 
+@pytest.mark.parametrize('lam', [0.0, 0.95])
+def test_advantages_have_a_lambda_of_their_own(lam):
+    """With zero they are r + gamma c V(s') - V(s), whatever the value learns from."""
+    made = agent('policy', **{'actor.lam': lam, 'value.lam': 0.95, 'value.gamma': 0.9})
+    torch.nn.init.normal_(made.slow_value.module.output.weight)
+    batch = made._batch(sampler()(4, 9))
+    dream = made._dream(batch, made._commit(batch))
+    assert torch.equal(dream.targets, dream.returns) == (lam == 0.95)
+    if not lam:
+        after = made.heads.twohot.mean(made.slow_value.module(dream.inputs[:, 1:]))
+        assert torch.allclose(dream.returns[:, :-1], dream.reward[:, :-1] + 0.9 * dream.cont[:, :-1] * after, atol=1e-4)
+
+
 @pytest.mark.parametrize('epochs', [1, 3])
 def test_every_epoch_is_a_step_of_value_and_policy_on_the_same_dream(epochs):
     made, dreams = agent('policy', **{'imagination.epochs': epochs}), []
