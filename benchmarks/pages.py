@@ -37,7 +37,7 @@ def pixel() -> str:
             [f'{learning.share(task, run["eval"]["mean"]):.0%}' for run in runs], [f'{run["curve"]["frames"][-1]:,}' for run in runs],
             [f'{run["seconds"] / 60:.1f}' for run in runs]]
         lines.append(f'| `{task}` | {low:.3g} | {high:.3g} | ' + ' | '.join(', '.join(cell) for cell in cells) + ' |')
-    return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'])
+    return '\n'.join([*lines, '', origin(found)])
 
 
 def dmc() -> str:
@@ -54,7 +54,7 @@ def dmc() -> str:
             f'| `{run["task"]}` | {run["seed"]} | {run["random"]["mean"]:.0f} ({run["random"]["episodes"]} episodes) '
             f'| {scored["mean"]:.0f} +- {scored["ci95"]:.0f} ({scored["episodes"]}) | {learning.published("DreamerV3", run["task"], frames):.0f} '
             f'| {frames:,} | {run["seconds"] / 60:.0f} | `{" ".join(run["flags"])}` |')
-    return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'])
+    return '\n'.join([*lines, '', origin(found)])
 
 
 def ablation() -> str:
@@ -116,6 +116,11 @@ def speed() -> str:
         found = json.loads(path.read_text())
         lines += [line(name, one) for name, one in found['runs'].items()]
     return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commit {found["commit"]}.']) if len(lines) > 1 else 'Not measured yet.'
+
+
+def origin(found: dict) -> str:
+    """Machine and commits of a file of runs."""
+    return f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'
 
 
 def machine(found: dict) -> str:

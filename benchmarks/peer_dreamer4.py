@@ -33,9 +33,7 @@ class Hansen:
         self.dynamics_net = model.Dynamics(
             d_model=s.width, d_bottleneck=s.channels, d_spatial=s.pack * s.channels, n_spatial=s.latents // s.pack, n_register=s.registers,
             n_agent=0, n_heads=s.heads, depth=s.dynamics_depth, k_max=s.levels, time_every=s.time_every).to(s.device)
-        self.optimizers = {
-            name: torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
-            for name, net in (('tokenizer', self.tokenizer_net), ('dynamics', self.dynamics_net))}
+        self.optimizers = optimizers(self.tokenizer_net, self.dynamics_net)
         self.video = torch.rand(s.batch, s.clip, 3, s.size, s.size, device=s.device)
         self.latents = torch.rand(s.batch, s.time, s.latents // s.pack, s.pack * s.channels, device=s.device) * 2 - 1
         self.actions = torch.rand(s.batch, s.context + s.horizon, 16, device=s.device)
@@ -78,9 +76,7 @@ class Lucidrains:
         self.dynamics_net = DynamicsWorldModel(
             dim=s.width, dim_latent=s.channels, max_steps=s.levels, num_register_tokens=s.registers, num_spatial_tokens=s.latents // s.pack,
             num_latent_tokens=s.latents, depth=s.dynamics_depth, time_block_every=s.time_every, num_continuous_actions=16, **heads).to(s.device)
-        self.optimizers = {
-            name: torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
-            for name, net in (('tokenizer', self.tokenizer_net), ('dynamics', self.dynamics_net))}
+        self.optimizers = optimizers(self.tokenizer_net, self.dynamics_net)
         self.video = torch.rand(s.batch, 3, s.clip, s.size, s.size, device=s.device)
         self.latents = torch.rand(s.batch, s.time, s.latents, s.channels, device=s.device) * 2 - 1
         self.actions = torch.rand(s.batch, s.time, 16, device=s.device) * 0.98 + 0.01
@@ -122,9 +118,7 @@ class Vijayabhaskar:
         self.state = SimpleNamespace(  # what the loss reads of the trainer, which wants the file of a trained tokenizer
             model=self.dynamics_net, dynamics_cfg=config, training_cfg=trainer.DynamicsTrainingConfig(), rms_flow=trainer.RMSNormalizer(),
             rms_bootstrap=trainer.RMSNormalizer(), _zero=torch.zeros((), device=s.device))
-        self.optimizers = {
-            name: torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
-            for name, net in (('tokenizer', self.tokenizer_net), ('dynamics', self.dynamics_net))}
+        self.optimizers = optimizers(self.tokenizer_net, self.dynamics_net)
         self.video = torch.rand(s.batch, s.clip, 3, s.size, s.size, device=s.device)
         self.latents = torch.rand(s.batch, s.time, s.latents // s.pack, s.pack * s.channels, device=s.device) * 2 - 1
         self.actions = torch.rand(s.batch, s.context + s.horizon - 1, 16, device=s.device)
@@ -178,9 +172,7 @@ class MachinesInMotion:
             encode=lambda z: z, init_cache=lambda *_, **__: None, decode_step=lambda z, **_: z)
         self.world = AutoRegressiveForwardDynamics(
             self.dynamics_net, latents_only, context_length=s.context + s.horizon, denoising_step_count=s.steps, device=s.device)
-        self.optimizers = {
-            name: torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
-            for name, net in (('tokenizer', self.tokenizer_net), ('dynamics', self.dynamics_net))}
+        self.optimizers = optimizers(self.tokenizer_net, self.dynamics_net)
         self.video = torch.rand(s.batch, s.clip, 3, s.size, s.size, device=s.device)
         self.latents = torch.rand(s.batch, s.time, s.latents // s.pack, s.pack * s.channels, device=s.device) * 2 - 1
         self.actions = torch.rand(s.batch, s.context + s.horizon, 16, device=s.device)
@@ -201,6 +193,11 @@ class MachinesInMotion:
 
 ADAPTERS = {
     'nicklashansen': Hansen, 'lucidrains': Lucidrains, 'vijayabhaskar': Vijayabhaskar, 'machines-in-motion': MachinesInMotion}
+
+
+def optimizers(tokenizer: torch.nn.Module, dynamics: torch.nn.Module) -> dict[str, torch.optim.Optimizer]:
+    nets = {'tokenizer': tokenizer, 'dynamics': dynamics}
+    return {name: torch.optim.AdamW(net.parameters(), 1e-4, fused=True) for name, net in nets.items()}
 
 
 def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

@@ -25,7 +25,7 @@ def attend(
             not; None if it may look anywhere.
         softcap: logits become softcap * tanh(logits / softcap); 0 leaves them.
         kernel: 'fused' (torch's scaled dot-product attention, which knows no soft cap), 'explicit' (matrix products and a softmax) or
-            'auto': fused, but explicit under a soft cap, and on a CPU for more than one query, where it is the faster by 1.2 to 1.5
+            'auto': fused, but explicit under a soft cap, and on a CPU for more than one query, where it is the faster by 1.1 to 1.4
             forward and backward (benchmarks/speed.py compares both on the shapes in use).
 
     Returns:
