@@ -180,7 +180,8 @@ class Agent:
         self.actions = Actions(
                 {k: s for k, s in act_space.items() if k != 'reset'}, config.heads.continuous, config.heads.action_bins, config.heads.unimix)
         self.tokenizer = Tokenizer(seen, config.tokenizer)
-        self.dynamics = Dynamics(self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics)
+        self.dynamics = Dynamics(
+                self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics, shortcut=config.shortcut.bootstrap > 0)
         self.heads = Heads(config.dynamics.width, self.dynamics.tokens * self.dynamics.channels, self.actions, config.heads)
         wants_lpips = config.tokenizer.lpips and self.tokenizer.images
         self.perceptual = Perceptual(config.tokenizer.lpips_net).to(self.device) if wants_lpips else None

@@ -61,9 +61,10 @@ class Dynamics(nn.Module):
         action_features: A. tasks: number of tasks; each adds its own embedding to the agent token.
         config: see DynamicsConfig. `levels` is K_max = 1 / d_min, a power of two; `context_signal` the signal level in [0, 1] of committed
             frames, rounded to a multiple of d_min. (The paper's tau_ctx = 0.1 is the noise; read as signal it destroys the context.)
+        shortcut: whether larger steps than d_min are learned; without them every step of the sampler is labelled d_min.
     """
 
-    def __init__(self, latent_shape: tuple[int, int], action_features: int, tasks: int, config: DynamicsConfig):
+    def __init__(self, latent_shape: tuple[int, int], action_features: int, tasks: int, config: DynamicsConfig, shortcut: bool = True):
         super().__init__()
         self.config = config
         if latent_shape[0] % config.pack:
@@ -72,7 +73,7 @@ class Dynamics(nn.Module):
             raise ValueError(f'dynamics: levels must be a power of two, got {config.levels}')
         self.latent_shape = latent_shape
         self.tokens, self.channels = latent_shape[0] // config.pack, latent_shape[1] * config.pack
-        self.step_sizes = config.levels.bit_length()  # d = 2^e / K_max for e = 0 .. log2 K_max
+        self.step_sizes = config.levels.bit_length() if shortcut else 1  # d = 2^e / K_max for e = 0 .. log2 K_max
         self.context_level = round(config.context_signal * config.levels)
         width = config.width
         self.layout = Layout(action=1, signal=1, latent=self.tokens, register=config.registers, agent=1)

@@ -131,6 +131,8 @@ def sample(
         steps: int) -> torch.Tensor:
     """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: z <- z + (z^ - z) / (1 - tau) / K.
 
+    A model without shortcuts knows d_min alone and is asked for that: with K = 1 it gives the mean of what may come, in one look.
+
     Args:
         action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, frames of the cache). positions: (B, 1).
         cache: keys and values of the past.
@@ -141,7 +143,7 @@ def sample(
     levels = dynamics.config.levels
     batch, device = action.shape[0], action.device
     z = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
-    size = torch.full((batch, 1), (levels // steps).bit_length() - 1, device=device)
+    size = torch.full((batch, 1), min((levels // steps).bit_length(), dynamics.step_sizes) - 1, device=device)
     for k in range(steps):
         level = torch.full((batch, 1), k * (levels // steps), device=device)
         clean = dynamics.denoise(z, level, size, action, valid, mask, positions, cache)
@@ -150,7 +152,7 @@ def sample(
 
 
 def check(config: ShortcutConfig, levels: int) -> None:
-    """Refuse settings that would sample with a step size or a level that training never sees.
+    """Refuse settings that would sample with a step size that training never sees.
 
     Raises:
         ValueError: naming the value and what it must be.
@@ -159,5 +161,3 @@ def check(config: ShortcutConfig, levels: int) -> None:
         raise ValueError(f"shortcut.history must be 'commit' or 'forcing', got {config.history!r}")
     if config.steps < 1 or config.steps & (config.steps - 1) or config.steps > levels:
         raise ValueError(f'shortcut.steps must be a power of two up to dynamics.levels = {levels}, got {config.steps}')
-    if config.steps < levels and not config.bootstrap:
-        raise ValueError(f'shortcut.steps = {config.steps} < dynamics.levels = {levels} uses step sizes that only bootstrap > 0 trains')

@@ -13,9 +13,9 @@ WORLD = dict(
 SHORTCUT = dict(history='commit', steps=4, bootstrap=0.25, bootstrap_start=0, anchor=0.0, context_mix=0.0, ramp=0.1)
 
 
-def dynamics(**changes):
+def dynamics(shortcut=True, **changes):
     torch.manual_seed(0)
-    return Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD | changes))
+    return Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD | changes), shortcut)
 
 
 def settings(**changes):
@@ -148,8 +148,18 @@ def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps):
     assert 0.35 < right < 0.65, f'{right:.2f} of the samples at one of two equal modes'
 
 
-def test_step_sizes_that_nothing_trains_are_refused():
-    with pytest.raises(ValueError, match='only bootstrap > 0 trains'):
-        shortcut.check(settings(bootstrap=0.0, steps=2), 8)
+@pytest.mark.parametrize('steps', [1, 2, 4])
+def test_without_shortcuts_every_step_is_labelled_with_the_only_size_that_is_trained(steps):
+    world = dynamics(shortcut=False)
+    seen, denoise = [], world.denoise
+    world.denoise = lambda z, level, size, *rest: seen.append((level[0, 0].item(), size.unique().tolist())) or denoise(z, level, size, *rest)
+    layers = [(torch.zeros(3, world.layout.size, 0, 16),) * 2] * 2
+    shortcut.sample(
+            world, torch.zeros(3, 1, 2), torch.zeros(3, 1, dtype=torch.bool), torch.ones(3, 1, 1, dtype=torch.bool),
+            torch.zeros(3, 1, dtype=torch.long), Cache(layers, 1), steps)
+    assert world.step_size.num_embeddings == 1 and seen == [(k * 8 // steps, [0]) for k in range(steps)]
+
+
+def test_numbers_of_steps_that_do_not_fit_the_levels_are_refused():
     with pytest.raises(ValueError, match='power of two'):
         shortcut.check(settings(steps=3), 8)
