@@ -467,8 +467,9 @@ class Agent:
         else:
             objective = losses.reinforce(log_prob, advantage, weight, self.return_range)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
+        bonus = c.actor.entropy * self.schedule.pace()
         out = {
-                'policy': objective + c.actor.beta * losses.mean(kl, weight) - c.actor.entropy * losses.mean(entropy, weight),
+                'policy': objective + c.actor.beta * losses.mean(kl, weight) - bonus * losses.mean(entropy, weight),
                 'value': losses.mean(self.heads.twohot.loss(logits, dream.targets), weight)}
         metrics = {
                 'policy/loss': objective, 'policy/entropy': losses.mean(entropy, weight), 'policy/kl': losses.mean(kl, weight),

@@ -221,6 +221,16 @@ def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
     assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx({'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5})
 
 
+def test_the_entropy_bonus_falls_with_the_pace():
+    made = agent('policy', **{'schedule.anneal': 10, 'actor.entropy': 2.0})
+    batch = made._batch(sampler()(4, 9))
+    dream = made._dream(batch, made._commit(batch))
+    full, metrics = made._actor_critic_losses(dream)
+    made.schedule.updates = 10
+    half, _ = made._actor_critic_losses(dream)
+    assert (half['policy'] - full['policy']).item() == pytest.approx((2.0 - 1.0) * metrics['policy/entropy'].item(), rel=1e-4)
+
+
 class Waits(TorchDispatchMode):
     """Counts the places where the host reads a number from the device: item(), float(), if tensor, nonzero()."""
 
