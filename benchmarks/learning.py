@@ -176,23 +176,30 @@ def draw(runs: list[dict], path: Path) -> None:
     tasks = list(dict.fromkeys(run['task'] for run in runs))
     figure, axes = pyplot.subplots(2, len(tasks), figsize=(4 * len(tasks), 6), squeeze=False)
     for column, task in enumerate(tasks):
-        for axis, key, unit, scale in ((axes[0][column], 'seconds', 'minutes', 60), (axes[1][column], 'frames', 'frames', 1)):
+        for axis, key, unit, scale in ((axes[0][column], 'seconds', 'minutes', 60), (axes[1][column], 'frames', 'thousand frames', 1000)):
             for run in (run for run in runs if run['task'] == task):
                 axis.plot(np.array(run['curve'][key]) / scale, run['curve']['score'], label=f'seed {run["seed"]}')
-            for value, label in zip(BOUNDS.get(task, ()), ('random', 'optimal')):
-                axis.axhline(value, color='gray', linestyle=':', label=label)
+            for value, label in zip(bounds(task, runs), ('random', 'optimal')):
+                axis.axhline(value, color='gray', linestyle='--' if label == 'optimal' else ':', label=label)
             for method, style in zip(PUBLISHED, ('--', ':')):
                 if task in PUBLISHED[method] and key == 'frames':
                     known = PUBLISHED[method][task]
                     last = max((run['curve']['frames'] or [0])[-1] for run in runs if run['task'] == task)
                     shown = np.array(known['frames']) <= 1.2 * last + 50000
-                    axis.plot(np.array(known['frames'])[shown], np.array(known['score'])[shown], 'k' + style, label=f'{method}, published')
+                    axis.plot(np.array(known['frames'])[shown] / scale, np.array(known['score'])[shown], 'k' + style, label=f'{method}, published')
             axis.set_xlabel(unit)
             axis.set_ylabel('training return')
         axes[0][column].set_title(task)
         axes[1][column].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
+
+
+def bounds(task: str, runs: list[dict]) -> tuple[float, ...]:
+    """Random and optimal return; where the optimum is not known, the random play before the policy began alone."""
+    played = [run['random'] for run in runs if run['task'] == task and 'random' in run]
+    measured = [random['mean'] for random in played if random['episodes']]
+    return BOUNDS.get(task) or ((float(np.mean(measured)),) if measured else ())
 
 
 def machine() -> dict[str, str | int]:

@@ -56,6 +56,13 @@ def test_the_picture_of_a_task_with_published_curves_is_drawn(tmp_path):
     assert '20' in learning.table([made])
 
 
+def test_the_line_of_random_play_is_known_or_measured():
+    run = lambda task, mean, episodes: {'task': task, 'random': {'mean': mean, 'episodes': episodes}}
+    runs = [run('dmc_walker_walk', 20.0, 3), run('dmc_walker_walk', 40.0, 2), run('dmc_walker_walk', float('nan'), 0), run('pixel_catch', 5.0, 1)]
+    assert learning.bounds('dmc_walker_walk', runs) == (30.0,) and learning.bounds('dmc_cheetah_run', runs) == ()
+    assert learning.bounds('pixel_catch', runs) == (-0.75, 1.0)
+
+
 def test_a_run_that_ended_no_episode_is_drawn_and_listed(tmp_path):
     made = {'task': 'dmc_walker_walk', 'seed': 0, 'eval': {'mean': 2.0, 'ci95': 1.0}, 'seconds': 2, 'curve': {'frames': [], 'seconds': [], 'score': []}}
     learning.draw([made], tmp_path / 'x.png')
