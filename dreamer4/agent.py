@@ -17,7 +17,7 @@ from . import losses, report, shortcut
 from .actions import Actions
 from .batch import Batch, make_batch
 from .dynamics import Context, Dynamics, DynamicsConfig
-from .heads import Heads, HeadsConfig, masked_mean
+from .heads import READS, Heads, HeadsConfig, masked_mean
 from .imagination import ImaginationConfig, draw_starts, imagine
 from .optim import OptimConfig, Optimizer, RunningRMS, SlowCopy
 from .nets.attention import KERNELS, Attention
@@ -449,10 +449,11 @@ class Agent:
         reward, cont = self.heads.reward(x), self.heads.cont(x)
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
         target_value = self.heads.twohot.mean(self.slow_value.module(x))
-        targets, returns = (losses.lambda_return(reward, cont, target_value, c.value.gamma, lam) for lam in (c.value.lam, c.actor.lam))
+        returns = {lam: losses.lambda_return(reward, cont, target_value, c.value.gamma, lam) for lam in {c.value.lam, c.actor.lam}}
         if c.actor.loss == 'reinforce':
-            self._track_returns(returns)
-        return Dream(x[:, :-1], trajectory.action, reward[:, 1:], cont[:, 1:], targets, returns, losses.alive(cont))
+            self._track_returns(returns[c.actor.lam])
+        return Dream(
+                x[:, :-1], trajectory.action, reward[:, 1:], cont[:, 1:], returns[c.value.lam], returns[c.actor.lam], losses.alive(cont))
 
     def _actor_critic_losses(self, dream: Dream) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Score value and policy on a dream; only their heads receive gradient (Dreamer 4, Section 3.3)."""
@@ -604,6 +605,7 @@ def check(config: AgentConfig) -> None:
             'actor.start': (config.actor.start, ('uniform', 'behaviour')),
             'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
             'attention': (config.attention, KERNELS),
+            'heads.reads': (config.heads.reads, READS),
             'heads.learn_on': (config.heads.learn_on, ('committed', 'noised'))}
     for name, (value, allowed) in choices.items():
         if value not in allowed:
@@ -618,6 +620,11 @@ def check(config: AgentConfig) -> None:
     if config.attention == 'fused' and config.dynamics.softcap:
         raise ValueError(f'agent.attention fused has no soft cap, but agent.dynamics.softcap is {config.dynamics.softcap}; take auto')
     shortcut.check(config.shortcut, config.dynamics.levels)
+    share, rows = config.shortcut.bootstrap, config.batch.size
+    if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:
+        raise ValueError(
+                f'agent.shortcut.bootstrap must give large steps and d_min some of the agent.batch.size {rows} sequences each, or be 0; '
+                f'{share} of them is {round(rows * share)}')
     if config.dynamics.time_every < 1:
         raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
     if config.imagination.epochs < 1:

@@ -3,6 +3,10 @@
 Letters: B batch, T time, F inputs of a head, L offsets of multi-token prediction, M action code.
 Heads read [agent feature | latent], both of the same frame; frame t predicts its own reward and continue flag (received on arrival),
 the action chosen after seeing it, and the value of all rewards after it.
+
+The feature knows the past but was made from noisy latents; the latents are exact but know one frame. A network that reads both at once
+learns from the feature first, which makes rewards easy to read, and is slow to find what the latents know better. Hence one for each;
+what later frames bring is asked of the feature alone.
 """
 
 from dataclasses import dataclass
@@ -23,13 +27,34 @@ class HeadsConfig:
     width: int
     layers: int
     offsets: int
-    read_latent: bool
+    reads: str
     learn_on: str
     bins: int
     limit: float
     continuous: str
     action_bins: int
     unimix: float
+
+
+READS = ('apart', 'together', 'feature')
+
+
+class Head(nn.Module):
+    """One MLP for each part of the input; their outputs are added, which for logits means that every part has its say.
+
+    Args:
+        parts: sizes of the parts, in the order in which they stand in the input. width, layers: as for MLP.
+        outputs: what all parts speak about. later: further outputs, which are left to the first part.
+    """
+
+    def __init__(self, parts: list[int], width: int, layers: int, outputs: int, later: int = 0):
+        super().__init__()
+        self.sizes, self.later = parts, later
+        self.parts = nn.ModuleList(MLP(size, width, layers, outputs + later * (i == 0)) for i, size in enumerate(parts))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *others = (part(piece) for part, piece in zip(self.parts, x.split(self.sizes, -1)))
+        return first + sum(F.pad(other, (0, self.later)) for other in others)
 
 
 class Heads(nn.Module):
@@ -42,18 +67,18 @@ class Heads(nn.Module):
     def __init__(self, feature: int, latent: int, actions: Actions, config: HeadsConfig):
         super().__init__()
         self.config, self.actions = config, actions
-        inputs, count = feature + latent * config.read_latent, config.offsets + 1
-        head = lambda outputs: MLP(inputs, config.width, config.layers, outputs)
+        parts = {'apart': [feature, latent], 'together': [feature + latent], 'feature': [feature]}[config.reads]
+        head = lambda outputs, offsets=0: Head(parts, config.width, config.layers, outputs, offsets * outputs)
         self.twohot = TwoHot(config.bins, config.limit)
-        self.reward_head = head(count * config.bins)
+        self.reward_head = head(config.bins, config.offsets)
         self.cont_head = head(1)
-        self.behaviour_head = head(count * actions.outputs)
+        self.behaviour_head = head(actions.outputs, config.offsets)
         self.policy_head = head(actions.outputs)
         self.value_head = head(config.bins)
 
     def inputs(self, feature: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         """What every head reads: feature (..., D) and latent (..., S, W) -> (..., F)."""
-        return torch.cat([feature, latent.flatten(-2)], -1) if self.config.read_latent else feature
+        return feature if self.config.reads == 'feature' else torch.cat([feature, latent.flatten(-2)], -1)
 
     def reward(self, x: torch.Tensor) -> torch.Tensor:
         """Expected reward on arrival at the frame, (...)."""
@@ -78,10 +103,8 @@ class Heads(nn.Module):
     def start_policy_from_behaviour(self) -> None:
         """Copy the behaviour head's first offset into the policy (offline agents start from what the data does)."""
         with torch.no_grad():
-            for ours, theirs in zip(self.policy_head.hidden.parameters(), self.behaviour_head.hidden.parameters()):
-                ours.copy_(theirs)
-            self.policy_head.output.weight.copy_(self.behaviour_head.output.weight[:self.actions.outputs])
-            self.policy_head.output.bias.copy_(self.behaviour_head.output.bias[:self.actions.outputs])
+            for ours, theirs in zip(self.policy_head.parameters(), self.behaviour_head.parameters()):
+                ours.copy_(theirs[:len(ours)])  # output layers differ in length: offset 0 stands first
 
     def losses(self, x: torch.Tensor, batch: Batch, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """Losses of the world-model heads with multi-token prediction (Dreamer 4, Eq. 9).

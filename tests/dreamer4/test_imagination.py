@@ -20,7 +20,7 @@ def world_and_heads():
     for linear in (world.latent_out, world.task):
         torch.nn.init.normal_(linear.weight, std=0.3)
     heads = Heads(32, 12, ACTIONS, HeadsConfig(
-        width=16, layers=1, offsets=0, read_latent=True, learn_on='committed', bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01))
+        width=16, layers=1, offsets=0, reads='together', learn_on='committed', bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01))
     return world, heads
 
 
