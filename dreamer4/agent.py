@@ -377,7 +377,8 @@ class Agent:
             context = self._commit(batch)
             total, parts = self._model_loss(batch, context)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
-        if self.schedule.reached('value'):
+        every = self.config.imagination.every
+        if self.schedule.reached('value') and self.updates % every == every - 1:
             metrics |= self._train_actor_critic(batch, context.detach())
         optimizer = self.optimizers['model']
         optimizer.scale = self.config.model_training.rate * self.schedule.pace() if self.schedule.reached('policy') else 1.0
@@ -468,9 +469,8 @@ class Agent:
         else:
             objective = losses.reinforce(log_prob, advantage, weight, self.return_range)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
-        bonus = c.actor.entropy * self.schedule.pace()
         out = {
-                'policy': objective + c.actor.beta * losses.mean(kl, weight) - bonus * losses.mean(entropy, weight),
+                'policy': objective + c.actor.beta * losses.mean(kl, weight) - c.actor.entropy * losses.mean(entropy, weight),
                 'value': losses.mean(self.heads.twohot.loss(logits, dream.targets), weight)}
         metrics = {
                 'policy/loss': objective, 'policy/entropy': losses.mean(entropy, weight), 'policy/kl': losses.mean(kl, weight),
@@ -627,7 +627,8 @@ def check(config: AgentConfig) -> None:
                 f'{share} of them is {round(rows * share)}')
     if config.dynamics.time_every < 1:
         raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
-    if config.imagination.epochs < 1:
-        raise ValueError(f'agent.imagination.epochs must be at least 1, got {config.imagination.epochs}')
+    for name in ('every', 'epochs'):
+        if getattr(config.imagination, name) < 1:
+            raise ValueError(f'agent.imagination.{name} must be at least 1, got {getattr(config.imagination, name)}')
     if config.actor.hold < 1:
         raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')

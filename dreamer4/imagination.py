@@ -20,6 +20,7 @@ class ImaginationConfig:
     """Block `agent.imagination` of the configuration; meanings and sources stand there."""
     starts: int
     horizon: int
+    every: int
     epochs: int
 
 

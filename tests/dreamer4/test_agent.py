@@ -13,7 +13,7 @@ from dreamer4.agent import Agent, fetch
 from embodied.errors import CheckpointError
 from dreamer4.optim import NonFiniteLoss
 
-from tiny import tiny
+from tiny import speak, tiny
 
 needs_compiler = pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler on the CPU')
 OBS = {
@@ -96,7 +96,7 @@ def test_value_and_policy_losses_reach_their_own_heads_alone():
 def test_advantages_have_a_lambda_of_their_own(lam):
     """With zero they are r + gamma c V(s') - V(s), whatever the value learns from."""
     made = agent('policy', **{'actor.lam': lam, 'value.lam': 0.95, 'value.gamma': 0.9})
-    torch.nn.init.normal_(made.slow_value.module.output.weight)
+    speak(made.slow_value.module)
     batch = made._batch(sampler()(4, 9))
     dream = made._dream(batch, made._commit(batch))
     assert torch.equal(dream.targets, dream.returns) == (lam == 0.95)
@@ -116,11 +116,30 @@ def test_every_epoch_is_a_step_of_value_and_policy_on_the_same_dream(epochs):
     assert {k: v.updates - before[k] for k, v in made.optimizers.items()} == {'tokenizer': 1, 'model': 1, 'value': epochs, 'policy': epochs}
 
 
+def test_value_and_policy_may_dream_less_often_than_the_model_learns():
+    made = agent('policy', **{'imagination.every': 3})
+    for update in range(1, 7):
+        made.train(sampler(update))
+        assert [made.optimizers[k].updates for k in ('model', 'value', 'policy')] == [update, update // 3, update // 3]
+
+
+@pytest.mark.parametrize('name', ['imagination.every', 'imagination.epochs'])
+def test_a_dream_never_made_or_learned_from_is_refused(name):
+    with pytest.raises(ValueError, match=f'agent.{name} must be at least 1, got 0'):
+        agent(**{name: 0})
+
+
+@pytest.mark.parametrize('size, share', [(1, 0.25), (4, 0.9), (2, 0.2)])
+def test_a_bootstrap_share_that_leaves_one_kind_of_step_untrained_is_refused(size, share):
+    with pytest.raises(ValueError, match=f'some of the agent.batch.size {size} sequences each'):
+        agent(**{'batch.size': size, 'shortcut.bootstrap': share})
+
+
 def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
     made = agent('dynamics')
     batch = made._batch(sampler()(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
-        torch.nn.init.normal_(getattr(made.heads, f'{name}_head').output.weight)
+        speak(getattr(made.heads, f'{name}_head'))
         _, parts = made._model_loss(batch, made._commit(batch))
         trunk = torch.autograd.grad(parts[name], list(made.dynamics.transformer.parameters()), retain_graph=True, allow_unused=True)
         assert any(g is not None and g.abs().sum() > 0 for g in trunk), name
@@ -161,7 +180,7 @@ def test_the_diagnostics_that_tell_why_a_run_fails_are_all_there():
 def test_acting_is_a_function_of_the_episode_alone():
     """What an env showed before its last reset, and what other envs show, must not matter."""
     made = agent('policy')
-    torch.nn.init.normal_(made.acting_policy.module.output.weight)
+    speak(made.acting_policy.module)
 
     def act(before, neighbour):
         carry = made.init_policy(2)
@@ -179,7 +198,7 @@ def test_acting_is_a_function_of_the_episode_alone():
 
 def test_acting_remembers_earlier_frames_of_the_episode():
     made = agent('policy')
-    torch.nn.init.normal_(made.acting_policy.module.output.weight, std=3.0)
+    speak(made.acting_policy.module, 3.0)
     inputs = []
     for seed in (1, 2):
         carry = made.init_policy(1)
@@ -219,16 +238,6 @@ def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
     made.updates = 0  # an update in which the tokenizer has its turn
     made.train(sample)
     assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx({'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5})
-
-
-def test_the_entropy_bonus_falls_with_the_pace():
-    made = agent('policy', **{'schedule.anneal': 10, 'actor.entropy': 2.0})
-    batch = made._batch(sampler()(4, 9))
-    dream = made._dream(batch, made._commit(batch))
-    full, metrics = made._actor_critic_losses(dream)
-    made.schedule.updates = 10
-    half, _ = made._actor_critic_losses(dream)
-    assert (half['policy'] - full['policy']).item() == pytest.approx((2.0 - 1.0) * metrics['policy/entropy'].item(), rel=1e-4)
 
 
 class Waits(TorchDispatchMode):

@@ -12,6 +12,8 @@ from dreamer4.batch import make_batch
 from dreamer4.dynamics import Dynamics, DynamicsConfig
 from dreamer4.heads import Head, Heads, HeadsConfig, ahead, masked_mean, shifted
 
+from tiny import speak
+
 HEADS = dict(
         width=32, layers=1, offsets=2, reads='apart', learn_on='committed', bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01)
 ACTIONS = Actions({'action': spaces.Discrete(3)}, 'bins', 5, 0.01)
@@ -63,8 +65,7 @@ def test_reward_of_the_last_action_is_learned_exactly_and_random_actions_are_not
 @pytest.mark.parametrize('reads', ['apart', 'together', 'feature'])
 def test_policy_starts_as_the_behaviour_head_when_copied(reads):
     heads = Heads(8, 6, ACTIONS, HeadsConfig(**HEADS | dict(reads=reads)))
-    for part in heads.behaviour_head.parts:
-        torch.nn.init.normal_(part.output.weight)
+    speak(heads.behaviour_head)
     x = heads.inputs(torch.randn(5, 8), torch.randn(5, 2, 3))
     assert not torch.allclose(heads.policy(x).log_probs, heads.behaviour(x).log_probs)
     heads.start_policy_from_behaviour()
@@ -74,8 +75,7 @@ def test_policy_starts_as_the_behaviour_head_when_copied(reads):
 @pytest.mark.parametrize('reads, feature, latent', [('apart', True, True), ('together', True, True), ('feature', True, False)])
 def test_a_head_reads_what_the_configuration_says(reads, feature, latent):
     heads = Heads(8, 6, ACTIONS, HeadsConfig(**HEADS | dict(reads=reads)))
-    for part in heads.value_head.parts:
-        torch.nn.init.normal_(part.output.weight)
+    speak(heads.value_head)
     f, z = torch.randn(5, 8, requires_grad=True), torch.randn(5, 2, 3, requires_grad=True)
     grads = torch.autograd.grad(heads.value(heads.inputs(f, z)).sum(), (f, z), allow_unused=True, materialize_grads=True)
     assert [bool(g.abs().sum() > 0) for g in grads] == [feature, latent]
@@ -83,8 +83,7 @@ def test_a_head_reads_what_the_configuration_says(reads, feature, latent):
 
 def test_parts_that_are_read_apart_add_their_outputs_and_know_nothing_of_each_other():
     head = Head([8, 6], 16, 2, 3)
-    for part in head.parts:
-        torch.nn.init.normal_(part.output.weight)
+    speak(head)
     f, z = torch.randn(5, 8), torch.randn(5, 6)
     torch.testing.assert_close(head(torch.cat([f, z], -1)), head.parts[0](f) + head.parts[1](z))
     moved = head(torch.cat([f + 1, z], -1)) - head(torch.cat([f, z], -1))
@@ -93,8 +92,7 @@ def test_parts_that_are_read_apart_add_their_outputs_and_know_nothing_of_each_ot
 
 def test_latents_say_nothing_about_later_frames():
     head = Head([8, 6], 16, 2, 3, later=6)
-    for part in head.parts:
-        torch.nn.init.normal_(part.output.weight)
+    speak(head)
     f, z = torch.randn(5, 8), torch.randn(5, 6)
     same = head(torch.cat([f, z], -1)) == head(torch.cat([f, z + 1], -1))
     assert same.shape == (5, 9) and same[:, 3:].all() and not same[:, :3].all()
@@ -109,7 +107,7 @@ def test_rewards_of_first_frames_and_actions_of_last_frames_are_no_targets():
     heads = Heads(4, 0, ACTIONS, HeadsConfig(**HEADS | dict(reads='feature', offsets=0)))
     x = torch.randn(1, 4, 4, requires_grad=True)
     for name in ('reward_head', 'behaviour_head'):
-        torch.nn.init.normal_(getattr(heads, name).parts[0].output.weight)
+        speak(getattr(heads, name))
     losses = heads.losses(x, batch, torch.ones(1, 4, dtype=torch.bool))
     reach = lambda loss: torch.autograd.grad(loss, x, retain_graph=True)[0].abs().sum(-1)[0] > 0
     assert reach(losses['reward']).tolist() == [True, True, False, True]

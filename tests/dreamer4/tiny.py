@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from embodied.config import parse
 
 from dreamer4.agent import AgentConfig
@@ -19,3 +21,9 @@ def tiny(**changes) -> AgentConfig:
     """Small settings; keys of `changes` are dotted names below `agent`."""
     config = parse([], CONFIGS).update({f'agent.{k}': v for k, v in (SMALL | changes).items()})
     return config.agent.build(AgentConfig)
+
+
+def speak(head, std: float = 1.0):
+    """Give a fresh head, whose output layers are zero, random ones."""
+    for part in head.parts:
+        torch.nn.init.normal_(part.output.weight, std=std)
