@@ -6,7 +6,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/installed
 TASK ?= pixel_catch
-STEPS ?= 36000
+STEPS ?= 48000
 
 .PHONY: train test chaos
 .DELETE_ON_ERROR:

@@ -1,6 +1,6 @@
 """What each choice of the recipe buys: one change at a time against the preset, equal frames, several seeds.
 
-    python -m benchmarks.ablate [--tasks pixel_catch] [--seeds 0 1 2] [--frames 24000] [--only entropy_0 k_4] [--jobs 2]
+    python -m benchmarks.ablate [--tasks pixel_catch] [--seeds 0 1 2] [--frames 40000] [--only entropy_0 k_4] [--jobs 2]
 
 Every run is the public command line with one more flag, followed by eval_only (100 episodes). Runs that are done are not repeated. Results:
 benchmarks/results/ablate.json; the table that is printed at the end is made from that file alone: python -m benchmarks.ablate --show.
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--tasks', nargs='+', default=['pixel_catch'])
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument('--frames', type=int, default=24000, help='of training, per run')
+    parser.add_argument('--frames', type=int, default=40000, help='of training, per run')
     parser.add_argument('--minutes', type=float, default=10, help='of training at most, per run')
     parser.add_argument('--only', nargs='+', default=list(VARIANTS), choices=list(VARIANTS), metavar='VARIANT', help=', '.join(VARIANTS))
     parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
