@@ -10,6 +10,7 @@ Peak: a large matrix product in the precision of the run, measured on the same d
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -121,15 +122,18 @@ def measure(agent: Agent, limit: float) -> dict:
     """All parts of one agent."""
     if agent.device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(agent.device)
-    works, flops, best = parts(agent), update_flops(agent), peak(agent)
+    works, flops, best, every = parts(agent), update_flops(agent), peak(agent), agent.config.imagination.every
+    cycle = math.lcm(agent.config.tokenizer_training.every, every)  # updates until every part has had its turn
+    works['whole update'] = lambda update=works['whole update']: [update() for _ in range(cycle)]
     times = {name: seconds(agent, work, limit) for name, work in works.items()}
+    times['whole update'] /= cycle
     counted = {
         'tokenizer': flops['tokenizer'] * agent.config.tokenizer_training.every, 'world model': flops['world model'] + flops['encode'],
-        'imagination': flops['imagination'], 'whole update': sum(flops.values())}
+        'imagination': flops['imagination'] * every, 'whole update': sum(flops.values())}
     return {
         'parameters': parameters(agent.tokenizer, agent.dynamics, agent.heads), 'frames': agent.frames_per_update, 'peak': best,
         'ms': {name: 1000 * value for name, value in times.items()},
-        'share of peak': {name: counted[name] / times[name] / best for name in counted}, 'launches': launches(agent, works['whole update']),
+        'share of peak': {name: counted[name] / times[name] / best for name in counted}, 'launches': round(launches(agent, works['whole update']) / cycle),
         'memory_gb': torch.cuda.max_memory_allocated(agent.device) / 1e9 if agent.device.type == 'cuda' else None}
 
 

@@ -40,13 +40,13 @@ def update_flops(agent) -> dict[str, float]:
     observe = products(agent.dynamics.transformer, tokens, 1)
     world_heads = matmul_parameters(heads.reward_head, heads.cont_head, heads.behaviour_head)
     rl_heads = matmul_parameters(heads.policy_head, heads.value_head)
-    decisions = c.imagination.starts * c.imagination.horizon
+    decisions = c.imagination.starts * c.imagination.horizon / c.imagination.every
     return {
             'tokenizer': 6 * (encode + decode) * c.batch.frames / c.tokenizer_training.every,
             'encode': 2 * encode * frames,
             'world model': 6 * frames * (denoise + observe + world_heads) + 4 * frames * c.shortcut.bootstrap * denoise,
             'imagination': 2 * decisions * (c.shortcut.steps * denoise + observe + rl_heads + world_heads),
-            'actor critic': 6 * decisions * rl_heads}
+            'actor critic': 6 * decisions * rl_heads * c.imagination.epochs}
 
 
 def describe(agent) -> str:
