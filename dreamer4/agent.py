@@ -620,11 +620,11 @@ def check(config: AgentConfig) -> None:
     if config.attention == 'fused' and config.dynamics.softcap:
         raise ValueError(f'agent.attention fused has no soft cap, but agent.dynamics.softcap is {config.dynamics.softcap}; take auto')
     shortcut.check(config.shortcut, config.dynamics.levels)
-    share, rows = config.shortcut.bootstrap, config.batch.size
-    if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:
+    share, rows, large = config.shortcut.bootstrap, config.batch.size, shortcut.bootstrap_rows(config.batch.size, config.shortcut)
+    if share > 0 and config.dynamics.levels > 1 and not 0 < large < rows:
         raise ValueError(
                 f'agent.shortcut.bootstrap must give large steps and d_min some of the agent.batch.size {rows} sequences each, or be 0; '
-                f'{share} of them is {round(rows * share)}')
+                f'{share} of them is {large}')
     if config.dynamics.time_every < 1:
         raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
     for name in ('every', 'epochs'):

@@ -36,7 +36,11 @@ class HeadsConfig:
     unimix: float
 
 
-READS = ('apart', 'together', 'feature')
+# `heads.reads` -> sizes of the parts of the input that have a network each.
+READS = {
+        'apart': lambda feature, latent: [feature, latent],
+        'together': lambda feature, latent: [feature + latent],
+        'feature': lambda feature, latent: [feature]}
 
 
 class Head(nn.Module):
@@ -67,7 +71,7 @@ class Heads(nn.Module):
     def __init__(self, feature: int, latent: int, actions: Actions, config: HeadsConfig):
         super().__init__()
         self.config, self.actions = config, actions
-        parts = {'apart': [feature, latent], 'together': [feature + latent], 'feature': [feature]}[config.reads]
+        parts = READS[config.reads](feature, latent)
         head = lambda outputs, offsets=0: Head(parts, config.width, config.layers, outputs, offsets * outputs)
         self.twohot = TwoHot(config.bins, config.limit)
         self.reward_head = head(config.bins, config.offsets)

@@ -44,7 +44,7 @@ class Schedule:
     def pace(self) -> float:
         """Factor on every learning rate: 1 until the policy learns, then 1 / (1 + (u / anneal)^2) after u more
         updates, at least SLOWEST; 1 for ever where anneal is 0. What is learned early need not be exact, what is learned late is only as
-        exact as its steps are small and as its actions are sure."""
+        exact as its steps are small."""
         if self.stage != STAGES[-1] or not self.config.anneal:
             return 1.0
         return max(SLOWEST, 1 / (1 + (self.updates / self.config.anneal) ** 2))

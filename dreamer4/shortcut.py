@@ -71,7 +71,7 @@ def loss(
         'flow' and, when bootstrapping, 'bootstrap': (rows, T) float32.
     """
     z, (batch, time) = context.latent, context.latent.shape[:2]
-    rows = round(batch * config.bootstrap) if bootstrapping and dynamics.step_sizes > 1 else 0
+    rows = bootstrap_rows(batch, config) if bootstrapping and dynamics.step_sizes > 1 else 0
     level, size = draw_schedule(batch, time, rows, dynamics, config, z.device)
     noisy = dynamics.noised(z, level)
     positions = torch.arange(time, device=z.device)[None]
@@ -87,6 +87,11 @@ def loss(
         target = bootstrap_target(teach, noisy[part], level[part], size[part], dynamics.config.levels)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
     return out
+
+
+def bootstrap_rows(batch: int, config: ShortcutConfig) -> int:
+    """How many of `batch` sequences train larger steps than d_min."""
+    return round(batch * config.bootstrap)
 
 
 def beside(context: Context) -> tuple[torch.Tensor, Beside]:
