@@ -19,7 +19,7 @@ from gymnasium import spaces
 
 from dreamer4 import shortcut
 from dreamer4.actions import Actions
-from dreamer4.agent import AgentConfig
+from dreamer4.agent_config import AgentConfig
 from dreamer4.dynamics import Context, Dynamics
 from dreamer4.heads import Heads
 from dreamer4.imagination import imagine

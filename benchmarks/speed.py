@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from dreamer4.agent import Agent, AgentConfig
+from dreamer4.agent import Agent
+from dreamer4.agent_config import AgentConfig
 from dreamer4.imagination import draw_starts, imagine
 from dreamer4.summary import parameters, update_flops
 from embodied.config import parse

@@ -11,7 +11,8 @@ from embodied.config import Config
 from embodied.run import load_agent
 from embodied.seeds import derive
 
-from .agent import Agent, AgentConfig
+from .agent import Agent
+from .agent_config import AgentConfig
 
 
 def load(logdir: str | Path, seed: int = 0) -> tuple[Agent, Env]:

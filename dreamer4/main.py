@@ -20,7 +20,8 @@ from embodied.replay import Replay, ReplayConfig
 from embodied.run import EvalConfig, RunConfig, Setup, collect, eval_only, load_agent, offline, train
 from embodied.seeds import derive
 
-from .agent import Agent, AgentConfig
+from .agent import Agent
+from .agent_config import AgentConfig
 from .optim import NonFiniteLoss
 
 SCRIPTS = ('train', 'train_eval', 'eval_only', 'offline', 'collect')

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, learning
-from dreamer4.agent import AgentConfig, check
+from dreamer4.agent_config import AgentConfig, check
 from embodied.config import parse
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

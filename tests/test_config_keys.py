@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer4.agent import AgentConfig
+from dreamer4.agent_config import AgentConfig
 from embodied import envs
 from embodied.config import parse
 from embodied.driver import DriverConfig

@@ -6,7 +6,7 @@ import torch
 
 from embodied.config import parse
 
-from dreamer4.agent import AgentConfig
+from dreamer4.agent_config import AgentConfig
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SMALL = {

@@ -1,0 +1,161 @@
+"""Settings of the agent: the typed blocks of `agent` in the configuration, and which of their values cannot work together.
+
+What every setting means and where it comes from stands in configs/defaults.yaml; blocks of a part stand beside the part.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from . import shortcut
+from .dynamics import DynamicsConfig
+from .heads import READS, HeadsConfig
+from .imagination import ImaginationConfig
+from .nets.attention import KERNELS
+from .optim import OptimConfig
+from .schedule import ScheduleConfig
+from .shortcut import ShortcutConfig
+from .tokenizer import TokenizerConfig
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Block `agent.batch`: shapes of the training batches."""
+    size: int
+    length: int
+    long_length: int
+    long_every: int
+    single: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class SlowConfig:
+    """How a slow copy follows its source: `rate` of the difference every `every` updates."""
+    rate: float
+    every: int
+
+
+@dataclass(frozen=True)
+class TokenizerTrainingConfig:
+    """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm, and who reads which copy."""
+    every: int
+    rate: float
+    slow: SlowConfig
+
+
+@dataclass(frozen=True)
+class ModelTrainingConfig:
+    """Block `agent.model_training`: the world model's pace once the policy learns."""
+    rate: float
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Block `agent.actor`: the policy's objective."""
+    loss: str
+    lam: float
+    alpha: float
+    floor: float
+    beta: float
+    prior: str
+    slow: SlowConfig
+    entropy: float
+    start: str
+    hold: float
+    context: int
+    acting: SlowConfig
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """Block `agent.value`: returns and the critic."""
+    gamma: float
+    lam: float
+    slow: SlowConfig
+
+
+@dataclass(frozen=True)
+class ScalesConfig:
+    """Block `agent.scales`: weights of the normalised world-model losses and the floors of their normalisers."""
+    dynamics: float
+    reward: float
+    cont: float
+    behaviour: float
+    decay: float
+    dynamics_floor: float
+    reward_floor: float
+    behaviour_floor: float
+
+
+@dataclass(frozen=True)
+class OptimsConfig:
+    """Block `agent.optim`: one optimizer per part."""
+    tokenizer: OptimConfig
+    model: OptimConfig
+    policy: OptimConfig
+    value: OptimConfig
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Block `agent` of the configuration."""
+    device: str
+    precision: str
+    threads: int
+    attention: str
+    compile: bool
+    batch: BatchConfig
+    tokenizer: TokenizerConfig
+    tokenizer_training: TokenizerTrainingConfig
+    model_training: ModelTrainingConfig
+    dynamics: DynamicsConfig
+    shortcut: ShortcutConfig
+    heads: HeadsConfig
+    imagination: ImaginationConfig
+    actor: ActorConfig
+    value: ValueConfig
+    scales: ScalesConfig
+    optim: OptimsConfig
+    schedule: ScheduleConfig
+
+
+def check(config: AgentConfig) -> None:
+    """Refuse settings that cannot work, before anything is built.
+
+    Raises:
+        ValueError: naming the setting, what it must be and what it is.
+    """
+    choices = {
+            'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
+            'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
+            'actor.start': (config.actor.start, ('uniform', 'behaviour')),
+            'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
+            'attention': (config.attention, KERNELS),
+            'heads.reads': (config.heads.reads, READS),
+            'heads.learn_on': (config.heads.learn_on, ('committed', 'noised'))}
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
+    kind = config.device.partition(':')[0]
+    if kind not in ('auto', 'cpu', 'cuda'):
+        raise ValueError(f"agent.device must be auto, cpu, cuda or cuda:<number>; got {config.device!r}")
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'agent.device is {config.device}, but torch finds no CUDA device here; take auto or cpu')
+    if config.threads < 0:
+        raise ValueError(f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}")
+    if config.attention == 'fused' and config.dynamics.softcap:
+        raise ValueError(f'agent.attention fused has no soft cap, but agent.dynamics.softcap is {config.dynamics.softcap}; take auto')
+    shortcut.check(config.shortcut, config.dynamics.levels)
+    share, rows, large = config.shortcut.bootstrap, config.batch.size, shortcut.bootstrap_rows(config.batch.size, config.shortcut)
+    if share > 0 and config.dynamics.levels > 1 and not 0 < large < rows:
+        raise ValueError(
+                f'agent.shortcut.bootstrap must give large steps and d_min some of the agent.batch.size {rows} sequences each, or be 0; '
+                f'{share} of them is {large}')
+    if config.dynamics.time_every < 1:
+        raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
+    for name in ('every', 'epochs'):
+        if getattr(config.imagination, name) < 1:
+            raise ValueError(f'agent.imagination.{name} must be at least 1, got {getattr(config.imagination, name)}')
+    if config.actor.hold < 1:
+        raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')
