@@ -64,6 +64,8 @@ class Ours:
             'dynamics': Dynamics((s['latents'], s['channels']), self.codec.features, 1, config.dynamics).to(self.device)}
         self.heads = Heads(s['width'], s['latents'] * s['channels'], self.codec, config.heads).to(self.device)
         self.optimizers = {name: Optimizer(name, [net], getattr(config.optim, {'dynamics': 'model'}.get(name, name))) for name, net in self.nets.items()}
+        for optimizer in self.optimizers.values():
+            optimizer.begin()
         make = lambda *shape: torch.rand(*shape, device=self.device)
         self.video = {'image': (255 * make(s['batch'], s['clip'], s['size'], s['size'], 3)).byte()}
         world = self.nets['dynamics']

@@ -14,6 +14,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -69,16 +70,19 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
 
     def model() -> None:
         with agent._precision():
-            total, found = agent._model_loss(batch, agent._commit(batch))
-        agent.optimizers['model'].step(total, found)
+            total, _ = agent._model_loss(batch, agent._commit(batch), bootstrap=True)
+        agent.optimizers['model'].step(total)
 
     def dream() -> None:
         start = draw_starts(~batch.is_terminal, c.imagination.starts)
         with agent._precision():
             imagine(agent.dynamics, agent.heads, context, *start, c.imagination.horizon, c.shortcut.steps, lambda x, t: agent.heads.policy(x).sample())
+
+    def tokenizer() -> None:
+        agent._train_tokenizer(replace(agent._plan(), moves=(('slow_tokenizer', (True,)),)), batch)
     carry, envs = agent.init_policy(16), {key: value[:1, 0].repeat(16, 0) for key, value in sample(1, 2).items()}
     return {
-        'tokenizer': lambda: agent._train_tokenizer(batch), 'world model': model, 'imagination': dream,
+        'tokenizer': tokenizer, 'world model': model, 'imagination': dream,
         'acting, 16 envs': lambda: agent.policy(carry, envs), 'whole update': lambda: agent.train(sample)}
 
 

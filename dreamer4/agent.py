@@ -23,6 +23,7 @@ from .imagination import draw_starts, imagine
 from .optim import Optimizer, RunningRMS, SlowCopy
 from .nets.attention import Attention
 from .perceptual import Perceptual
+from .record import cuda_graphs, plainly
 from .schedule import Schedule
 from .state import pack_tree, unpack_tree
 from .summary import describe
@@ -48,6 +49,27 @@ class Dream:
     targets: torch.Tensor
     returns: torch.Tensor
     weight: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one update does: everything the host decides about it. The rest is work for the device, the same at every update of the same plan.
+
+    Attributes:
+        shape: (B, T) of the batch.
+        tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread.
+        model: dynamics and heads learn. bootstrap: a share of the sequences trains large steps.
+        value, policy: they learn from a dream.
+        moves: name of a slow copy -> whether it moves after each step of its source.
+    """
+    shape: tuple[int, int]
+    tokenizer: bool
+    measure: bool
+    model: bool
+    bootstrap: bool
+    value: bool
+    policy: bool
+    moves: tuple[tuple[str, tuple[bool, ...]], ...]
 
 
 class Agent:
@@ -109,6 +131,7 @@ class Agent:
                 for method in methods:
                     setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
             self.slow_tokenizer.module.encode = torch.compile(self.slow_tokenizer.module.encode, dynamic=False)
+        self.recorder = cuda_graphs(self.device) if config.graphs and self.device.type == 'cuda' else None
         self.schedule = Schedule(config.schedule)
         self.return_range = torch.ones((), device=self.device)
         self.updates = 0
@@ -156,26 +179,34 @@ class Agent:
         """
         if mode not in ('train', 'sample', 'mode'):
             raise ValueError(f"policy: mode must be 'train', 'sample' or 'mode', got {mode!r}")
-        is_first = torch.from_numpy(np.asarray(obs['is_first'])).to(self.device)
-        carry = dict(carry)
+        kind = 'mode' if mode == 'mode' else 'explore' if mode == 'train' and not self.schedule.reached('policy') else 'sample'
+        seen = {f'seen/{k}': torch.from_numpy(np.ascontiguousarray(obs[k])).to(self.device) for k in [*self.obs_keys, 'is_first']}
+        out = self._run(('policy', kind), lambda flat: self._act(kind, flat), carry | seen)
+        actions = {k.removeprefix('act/'): v.cpu().numpy() for k, v in out.items() if k.startswith('act/')}
+        return {k: out[k].clone() for k in carry}, actions  # cloned: a recording will write into the same tensors for whoever acts next
+
+    def _act(self, kind: str, flat: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The next carry, and under 'act/' the actions: work for the device alone."""
+        seen = {k.removeprefix('seen/'): v for k, v in flat.items() if k.startswith('seen/')}
+        carry = {k: v for k, v in flat.items() if not k.startswith('seen/')}
         push = lambda old, new: torch.cat([old[:, 1:], new[:, None]], 1)
         with self._precision():
-            carry['is_first'] = push(carry['is_first'], is_first)
+            carry['is_first'] = push(carry['is_first'], seen['is_first'])
             carry['code'] = push(carry['code'], carry['action'])
-            carry['latent'] = push(carry['latent'], self._encode_last(carry, obs))
+            carry['latent'] = push(carry['latent'], self._encode_last(carry, seen))
             if 'task_id' in self.obs_keys:
-                carry['task'] = push(carry['task'], torch.from_numpy(np.asarray(obs['task_id'])).to(self.device).long())
-            if mode == 'train' and not self.schedule.reached('policy'):
-                code = self._explore(carry['action'], is_first)
+                carry['task'] = push(carry['task'], seen['task_id'].long())
+            if kind == 'explore':
+                code = self._explore(carry['action'], seen['is_first'])
             else:
                 policy = self.actions.policy(self.acting_policy.module(self._act_inputs(carry)))
-                code = policy.mode() if mode == 'mode' else policy.sample()
+                code = policy.mode() if kind == 'mode' else policy.sample()
         carry['action'] = code
-        return carry, {k: v.cpu().numpy() for k, v in self.actions.decode(code).items()}
+        return carry | {f'act/{k}': v for k, v in self.actions.decode(code).items()}
 
-    def _encode_last(self, carry, obs) -> torch.Tensor:
+    def _encode_last(self, carry, seen) -> torch.Tensor:
         """Packed latent (N, S, W) of the newest frame; a tokenizer with time layers re-reads the window."""
-        frames = {k: torch.from_numpy(np.ascontiguousarray(obs[k])).to(self.device)[:, None] for k in self.obs_keys if k != 'task_id'}
+        frames = {k: seen[k][:, None] for k in self.obs_keys if k != 'task_id'}
         is_first = carry['is_first'][:, -1:]
         if self.config.tokenizer.time_every:
             for key, new in frames.items():
@@ -218,24 +249,54 @@ class Agent:
         Raises:
             NonFiniteLoss: before any parameter of the failing part moved.
         """
-        size, length = self._batch_shape()
-        batch = self._batch(sample(size, length + 1))
-        metrics = {}
-        warm = self.schedule.reached('dynamics')
-        if not warm or self.updates % self.config.tokenizer_training.every == 0:
-            metrics |= self._train_tokenizer(batch)
-        if warm:
-            metrics |= self._train_model(batch)
+        plan = self._plan()
+        rows, time = plan.shape
+        batch = self._batch(sample(rows, time + 1))
+        metrics = fetch(self._run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat()))  # here alone the host waits for the device
+        for optimizer in self.optimizers.values():
+            optimizer.check(metrics)
+        metrics = {k: v for k, v in metrics.items() if not k.endswith('/nonfinite')}
         self.updates += 1
-        metrics = fetch(metrics)  # the one place of an update where the host waits for the device
-        for name, optimizer in self.optimizers.items():
-            optimizer.check(metrics.pop(f'{name}/nonfinite', 0.0))
         if 'tokenizer/unexplained' in metrics:
             self.schedule.measure('unexplained', metrics['tokenizer/unexplained'], 0.98)
         if self.schedule.gate_due():
             metrics |= self._gate(sample)
         self._advance()
         return metrics
+
+    def _plan(self) -> Plan:
+        """Decide what the next update does, and tell the optimizers and slow copies that take part."""
+        c, reached, pace = self.config, self.schedule.reached, self.schedule.pace()
+        warm, every, epochs = reached('dynamics'), c.imagination.every, c.imagination.epochs
+        tokenizer = not warm or self.updates % c.tokenizer_training.every == 0
+        value = reached('value') and self.updates % every == every - 1
+        policy = value and reached('policy')
+        steps = {  # learners of this update -> gradient steps, factor on the learning rate, slow copies that follow
+                'tokenizer': (tokenizer, 1, c.tokenizer_training.rate * pace if warm else 1.0, ['slow_tokenizer']),
+                'model': (warm, 1, c.model_training.rate * pace if reached('policy') else 1.0, []),
+                'value': (value, epochs, pace, ['slow_value']),
+                'policy': (policy, epochs, pace, ['acting_policy'] + ['slow_policy'] * (c.actor.prior == 'slow'))}
+        bootstrap = warm and self.optimizers['model'].updates >= c.shortcut.bootstrap_start
+        moves = []
+        for name, (learns, count, scale, copies) in steps.items():
+            if learns:
+                self.optimizers[name].begin(count, scale)
+                moves += [(copy, getattr(self, copy).due(count)) for copy in copies]
+        return Plan(self._batch_shape(), tokenizer, not warm, warm, bootstrap, value, policy, tuple(moves))
+
+    def _update(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
+        """Carry out a plan: work for the device alone."""
+        metrics = {}
+        if plan.tokenizer:
+            metrics |= self._train_tokenizer(plan, batch)
+        if plan.model:
+            metrics |= self._train_model(plan, batch)
+        return metrics
+
+    def _follow(self, plan: Plan, name: str, step: int = 0) -> None:
+        """Let a slow copy follow the step of its source that was just made, if the plan says so."""
+        if dict(plan.moves)[name][step]:
+            getattr(self, name).move()
 
     def _batch_shape(self) -> tuple[int, int]:
         """(B, T): every long_every-th batch is long and has as many frames (Dreamer 4, Section 3.4)."""
@@ -247,7 +308,7 @@ class Agent:
     def _batch(self, rows) -> Batch:
         return make_batch(rows, self.obs_keys, self.actions, self.device)
 
-    def _train_tokenizer(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def _train_tokenizer(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """One step on single frames drawn from the batch, or on its first sequences where the tokenizer looks back in time."""
         count, (rows, time) = self.config.batch.frames, batch.shape
         keys = [k for k in self.obs_keys if k != 'task_id']
@@ -258,47 +319,40 @@ class Agent:
             index = torch.randint(rows * time, (count,), device=self.device)
             obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in keys}
             is_first = torch.ones(count, 1, dtype=torch.bool, device=self.device)
-        if not self.schedule.reached('dynamics'):
+        if plan.measure:
             self.tokenizer.measure(obs)  # later it stays: latents that have been learned from must not move
         with self._precision():
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
-        optimizer = self.optimizers['tokenizer']
-        optimizer.scale = self.config.tokenizer_training.rate * self.schedule.pace() if self.schedule.reached('dynamics') else 1.0
-        norms = optimizer.step(sum(self.rms(k, v) for k, v in parts.items()), parts)
-        self.slow_tokenizer.follow()
+        norms = self.optimizers['tokenizer'].step(sum(self.rms(k, v) for k, v in parts.items()))
+        self._follow(plan, 'slow_tokenizer')
         return norms | {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
 
-    def _train_model(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def _train_model(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""
-        batch = batch.cut(round(batch.shape[0] * self.config.batch.single))
+        batch = batch.cut(round(plan.shape[0] * self.config.batch.single))
         with self._precision():
             context = self._commit(batch)
-            total, parts = self._model_loss(batch, context)
+            total, parts = self._model_loss(batch, context, plan.bootstrap)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
-        every = self.config.imagination.every
-        if self.schedule.reached('value') and self.updates % every == every - 1:
-            metrics |= self._train_actor_critic(batch, context.detach())
-        optimizer = self.optimizers['model']
-        optimizer.scale = self.config.model_training.rate * self.schedule.pace() if self.schedule.reached('policy') else 1.0
-        return metrics | optimizer.step(total, parts)
+        if plan.value:
+            metrics |= self._train_actor_critic(plan, batch, context.detach())
+        return metrics | self.optimizers['model'].step(total)
 
-    def _train_actor_critic(self, batch: Batch, context: Context) -> dict[str, torch.Tensor]:
+    def _train_actor_critic(self, plan: Plan, batch: Batch, context: Context) -> dict[str, torch.Tensor]:
         """Some steps of value and policy on one dream; metrics are those of the first, a refused step is told whichever it was."""
         with self._precision():
             dream = self._dream(batch, context)
         metrics = {}
-        for name in ('policy', 'value'):
-            self.optimizers[name].scale = self.schedule.pace()
-        for _ in range(self.config.imagination.epochs):
+        for epoch in range(self.config.imagination.epochs):
             with self._precision():
                 parts, found = self._actor_critic_losses(dream)
-            if self.schedule.reached('policy'):
-                found |= self.optimizers['policy'].step(parts['policy'], parts)
-                self.acting_policy.follow()
+            if plan.policy:
+                found |= self.optimizers['policy'].step(parts['policy'])
+                self._follow(plan, 'acting_policy', epoch)
                 if self.config.actor.prior == 'slow':
-                    self.slow_policy.follow()
-            found |= self.optimizers['value'].step(parts['value'], parts)
-            self.slow_value.follow()
+                    self._follow(plan, 'slow_policy', epoch)
+            found |= self.optimizers['value'].step(parts['value'])
+            self._follow(plan, 'slow_value', epoch)
             metrics = found | metrics | {k: v.maximum(metrics.get(k, v)) for k, v in found.items() if k.endswith('/nonfinite')}
         return metrics
 
@@ -313,12 +367,11 @@ class Agent:
     def _task(self, batch: Batch) -> torch.Tensor | None:
         return batch.obs['task_id'].long() if 'task_id' in self.obs_keys else None
 
-    def _model_loss(self, batch: Batch, context: Context) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _model_loss(self, batch: Batch, context: Context, bootstrap: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Weighted sum and its parts. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
         s, action = self.config.scales, self.actions.embed(batch.prev_action)
-        bootstrapping = self.optimizers['model'].updates >= self.config.shortcut.bootstrap_start
         forcing = shortcut.loss(
-                self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, bootstrapping)
+                self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, bootstrap)
         parts = {k: v.mean() for k, v in forcing.items()}
         feature, latent = context.feature, context.latent
         if self.config.heads.learn_on == 'noised':
@@ -391,7 +444,7 @@ class Agent:
     @torch.no_grad()
     def _track_returns(self, returns: torch.Tensor) -> None:
         """Running 5 % to 95 % range of returns, the scale of the REINFORCE objective."""
-        low, high = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=self.device))
+        low, high = (torch.quantile(returns.flatten(), share) for share in (0.05, 0.95))
         self.return_range.lerp_(high - low, 0.01)
 
     @torch.no_grad()
@@ -456,11 +509,13 @@ class Agent:
           CheckpointError: parts or parameters are missing, unexpected or of another shape; names them.
         """
         tree = unpack_tree(tree)
+        if self.recorder:
+            self.recorder.forget()
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(tree[name])
             self.updates = int(tree['updates'])
-            self.return_range = tree['return_range'].to(self.device)
+            self.return_range.copy_(tree['return_range'])
             torch.set_rng_state(tree['random']['cpu'])
             if 'cuda' in tree['random'] and self.device.type == 'cuda':
                 torch.cuda.set_rng_state(tree['random']['cuda'], self.device)
@@ -476,6 +531,11 @@ class Agent:
             'slow_tokenizer': self.slow_tokenizer, 'slow_value': self.slow_value, 'slow_policy': self.slow_policy,
             'acting_policy': self.acting_policy, 'schedule': self.schedule,
             } | {f'optim_{name}': optimizer for name, optimizer in self.optimizers.items()}
+
+    @property
+    def _run(self):
+        """(key, work, tensors) -> tensors: how work for the device is carried out."""
+        return self.recorder.run if self.recorder else plainly
 
     def _precision(self):
         """bfloat16 autocast where configured ('auto': on CUDA), else nothing."""

@@ -105,6 +105,7 @@ class AgentConfig:
     threads: int
     attention: str
     compile: bool
+    graphs: bool
     batch: BatchConfig
     tokenizer: TokenizerConfig
     tokenizer_training: TokenizerTrainingConfig

@@ -42,6 +42,16 @@ class Batch:
     def shape(self) -> tuple[int, int]:
         return tuple(self.is_first.shape)
 
+    def flat(self) -> dict[str, torch.Tensor]:
+        """All tensors by name; observations are called 'obs/<key>'."""
+        return {f'obs/{k}': v for k, v in self.obs.items()} | {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'obs'}
+
+    @classmethod
+    def of(cls, flat: Mapping[str, torch.Tensor]) -> 'Batch':
+        """Inverse of flat."""
+        obs = {k.removeprefix('obs/'): v for k, v in flat.items() if k.startswith('obs/')}
+        return cls(obs=obs, **{k: v for k, v in flat.items() if not k.startswith('obs/')})
+
     def cut(self, rows: int) -> 'Batch':
         """The first `rows` sequences as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
         single = torch.arange(len(self.is_first), device=self.is_first.device)[:, None] < rows

@@ -1,6 +1,7 @@
 """Everything that moves parameters: optimizers with warm-up and clipping, slow copies, running-RMS loss normalisation."""
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class OptimConfig:
 class Optimizer:
     """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps, all without waiting for the device.
 
+    The host says with begin() what the next steps are to be; step() is work for the device alone and may be recorded (record.py).
     Weight decay touches matrices of linear layers only: decayed norms, biases and learned tokens collapse encoders.
 
     Args:
@@ -40,43 +42,44 @@ class Optimizer:
         groups = [
                 {'params': [p for p in self.parameters if id(p) in matrices], 'weight_decay': config.weight_decay},
                 {'params': [p for p in self.parameters if id(p) not in matrices], 'weight_decay': 0.0}]
+        device = self.parameters[0].device
+        self.rate = torch.zeros((), device=device)  # a tensor: a recorded step reads what stands there when it is replayed
         self.adam = torch.optim.AdamW(
-                [g for g in groups if g['params']], lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+                [g for g in groups if g['params']], betas=(config.beta1, config.beta2), fused=True, capturable=device.type == 'cuda')
+        self._read_rate()
 
-    def step(self, loss: torch.Tensor, parts: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """Differentiate `loss`, clip, step. A non-finite loss or gradient moves nothing; the host need not wait to find that out.
+    def begin(self, steps: int = 1, scale: float = 1.0) -> None:
+        """Count the next `steps` steps and set their learning rate: that of the configuration times `scale`, and less in the warm-up."""
+        self.scale = scale
+        self.rate.fill_(self.config.lr * scale * min(1.0, (self.updates + 1) / max(1, self.config.warmup)))
+        self.updates += steps
 
-        Args:
-            loss: scalar. parts: named scalars it was made of, for the message of check().
+    def step(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Differentiate the scalar `loss`, clip, step. A non-finite loss or gradient moves nothing; the host need not wait to find that out.
 
         Returns:
-            metrics on the device: '<name>/grad_norm', and '<name>/nonfinite', which is to be given to check() once it is on the host.
+            metrics on the device: '<name>/total', the loss, '<name>/grad_norm', and '<name>/nonfinite', 1 if the step was refused.
         """
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.adam.found_inf = (~torch.isfinite(loss.detach() + norm)).float()  # the fused kernel leaves everything as it is where this is 1
         self.adam.grad_scale = None
-        self._last = loss.detach(), norm.detach(), {k: v.detach() for k, v in (parts or {}).items()}
-        self.updates += 1
-        rate = self.config.lr * self.scale * min(1.0, self.updates / max(1, self.config.warmup))
-        for group in self.adam.param_groups:
-            group['lr'] = rate
         self.adam.step()
-        return {f'{self.name}/grad_norm': norm.detach(), f'{self.name}/nonfinite': self.adam.found_inf}
+        return {f'{self.name}/total': loss.detach(), f'{self.name}/grad_norm': norm.detach(), f'{self.name}/nonfinite': self.adam.found_inf}
 
-    def check(self, nonfinite: float) -> None:
-        """Raise if the last step was refused.
+    def check(self, metrics: dict[str, float]) -> None:
+        """Raise if a step was refused.
+
+        Args:
+            metrics: of the update, on the host.
 
         Raises:
-            NonFiniteLoss: no parameter has moved; the message holds the loss, every part and the gradient norm.
+            NonFiniteLoss: the refused step moved no parameter; the message holds all metrics that are not finite.
         """
-        if nonfinite:
-            self.updates -= 1
-            loss, norm, parts = self._last
-            raise NonFiniteLoss(
-                f'{self.name}: update {self.updates}: loss {float(loss)}, gradient norm {float(norm)}, '
-                f'parts { {k: float(v) for k, v in parts.items()} }')
+        if metrics.get(f'{self.name}/nonfinite'):
+            bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
+            raise NonFiniteLoss(f'{self.name}: update {self.updates - 1} was refused, its loss or gradient is not finite; not finite are {bad}')
 
     def state_dict(self) -> dict:
         """Moments by parameter number, and the number of updates."""
@@ -88,6 +91,11 @@ class Optimizer:
         full = self.adam.state_dict()
         full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
         self.adam.load_state_dict(full)
+        self._read_rate()  # it would read a copy
+
+    def _read_rate(self) -> None:
+        for group in self.adam.param_groups:
+            group['lr'] = self.rate
 
 
 class SlowCopy:
@@ -101,16 +109,15 @@ class SlowCopy:
         self.source, self.rate, self.every, self.calls = source, rate, every, 0
         self.module = copy.deepcopy(source).requires_grad_(False)
 
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Count one update of the source and move if it is time."""
-        self.calls += 1
-        if self.calls % self.every == 0:
-            self.move(self.rate)
+    def due(self, updates: int = 1) -> tuple[bool, ...]:
+        """Count the next updates of the source; for each, whether the copy moves after it."""
+        self.calls += updates
+        return tuple(call % self.every == 0 for call in range(self.calls - updates + 1, self.calls + 1))
 
     @torch.no_grad()
-    def move(self, rate: float) -> None:
-        """Take `rate` of the difference now; 1 copies."""
+    def move(self, rate: float | None = None) -> None:
+        """Take the share `rate` of the difference, 1 copies; None for the copy's own rate."""
+        rate = self.rate if rate is None else rate
         ours, theirs = list(self.module.parameters()), list(self.source.parameters())
         if rate >= 1:
             torch._foreach_copy_(ours, theirs)

@@ -42,7 +42,7 @@ class Cache:
     """
 
     def __init__(self, known: KeyValues, extra: int, rows: torch.Tensor | None = None):
-        self.frame = torch.tensor([known[0][0].shape[2]], device=known[0][0].device)
+        self.frame = torch.full((1,), known[0][0].shape[2], device=known[0][0].device)  # filled there: a copy would make the host wait
         self.layers = [tuple(self._buffer(x, extra, rows) for x in pair) for pair in known]
 
     def _buffer(self, x, extra, rows):

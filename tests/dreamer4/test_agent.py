@@ -140,7 +140,7 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
     batch = made._batch(sampler()(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.heads, f'{name}_head'))
-        _, parts = made._model_loss(batch, made._commit(batch))
+        _, parts = made._model_loss(batch, made._commit(batch), bootstrap=True)
         trunk = torch.autograd.grad(parts[name], list(made.dynamics.transformer.parameters()), retain_graph=True, allow_unused=True)
         assert any(g is not None and g.abs().sum() > 0 for g in trunk), name
         pixels = torch.autograd.grad(parts[name], list(made.tokenizer.parameters()), allow_unused=True)

@@ -15,6 +15,7 @@ def test_warm_up_grows_the_learning_rate_linearly():
     moves = []
     for _ in range(5):
         before = net.weight.detach().clone()
+        optimizer.begin()
         optimizer.step(net.weight.sum())
         moves.append((before - net.weight).item())
     assert torch.allclose(torch.tensor(moves), 0.1 * torch.tensor([0.25, 0.5, 0.75, 1, 1]), atol=1e-5)
@@ -25,23 +26,37 @@ def test_weight_decay_touches_matrices_only():
     nn.init.ones_(net[0].bias)
     optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(weight_decay=0.5)))
     before = [p.detach().clone() for p in net.parameters()]
+    optimizer.begin()
     optimizer.step(sum(p.sum() * 0 for p in net.parameters()))
     changed = [not torch.equal(a, b) for a, b in zip(before, net.parameters())]
     assert changed == [True, False, False, False]
 
 
+def test_steps_that_are_announced_together_share_a_rate_and_are_all_counted():
+    net = nn.Linear(1, 1, bias=False)
+    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(warmup=4)))
+    rates = []
+    for steps, scale in ((2, 1.0), (3, 0.5), (1, 0.5)):
+        optimizer.begin(steps, scale)
+        rates.append(optimizer.rate.item())
+    assert rates == pytest.approx([0.025, 0.0375, 0.05]) and optimizer.updates == 6
+
+
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_a_non_finite_loss_changes_nothing_and_names_its_parts(value):
+def test_a_non_finite_loss_changes_nothing_and_is_told_with_what_is_not_finite(value):
     net = nn.Linear(2, 1)
     optimizer = Optimizer('model', [net], OptimConfig(**SETTINGS))
     before = net.weight.detach().clone()
     good, bad = net.weight.sum(), net.bias.sum() * value
-    flag = optimizer.step(good + bad, {'good': good, 'bad': bad})['model/nonfinite']
-    with pytest.raises(NonFiniteLoss, match=r"model: update 0.*'good'.*'bad'"):
-        optimizer.check(float(flag))
-    assert torch.equal(net.weight, before) and optimizer.updates == 0
+    optimizer.begin()
+    metrics = optimizer.step(good + bad) | {'loss/good': good.detach(), 'loss/bad': bad.detach()}
+    with pytest.raises(NonFiniteLoss, match=r"model: update 0.*'loss/bad'") as caught:
+        optimizer.check({k: float(v) for k, v in metrics.items()})
+    assert 'loss/good' not in str(caught.value)
+    assert torch.equal(net.weight, before)
     assert not any(entry['step'] for entry in optimizer.adam.state.values()), 'the moments count a step that was none'
-    optimizer.check(float(optimizer.step(net.weight.sum())['model/nonfinite']))
+    optimizer.begin()
+    optimizer.check({k: float(v) for k, v in optimizer.step(net.weight.sum()).items()})
     assert not torch.equal(net.weight, before), 'the next sound step is made'
 
 
@@ -55,9 +70,22 @@ def test_a_restored_optimizer_goes_on_bitwise():
                 saved, fresh = optimizer.state_dict(), Optimizer('net', [net], OptimConfig(**SETTINGS))
                 fresh.load_state_dict(saved)
                 optimizer = fresh
+            optimizer.begin()
             optimizer.step(net(torch.full((2, 3), float(i))).square().mean())
         return net.weight
     assert torch.equal(run(False), run(True))
+
+
+def follow(*copies):
+    """One update of the source of every copy."""
+    for copy in copies:
+        if copy.due() == (True,):
+            copy.move()
+
+
+def test_a_slow_copy_tells_of_several_updates_at_once_which_it_follows():
+    copy = SlowCopy(nn.Linear(1, 1), 1.0, 3)
+    assert copy.due(4) == (False, False, True, False) and copy.due(2) == (False, True)
 
 
 def test_slow_copy_as_average_and_as_snapshot():
@@ -65,9 +93,9 @@ def test_slow_copy_as_average_and_as_snapshot():
     nn.init.zeros_(net.weight)
     average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
     nn.init.ones_(net.weight)
-    average.follow(), snapshot.follow()
+    follow(average, snapshot)
     assert average.module.weight.item() == 0.25 and snapshot.module.weight.item() == 0.0
-    average.follow(), snapshot.follow()
+    follow(average, snapshot)
     assert average.module.weight.item() == 0.4375 and snapshot.module.weight.item() == 1.0
     assert not average.module.weight.requires_grad
 
@@ -76,9 +104,9 @@ def test_slow_copy_takes_measured_buffers_whole_when_it_moves():
     net = nn.BatchNorm1d(2)
     average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
     net.running_mean.fill_(3)
-    average.follow(), snapshot.follow()
+    follow(average, snapshot)
     assert average.module.running_mean.tolist() == [3, 3] and snapshot.module.running_mean.tolist() == [0, 0]
-    snapshot.follow()
+    follow(snapshot)
     assert snapshot.module.running_mean.tolist() == [3, 3]
 
 

@@ -1,0 +1,218 @@
+"""Recording and replaying: what a CUDA graph would freeze is frozen here by tracing, so that a CPU can tell whether that is harmless."""
+
+import dataclasses
+import sys
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dreamer4 import record
+from dreamer4.agent import Agent
+from dreamer4.record import Recorder
+
+from test_agent import ACT, OBS, agent, observe, parameters, sampler
+from tiny import tiny
+
+
+def state(made):
+    """Every tensor that an update or acting may change in place."""
+    found = [made.return_range]
+    for part in made._parts().values():
+        module = getattr(part, 'module', part)
+        if isinstance(module, torch.nn.Module):
+            found += [*module.parameters(), *module.buffers()]
+    for optimizer in made.optimizers.values():
+        found += [optimizer.rate] + [x for entry in optimizer.adam.state.values() for x in entry.values()]
+    return found
+
+
+def traced(made):
+    """A Recorder that keeps the operators of a call and runs them again: like a CUDA graph it knows nothing of the Python around them, and
+    reads and writes the very tensors of the call. Tracing carries the work out, so what it changed is put back."""
+    def trace(work, inputs):
+        tensors, random = state(made), torch.get_rng_state()
+        before = [x.detach().clone() for x in tensors]
+        graph, outputs = make_fx(work)(inputs), None
+        with torch.no_grad():
+            for x, old in zip(tensors, before):
+                x.copy_(old)
+            outputs = {k: v.detach().clone() for k, v in graph(inputs).items()}
+            for x, old in zip(tensors, before):
+                x.copy_(old)
+        torch.set_rng_state(random)
+
+        @torch.no_grad()
+        def replay():
+            for name, value in graph(inputs).items():
+                outputs[name].copy_(value)
+        return replay, outputs
+    return Recorder(trace)
+
+
+@pytest.fixture(autouse=True)
+def record_soon(monkeypatch):
+    monkeypatch.setattr(record, 'WARM', 1)
+
+
+@pytest.mark.parametrize('stage', ['tokenizer', 'policy'])
+def test_a_replayed_update_does_what_the_plain_one_does(stage):
+    """Over several updates: with other batches, learning rates and random numbers, slow copies that move at some updates only, and dreams at
+    every second one."""
+    changes = {
+        'imagination.every': 2, 'imagination.epochs': 2, 'schedule.anneal': 3, 'value.slow.every': 2, 'tokenizer_training.slow.every': 2,
+        'batch.single': 0.25, 'shortcut.bootstrap': 0.25, 'schedule.tokenizer_updates': 99}
+    runs = []
+    for recorded in (False, True):
+        made, sample = agent(stage, **changes), sampler()
+        made.recorder = traced(made) if recorded else None
+        runs.append(([made.train(sample) for _ in range(9)], parameters(made), made))
+    (plain, ours, _), (again, theirs, made) = runs
+    assert len(made.recorder._made) >= 2 + (stage == 'policy'), 'some plans came often enough to be recorded'
+    for one, other in zip(plain, again):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    for name in ours:
+        for a, b in zip(ours[name], theirs[name]):
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), name
+    assert plain[-1] != plain[-3], 'these updates differ, so a frozen one would be seen'
+
+
+def test_replayed_acting_is_that_of_plain_calls_even_for_two_that_take_turns():
+    runs = []
+    for recorded in (False, True):
+        made = agent('policy')
+        made.recorder = traced(made) if recorded else None
+        carries, seen = [made.init_policy(2), made.init_policy(2)], []
+        for step in range(5):
+            for who in (0, 1):
+                carries[who], action = made.policy(carries[who], observe(2, step == 0, 10 * step + who))
+                seen.append({k: v.copy() for k, v in action.items()})  # on a CPU they are the recording's own memory
+        runs.append((seen, carries))
+    assert made.recorder._made
+    for one, other in zip(*(seen for seen, _ in runs)):
+        assert all(np.array_equal(one[k], other[k]) for k in one)
+    for one, other in zip(*(carries for _, carries in runs)):
+        assert all(torch.allclose(one[k].float(), other[k].float(), atol=1e-6) for k in one)
+
+
+def test_a_loaded_agent_makes_its_recordings_anew():
+    """Loading replaces tensors of the optimizers; a recording would go on with the old ones."""
+    def run(recorded):
+        made, sample = agent('tokenizer', **{'schedule.tokenizer_updates': 99}), sampler()
+        made.recorder = traced(made) if recorded else None
+        made.train(sample), made.train(sample)
+        tree = made.save()
+        made.train(sample)
+        made.load(tree)
+        return [made.train(sample) for _ in range(3)][-1]
+    assert run(False) == pytest.approx(run(True), rel=1e-4, abs=1e-6)
+
+
+def test_a_call_is_recorded_after_the_warm_ones_and_for_every_shape_of_its_inputs():
+    made = []
+
+    def fake(work, inputs):
+        made.append(inputs['x'])
+        out = {'y': torch.empty_like(inputs['x'])}
+        return lambda: out['y'].copy_(work(inputs)['y']), out
+    recorder = Recorder(fake)
+    double = lambda tensors: {'y': 2 * tensors['x']}
+    results = [recorder.run('double', double, {'x': torch.full((2,), float(i))})['y'].tolist() for i in range(4)]
+    assert results == [[0, 0], [2, 2], [4, 4], [6, 6]] and len(made) == 1
+    recorder.run('double', double, {'x': torch.zeros(3)}), recorder.run('double', double, {'x': torch.zeros(3)})
+    assert [len(x) for x in made] == [2, 3]
+    recorder.forget()
+    recorder.run('double', double, {'x': torch.zeros(3)})
+    assert len(made) == 2, 'warm calls come first again'
+
+
+class Foreign(TorchFunctionMode):
+    """Finds what touches a tensor of another device than `device`, or makes one of numbers that the host holds: on a GPU each is an error or
+    a copy that the host waits for."""
+
+    MAKERS = (torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.item, torch.Tensor.tolist)
+
+    def __init__(self, device):
+        super().__init__()
+        self.device, self.found, self._inner = torch.device(device), [], Operators(self)
+
+    def __enter__(self):
+        self._inner.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._inner.__exit__(*error)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.MAKERS:
+            self.note(func)
+        return func(*args, **(kwargs or {}))
+
+    def note(self, func):
+        self.found.append(f'{func}: ' + ''.join(traceback.format_stack(limit=6)))
+
+
+class Operators(TorchDispatchMode):
+    """The half of Foreign that sees operators, those of the backward pass among them."""
+
+    def __init__(self, outer):
+        super().__init__()
+        self.outer = outer
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        fused = func.overloadpacket is torch.ops.aten._fused_adamw_  # in place and without a result; torch has none of it for 'meta'
+        out = None if fused else func(*args, **(kwargs or {}))
+        leaves = torch.utils._pytree.tree_leaves((args, kwargs, out))
+        if any(isinstance(x, torch.Tensor) and x.device.type != self.outer.device.type for x in leaves):
+            self.outer.note(func)
+        return out
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """An agent on a device that is not the CPU: 'meta', which has shapes and no numbers, in the place of a GPU."""
+    monkeypatch.setattr('dreamer4.agent.check', lambda config: None)
+    monkeypatch.setattr(sys.modules['torch.optim.optimizer'], '_get_fused_kernels_supported_devices', lambda: ['cpu', 'meta'])
+    return lambda stage, **changes: on_meta(stage, changes)
+
+
+def on_meta(stage, changes):
+    made = Agent(OBS, ACT, dataclasses.replace(tiny(**changes), device='meta'), seed=0)
+    made.schedule.stage = stage
+    return made
+
+
+@pytest.mark.parametrize('stage, changes', [
+    ('tokenizer', {}), ('dynamics', {}), ('policy', {}), ('policy', {'actor.loss': 'reinforce', 'tokenizer.time_every': 1}),
+    ('policy', {'shortcut.history': 'forcing', 'heads.continuous': 'normal', 'actor.prior': 'behaviour', 'heads.learn_on': 'noised'})])
+def test_an_update_touches_no_tensor_of_another_device(elsewhere, stage, changes):
+    made, update = elsewhere(stage, **changes), 0
+    for update in range(2):
+        made.updates = update
+        plan = made._plan()
+        batch = made._batch(sampler()(4, 9))
+        with Foreign('meta') as foreign:
+            made._update(plan, batch)
+        assert not foreign.found, foreign.found[0]
+
+
+@pytest.mark.parametrize('kind', ['explore', 'sample', 'mode'])
+def test_acting_touches_no_tensor_of_another_device(elsewhere, kind):
+    made = elsewhere('policy')
+    seen = {f'seen/{k}': torch.from_numpy(v).to('meta') for k, v in observe(2, True).items()}
+    with Foreign('meta') as foreign:
+        made._act(kind, made.init_policy(2) | seen)
+    assert not foreign.found, foreign.found[0]
+
+
+@pytest.mark.parametrize('foreign_work', [
+    lambda: torch.tensor([1.0, 2.0], device='meta'), lambda: torch.zeros(2).to('meta'), lambda: torch.ones(2, device='meta') + torch.ones(())])
+def test_what_finds_foreign_tensors_finds_them(foreign_work):
+    with Foreign('meta') as foreign:
+        foreign_work()
+    assert foreign.found
