@@ -36,6 +36,10 @@ CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than
 
 _MAIN, _DEMOS = 0, 1           # the independent random streams of one draw
 
+ROW_ID = 'row_id'              # key of sample(): which row it is, for as long as this replay lives
+_ROW_BITS = 40                 # of a row id: the number within its stream; above them the slot of the stream
+_DEMO_ROWS = 1 << 62           # and whether the demonstrations hold it
+
 
 @dataclass(frozen=True)
 class ReplayConfig:
@@ -156,7 +160,8 @@ class Replay:
             if self._memory > self._memory_budget:
                 self._make_room()
 
-    def sample(self, batch: int, length: int, draw: int | None = None) -> dict[str, np.ndarray]:
+    def sample(
+            self, batch: int, length: int, draw: int | None = None, without: Iterable[str] = ()) -> dict[str, np.ndarray]:
         """Draw sequences of consecutive rows of one worker each.
 
         The rows are as stored; they may cross the borders of episodes, and a sequence may begin anywhere in one. Only where an
@@ -168,9 +173,11 @@ class Replay:
           length: rows of each.
           draw: with a number, the draw of that number is made without taking part in the sequence of draws: the counter stays,
             nothing counts as handed out, and uniform takes the place of newest. For reports.
+          without: keys to leave out, for who has them already.
 
         Returns:
-          Key of the row -> fresh array (batch, length, *shape). Decided by the seed, the number of the draw, and what is stored.
+          Key of the row -> fresh array (batch, length, *shape), and 'row_id', int64 (batch, length): equal ids are the same row, as long
+          as this object lives; rows() reads them. Decided by the seed, the number of the draw, and what is stored.
 
         Raises:
           ReplayEmptyError: no worker has that many rows in succession; says how many are missing.
@@ -184,15 +191,39 @@ class Replay:
             from_demos = self._demo_count(batch, number)
             own = batch - from_demos
             selection = self._select(own, length, number, draw is None)
-            out = {key: np.empty((batch, length, *shape), dtype) for key, dtype, shape in self.schema.specs}
+            out = {key: np.empty((batch, length, *shape), dtype) for key, dtype, shape in self.schema.specs if key not in without}
+            out[ROW_ID] = np.empty((batch, length), np.int64)
             while not self._gather(selection, {key: array[:own] for key, array in out.items()}):
                 selection = self._select(own, length, number, draw is None)
             if from_demos:
                 self._demos._fill({key: array[own:] for key, array in out.items()}, number, self._generator(number, _DEMOS))
+                out[ROW_ID][own:] |= _DEMO_ROWS
             if draw is None:
                 self._draws += 1
                 for slot, row in selection.fresh.items():
                     self._streams[slot].fresh = row
+            return out
+
+    def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
+        """Read rows that sample() has named.
+
+        Args:
+          ids: int64 (n,), of rows that are still held. Runs of neighbours are read at once.
+          keys: of the row.
+
+        Returns:
+          Key -> fresh array (n, *shape), as stored.
+
+        Raises:
+          ReplayError: a row is not held any more.
+        """
+        with self._lock:
+            out = {key: np.empty((len(ids), *shape), dtype) for key, dtype, shape in self.schema.specs if key in keys}
+            borders = np.flatnonzero(np.diff(ids) != 1) + 1
+            for begin, end in zip([0, *borders], [*borders, len(ids)]):
+                if begin < end:
+                    owner = self._demos if ids[begin] & _DEMO_ROWS else self
+                    owner._read(int(ids[begin]) & ~_DEMO_ROWS, {key: array[begin:end] for key, array in out.items()})
             return out
 
     @property
@@ -438,8 +469,10 @@ class Replay:
         """Copy the selected rows to out. False where a chunk turned out to be broken, which then is no longer part of the streams:
         select again."""
         try:
+            length = out[ROW_ID].shape[1]
             for index, (slot, row) in enumerate(zip(selection.slots.tolist(), selection.rows.tolist())):
-                self._copy(self._streams[slot], row, {key: array[index] for key, array in out.items()})
+                out[ROW_ID][index] = (slot << _ROW_BITS) + row + np.arange(length)
+                self._copy(self._streams[slot], row, {key: array[index] for key, array in out.items() if key != ROW_ID})
         except _Broken as broken:
             self._set_aside(broken.chunk, broken.reason)
             return False
@@ -449,16 +482,32 @@ class Replay:
 
     def _copy(self, stream: Stream, row: int, out: dict[str, np.ndarray]) -> None:
         length = len(next(iter(out.values())))
-        done = 0
+        self._copy_stored(stream, row, out)
+        # An episode that was cut right after the last row shows only in the row that follows.
+        if 'is_last' in out and 'is_first' in out and not out['is_last'][-1] and row + length < self._streams.ends[stream.slot]:
+            chunk, start, _ = next(stream.pieces(row + length, 1))
+            out['is_last'][-1] = self._columns(chunk)['is_first'][start]
+
+    def _copy_stored(self, stream: Stream, row: int, out: dict[str, np.ndarray]) -> None:
+        """Rows as they are stored, from number `row` on, as many as out has room for."""
+        length, done = len(next(iter(out.values()))), 0
         for chunk, start, stop in stream.pieces(row, length):
             columns, upto = self._columns(chunk), done + stop - start
             for key, array in out.items():
                 array[done:upto] = columns[key][start:stop]
             done = upto
-        # An episode that was cut right after the last row shows only in the row that follows.
-        if 'is_last' in out and 'is_first' in out and not out['is_last'][-1] and row + length < self._streams.ends[stream.slot]:
-            chunk, start, _ = next(stream.pieces(row + length, 1))
-            out['is_last'][-1] = self._columns(chunk)['is_first'][start]
+
+    def _read(self, row_id: int, out: dict[str, np.ndarray]) -> None:
+        """The row of an id and its successors, as they are stored."""
+        slot, row = row_id >> _ROW_BITS, row_id & ((1 << _ROW_BITS) - 1)
+        length = len(next(iter(out.values())))
+        try:
+            if slot >= len(self._streams.ends) or not self._streams.begins[slot] <= row <= self._streams.ends[slot] - length:
+                raise ReplayError(f'{length} rows from number {row} of stream {slot} on are not held any more.')
+            self._copy_stored(self._streams[slot], row, out)
+        except _Broken as broken:
+            self._set_aside(broken.chunk, broken.reason)
+            raise ReplayError(f'Rows that had been drawn cannot be read: {broken.reason}') from broken
 
     def _columns(self, chunk: Chunk) -> dict[str, np.ndarray]:
         """The columns of a chunk, brought in from its file if need be; it becomes the last one to be forgotten."""
@@ -597,6 +646,8 @@ class Replay:
             if self._demos.schema is None:
                 raise ReplayError(f'{self._config.demos}: the folder of demonstrations (replay.demos) holds no readable chunk.')
             schema.compare(self._demos.schema, self._config.demos, extra=True)
+        if ROW_ID in schema:
+            raise ReplaySchemaError(f"A row must not have a key {ROW_ID!r}, which sample() adds.")
         if schema.nbytes > CHUNK_BYTES:
             raise ReplaySchemaError(f'A row takes {schema.nbytes:,} bytes; up to {CHUNK_BYTES:,} can be stored.')
         self.schema = schema

@@ -49,11 +49,17 @@ def check(sample):
         first, worker = int(sample['count'][index, 0]), int(sample['action'][index, 0, 1])
         for step in range(sample['count'].shape[1]):
             expected = row(first + step, worker)
-            for key, value in sample.items():
+            for key, value in stored(sample).items():
                 assert value[index, step].tobytes() == expected[key].tobytes(), (key, first, step, worker)
 
 
+def stored(sample):
+    """A sample without the names of its rows, which are those of one Replay object."""
+    return {key: value for key, value in sample.items() if key != 'row_id'}
+
+
 def equal(first, second):
+    first, second = stored(first), stored(second)
     return first.keys() == second.keys() and all(first[key].tobytes() == second[key].tobytes() for key in first)
 
 
@@ -70,8 +76,40 @@ def test_sequences_of_any_length_are_exact_across_chunks_episodes_and_workers(le
     fill(replay, 41, workers=3)
     sample = replay.sample(20, length)
     assert sample['image'].shape == (20, length, 4, 4, 3)
-    assert set(sample) == {'image', 'count', 'action', 'reward', 'is_first', 'is_last', 'is_terminal'}
+    assert set(sample) == {'image', 'count', 'action', 'reward', 'is_first', 'is_last', 'is_terminal', 'row_id'}
     check(sample)
+
+
+def test_row_ids_name_rows_and_read_them_again():
+    replay = make()
+    fill(replay, 41, workers=3)
+    sample = replay.sample(30, 9, without=['image'])
+    assert 'image' not in sample and sample['row_id'].dtype == np.int64
+    names = {}
+    for row_id, count, worker in zip(sample['row_id'].flat, sample['count'].flat, sample['action'][..., 1].flat):
+        assert names.setdefault(int(row_id), (count, worker)) == (count, worker), 'equal ids are the same row'
+    assert len(set(names.values())) == len(names), 'other ids are other rows'
+    ids = sample['row_id'].ravel()
+    again = replay.rows(ids, ['image', 'count'])
+    assert set(again) == {'image', 'count'} and np.array_equal(again['count'], sample['count'].ravel())
+    for image, count, worker in zip(again['image'], sample['count'].flat, sample['action'][..., 1].flat):
+        assert np.array_equal(image, row(int(count), int(worker))['image'])
+
+
+def test_row_ids_outlive_other_rows_and_those_that_are_gone_are_refused(tmp_path):
+    replay = make(tmp_path, disk_gb=40 * ROW_BYTES * 4 / 1e9)
+    fill(replay, 30)
+    old = replay.sample(1, 30)
+    fill(replay, 200, begin=30)
+    new = replay.sample(8, 5)
+    assert np.array_equal(replay.rows(new['row_id'].ravel(), ['image'])['image'], new['image'].reshape(-1, 4, 4, 3))
+    with pytest.raises(ReplayError, match='not held any more'):
+        replay.rows(old['row_id'].ravel(), ['image'])
+
+
+def test_a_row_with_a_key_that_sample_adds_is_refused():
+    with pytest.raises(ReplaySchemaError, match='row_id'):
+        Replay(ReplayConfig(**CONFIG), None, 0, {**OBS, 'row_id': spaces.Discrete(3)}, ACT)
 
 
 def test_rows_mapped_from_disk_equal_those_in_memory(tmp_path):
