@@ -3,9 +3,10 @@
 Letters: N envs, B sequences, T time, C acting context, H horizon, M action code, F head inputs.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from embodied.errors import CheckpointError
 
 from . import losses, report, shortcut
 from .actions import Actions
-from .agent_config import AgentConfig, check
+from .agent_config import AgentConfig, check, find_device
 from .batch import Batch, make_batch
+from .cache import Latents, latents_gb
 from .dynamics import Context, Dynamics
 from .heads import Heads
 from .imagination import draw_starts, imagine
@@ -87,7 +89,7 @@ class Agent:
     def __init__(self, obs_space: Mapping[str, spaces.Space], act_space: Mapping[str, spaces.Space], config: AgentConfig, seed: int):
         check(config)
         self.config = config
-        self.device = torch.device(config.device if config.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
+        self.device = find_device(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(seed)
@@ -131,6 +133,10 @@ class Agent:
                 for method in methods:
                     setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
             self.slow_tokenizer.module.encode = torch.compile(self.slow_tokenizer.module.encode, dynamic=False)
+        training = config.tokenizer_training
+        standing = training.slow.every * training.every if training.rate else math.inf
+        gigabytes = latents_gb(config.cache, 0 if config.tokenizer.time_every or (training.rate and training.slow.rate < 1) else standing)
+        self.latents = Latents(self._encode_frames, self.tokenizer.latent_shape, gigabytes, self.device) if gigabytes else None
         self.recorder = cuda_graphs(self.device) if config.graphs and self.device.type == 'cuda' else None
         self.schedule = Schedule(config.schedule)
         self.return_range = torch.ones((), device=self.device)
@@ -250,8 +256,9 @@ class Agent:
             NonFiniteLoss: before any parameter of the failing part moved.
         """
         plan = self._plan()
-        rows, time = plan.shape
-        batch = self._batch(sample(rows, time + 1))
+        size, length = plan.shape
+        rows = sample(size, length + 1)
+        batch = self._with_latents(plan, self._batch(rows), rows)
         metrics = fetch(self._run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat()))  # here alone the host waits for the device
         for optimizer in self.optimizers.values():
             optimizer.check(metrics)
@@ -268,7 +275,7 @@ class Agent:
         """Decide what the next update does, and tell the optimizers and slow copies that take part."""
         c, reached, pace = self.config, self.schedule.reached, self.schedule.pace()
         warm, every, epochs = reached('dynamics'), c.imagination.every, c.imagination.epochs
-        tokenizer = not warm or self.updates % c.tokenizer_training.every == 0
+        tokenizer = not warm or (c.tokenizer_training.rate > 0 and self.updates % c.tokenizer_training.every == 0)
         value = reached('value') and self.updates % every == every - 1
         policy = value and reached('policy')
         steps = {  # learners of this update -> gradient steps, factor on the learning rate, slow copies that follow
@@ -292,6 +299,22 @@ class Agent:
         if plan.model:
             metrics |= self._train_model(plan, batch)
         return metrics
+
+    def _with_latents(self, plan: Plan, batch: Batch, rows: Mapping[str, np.ndarray]) -> Batch:
+        """The batch with latents that are kept, where it pays: this update reads them, and the tokenizer copy stands still meanwhile."""
+        if self.latents is None or not plan.model or 'row_id' not in rows:
+            return batch
+        if dict(plan.moves).get('slow_tokenizer', (False,))[0]:
+            self.latents.forget()
+            return batch
+        return replace(batch, latent=self.latents.get(rows['row_id'][:, 1:], {k: batch.obs[k] for k in self.obs_keys if k != 'task_id'}))
+
+    @torch.no_grad()
+    def _encode_frames(self, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Latents (N, 1, L, Z) of single frames, key -> (N, 1, ...)."""
+        alone = torch.ones(len(next(iter(frames.values()))), 1, dtype=torch.bool, device=self.device)
+        with self._precision():
+            return self.slow_tokenizer.module.encode(frames, alone)
 
     def _follow(self, plan: Plan, name: str, step: int = 0) -> None:
         """Let a slow copy follow the step of its source that was just made, if the plan says so."""
@@ -358,9 +381,10 @@ class Agent:
 
     def _commit(self, batch: Batch) -> Context:
         """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics."""
-        keys = [k for k in self.obs_keys if k != 'task_id']
-        with torch.no_grad():
-            z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in keys}, batch.is_first)
+        z, keys = batch.latent, [k for k in self.obs_keys if k != 'task_id']
+        if z is None:
+            with torch.no_grad():
+                z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in keys}, batch.is_first)
         return self.dynamics.commit(
                 self.dynamics.pack(z), self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, self._task(batch))
 
@@ -472,7 +496,7 @@ class Agent:
         if self.schedule.stage == before:
             return
         if self.schedule.stage == 'dynamics':
-            self.slow_tokenizer.move(1.0)
+            self.slow_tokenizer.move(1.0)  # before any of its latents are kept
         if self.schedule.stage == 'value' and self.config.actor.start == 'behaviour':
             self.heads.start_policy_from_behaviour()
             for copy in (self.slow_policy, self.acting_policy):
@@ -509,8 +533,9 @@ class Agent:
           CheckpointError: parts or parameters are missing, unexpected or of another shape; names them.
         """
         tree = unpack_tree(tree)
-        if self.recorder:
-            self.recorder.forget()
+        for kept in (self.recorder, self.latents):
+            if kept is not None:
+                kept.forget()
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(tree[name])

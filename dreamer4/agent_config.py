@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from . import shortcut
+from .cache import CacheConfig
 from .dynamics import DynamicsConfig
 from .heads import READS, HeadsConfig
 from .imagination import ImaginationConfig
@@ -106,6 +107,7 @@ class AgentConfig:
     attention: str
     compile: bool
     graphs: bool
+    cache: CacheConfig
     batch: BatchConfig
     tokenizer: TokenizerConfig
     tokenizer_training: TokenizerTrainingConfig
@@ -119,6 +121,20 @@ class AgentConfig:
     scales: ScalesConfig
     optim: OptimsConfig
     schedule: ScheduleConfig
+
+
+def find_device(name: str) -> torch.device:
+    """The device of `agent.device`: 'auto' is CUDA where there is one.
+
+    Raises:
+        ValueError: the name is none, or CUDA is asked for and there is none.
+    """
+    kind = name.partition(':')[0]
+    if kind not in ('auto', 'cpu', 'cuda'):
+        raise ValueError(f'agent.device must be auto, cpu, cuda or cuda:<number>; got {name!r}')
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'agent.device is {name}, but torch finds no CUDA device here; take auto or cpu')
+    return torch.device(name if kind != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def check(config: AgentConfig) -> None:
@@ -138,11 +154,7 @@ def check(config: AgentConfig) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
-    kind = config.device.partition(':')[0]
-    if kind not in ('auto', 'cpu', 'cuda'):
-        raise ValueError(f"agent.device must be auto, cpu, cuda or cuda:<number>; got {config.device!r}")
-    if kind == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'agent.device is {config.device}, but torch finds no CUDA device here; take auto or cpu')
+    find_device(config.device)
     if config.threads < 0:
         raise ValueError(f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}")
     if config.attention == 'fused' and config.dynamics.softcap:
@@ -158,5 +170,11 @@ def check(config: AgentConfig) -> None:
     for name in ('every', 'epochs'):
         if getattr(config.imagination, name) < 1:
             raise ValueError(f'agent.imagination.{name} must be at least 1, got {getattr(config.imagination, name)}')
+    training = config.tokenizer_training
+    if config.cache.latents_gb > 0 and (config.tokenizer.time_every or training.rate and training.slow.rate < 1):
+        raise ValueError(
+                f'agent.cache.latents_gb {config.cache.latents_gb} keeps latents, which must not change: it wants frames that are encoded alone '
+                f'(agent.tokenizer.time_every 0, is {config.tokenizer.time_every}) by a tokenizer that is copied whole '
+                f'(agent.tokenizer_training.slow.rate 1, is {training.slow.rate}) or frozen (agent.tokenizer_training.rate 0)')
     if config.actor.hold < 1:
         raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')

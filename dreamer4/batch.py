@@ -26,6 +26,7 @@ class Batch:
         action_valid: bool (B, T), False where no action was executed (is_last) or none was recorded.
         reward: (B, T) float32, received on arrival at the frame.
         is_first, is_last, is_terminal: bool (B, T).
+        latent: (B, T, L, Z) latents of the frames where they are known already, else None.
     """
 
     obs: dict[str, torch.Tensor]
@@ -37,6 +38,7 @@ class Batch:
     is_first: torch.Tensor
     is_last: torch.Tensor
     is_terminal: torch.Tensor
+    latent: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -44,7 +46,8 @@ class Batch:
 
     def flat(self) -> dict[str, torch.Tensor]:
         """All tensors by name; observations are called 'obs/<key>'."""
-        return {f'obs/{k}': v for k, v in self.obs.items()} | {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'obs'}
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'obs'}
+        return {f'obs/{k}': v for k, v in self.obs.items()} | {k: v for k, v in rest.items() if v is not None}
 
     @classmethod
     def of(cls, flat: Mapping[str, torch.Tensor]) -> 'Batch':
@@ -59,8 +62,7 @@ class Batch:
 
     def first(self, rows: int) -> 'Batch':
         """Only the first `rows` sequences."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(obs={k: v[:rows] for k, v in parts.pop('obs').items()}, **{k: v[:rows] for k, v in parts.items()})
+        return Batch.of({k: v[:rows] for k, v in self.flat().items()})
 
 
 def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, device: torch.device) -> Batch:
@@ -86,8 +88,10 @@ def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, devic
             is_first=put['is_first'][:, 1:], is_last=put['is_last'][:, 1:], is_terminal=put['is_terminal'][:, 1:])
 
 
-def move(array: np.ndarray, device: torch.device) -> torch.Tensor:
+def move(array: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
     """Array -> tensor on the device; through pinned memory where there is a GPU, so that the host goes on while it is copied."""
+    if isinstance(array, torch.Tensor):
+        return array.to(device)
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == 'cuda':
         tensor = tensor.pin_memory()

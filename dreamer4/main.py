@@ -21,15 +21,16 @@ from embodied.run import EvalConfig, RunConfig, Setup, collect, eval_only, load_
 from embodied.seeds import derive
 
 from .agent import Agent
-from .agent_config import AgentConfig
+from .agent_config import AgentConfig, find_device
+from .cache import Mirror, frames_gb
 from .optim import NonFiniteLoss
 
 SCRIPTS = ('train', 'train_eval', 'eval_only', 'offline', 'collect')
 # What may differ between a run and its resumption; everything else decides what was learned or stored.
-MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume)|agent\.(device|threads)'
+MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume)|agent\.(device|threads|graphs|cache\..*)'
 
 # What an agent brings along to where it acts; the machine may be another one.
-OF_THE_AGENT = r'task|env\..*|agent\.(?!device|threads|precision).*'
+OF_THE_AGENT = r'task|env\..*|agent\.(?!device|threads|precision|graphs|cache).*'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -144,18 +145,27 @@ class Parts:
     def env(self, kind: str, index: int):
         return envs.Maker(self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index))
 
-    def replay(self, obs_space, act_space, meta) -> Replay:
-        return Replay(
-            self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=print)
+    def replay(self, obs_space, act_space, meta) -> Replay | Mirror:
+        return self._mirrored(Replay(
+            self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=print))
 
-    def offline_replay(self) -> Replay:
+    def _mirrored(self, replay: Replay) -> Replay | Mirror:
+        """The replay, with its images on the device where there is room for them."""
+        try:
+            device = find_device(self.agent_config.device)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        gigabytes = frames_gb(self.agent_config.cache, device)
+        return Mirror(replay, device, gigabytes) if gigabytes else replay
+
+    def offline_replay(self) -> Replay | Mirror:
         folder = self._replay_folder()
         if not folder.is_dir():
             raise ConfigError(f'--replay.directory: {folder} is no folder')
         known = schema.read(folder)
         obs_space, act_space = (known[1], known[2]) if known else (None, None)
-        return Replay(
-            self.replay_config, folder, derive(self.config.seed, 'replay'), obs_space, act_space, read_only=True, on_event=print)
+        return self._mirrored(Replay(
+            self.replay_config, folder, derive(self.config.seed, 'replay'), obs_space, act_space, read_only=True, on_event=print))
 
     def _replay_folder(self) -> Path:
         return Path(self.config.replay.directory).expanduser() if self.config.replay.directory else self.setup.logdir / 'replay'

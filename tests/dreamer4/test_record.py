@@ -177,6 +177,7 @@ class Operators(TorchDispatchMode):
 def elsewhere(monkeypatch):
     """An agent on a device that is not the CPU: 'meta', which has shapes and no numbers, in the place of a GPU."""
     monkeypatch.setattr('dreamer4.agent.check', lambda config: None)
+    monkeypatch.setattr('dreamer4.agent.find_device', torch.device)
     monkeypatch.setattr(sys.modules['torch.optim.optimizer'], '_get_fused_kernels_supported_devices', lambda: ['cpu', 'meta'])
     return lambda stage, **changes: on_meta(stage, changes)
 

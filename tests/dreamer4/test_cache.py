@@ -1,0 +1,132 @@
+"""What the device keeps of rows: the same rows and latents as without it, and less work."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from dreamer4.cache import FIRST, Latents, Mirror, Store
+from embodied.base import FLAG, OUTCOME
+from embodied.replay import Replay, ReplayConfig
+
+from test_agent import agent, sampler
+
+CPU = torch.device('cpu')
+CONFIG = dict(
+    directory='', max_gb=1.0, disk_gb=1.0, chunk_rows=10, uniform=0.5, recent=0.3, newest=0.2, recent_rows=30, resume='manifest', demos='',
+    demo_share=0.0)
+ROW = 48 + 8 + 4 + 3  # bytes
+
+
+def replay(**changes):
+    return Replay(ReplayConfig(**CONFIG | changes), None, 0, {**OUTCOME, 'image': spaces.Box(0, 255, (4, 4, 3), np.uint8)}, {
+        'action': spaces.Box(-1, 1, (2,), np.float32), 'reset': FLAG})
+
+
+def fill(made, rows, begin=0):
+    for count in range(begin, begin + rows):
+        for worker in (0, 1):
+            made.add({
+                'image': np.random.default_rng([worker, count]).integers(0, 256, (4, 4, 3), np.uint8), 'reward': np.float32(count),
+                'action': np.float32([worker, 0]), 'is_first': np.bool_(count % 7 == 0), 'is_last': np.bool_(count % 7 == 6),
+                'is_terminal': np.bool_(False)}, worker)
+
+
+@pytest.mark.parametrize('limit', [12, 40, 3 * FIRST])
+def test_a_store_gives_what_was_made_whatever_it_had_to_forget(limit):
+    rng, made = np.random.default_rng(0), []
+
+    def make(ids, first):
+        made.append(ids)
+        return {'x': torch.from_numpy(ids * 10)[:, None], 'first': torch.from_numpy(first)}
+    store = Store({'x': ((1,), torch.int64), 'first': ((), torch.int64)}, limit, CPU)
+    for high in [30] * 60 + [100000] * (0 if limit < 100 else 2500):
+        ids = rng.integers(0, high, (3, 4)) + (1 << 41)
+        found = store.get(ids, make)
+        assert np.array_equal(found['x'].numpy(), ids[..., None] * 10)
+        assert len(store) <= limit
+    if limit >= 40:
+        assert len(np.unique(np.concatenate(made[:60]))) == sum(map(len, made[:60])), 'what fits is made once'
+    store.clear()
+    assert not len(store) and np.array_equal(store.get(ids, make)['x'].numpy(), ids[..., None] * 10)
+
+
+def test_a_row_that_is_made_stands_where_the_sample_first_names_it():
+    store = Store({'at': ((), torch.int64)}, 8, CPU)
+    found = store.get(np.array([[7, 5], [5, 9]]), lambda ids, first: {'at': torch.from_numpy(first)})
+    assert found['at'].tolist() == [[0, 1], [1, 3]]
+
+
+@pytest.mark.parametrize('changes', [{}, {'max_gb': 60 * ROW / 1e9}])
+def test_a_mirrored_replay_gives_the_same_samples_and_reads_every_row_once(changes):
+    plain, mirrored = replay(**changes), Mirror(replay(**changes), CPU, 1e-3)
+    read, rows = [], mirrored._replay.rows
+    mirrored._replay.rows = lambda ids, keys: (read.extend(ids.tolist()), rows(ids, keys))[1]
+    for step in range(12):
+        for made in (plain, mirrored):
+            fill(made, 10, 10 * step)
+        for draw in (None, 5):
+            one, other = plain.sample(6, 5, draw), mirrored.sample(6, 5, draw)
+            assert isinstance(other['image'], torch.Tensor) and one.keys() == other.keys()
+            assert all(np.array_equal(one[key], np.asarray(other[key])) for key in one)
+    assert len(read) == len(set(read)) > 100
+    assert len(mirrored) == len(plain) and mirrored.draws == plain.draws and 'hold the images of' in mirrored.estimate()
+
+
+def test_what_does_not_fit_on_the_device_comes_from_the_replay():
+    mirrored = Mirror(replay(), CPU, 20.5 * 48 / 1e9)
+    fill(mirrored._replay, 30)
+    assert isinstance(mirrored.sample(4, 5)['image'], torch.Tensor)
+    assert isinstance(mirrored.sample(5, 5)['image'], np.ndarray)
+    assert 'image' not in mirrored.sample(4, 5, without=['image'])
+
+
+def named(sample, rows=24):
+    """The sampler's rows, drawn again and again from few of them, with ids as a replay has."""
+    pool, rng = sample(1, rows), np.random.default_rng(3)
+
+    def draw(batch, length):
+        start = rng.integers(0, rows - length + 1, batch)
+        index = start[:, None] + np.arange(length)
+        return {key: value[0][index] for key, value in pool.items()} | {'row_id': index}
+    return draw
+
+
+@pytest.mark.parametrize('changes', [{'tokenizer_training.slow.every': 3}, {'tokenizer_training.rate': 0.0}, {'tokenizer_training.slow.every': 3, 'batch.single': 0.5}])
+def test_kept_latents_change_nothing_but_the_work(changes):
+    runs, encoded = [], []
+    for gigabytes in (0.0, 1e-3):
+        made, draw = agent('policy', **changes, **{'cache.latents_gb': gigabytes}), named(sampler())
+        if gigabytes:
+            inner = made._encode_frames
+            made.latents._encode = lambda frames: (encoded.append(len(frames['image'])), inner(frames))[1]
+        runs.append([made.train(draw) for _ in range(12)])
+    for one, other in zip(*runs):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+    assert 0 < len(encoded) <= 8, 'not all of twelve updates met a frame that had not been encoded by this copy'
+
+
+@pytest.mark.parametrize('changes, kept', [
+    ({}, False), ({'tokenizer_training.slow.every': 100}, True), ({'tokenizer_training.rate': 0.0}, True),
+    ({'tokenizer_training.slow.rate': 0.02, 'tokenizer_training.slow.every': 100}, False),
+    ({'tokenizer_training.rate': 0.0, 'tokenizer.time_every': 1}, False)])
+def test_latents_are_kept_where_they_stand_for_long(changes, kept):
+    assert (agent(**changes).latents is not None) == kept
+
+
+@pytest.mark.parametrize('changes', [{'tokenizer.time_every': 1}, {'tokenizer_training.slow.rate': 0.1}])
+def test_latents_that_change_are_not_to_be_kept(changes):
+    with pytest.raises(ValueError, match='agent.cache.latents_gb'):
+        agent(**changes, **{'cache.latents_gb': 1.0})
+
+
+def test_latents_that_do_not_fit_are_not_kept():
+    latents = Latents(lambda frames: frames['x'], (1, 1), 8 * 4 / 1e9, CPU)
+    frames = {'x': torch.arange(16.0).reshape(4, 4, 1, 1)}
+    assert latents.get(np.arange(16).reshape(4, 4), frames) is None
+    assert torch.equal(latents.get(np.arange(4).reshape(2, 2), {'x': frames['x'][:2, :2]}), frames['x'][:2, :2])
+
+
+def test_a_frozen_tokenizer_is_not_trained():
+    made = agent('policy', **{'tokenizer_training.rate': 0.0})
+    assert not any(key.startswith('tokenizer/') for key in made.train(sampler()))
