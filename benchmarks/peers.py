@@ -1,7 +1,7 @@
 """Training steps and generation of public Dreamer 4 code beside ours: the same shapes, in turns, in one run. Two minutes on a CPU.
 
     python -m benchmarks.peers --nicklashansen CHECKOUT --lucidrains CHECKOUT --vijayabhaskar CHECKOUT --machines-in-motion CHECKOUT
-        [--with PATH ...] [--rounds 7] [--threads 1]
+        [--with PATH ...] [--rounds 7] [--threads 1] [--compile]
 
 Every peer that is given runs in a process of its own (peer_dreamer4.py) from a checkout that whoever runs this has made. Seconds are medians; what
 is not equal between the contestants stands in benchmarks/peers.md. Results: benchmarks/results/peers.json.
@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 from dreamer4 import shortcut
 from dreamer4.actions import Actions
+from dreamer4.agent import compile_parts
 from dreamer4.agent_config import AgentConfig
 from dreamer4.dynamics import Context, Dynamics
 from dreamer4.heads import Heads
@@ -46,9 +47,10 @@ class Ours:
     Args:
         history: of the training step: 'commit' makes two passes, one over committed and one over noisy frames, as a run does; 'forcing'
             makes the one pass over noisy frames that other code makes, too.
+        compiled: as with agent.compile.
     """
 
-    def __init__(self, s: dict, device: str, history: str):
+    def __init__(self, s: dict, device: str, history: str, compiled: bool = False):
         self.s, self.device, self.history = s, torch.device(device), history
         config = parse(['--configs', 'dmc_vision'], ROOT / 'configs').update({
             'agent.tokenizer.patch': s['patch'], 'agent.tokenizer.width': s['width'], 'agent.tokenizer.depth': s['tokenizer_depth'],
@@ -66,6 +68,8 @@ class Ours:
         self.optimizers = {name: Optimizer(name, [net], getattr(config.optim, {'dynamics': 'model'}.get(name, name))) for name, net in self.nets.items()}
         for optimizer in self.optimizers.values():
             optimizer.begin()
+        if compiled:
+            compile_parts(self.nets['tokenizer'], self.nets['dynamics'])
         make = lambda *shape: torch.rand(*shape, device=self.device)
         self.video = {'image': (255 * make(s['batch'], s['clip'], s['size'], s['size'], 3)).byte()}
         world = self.nets['dynamics']
@@ -119,10 +123,13 @@ def main() -> None:
     parser.add_argument('--with', dest='others', nargs='+', default=[], help='folders with packages that peers import and that are not installed')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--compile', action='store_true', help='ours also as with agent.compile; takes some minutes more')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     contestants = {'ours': Ours(SHAPES, device, 'commit'), 'ours, diffusion forcing': Ours(SHAPES, device, 'forcing')}
+    if args.compile:
+        contestants |= {f'{name}, compiled': Ours(SHAPES, device, history, True) for name, history in (('ours', 'commit'), ('ours, diffusion forcing', 'forcing'))}
     for name in PEERS:
         if vars(args)[name]:
             shapes = json.dumps(SHAPES | {'threads': args.threads, 'device': device})

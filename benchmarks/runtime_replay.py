@@ -25,7 +25,7 @@ def make(directory: Path | None, max_gb: float = 1.0, disk_gb: float = 2.0) -> R
     """A replay with a mixture as a run has it."""
     config = ReplayConfig(
         directory='', max_gb=max_gb, disk_gb=disk_gb, chunk_rows=1024, uniform=0.5, recent=0.3, newest=0.2, recent_rows=5000,
-        resume='manifest', demos='', demo_share=0.0)
+        resume='manifest', demos='', demo_share=0.0, prefetch=True)
     return Replay(config, directory, seed=0)
 
 

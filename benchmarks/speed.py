@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed [--preset dmc_vision] [--sizes size1m size12m ...] [--batch 16] [--length 64] [--flags --agent.imagination.starts 256]
     python -m benchmarks.speed --preset pixel --sizes ''             # the pixel preset as it is
+    python -m benchmarks.speed --name speed_graphs --flags --agent.graphs true    # on a GPU: as CUDA graphs; --agent.compile true beside it
     python -m benchmarks.speed --growth                              # time against batch, length, horizon and parameters
 
 Peak: a large matrix product in the precision of the run, measured on the same device before the parts. FLOPs: counted from the model
@@ -23,6 +24,7 @@ from gymnasium import spaces
 from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
 from dreamer4.imagination import draw_starts, imagine
+from dreamer4.record import WARM
 from dreamer4.summary import parameters, update_flops
 from embodied.config import parse
 
@@ -61,41 +63,44 @@ def sampler(agent: Agent) -> Callable:
 
 
 def parts(agent: Agent) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """What is timed, by name; recorded as the agent's own work is where it has a recorder."""
     c, sample = agent.config, sampler(agent)
     rows = sample(c.batch.size, c.batch.length + 1)
     batch = agent._batch(rows)
     with agent._precision():
         context = agent._commit(batch).detach()
+    plan = replace(agent._plan(), moves=(('slow_tokenizer', (True,)),))
 
-    def model() -> None:
+    def tokenizer(_) -> dict[str, torch.Tensor]:
+        return agent._train_tokenizer(plan, batch)
+
+    def model(_) -> dict[str, torch.Tensor]:
         with agent._precision():
             total, _ = agent._model_loss(batch, agent._commit(batch), bootstrap=True)
-        agent.optimizers['model'].step(total)
+        return agent.optimizers['model'].step(total)
 
-    def dream() -> None:
+    def dream(_) -> dict[str, torch.Tensor]:
         start = draw_starts(~batch.is_terminal, c.imagination.starts)
         with agent._precision():
-            imagine(agent.dynamics, agent.heads, context, *start, c.imagination.horizon, c.shortcut.steps, lambda x, t: agent.heads.policy(x).sample())
-
-    def tokenizer() -> None:
-        agent._train_tokenizer(replace(agent._plan(), moves=(('slow_tokenizer', (True,)),)), batch)
+            act = lambda x, t: agent.heads.policy(x).sample()
+            return {'inputs': imagine(agent.dynamics, agent.heads, context, *start, c.imagination.horizon, c.shortcut.steps, act).inputs}
+    works = {'tokenizer': tokenizer, 'world model': model, 'imagination': dream}
     carry, envs = agent.init_policy(16), {key: value[:1, 0].repeat(16, 0) for key, value in sample(1, 2).items()}
-    return {
-        'tokenizer': tokenizer, 'world model': model, 'imagination': dream,
+    return {name: lambda name=name, work=work: agent._run(name, work, {}) for name, work in works.items()} | {
         'acting, 16 envs': lambda: agent.policy(carry, envs), 'whole update': lambda: agent.train(sample)}
 
 
 def seconds(agent: Agent, work: Callable[[], object], limit: float) -> float:
-    """Median seconds of a call, after one that does not count, within about `limit` seconds."""
+    """Median seconds of a call, after those that do not count, within about `limit` seconds."""
     def once() -> float:
         synchronize(agent.device)
         start = time.perf_counter()
         work()
         synchronize(agent.device)
         return time.perf_counter() - start
+    for _ in range(1 + (WARM + 1) * (agent.recorder is not None)):
+        once()
     times, stop = [once()], time.perf_counter() + limit
-    times = [once()]
     while time.perf_counter() < stop and len(times) < 50:
         times.append(once())
     return statistics.median(times)

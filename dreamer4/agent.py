@@ -128,11 +128,7 @@ class Agent:
                 'policy': Optimizer('policy', [heads.policy_head], config.optim.policy),
                 'value': Optimizer('value', [heads.value_head], config.optim.value)}
         if config.compile:
-            torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)  # train, act, imagine, measure: other shapes
-            for part, methods in ((self.tokenizer, ('encode', 'decode')), (self.dynamics, ('denoise', 'observe'))):
-                for method in methods:
-                    setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
-            self.slow_tokenizer.module.encode = torch.compile(self.slow_tokenizer.module.encode, dynamic=False)
+            compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
         training = config.tokenizer_training
         standing = training.slow.every * training.every if training.rate else math.inf
         gigabytes = latents_gb(config.cache, 0 if config.tokenizer.time_every or (training.rate and training.slow.rate < 1) else standing)
@@ -568,6 +564,14 @@ class Agent:
         if kind == 'float32' or (kind == 'auto' and self.device.type != 'cuda'):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def compile_parts(*parts: Tokenizer | Dynamics) -> None:
+    """Have torch compile the passes of tokenizers and dynamics at their first calls, once for every shape."""
+    torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)  # train, act, imagine, measure: other shapes
+    for part in parts:
+        for method in ('encode', 'decode') if isinstance(part, Tokenizer) else ('denoise', 'observe'):
+            setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
 
 
 def fetch(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from .optim import NonFiniteLoss
 
 SCRIPTS = ('train', 'train_eval', 'eval_only', 'offline', 'collect')
 # What may differ between a run and its resumption; everything else decides what was learned or stored.
-MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume)|agent\.(device|threads|graphs|cache\..*)'
+MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume|prefetch)|agent\.(device|threads|graphs|cache\..*)'
 
 # What an agent brings along to where it acts; the machine may be another one.
 OF_THE_AGENT = r'task|env\..*|agent\.(?!device|threads|precision|graphs|cache).*'

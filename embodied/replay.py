@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class ReplayConfig:
       resume: 'manifest' restores the rows that the checkpoint names, 'all' every row in the folder.
       demos: folder of a further replay that is only read, '' for none.
       demo_share: share of each batch that comes from it, in [0, 1].
+      prefetch: whether draws that expect() announced are prepared by a thread.
     """
     directory: str
     max_gb: float
@@ -66,6 +68,7 @@ class ReplayConfig:
     resume: str
     demos: str
     demo_share: float
+    prefetch: bool
 
     def __post_init__(self):
         if not (0 < self.max_gb < math.inf and 0 < self.disk_gb < math.inf):
@@ -118,6 +121,7 @@ class Replay:
         self._memory_budget, self._disk_budget = config.max_gb * GB, config.disk_gb * GB
         self._evicted_rows = self._broken = self._draws = self._seen = 0
         self._closed = False
+        self._expected, self._helper = 0, None
         self._clear()
         self.schema, self.meta = None, dict(meta or {})
         self.obs_space, self.act_space = obs_space, act_space
@@ -184,25 +188,31 @@ class Replay:
         """
         if batch < 1 or length < 1:
             raise ValueError(f'batch and length must be at least 1, got {batch} and {length}.')
+        if draw is not None:
+            with self._lock:
+                return self._draw(batch, length, tuple(without), draw)[0]
         with self._lock:
-            if self.schema is None:
-                raise ReplayEmptyError(f'There is no sequence of {length} rows yet: the replay has not seen a row.')
-            number = self._draws if draw is None else draw
-            from_demos = self._demo_count(batch, number)
-            own = batch - from_demos
-            selection = self._select(own, length, number, draw is None)
-            out = {key: np.empty((batch, length, *shape), dtype) for key, dtype, shape in self.schema.specs if key not in without}
-            out[ROW_ID] = np.empty((batch, length), np.int64)
-            while not self._gather(selection, {key: array[:own] for key, array in out.items()}):
-                selection = self._select(own, length, number, draw is None)
-            if from_demos:
-                self._demos._fill({key: array[own:] for key, array in out.items()}, number, self._generator(number, _DEMOS))
-                out[ROW_ID][own:] |= _DEMO_ROWS
-            if draw is None:
-                self._draws += 1
-                for slot, row in selection.fresh.items():
-                    self._streams[slot].fresh = row
-            return out
+            ahead, self._ahead = self._ahead, None
+        prepared = ahead and ahead.result()  # without the lock, which the helper needs
+        with self._lock:
+            state = self._state(batch, length, tuple(without))
+            rows, fresh = prepared[1] if prepared and prepared[0] == state else self._draw(batch, length, tuple(without))
+            self._draws += 1
+            for slot, row in fresh.items():
+                self._streams[slot].fresh = row
+            self._expected = max(0, self._expected - 1)
+            if self._expected and self._config.prefetch and not self._closed:
+                self._helper = self._helper or ThreadPoolExecutor(1, 'replay-prefetch')
+                self._ahead = self._helper.submit(self._prepare, batch, length, tuple(without))
+            return rows
+
+    def expect(self, draws: int) -> None:
+        """Say that so many draws of the same kind come in a row: each is prepared while the caller works on the one before.
+
+        What is drawn stays the same: a draw that was prepared for another state of the replay, or another kind, is made anew.
+        """
+        with self._lock:
+            self._expected = draws
 
     def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
         """Read rows that sample() has named.
@@ -295,6 +305,8 @@ class Replay:
             if self._closed:
                 return
             self._closed = True
+            if self._helper is not None:
+                self._helper.shutdown(wait=False)
             try:
                 if self._folder and not self._read_only:
                     self._rotate_all()
@@ -432,6 +444,36 @@ class Replay:
 
     # Rows out
 
+    def _state(self, *kind) -> tuple:
+        """All that decides what the next draw of a kind will be."""
+        return kind, self._draws, self._seen, self._evicted_rows, self._broken
+
+    def _prepare(self, *kind) -> tuple | None:
+        """The next draw, not handed out, and the state it was made for; None where it fails, which whoever asks for it will be told."""
+        with self._lock:
+            try:
+                made = self._draw(*kind)
+                return self._state(*kind), made
+            except ReplayError:
+                return None
+
+    def _draw(self, batch: int, length: int, without: tuple[str, ...], draw: int | None = None) -> tuple[dict[str, np.ndarray], dict[int, int]]:
+        """Rows of one draw, and what newest-first would have handed out with them: stream slot -> first row that is still fresh."""
+        if self.schema is None:
+            raise ReplayEmptyError(f'There is no sequence of {length} rows yet: the replay has not seen a row.')
+        number = self._draws if draw is None else draw
+        from_demos = self._demo_count(batch, number)
+        own = batch - from_demos
+        selection = self._select(own, length, number, draw is None)
+        out = {key: np.empty((batch, length, *shape), dtype) for key, dtype, shape in self.schema.specs if key not in without}
+        out[ROW_ID] = np.empty((batch, length), np.int64)
+        while not self._gather(selection, {key: array[:own] for key, array in out.items()}):
+            selection = self._select(own, length, number, draw is None)
+        if from_demos:
+            self._demos._fill({key: array[own:] for key, array in out.items()}, number, self._generator(number, _DEMOS))
+            out[ROW_ID][own:] |= _DEMO_ROWS
+        return out, selection.fresh
+
     def _generator(self, draw: int, part: int) -> np.random.Generator:
         """The random numbers of one draw: Philox is a function of key and counter, so no state has to be kept."""
         return np.random.Generator(np.random.Philox(counter=[0, 0, part, draw], key=self._philox_key))
@@ -534,6 +576,7 @@ class Replay:
 
     def _clear(self) -> None:
         """An index without rows."""
+        self._ahead = None
         self._streams = Streams()
         self._order: dict[Chunk, None] = {}       # all chunks, in the order they were opened
         self._resident: dict[Chunk, None] = {}    # those whose columns are here and on disk, least recently used first

@@ -30,6 +30,7 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
         session.banner(agent, None, replay)
 
         counters, total = session.counters, setup.run.updates
+        replay.expect(total)  # nobody adds rows
         while session.goes_on(counters.updates < total):
             session.metrics.add(agent.train(replay.sample))
             counters.updates += 1

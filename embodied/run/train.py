@@ -79,7 +79,9 @@ class Learner:
     def learn(self) -> None:
         """The updates that are due at this number of decisions."""
         if self.filled:
-            for _ in range(self._due(self._session.counters.step)):
+            due = self._due(self._session.counters.step)
+            self._replay.expect(due)
+            for _ in range(due):
                 self.update()
 
     def update(self) -> None:

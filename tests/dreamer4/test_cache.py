@@ -14,7 +14,7 @@ from test_agent import agent, sampler
 CPU = torch.device('cpu')
 CONFIG = dict(
     directory='', max_gb=1.0, disk_gb=1.0, chunk_rows=10, uniform=0.5, recent=0.3, newest=0.2, recent_rows=30, resume='manifest', demos='',
-    demo_share=0.0)
+    demo_share=0.0, prefetch=True)
 ROW = 48 + 8 + 4 + 3  # bytes
 
 

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from embodied.replay import Replay, ReplayConfig
 
 CONFIG = dict(
     directory='', max_gb=1.0, disk_gb=1.0, chunk_rows=10, uniform=1.0, recent=0.0, newest=0.0, recent_rows=100,
-    resume='manifest', demos='', demo_share=0.0)
+    resume='manifest', demos='', demo_share=0.0, prefetch=True)
 MIXED = dict(uniform=0.4, recent=0.3, newest=0.3)
 OBS = {**OUTCOME, 'image': spaces.Box(0, 255, (4, 4, 3), np.uint8), 'count': spaces.Box(0, 2 ** 31 - 1, (), np.int32)}
 ACT = {'reset': FLAG, 'action': spaces.Box(-1, 1, (2,))}
@@ -105,6 +106,65 @@ def test_row_ids_outlive_other_rows_and_those_that_are_gone_are_refused(tmp_path
     assert np.array_equal(replay.rows(new['row_id'].ravel(), ['image'])['image'], new['image'].reshape(-1, 4, 4, 3))
     with pytest.raises(ReplayError, match='not held any more'):
         replay.rows(old['row_id'].ravel(), ['image'])
+
+
+class Clockwork:
+    """Makes a helper's work happen at once, and counts it."""
+
+    def __init__(self):
+        self.made = 0
+
+    def submit(self, work, *args):
+        self.made += 1
+        result = work(*args)
+        return types.SimpleNamespace(result=lambda: result)
+
+    def shutdown(self, wait):
+        pass
+
+
+@pytest.mark.parametrize('changes', [{}, MIXED])
+def test_prepared_draws_are_those_that_would_have_been_made(changes):
+    """Also where other draws, other shapes and new rows come between."""
+    plain, ahead = make(prefetch=False, **changes), make(**changes)
+    ahead._helper = Clockwork()
+    rng = np.random.default_rng(0)
+    for step in range(40):
+        for replay in (plain, ahead):
+            fill(replay, 5, workers=2, begin=5 * step)
+        count = int(rng.integers(1, 5))
+        ahead.expect(count)
+        for index in range(count):
+            shape = (4, 5) if rng.random() < 0.8 else (2, 3)
+            assert equal(plain.sample(*shape), ahead.sample(*shape))
+            if rng.random() < 0.2:
+                assert equal(plain.sample(3, 2, draw=7), ahead.sample(3, 2, draw=7))
+            if rng.random() < 0.1:
+                for replay in (plain, ahead):
+                    replay.add(row(5 * step + 5, worker=5), 5 + step)
+    assert ahead._helper.made > 30 and plain.draws == ahead.draws
+
+
+def test_a_thread_prepares_draws_while_the_caller_works(tmp_path):
+    plain, ahead = make(prefetch=False, **MIXED), make(tmp_path, **MIXED)
+    for replay in (plain, ahead):
+        fill(replay, 100)
+    ahead.expect(50)
+    for _ in range(60):
+        assert equal(plain.sample(8, 5), ahead.sample(8, 5))
+    assert ahead._ahead is None, 'nothing is prepared beyond what was announced'
+    ahead.expect(2)
+    ahead.sample(8, 5)
+    ahead.close()
+
+
+def test_a_draw_that_cannot_be_prepared_fails_where_it_is_made():
+    replay = make()
+    fill(replay, 10)
+    replay.expect(3)
+    replay.sample(1, 10)
+    with pytest.raises(ReplayEmptyError, match='1 rows are missing'):
+        replay.sample(1, 11)
 
 
 def test_a_row_with_a_key_that_sample_adds_is_refused():

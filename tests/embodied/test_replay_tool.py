@@ -16,7 +16,7 @@ from embodied.replay_tool import main
 ROOT = Path(__file__).parents[2]
 CONFIG = ReplayConfig(
     directory='', max_gb=1.0, disk_gb=1.0, chunk_rows=8, uniform=1.0, recent=0.0, newest=0.0, recent_rows=100, resume='manifest',
-    demos='', demo_share=0.0)
+    demos='', demo_share=0.0, prefetch=True)
 
 
 def row(step, length, terminal=False, cut=False):

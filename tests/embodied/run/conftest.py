@@ -24,7 +24,7 @@ RUN = {
 EVAL = {'every': 40, 'episodes': 5, 'envs': 2, 'mode': 'sample', 'videos': 2}
 REPLAY = {
     'directory': '', 'max_gb': 0.1, 'disk_gb': 0.1, 'chunk_rows': 16, 'uniform': 0.5, 'recent': 0.3, 'newest': 0.2, 'recent_rows': 30,
-    'resume': 'manifest', 'demos': '', 'demo_share': 0.0}
+    'resume': 'manifest', 'demos': '', 'demo_share': 0.0, 'prefetch': True}
 DRIVER = {
     'parallel': False, 'overlap': True, 'timeout': 20.0, 'start_timeout': 60.0, 'envs_per_worker': 0, 'max_restarts': 0,
     'restart_window': 60.0}
