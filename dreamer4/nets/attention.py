@@ -38,11 +38,11 @@ def attend(
         bias = bias.to(q.dtype)
     if kernel == 'auto':
         kernel = 'explicit' if softcap or (q.device.type == 'cpu' and q.shape[2] > 1) else 'fused'
-    if kernel == 'fused':
-        return F.scaled_dot_product_attention(q, k, v, bias, enable_gqa=groups != shared)
-    if groups != shared:
+    if groups != shared:  # torch's fused kernel shares heads itself only without a bias; with one it would take its slow path and not say so
         k = k.repeat_interleave(groups // shared, 1)
         v = v.repeat_interleave(groups // shared, 1)
+    if kernel == 'fused':
+        return F.scaled_dot_product_attention(q, k, v, bias)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
