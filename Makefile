@@ -1,6 +1,7 @@
 # make train   set everything up in .venv and watch the agent learn a pixel task (ARGS: further flags)
 # make test    set everything up in .venv and run the tests (ARGS: further flags of pytest, such as --slow)
 # make chaos   the long versions: slow tests, 100 kills and 200 env faults (40 minutes)
+# make gpu     on a machine with a GPU: recordings against plain updates, speed tables plain / as CUDA graphs / compiled too, one learning curve
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -8,7 +9,9 @@ STAMP := $(VENV)/installed
 TASK ?= pixel_catch
 STEPS ?= 48000
 
-.PHONY: train test chaos
+SPEED := benchmarks.speed --sizes size1m size12m size25m size100m
+
+.PHONY: train test chaos gpu
 .DELETE_ON_ERROR:
 
 train: $(STAMP)
@@ -20,6 +23,13 @@ test: $(STAMP)
 chaos: $(STAMP)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest --slow $(ARGS)
 	$(PYTHON) -m benchmarks.chaos
+
+gpu: $(STAMP)
+	$(PYTHON) -m pytest tests/dreamer4/test_record.py tests/dreamer4/test_cache.py tests/dreamer4/test_agent.py $(ARGS)
+	$(PYTHON) -m $(SPEED) --name speed_gpu
+	$(PYTHON) -m $(SPEED) --name speed_gpu_graphs --flags --agent.graphs true
+	$(PYTHON) -m $(SPEED) --name speed_gpu_compiled --flags --agent.graphs true --agent.compile true
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m benchmarks.learning dmc --tasks cartpole_balance --seeds 0 --frames 100000 --minutes 9 --flags --agent.graphs true
 
 $(STAMP): setup.py constraints.txt
 	python3 -m venv $(VENV)

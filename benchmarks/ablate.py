@@ -122,11 +122,20 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(half)
 
 
+def half_way(run: dict) -> float:
+    """Frames until the training return was half of the way from random to optimal; infinite if it never was."""
+    return next((frames for frames, score in zip(run['curve']['frames'], run['curve']['score']) if share(run['task'], score) >= 0.5), float('inf'))
+
+
 def table(runs: list[dict]) -> str:
-    """Markdown, a block per task: the share of the way from random to optimal, best first."""
+    """Markdown, a block per task, best first: the share of the way from random to optimal that eval_only finds after training, and the frames until
+    training was half way there."""
     lines = []
     for task in dict.fromkeys(run['task'] for run in runs):
-        lines += ['', f'**{task}**', '', '| change | way to optimal, 95 % interval | seeds | seconds |', '|---|---|---|---|']
+        last = max(run['curve']['frames'][-1] for run in runs if run['task'] == task)
+        lines += [
+            '', f'**{task}**, {last:,} frames', '',
+            '| change | way to optimal at the end, mean and 95 % interval | each seed | half way after frames, each seed |', '|---|---|---|---|']
         rows = []
         for name in dict.fromkeys(run['variant'] for run in runs):
             mine = sorted((run for run in runs if (run['variant'], run['task']) == (name, task)), key=lambda run: run['seed'])
@@ -134,8 +143,8 @@ def table(runs: list[dict]) -> str:
                 mean, half = interval([share(task, run['eval']['mean']) for run in mine])
                 rows.append((mean, (
                     f'| {VARIANTS[name].what} (`{name}`) | {mean:.0%}' + (f' +- {half:.0%}' if len(mine) > 1 else '') + ' | '
-                    + ', '.join(f'{share(task, run["eval"]["mean"]):.0%}' for run in mine)
-                    + f' | {np.mean([run["seconds"] for run in mine]):.0f} |')))
+                    + ', '.join(f'{share(task, run["eval"]["mean"]):.0%}' for run in mine) + ' | '
+                    + ', '.join('never' if (frames := half_way(run)) == float('inf') else f'{frames:,}' for run in mine) + ' |')))
         lines += [text for _, text in sorted(rows, reverse=True)]
     return '\n'.join(lines[1:])
 

@@ -28,14 +28,16 @@ def test_interval_of_three_values_is_the_one_of_student():
 
 
 def run(variant, seed, score):
-    return {'variant': variant, 'task': 'pixel_catch', 'seed': seed, 'eval': {'mean': score}, 'seconds': 60}
+    curve = {'frames': [100, 200, 300], 'score': [-0.75, score / 2, score]}
+    return {'variant': variant, 'task': 'pixel_catch', 'seed': seed, 'eval': {'mean': score}, 'seconds': 60, 'curve': curve}
 
 
 def test_the_table_orders_changes_by_what_they_reach():
     text = ablate.table([run('preset', 0, 1.0), run('preset', 1, 1.0), run('k_4', 0, 0.125)])
     rows = text.splitlines()
-    assert '`preset`' in rows[4] and '100% +- 0%' in rows[4]
-    assert '`k_4`' in rows[5] and '50%' in rows[5], 'half of the way from -0.75 to 1'
+    assert '`preset`' in rows[4] and '100% +- 0%' in rows[4] and '200, 200' in rows[4], '.5 is more than half of the way from -0.75 to 1'
+    assert '`k_4`' in rows[5] and '50%' in rows[5] and '300' in rows[5]
+    assert ablate.half_way(run('k_4', 0, 0.0)) == float('inf')
 
 
 def test_share_is_the_way_from_random_to_optimal():
