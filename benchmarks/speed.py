@@ -38,7 +38,7 @@ GROWTH = {
 
 def make(preset: str, size: str, changes: dict, flags: list[str]) -> Agent:
     """An agent in its last stage, for 64x64 images (32x32 in the pixel preset) and six continuous actions (pixel: two)."""
-    config = parse(['--configs', preset, *([size] if size else []), *flags], ROOT / 'configs').update(changes)
+    config = parse(['--configs', preset, *([size] if size else []), *flags], ROOT / 'configs').update({'agent.shortcut.bootstrap_start': 0} | changes)
     pixels, dims = (32, 2) if preset == 'pixel' else (64, 6)
     obs = {'image': spaces.Box(0, 255, (pixels, pixels, 3), np.uint8), 'reward': spaces.Box(-np.inf, np.inf, (), np.float32)}
     obs |= {key: spaces.Box(0, 1, (), np.bool_) for key in FLAGS}

@@ -25,7 +25,7 @@ from .imagination import draw_starts, imagine
 from .optim import Optimizer, RunningRMS, SlowCopy
 from .nets.attention import Attention
 from .perceptual import Perceptual
-from .record import cuda_graphs, plainly
+from .record import CudaGraphs, plainly
 from .schedule import Schedule
 from .state import pack_tree, unpack_tree
 from .summary import describe
@@ -133,7 +133,7 @@ class Agent:
         standing = training.slow.every * training.every if training.rate else math.inf
         gigabytes = latents_gb(config.cache, 0 if config.tokenizer.time_every or (training.rate and training.slow.rate < 1) else standing)
         self.latents = Latents(self._encode_frames, self.tokenizer.latent_shape, gigabytes, self.device) if gigabytes else None
-        self.recorder = cuda_graphs(self.device) if config.graphs and self.device.type == 'cuda' else None
+        self.recorder = CudaGraphs(self.device) if config.graphs and self.device.type == 'cuda' else None
         self.schedule = Schedule(config.schedule)
         self.return_range = torch.ones((), device=self.device)
         self.updates = 0
@@ -251,9 +251,9 @@ class Agent:
         Raises:
             NonFiniteLoss: before any parameter of the failing part moved.
         """
-        plan = self._plan()
-        size, length = plan.shape
+        size, length = self._batch_shape()
         rows = sample(size, length + 1)
+        plan = self._plan()
         batch = self._with_latents(plan, self._batch(rows), rows)
         metrics = fetch(self._run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat()))  # here alone the host waits for the device
         for optimizer in self.optimizers.values():
@@ -491,6 +491,8 @@ class Agent:
         self.schedule.advance()
         if self.schedule.stage == before:
             return
+        if self.recorder:
+            self.recorder.forget()  # the plans of a stage do not come again
         if self.schedule.stage == 'dynamics':
             self.slow_tokenizer.move(1.0)  # before any of its latents are kept
         if self.schedule.stage == 'value' and self.config.actor.start == 'behaviour':

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from embodied.errors import ReplayError
+
 from .batch import move
 
 FIRST = 4096  # rows that a store has memory for at first; it doubles until its limit
-BLOCK = 64  # frames are encoded in multiples of this, so that few shapes occur
-SHARE = 0.4  # of the free memory of a GPU that frames may take where nobody says how much
+BLOCK = 64  # frames are encoded so many at once, or twice, four times ... as many, so that few shapes occur
+SHARE = 0.25  # of the free memory of a GPU that frames may take where nobody says how much; growing takes twice that for a moment
 LATENTS_GB, LONG = 1.0, 50  # for latents where nobody says so, if a copy of the tokenizer stands for so many updates at least
 
 
@@ -96,11 +98,15 @@ class Store:
         if size == len(self._owner):
             self._next = 0
             return
-        self._owner = np.concatenate([self._owner, np.full(size - len(self._owner), -1, np.int64)])
+        try:
+            grown = {name: torch.empty(size, *x.shape[1:], dtype=x.dtype, device=x.device) for name, x in self._columns.items()}
+        except torch.cuda.OutOfMemoryError:  # others have taken what was free at the start
+            self.limit, self._next = len(self._owner), 0
+            return
         for name, column in self._columns.items():
-            grown = torch.empty(size, *column.shape[1:], dtype=column.dtype, device=column.device)
-            grown[:len(column)] = column
-            self._columns[name] = grown
+            grown[name][:len(column)] = column
+        self._columns = grown
+        self._owner = np.concatenate([self._owner, np.full(size - len(self._owner), -1, np.int64)])
 
 
 class Mirror:
@@ -121,7 +127,8 @@ class Mirror:
 
     def estimate(self) -> str:
         """That of the replay, and what of it the device holds."""
-        return f'{self._replay.estimate()} {self._bytes / 1e9:.3g} GB on {self._device} hold the images of {self._limit():,} rows.'
+        text = self._replay.estimate()
+        return f'{text} {self._bytes / 1e9:.3g} GB on {self._device} hold the images of {self._limit():,} rows.' if self._limit() else text
 
     def sample(self, batch: int, length: int, draw: int | None = None, without: Iterable[str] = ()) -> dict[str, np.ndarray | torch.Tensor]:
         """As Replay.sample; images are tensors on the device."""
@@ -132,7 +139,10 @@ class Mirror:
             self._store = Store({key: (shape, torch.uint8) for key, shape in self._images().items()}, self._limit(), self._device)
         out = self._replay.sample(batch, length, draw, [*without, *images])
         read = lambda ids, _: {key: move(value, self._device) for key, value in self._replay.rows(ids, self._images()).items()}
-        found = self._store.get(out['row_id'], read)
+        try:
+            found = self._store.get(out['row_id'], read)
+        except ReplayError:  # a chunk turned out to be broken since
+            return self._replay.sample(batch, length, draw, without)
         return out | {key: found[key] for key in images}
 
     def _images(self) -> dict[str, tuple[int, ...]]:
@@ -168,7 +178,10 @@ class Latents:
         return self._store.get(ids, lambda _, first: {'latent': self._make(first, frames)})['latent']
 
     def _make(self, first: np.ndarray, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        padded = np.concatenate([first, np.zeros(-len(first) % BLOCK, np.int64)])
+        size = BLOCK
+        while size < len(first):
+            size *= 2
+        padded = np.concatenate([first, np.zeros(size - len(first), np.int64)])
         index = move(padded, self._device)
         return self._encode({key: frame.flatten(0, 1)[index][:, None] for key, frame in frames.items()})[:len(first), 0]
 

@@ -150,7 +150,9 @@ class Parts:
             self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=print))
 
     def _mirrored(self, replay: Replay) -> Replay | Mirror:
-        """The replay, with its images on the device where there is room for them."""
+        """The replay, with its images on the device where an agent learns and there is room for them."""
+        if self.config.script == 'collect':
+            return replay
         try:
             device = find_device(self.agent_config.device)
         except ValueError as error:

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss or gradient was NaN or infinite; nothing was changed by that update."""
+    """A loss or gradient was NaN or infinite; the part that it belongs to was not moved by it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Optimizer:
         """
         if metrics.get(f'{self.name}/nonfinite'):
             bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
-            raise NonFiniteLoss(f'{self.name}: update {self.updates - 1} was refused, its loss or gradient is not finite; not finite are {bad}')
+            raise NonFiniteLoss(f'{self.name}: a step was refused after {self.updates} of them, its loss or gradient is not finite; not finite are {bad}')
 
     def state_dict(self) -> dict:
         """Moments by parameter number, and the number of updates."""
@@ -92,6 +92,8 @@ class Optimizer:
         full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
         self.adam.load_state_dict(full)
         self._read_rate()  # it would read a copy
+        self.adam.zero_grad(set_to_none=True)
+        self.adam.found_inf = None  # both may lie in the memory of a recording that is dropped now
 
     def _read_rate(self) -> None:
         for group in self.adam.param_groups:

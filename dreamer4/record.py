@@ -6,7 +6,7 @@ Python that has to happen again, and no tensor that is replaced by another betwe
 """
 
 from collections.abc import Callable, Hashable
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -21,20 +21,13 @@ def plainly(key: Hashable, work: Work, inputs: Tensors) -> Tensors:
 
 
 class Recorder:
-    """Runs functions of tensors; those that come again are recorded, and from then on replayed.
+    """Runs functions of tensors; those that come again are recorded, and from then on replayed."""
 
-    Args:
-        record: (work, inputs) -> (replay, outputs). Records work(inputs) without carrying it out; replay() carries it out on whatever then
-            stands in `inputs` and leaves its results in `outputs`.
-        aside: context in which work is done that is not recorded yet.
-    """
-
-    def __init__(self, record: Callable[[Work, Tensors], tuple[Callable[[], None], Tensors]], aside: Callable = nullcontext):
-        self._record, self._aside = record, aside
+    def __init__(self):
         self.forget()
 
     def forget(self) -> None:
-        """Drop all recordings: to be called when tensors that they read or write have been replaced."""
+        """Drop all recordings: to be called when tensors that they read or write have been replaced, or will not be asked for any more."""
         self._calls, self._made = {}, {}
 
     def run(self, key: Hashable, work: Work, inputs: Tensors) -> Tensors:
@@ -44,38 +37,61 @@ class Recorder:
             key: decides, with names and shapes of the inputs, which kernels work consists of.
 
         Returns:
-            outputs; the next call of the same key may write into the same tensors.
+            outputs, to be read or copied before the next call, which may write into the same memory.
         """
         key = key, tuple((name, tuple(x.shape)) for name, x in inputs.items())
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] <= WARM:
-            with self._aside():
+            with self.aside():
                 return work(inputs)
         if key not in self._made:
             kept = {name: x.clone() for name, x in inputs.items()}
-            self._made[key] = (kept, *self._record(work, kept))
+            self._made[key] = (kept, *self.record(work, kept))
         kept, replay, outputs = self._made[key]
         for name, x in inputs.items():
             kept[name].copy_(x)
         replay()
         return outputs
 
+    def record(self, work: Work, inputs: Tensors) -> tuple[Callable[[], None], Tensors]:
+        """Record work(inputs) without carrying it out.
 
-def cuda_graphs(device: torch.device) -> Recorder:
-    """A Recorder of CUDA graphs. All share one pool of memory, so what a replay returns is to be read or copied before the next one."""
-    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+        Returns:
+            replay, which carries it out on whatever then stands in `inputs`, and the outputs, where it leaves its results.
+        """
+        raise NotImplementedError
 
-    def record(work, inputs):
+    def aside(self) -> AbstractContextManager:
+        """In which work is done that is not recorded yet."""
+        return nullcontext()
+
+
+class CudaGraphs(Recorder):
+    """Recordings as CUDA graphs, which share one pool of memory.
+
+    Args:
+        device: of all tensors.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device, self._stream = device, torch.cuda.Stream(device)
+        super().__init__()
+
+    def forget(self) -> None:
+        super().forget()
+        self._pool = None  # one that all its graphs have left cannot be used again
+
+    def record(self, work, inputs):
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             outputs = work(inputs)
         return graph.replay, outputs
 
     @contextmanager
-    def aside():
+    def aside(self):
         """On the stream of the recordings, as they must find everything that autograd keeps for a stream."""
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
             yield
-        torch.cuda.current_stream(device).wait_stream(stream)
-    return Recorder(record, aside)
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)

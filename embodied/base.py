@@ -119,7 +119,8 @@ class Agent(Protocol):
         """
 
     def train(self, sample: Any) -> dict[str, float]:
-        """One update. sample(batch, length) returns a dict of fresh arrays (batch, length, ...), rows as the replay stores them."""
+        """One update. sample(batch, length) is Replay.sample: a dict of fresh arrays (batch, length, ...), rows as they are stored, and 'row_id'.
+        Whoever brings the agent a replay of its own may put the agent's kind of array in their place."""
 
     def report(self, sample: Any) -> Values:
         """Slow diagnostics: name -> float, uint8 image (H, W, 3) or uint8 video (T, H, W, 3)."""

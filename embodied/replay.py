@@ -8,6 +8,7 @@ The row table is drawn in base.py.
     python -m embodied.replay export DIR --episode N --out FILE
 """
 
+import itertools
 import math
 import os
 import sys
@@ -37,9 +38,9 @@ CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than
 
 _MAIN, _DEMOS = 0, 1           # the independent random streams of one draw
 
-ROW_ID = 'row_id'              # key of sample(): which row it is, for as long as this replay lives
-_ROW_BITS = 40                 # of a row id: the number within its stream; above them the slot of the stream
-_DEMO_ROWS = 1 << 62           # and whether the demonstrations hold it
+ROW_ID = 'row_id'              # key of sample(): which row it is, until load() is called
+_SLOT_BIT, _INDEX_BIT = 32, 52  # of a row id: below the number within its stream, then the stream's slot, then the number of the index
+_INDICES = itertools.count()   # of this process: rows of two replays have different ids
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,8 @@ class Replay:
           without: keys to leave out, for who has them already.
 
         Returns:
-          Key of the row -> fresh array (batch, length, *shape), and 'row_id', int64 (batch, length): equal ids are the same row, as long
-          as this object lives; rows() reads them. Decided by the seed, the number of the draw, and what is stored.
+          Key of the row -> fresh array (batch, length, *shape), and 'row_id', int64 (batch, length): equal ids are the same row, until
+          load() is called; rows() reads them. Decided by the seed, the number of the draw, and what is stored.
 
         Raises:
           ReplayEmptyError: no worker has that many rows in succession; says how many are missing.
@@ -191,19 +192,21 @@ class Replay:
         if draw is not None:
             with self._lock:
                 return self._draw(batch, length, tuple(without), draw)[0]
+        kind, ahead = (batch, length, tuple(without)), None
         with self._lock:
-            ahead, self._ahead = self._ahead, None
+            announced = self._ahead is None or self._ahead[0] == kind  # a measurement that comes in between is none of those announced
+            if announced and self._ahead is not None:
+                ahead, self._ahead = self._ahead[1], None
         prepared = ahead and ahead.result()  # without the lock, which the helper needs
         with self._lock:
-            state = self._state(batch, length, tuple(without))
-            rows, fresh = prepared[1] if prepared and prepared[0] == state else self._draw(batch, length, tuple(without))
+            rows, fresh = prepared[1] if prepared and prepared[0] == self._state(*kind) else self._draw(*kind)
             self._draws += 1
             for slot, row in fresh.items():
                 self._streams[slot].fresh = row
-            self._expected = max(0, self._expected - 1)
-            if self._expected and self._config.prefetch and not self._closed:
+            self._expected = max(0, self._expected - announced)
+            if announced and self._expected and self._config.prefetch and not self._closed:
                 self._helper = self._helper or ThreadPoolExecutor(1, 'replay-prefetch')
-                self._ahead = self._helper.submit(self._prepare, batch, length, tuple(without))
+                self._ahead = kind, self._helper.submit(self._prepare, *kind)
             return rows
 
     def expect(self, draws: int) -> None:
@@ -212,7 +215,7 @@ class Replay:
         What is drawn stays the same: a draw that was prepared for another state of the replay, or another kind, is made anew.
         """
         with self._lock:
-            self._expected = draws
+            self._expected, self._ahead = draws, None
 
     def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
         """Read rows that sample() has named.
@@ -232,8 +235,8 @@ class Replay:
             borders = np.flatnonzero(np.diff(ids) != 1) + 1
             for begin, end in zip([0, *borders], [*borders, len(ids)]):
                 if begin < end:
-                    owner = self._demos if ids[begin] & _DEMO_ROWS else self
-                    owner._read(int(ids[begin]) & ~_DEMO_ROWS, {key: array[begin:end] for key, array in out.items()})
+                    owner = self._demos if self._demos and ids[begin] >> _INDEX_BIT == self._demos._index else self
+                    owner._read(int(ids[begin]), {key: array[begin:end] for key, array in out.items()})
             return out
 
     @property
@@ -471,7 +474,6 @@ class Replay:
             selection = self._select(own, length, number, draw is None)
         if from_demos:
             self._demos._fill({key: array[own:] for key, array in out.items()}, number, self._generator(number, _DEMOS))
-            out[ROW_ID][own:] |= _DEMO_ROWS
         return out, selection.fresh
 
     def _generator(self, draw: int, part: int) -> np.random.Generator:
@@ -513,7 +515,7 @@ class Replay:
         try:
             length = out[ROW_ID].shape[1]
             for index, (slot, row) in enumerate(zip(selection.slots.tolist(), selection.rows.tolist())):
-                out[ROW_ID][index] = (slot << _ROW_BITS) + row + np.arange(length)
+                out[ROW_ID][index] = (self._index << _INDEX_BIT) + (slot << _SLOT_BIT) + row + np.arange(length)
                 self._copy(self._streams[slot], row, {key: array[index] for key, array in out.items() if key != ROW_ID})
         except _Broken as broken:
             self._set_aside(broken.chunk, broken.reason)
@@ -541,10 +543,10 @@ class Replay:
 
     def _read(self, row_id: int, out: dict[str, np.ndarray]) -> None:
         """The row of an id and its successors, as they are stored."""
-        slot, row = row_id >> _ROW_BITS, row_id & ((1 << _ROW_BITS) - 1)
-        length = len(next(iter(out.values())))
+        index, slot = row_id >> _INDEX_BIT, row_id >> _SLOT_BIT & ((1 << _INDEX_BIT - _SLOT_BIT) - 1)
+        row, length = row_id & ((1 << _SLOT_BIT) - 1), len(next(iter(out.values())))
         try:
-            if slot >= len(self._streams.ends) or not self._streams.begins[slot] <= row <= self._streams.ends[slot] - length:
+            if index != self._index or slot >= len(self._streams.ends) or not self._streams.begins[slot] <= row <= self._streams.ends[slot] - length:
                 raise ReplayError(f'{length} rows from number {row} of stream {slot} on are not held any more.')
             self._copy_stored(self._streams[slot], row, out)
         except _Broken as broken:
@@ -576,6 +578,7 @@ class Replay:
 
     def _clear(self) -> None:
         """An index without rows."""
+        self._index = next(_INDICES) % 1024
         self._ahead = None
         self._streams = Streams()
         self._order: dict[Chunk, None] = {}       # all chunks, in the order they were opened

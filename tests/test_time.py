@@ -40,7 +40,7 @@ class Payer(Env):
 def rows():
     """Ten rows as the driver hands them to the replay, and the replay's copy of them."""
     driver = Driver([Payer], DriverConfig(False, True, 9.0, 9.0, 0, 0, 9.0))
-    replay = Replay(ReplayConfig('', 1.0, 1.0, 4, 1.0, 0.0, 0.0, 10, 'all', '', 0.0), None, 0, driver.obs_space, driver.act_space)
+    replay = Replay(ReplayConfig('', 1.0, 1.0, 4, 1.0, 0.0, 0.0, 10, 'all', '', 0.0, True), None, 0, driver.obs_space, driver.act_space)
     handed, chosen = [], iter(CHOSEN)
     driver.on_row(lambda row, worker: handed.append(row))
     driver.on_row(replay.add)

@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from dreamer4.cache import FIRST, Latents, Mirror, Store
 from embodied.base import FLAG, OUTCOME
+from embodied.errors import ReplayError
 from embodied.replay import Replay, ReplayConfig
 
 from test_agent import agent, sampler
@@ -68,7 +69,8 @@ def test_a_mirrored_replay_gives_the_same_samples_and_reads_every_row_once(chang
         for draw in (None, 5):
             one, other = plain.sample(6, 5, draw), mirrored.sample(6, 5, draw)
             assert isinstance(other['image'], torch.Tensor) and one.keys() == other.keys()
-            assert all(np.array_equal(one[key], np.asarray(other[key])) for key in one)
+            assert all(np.array_equal(one[key], np.asarray(other[key])) for key in one if key != 'row_id')
+            assert not set(one['row_id'].flat) & set(other['row_id'].flat), 'rows of two replays have different ids'
     assert len(read) == len(set(read)) > 100
     assert len(mirrored) == len(plain) and mirrored.draws == plain.draws and 'hold the images of' in mirrored.estimate()
 
@@ -79,6 +81,30 @@ def test_what_does_not_fit_on_the_device_comes_from_the_replay():
     assert isinstance(mirrored.sample(4, 5)['image'], torch.Tensor)
     assert isinstance(mirrored.sample(5, 5)['image'], np.ndarray)
     assert 'image' not in mirrored.sample(4, 5, without=['image'])
+
+
+def test_a_chunk_that_breaks_between_draw_and_reading_costs_a_new_draw_and_not_the_run():
+    mirrored = Mirror(replay(), CPU, 1e-3)
+    fill(mirrored._replay, 30)
+    plainly = mirrored._replay.rows
+
+    def broken(ids, keys):
+        mirrored._replay.rows = plainly
+        raise ReplayError('gone')
+    mirrored._replay.rows = broken
+    assert mirrored.sample(4, 5)['image'].shape == (4, 5, 4, 4, 3)
+    assert isinstance(mirrored.sample(4, 5)['image'], torch.Tensor)
+
+
+def test_a_store_that_cannot_grow_keeps_what_it_has(monkeypatch):
+    store = Store({'x': ((), torch.int64)}, 4 * FIRST, CPU)
+    make = lambda ids, first: {'x': torch.from_numpy(ids)}
+    store.get(np.arange(FIRST)[None], make)
+    monkeypatch.setattr(torch, 'empty', lambda *args, **kw: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
+    for begin in range(0, 3 * FIRST, 100):
+        ids = np.arange(begin, begin + 100)[None]
+        assert torch.equal(store.get(ids, make)['x'], torch.from_numpy(ids))
+    assert len(store) == store.limit == FIRST
 
 
 def named(sample, rows=24):

@@ -92,6 +92,8 @@ def test_row_ids_name_rows_and_read_them_again():
     assert len(set(names.values())) == len(names), 'other ids are other rows'
     ids = sample['row_id'].ravel()
     again = replay.rows(ids, ['image', 'count'])
+    with pytest.raises(ReplayError, match='not held any more'):
+        make().rows(ids, ['image'])
     assert set(again) == {'image', 'count'} and np.array_equal(again['count'], sample['count'].ravel())
     for image, count, worker in zip(again['image'], sample['count'].flat, sample['action'][..., 1].flat):
         assert np.array_equal(image, row(int(count), int(worker))['image'])
@@ -156,6 +158,18 @@ def test_a_thread_prepares_draws_while_the_caller_works(tmp_path):
     ahead.expect(2)
     ahead.sample(8, 5)
     ahead.close()
+
+
+def test_a_measurement_between_announced_draws_costs_one_preparation():
+    replay = make()
+    fill(replay, 50)
+    replay._helper = Clockwork()
+    replay.expect(5)
+    for index in range(5):
+        replay.sample(4, 5)
+        if index == 2:
+            replay.sample(8, 5)
+    assert replay._helper.made == 4 and replay._ahead is None
 
 
 def test_a_draw_that_cannot_be_prepared_fails_where_it_is_made():
@@ -732,6 +746,7 @@ def test_demonstrations_fill_their_share_and_are_never_changed(tmp_path):
     for _ in range(200):
         sample = replay.sample(4, 5)
         check(sample)
+        assert np.array_equal(replay.rows(sample['row_id'].ravel(), ['count'])['count'], sample['count'].ravel())
         counts.append(int((sample['action'][:, 0, 1] == 9).sum()))
     assert set(counts) == {1, 2} and abs(np.mean(counts) - 1.2) < 0.1
     manifest = replay.save()
