@@ -1,6 +1,6 @@
 """One healthy run and runs that were broken on purpose: does `dreamer4.diagnose` name each fault?
 
-    python -m benchmarks.broken [--rows 12000] [--updates 2600]
+    python -m benchmarks.broken [--rows 12000] [--updates 2600] [--only CASE ...]
 
 Collects random play of pixel_catch once, copies the folder with one thing wrong in each copy, trains offline on each, and prints the first
 cause that diagnose finds beside the fault. Results: benchmarks/results/broken.json.
@@ -58,7 +58,8 @@ def main() -> None:
     args = parser.parse_args()
     path = RESULTS / 'broken.json'
     RESULTS.mkdir(exist_ok=True)
-    results = {'machine': machine(), 'commit': commit(), 'rows': args.rows, 'updates': args.updates, 'cases': {}}
+    known = json.loads(path.read_text())['cases'] if path.exists() else {}
+    results = {'machine': machine(), 'rows': args.rows, 'updates': args.updates, 'cases': {name: known[name] for name in CASES if name in known}}
     with tempfile.TemporaryDirectory() as folder:
         base = ['--configs', 'pixel', '--seed', '0']
         program(*base, '--task', 'pixel_catch', '--script', 'collect', '--run.steps', str(args.rows), '--logdir', f'{folder}/collect')
@@ -71,10 +72,10 @@ def main() -> None:
                 '--run.log_every', '200', '--run.report_every', str(args.updates), *flags)
             found = [words for *_, good, words in diagnose(latest(logdir)) if good is False]
             first = found[0] if found else 'nothing'
-            results['cases'][name] = {'first cause': first, 'all': found, 'named': word in first if word else not found}
+            results['cases'][name] = {'first cause': first, 'all': found, 'named': word in first if word else not found, 'commit': commit()}
             print(f'{"ok" if results["cases"][name]["named"] else "!!"} {name}: {first}', flush=True)
             path.write_text(json.dumps(results, indent=1) + '\n')
-    sys.exit(not all(case['named'] for case in results['cases'].values()))
+    sys.exit(not all(results['cases'][name]['named'] for name in args.only))
 
 
 def program(*flags: str) -> None:

@@ -47,8 +47,11 @@ CHECKS = (
           'open loop the error is {:.2f} of repeating the last frame: rollouts drift'),
     Check('reward', 'reward_on_first', lambda x: x < 0.01,
           'rows that begin an episode hold rewards, {:.2f} times as large as all: rewards are recorded one row late'),
+    Check('reward', 'reward_missed_on_last', lambda x: x < 7,  # e^-7: one in a thousand
+          'no episode ends with a reward, where {:.0f} would if last rows were like others: rewards are recorded one row early, or the last '
+          'step never pays'),
     Check('reward', 'reward_skill_real', lambda x: x > 0.3,
-          'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen (recorded one row early?) or too rare'),
+          'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen, or too rare'),
     Check('reward', 'reward_skill', lambda x: x > 0.3,
           'open loop the rewards have skill {:.2f}: the model does not carry what they depend on through the horizon'),
     Check('reward', 'return_corr', lambda x: x > 0.4,

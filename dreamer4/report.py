@@ -95,7 +95,8 @@ def model_metrics(
 
     error_1 and error_<h> are latent errors relative to repeating the last frame (below 1 is better than that); shuffle_ratio is the error
     under another sequence's actions over the error under its own (1: actions are ignored); reward_on_first is the mean size of rewards on rows
-    that begin an episode over that on all (0 where rewards stand in the right rows); reward_skill is balanced_skill open loop,
+    that begin an episode over that on all (0 where rewards stand in the right rows); reward_missed_on_last is how many last rows would hold a
+    reward if they were like those between first and last, where none does, else 0; reward_skill is balanced_skill open loop,
     reward_skill_real the same on real frames; return_corr compares discounted imagined and real returns on the same actions.
     """
     loop = open_loop(dynamics, heads, context, batch, start, steps, task=task)
@@ -113,6 +114,9 @@ def model_metrics(
     out['reward_skill_real'] = balanced_skill(real, batch.reward, ~batch.is_first)
     size = batch.reward.abs()
     out['reward_on_first'] = masked_mean(size, batch.is_first) / size.mean().clamp(min=1e-6)
+    rewarded, last = (size > 0).float(), batch.is_last.float()
+    usual = masked_mean(rewarded, ~batch.is_first & ~batch.is_last)
+    out['reward_missed_on_last'] = usual * last.sum() * ((rewarded * last).sum() == 0)
     discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * loop.valid
     imagined, happened = (loop.reward * discount).sum(1), (loop.real_reward * discount).sum(1)
     out |= {

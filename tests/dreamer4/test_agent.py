@@ -177,6 +177,17 @@ def test_the_diagnostics_that_tell_why_a_run_fails_are_all_there():
             'return_real', 'return_corr', 'reward_skill', 'reward_skill_real', 'latent_std', 'psnr/image'} <= set(report)
 
 
+@pytest.mark.parametrize('early', [False, True])
+def test_rewards_that_never_come_on_last_rows_are_counted_as_missed(early):
+    """Four rows an episode, a reward at its end; recorded one row early it stands on the third, and on no last row."""
+    made = agent('policy')
+    rows = sampler()(16, 9)
+    place = np.broadcast_to(np.arange(9) % 4, (16, 9))
+    rows |= {'is_first': place == 0, 'is_last': place == 3, 'is_terminal': place == 3, 'reward': np.float32(place == (2 if early else 3))}
+    metrics, *_ = made._model_metrics(made._batch(rows))
+    assert metrics['reward_missed_on_last'] == (16 if early else 0)  # half of 32 last rows, as of the rows between
+
+
 def test_acting_is_a_function_of_the_episode_alone():
     """What an env showed before its last reset, and what other envs show, must not matter."""
     made = agent('policy')

@@ -8,7 +8,7 @@ from dreamer4.diagnose import diagnose, find, main
 
 HEALTHY = {
     'step': 100, 'frames': 100, 'updates': 10, 'episodes': 5, 'tokenizer/unexplained': 0.02, 'tokenizer/latent_std': 0.5,
-    'tokenizer/latent_spread': 0.3, 'tokenizer/pixel_std': 0.1, 'report/reward_on_first': 0.0,
+    'tokenizer/latent_spread': 0.3, 'tokenizer/pixel_std': 0.1, 'report/reward_on_first': 0.0, 'report/reward_missed_on_last': 0.0,
     'report/psnr/image': 30.0, 'report/psnr_mean_frame/image': 12.0, 'report/error_1': 0.1, 'report/error': 0.2,
     'report/shuffle_ratio': 4.0, 'report/reward_skill': 0.8, 'report/reward_skill_real': 0.9, 'report/return_corr': 0.9,
     'value/explained': 0.7, 'policy/positive': 0.5, 'policy/entropy': 0.5, 'policy/kl': 0.05, 'episode/score': 0.9}
@@ -31,7 +31,8 @@ def test_a_healthy_run_has_nothing_wrong(tmp_path, capsys):
     ({'report/reward_on_first': 0.4}, 'one row late'),
     ({'report/psnr/image': 12.5}, 'small objects are missing'),
     ({'report/shuffle_ratio': 1.02}, 'ignores actions: shuffle ratio 1.02'),
-    ({'report/reward_skill_real': -0.1, 'report/reward_skill': -0.2}, 'one row early'),
+    ({'report/reward_missed_on_last': 16.0, 'report/reward_skill_real': 0.1}, 'where 16 would if last rows were like others: rewards are recorded one row early'),
+    ({'report/reward_skill_real': -0.1, 'report/reward_skill': -0.2}, 'not a function of what is seen'),
     ({'report/error_1': 1.3}, 'do not predict'),
     ({'policy/entropy': 0.001}, 'collapsed')])
 def test_a_fault_is_the_first_cause(tmp_path, capsys, changes, words):
