@@ -3,7 +3,6 @@
 Letters: N envs, B sequences, T time, C acting context, H horizon, M action code, F head inputs.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from embodied.errors import CheckpointError
 
 from . import losses, report, shortcut
 from .actions import Actions
-from .agent_config import AgentConfig, check, find_device
+from .agent_config import AgentConfig, check, find_device, latents_stand
 from .batch import Batch, make_batch
 from .cache import Latents, latents_gb
 from .dynamics import Context, Dynamics
@@ -73,6 +72,10 @@ class Plan:
     policy: bool
     moves: tuple[tuple[str, tuple[bool, ...]], ...]
 
+    def moves_after(self, name: str, step: int) -> bool:
+        """Whether a slow copy moves after gradient step number `step` of its source."""
+        return dict(self.moves).get(name, ())[step:step + 1] == (True,)
+
 
 class Agent:
     """Dreamer 4 learning from rows: implements embodied.Agent.
@@ -98,7 +101,8 @@ class Agent:
         obs_space = {k: s for k, s in obs_space.items() if not k.startswith('log/')}
         tasks = int(obs_space['task_id'].n) if 'task_id' in obs_space else 1
         seen = {k: s for k, s in obs_space.items() if k not in FLAGS}
-        self.obs_keys = sorted(seen) + ['task_id'] * ('task_id' in obs_space)
+        self.frame_keys = sorted(seen)
+        self.obs_keys = self.frame_keys + ['task_id'] * ('task_id' in obs_space)
         self.actions = Actions(
                 {k: s for k, s in act_space.items() if k != 'reset'}, config.heads.continuous, config.heads.action_bins, config.heads.unimix)
         self.tokenizer = Tokenizer(seen, config.tokenizer)
@@ -129,9 +133,7 @@ class Agent:
                 'value': Optimizer('value', [heads.value_head], config.optim.value)}
         if config.compile:
             compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
-        training = config.tokenizer_training
-        standing = training.slow.every * training.every if training.rate else math.inf
-        gigabytes = latents_gb(config.cache, 0 if config.tokenizer.time_every or (training.rate and training.slow.rate < 1) else standing)
+        gigabytes = latents_gb(config.cache, latents_stand(config))
         self.latents = Latents(self._encode_frames, self.tokenizer.latent_shape, gigabytes, self.device) if gigabytes else None
         self.recorder = CudaGraphs(self.device) if config.graphs and self.device.type == 'cuda' else None
         self.schedule = Schedule(config.schedule)
@@ -208,7 +210,7 @@ class Agent:
 
     def _encode_last(self, carry, seen) -> torch.Tensor:
         """Packed latent (N, S, W) of the newest frame; a tokenizer with time layers re-reads the window."""
-        frames = {k: seen[k][:, None] for k in self.obs_keys if k != 'task_id'}
+        frames = {k: seen[k][:, None] for k in self.frame_keys}
         is_first = carry['is_first'][:, -1:]
         if self.config.tokenizer.time_every:
             for key, new in frames.items():
@@ -300,10 +302,10 @@ class Agent:
         """The batch with latents that are kept, where it pays: this update reads them, and the tokenizer copy stands still meanwhile."""
         if self.latents is None or not plan.model or 'row_id' not in rows:
             return batch
-        if dict(plan.moves).get('slow_tokenizer', (False,))[0]:
+        if plan.moves_after('slow_tokenizer', 0):
             self.latents.forget()
             return batch
-        return replace(batch, latent=self.latents.get(rows['row_id'][:, 1:], {k: batch.obs[k] for k in self.obs_keys if k != 'task_id'}))
+        return replace(batch, latent=self.latents.get(rows['row_id'][:, 1:], {k: batch.obs[k] for k in self.frame_keys}))
 
     @torch.no_grad()
     def _encode_frames(self, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -314,7 +316,7 @@ class Agent:
 
     def _follow(self, plan: Plan, name: str, step: int = 0) -> None:
         """Let a slow copy follow the step of its source that was just made, if the plan says so."""
-        if dict(plan.moves)[name][step]:
+        if plan.moves_after(name, step):
             getattr(self, name).move()
 
     def _batch_shape(self) -> tuple[int, int]:
@@ -330,13 +332,12 @@ class Agent:
     def _train_tokenizer(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """One step on single frames drawn from the batch, or on its first sequences where the tokenizer looks back in time."""
         count, (rows, time) = self.config.batch.frames, batch.shape
-        keys = [k for k in self.obs_keys if k != 'task_id']
         if self.config.tokenizer.time_every:
             part = batch.first(max(1, count // time))
-            obs, is_first = {k: part.obs[k] for k in keys}, part.is_first
+            obs, is_first = {k: part.obs[k] for k in self.frame_keys}, part.is_first
         else:
             index = torch.randint(rows * time, (count,), device=self.device)
-            obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in keys}
+            obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in self.frame_keys}
             is_first = torch.ones(count, 1, dtype=torch.bool, device=self.device)
         if plan.measure:
             self.tokenizer.measure(obs)  # later it stays: latents that have been learned from must not move
@@ -367,9 +368,8 @@ class Agent:
                 parts, found = self._actor_critic_losses(dream)
             if plan.policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
-                self._follow(plan, 'acting_policy', epoch)
-                if self.config.actor.prior == 'slow':
-                    self._follow(plan, 'slow_policy', epoch)
+                for copy in ('acting_policy', 'slow_policy'):
+                    self._follow(plan, copy, epoch)
             found |= self.optimizers['value'].step(parts['value'])
             self._follow(plan, 'slow_value', epoch)
             metrics = found | metrics | {k: v.maximum(metrics.get(k, v)) for k, v in found.items() if k.endswith('/nonfinite')}
@@ -377,10 +377,10 @@ class Agent:
 
     def _commit(self, batch: Batch) -> Context:
         """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics."""
-        z, keys = batch.latent, [k for k in self.obs_keys if k != 'task_id']
+        z = batch.latent
         if z is None:
             with torch.no_grad():
-                z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in keys}, batch.is_first)
+                z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in self.frame_keys}, batch.is_first)
         return self.dynamics.commit(
                 self.dynamics.pack(z), self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, self._task(batch))
 

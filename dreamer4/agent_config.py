@@ -3,6 +3,7 @@
 What every setting means and where it comes from stands in configs/defaults.yaml; blocks of a part stand beside the part.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -137,6 +138,15 @@ def find_device(name: str) -> torch.device:
     return torch.device(name if kind != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
 
 
+def latents_stand(config: AgentConfig) -> float:
+    """Updates for which the latents of a frame stay what they are: as long as the copy of the tokenizer that made them stands, infinite where it is
+    frozen; 0 where they change all the time, with the frames around them or with an average of tokenizers."""
+    training = config.tokenizer_training
+    if config.tokenizer.time_every or training.rate and training.slow.rate < 1:
+        return 0
+    return training.slow.every * training.every if training.rate else math.inf
+
+
 def check(config: AgentConfig) -> None:
     """Refuse settings that cannot work, before anything is built.
 
@@ -170,11 +180,10 @@ def check(config: AgentConfig) -> None:
     for name in ('every', 'epochs'):
         if getattr(config.imagination, name) < 1:
             raise ValueError(f'agent.imagination.{name} must be at least 1, got {getattr(config.imagination, name)}')
-    training = config.tokenizer_training
-    if config.cache.latents_gb > 0 and (config.tokenizer.time_every or training.rate and training.slow.rate < 1):
+    if config.cache.latents_gb > 0 and not latents_stand(config):
         raise ValueError(
                 f'agent.cache.latents_gb {config.cache.latents_gb} keeps latents, which must not change: it wants frames that are encoded alone '
                 f'(agent.tokenizer.time_every 0, is {config.tokenizer.time_every}) by a tokenizer that is copied whole '
-                f'(agent.tokenizer_training.slow.rate 1, is {training.slow.rate}) or frozen (agent.tokenizer_training.rate 0)')
+                f'(agent.tokenizer_training.slow.rate 1, is {config.tokenizer_training.slow.rate}) or frozen (agent.tokenizer_training.rate 0)')
     if config.actor.hold < 1:
         raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')

@@ -43,10 +43,6 @@ class Store:
     def __len__(self) -> int:
         return len(self._place)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(column.nbytes for column in self._columns.values())
-
     def clear(self) -> None:
         """Forget all rows."""
         self._place.clear()
