@@ -110,12 +110,14 @@ def peers() -> str:
 
 
 def speed() -> str:
-    """Parts of an update, for every file of benchmarks/speed.py."""
-    lines = [HEAD]
+    """Parts of an update, a table for every file of benchmarks/speed.py: they may come from different machines and settings."""
+    tables = []
     for path in sorted(RESULTS.glob('speed*.json')):
         found = json.loads(path.read_text())
-        lines += [line(name, one) for name, one in found['runs'].items()]
-    return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commit {found["commit"]}.']) if len(lines) > 1 else 'Not measured yet.'
+        flags = f' `{" ".join(found["flags"])}`' if found['flags'] else ''
+        rows = '\n'.join(line(name, one) for name, one in found['runs'].items())
+        tables.append(f'**{path.stem}**{flags}\n\n{HEAD}\n{rows}\n\nMachine: {machine(found)}. Commit {found["commit"]}.')
+    return '\n\n'.join(tables) or 'Not measured yet.'
 
 
 def origin(found: dict) -> str:
