@@ -22,8 +22,7 @@ from dreamer4.actions import Actions
 from dreamer4.agent import compile_parts
 from dreamer4.agent_config import AgentConfig
 from dreamer4.dynamics import Context, Dynamics
-from dreamer4.heads import Heads
-from dreamer4.imagination import imagine
+from dreamer4.imagination import predict
 from dreamer4.nets.transformer import causal_mask
 from dreamer4.optim import Optimizer
 from dreamer4.tokenizer import Tokenizer
@@ -64,7 +63,6 @@ class Ours:
         self.nets = {
             'tokenizer': Tokenizer({'image': image}, config.tokenizer).to(self.device),
             'dynamics': Dynamics((s['latents'], s['channels']), self.codec.features, 1, config.dynamics).to(self.device)}
-        self.heads = Heads(s['width'], s['latents'] * s['channels'], self.codec, config.heads).to(self.device)
         self.optimizers = {name: Optimizer(name, [net], getattr(config.optim, {'dynamics': 'model'}.get(name, name))) for name, net in self.nets.items()}
         for optimizer in self.optimizers.values():
             optimizer.begin()
@@ -93,10 +91,10 @@ class Ours:
         losses, _ = self.nets['tokenizer'].losses(self.video, torch.zeros(self.s['batch'], self.s['clip'], dtype=torch.bool, device=self.device))
         self.optimizers['tokenizer'].step(sum(losses.values()))
 
-    def _commit(self):
+    def _commit(self, frames: slice = slice(None)):
         first = torch.zeros(self.s['batch'], self.s['time'], dtype=torch.bool, device=self.device)
         action = self.codec.embed(self.codes)
-        return self.nets['dynamics'].commit(self.latents, action, ~first, first), action, first
+        return self.nets['dynamics'].commit(self.latents, action, ~first, first, frames=frames), action, first
 
     def dynamics(self) -> None:
         if self.history == 'commit':
@@ -109,11 +107,10 @@ class Ours:
 
     @torch.no_grad()
     def generate(self) -> None:
-        context, *_ = self._commit()
+        context, *_ = self._commit(slice(0))
         rows = torch.arange(self.s['batch'], device=self.device)
-        imagine(
-            self.nets['dynamics'], self.heads, context, rows, rows * 0 + self.s['context'] - 1, self.s['horizon'], self.s['steps'],
-            lambda x, t: self.codes[:, 0])
+        action = self.codec.embed(self.codes[:, :self.s['horizon']])
+        predict(self.nets['dynamics'], context, rows, rows * 0 + self.s['context'] - 1, action, self.s['steps'])
 
 
 def main() -> None:

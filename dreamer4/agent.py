@@ -30,6 +30,7 @@ from .state import pack_tree, unpack_tree
 from .summary import describe
 from .tokenizer import Tokenizer
 
+NEWEST = slice(-1, None)
 FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', 'unlabeled', 'task_id')
 
 
@@ -216,13 +217,13 @@ class Agent:
             for key, new in frames.items():
                 carry[f'obs/{key}'] = torch.cat([carry[f'obs/{key}'][:, 1:], new], 1)
             frames, is_first = {k: carry[f'obs/{k}'] for k in frames}, carry['is_first']
-        return self.dynamics.pack(self.slow_tokenizer.module.encode(frames, is_first))[:, -1]
+        return self.dynamics.pack(self.slow_tokenizer.module.encode(frames, is_first, wanted=NEWEST))[:, -1]
 
     def _act_inputs(self, carry) -> torch.Tensor:
         """Head inputs (N, F) of the newest frame. The window is read anew every step: weights change between steps, caches would not."""
         first = carry['is_first']
         context = self.dynamics.commit(
-                carry['latent'], self.actions.embed(carry['code']), ~first, first, carry['task'], noise=False)
+                carry['latent'], self.actions.embed(carry['code']), ~first, first, carry['task'], noise=False, frames=NEWEST)
         return self.heads.inputs(context.feature[:, -1], context.latent[:, -1])
 
     def _explore(self, last: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
@@ -510,8 +511,7 @@ class Agent:
         with self._precision():
             latent = self.dynamics.unpack(context.latent)
             metrics |= report.image_metrics(self.slow_tokenizer.module, batch, latent)
-            loop = report.open_loop(
-                    self.dynamics, self.heads, context, batch, start, self.config.shortcut.steps, task=self._task(batch))
+            loop = report.open_loop(self.dynamics, self.heads, context, batch, start, self.config.shortcut.steps)
             videos = report.video(self.slow_tokenizer.module, self.dynamics, loop, batch, start)
         return fetch(metrics) | {f'openloop/{k}': v for k, v in videos.items()}
 

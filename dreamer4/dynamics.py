@@ -38,7 +38,7 @@ class Context:
 
     Attributes:
         latent: (B, T, S, W) clean latents.
-        feature: (B, T, D) output of the agent token.
+        feature: (B, T, D) output of the agent token; of fewer frames where no more was asked for.
         present: keys and values of every time layer.
         mask: bool (B, T, T) causal within episodes.
     """
@@ -100,7 +100,7 @@ class Dynamics(nn.Module):
 
     def denoise(
             self, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, action: torch.Tensor, valid: torch.Tensor,
-            mask: torch.Tensor, positions: torch.Tensor, memory=None) -> torch.Tensor:
+            mask: torch.Tensor, positions: torch.Tensor, memory=None, frames: slice = slice(None)) -> torch.Tensor:
         """Predict the clean latents; the agent token, which no latent may see, is left out.
 
         Args:
@@ -108,30 +108,33 @@ class Dynamics(nn.Module):
             level: long (B, T) in 0 .. K_max. size: long (B, T), exponent e of the step size d = 2^e / K_max.
             action: (B, T, A) features of the action that led to the frame. valid: bool (B, T), False for none.
             mask: bool (B or 1, T, keys) of the time layers. positions: (B or 1, T). memory: see nets/memory.py.
+            frames: those whose clean latents are wanted.
 
         Returns:
-            (B, T, S, W) float32.
+            (B, T of frames, S, W) float32.
         """
         x = self._tokens(z, level, size, action, valid)
         space_mask = self.space_mask[:-1, :-1]
-        x, _ = self.transformer(x, space_mask, mask, positions, memory, read=self.layout['latent'])
+        x, _ = self.transformer(x, space_mask, mask, positions, memory, self.layout['latent'], frames)
         return self.latent_out(x).float()
 
     def observe(
             self, z: torch.Tensor, level: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor,
-            positions: torch.Tensor, memory=None, task: torch.Tensor | None = None) -> tuple[torch.Tensor, KeyValues]:
+            positions: torch.Tensor, memory=None, task: torch.Tensor | None = None,
+            frames: slice = slice(None)) -> tuple[torch.Tensor, KeyValues]:
         """Take frames as they are: what the agent token makes of them and what the time layers keep of them.
 
         Args:
             as in denoise, with the smallest step size. task: long (B, T) or None for task 0.
+            frames: those whose feature is wanted; slice(0) for none.
 
         Returns:
-            agent feature (B, T, D) float32, keys and values of these frames.
+            agent feature (B, T of frames, D) float32, keys and values of all frames.
         """
         x = self._tokens(z, level, torch.zeros_like(level), action, valid)
         agent = self.place[-1] + (self.task.weight[0] if task is None else self.task(task))
         x = torch.cat([x, agent.expand(*level.shape, -1)[:, :, None]], 2)
-        x, present = self.transformer(x, self.space_mask, mask, positions, memory, read=self.layout['agent'])
+        x, present = self.transformer(x, self.space_mask, mask, positions, memory, self.layout['agent'], frames)
         return x[:, :, 0].float(), present
 
     def _tokens(self, z, level, size, action, valid) -> torch.Tensor:
@@ -148,19 +151,26 @@ class Dynamics(nn.Module):
         tau = (level / self.config.levels)[..., None, None]
         return (1 - tau) * torch.randn_like(z) + tau * z
 
+    def blurred(self, z: torch.Tensor) -> torch.Tensor:
+        """Clean latents (B, T, S, W) as history shows them: at the context level, unchanged where that has no noise."""
+        if self.context_level == self.config.levels:
+            return z
+        return self.noised(z, torch.full(z.shape[:2], self.context_level, device=z.device))
+
     def commit(
             self, z: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
-            task: torch.Tensor | None = None, noise: bool = True) -> Context:
+            task: torch.Tensor | None = None, noise: bool = True, frames: slice = slice(None)) -> Context:
         """Take real frames as history: the same pass, at the same level and label, that imagination makes of its own frames.
 
         Args:
             z: (B, T, S, W) clean latents. action, valid, task: as in forward. is_first: bool (B, T).
             noise: corrupt to the context level; False keeps the latents clean under the same label (acting).
+            frames: those whose feature is wanted.
         """
         level = torch.full(is_first.shape, self.context_level, device=z.device)
         mask = causal_mask(is_first)
         positions = torch.arange(z.shape[1], device=z.device)[None]
-        seen = self.noised(z, level) if noise and self.context_level < self.config.levels else z
-        feature, present = self.observe(seen, level, action, valid, mask, positions, task=task)
+        feature, present = self.observe(
+                self.blurred(z) if noise else z, level, action, valid, mask, positions, task=task, frames=frames)
         return Context(z, feature, present, mask)
 

@@ -81,9 +81,37 @@ def imagine(
         mask.index_fill_(2, cache.frame, True)
         where = frames[:, None] + t + 1
         z = shortcut.sample(dynamics, action, valid, mask, where, cache, steps)
-        seen = dynamics.noised(z, level) if dynamics.context_level < dynamics.config.levels else z
-        feature, _ = dynamics.observe(seen, level, action, valid, mask, where, cache, task)
+        feature, _ = dynamics.observe(dynamics.blurred(z), level, action, valid, mask, where, cache, task)
         cache.advance()
         latent.append(z[:, 0])
         x.append(heads.inputs(feature[:, 0], z[:, 0]))
     return Trajectory(torch.stack(x, 1), torch.stack(latent, 1), torch.stack(codes, 1))
+
+
+@torch.no_grad()
+def predict(
+        dynamics: Dynamics, context: Context, rows: torch.Tensor, frames: torch.Tensor, action: torch.Tensor, steps: int) -> torch.Tensor:
+    """Continue real sequences by actions that are known: the latents that `imagine` would make of the same random numbers, and nothing else.
+
+    A frame costs K passes instead of K + 1. Where nobody waits for its feature, the first look at the next frame takes it along and
+    commits it.
+
+    Args:
+        context, rows, frames, steps: as in imagine. action: (W, H, A) features of the actions that lead to the H frames.
+
+    Returns:
+        (W, H, S, W') in [-1, 1].
+    """
+    (count, horizon), device, known = action.shape[:2], action.device, context.mask.shape[2]
+    heads = (dynamics.layout.size - 1) * dynamics.config.kv_heads  # all but the agent token's, which no pass here has
+    cache = Cache([(k[:, :heads], v[:, :heads]) for k, v in context.present], horizon, rows)
+    grown = F.pad(torch.ones(horizon, horizon, dtype=torch.bool, device=device).tril(), (known, 0))
+    mask = F.pad(context.mask[rows, frames], (0, horizon))[:, None] | grown  # what the start frame could see, and the new frames so far
+    positions = frames[:, None] + torch.arange(1, horizon + 1, device=device)
+    valid = torch.ones(count, horizon, dtype=torch.bool, device=device)
+    latent = []
+    for t in range(horizon):
+        part, pending = slice(max(t - 1, 0), t + 1), dynamics.blurred(latent[-1]) if latent else None
+        latent.append(shortcut.sample(
+            dynamics, action[:, part], valid[:, part], mask[:, part], positions[:, part], cache, steps, pending))
+    return torch.cat(latent, 1)

@@ -11,7 +11,7 @@ import torch
 from .batch import Batch
 from .dynamics import Context, Dynamics
 from .heads import Heads, masked_mean
-from .imagination import Trajectory, imagine
+from .imagination import imagine, predict
 from .tokenizer import Tokenizer
 
 FOREGROUND = 0.1  # a pixel that differs this much from the mean frame is foreground
@@ -22,44 +22,49 @@ class OpenLoop:
     """H steps predicted from C real frames with the actions really taken, beside what happened.
 
     Attributes:
-        trajectory: (B, H+1) imagined. valid: bool (B, H), the step still belongs to the start's episode.
-        truth: (B, H, S, W) real latents. reward, real_reward: (B, H).
+        start: (B, 1, S, W) latent of the last real frame. latent: (B, H, S, W) predicted. truth: (B, H, S, W) real.
+        valid: bool (B, H), the step still belongs to the start's episode.
+        reward: (B, H) predicted, None if it was not asked for.
     """
-    trajectory: Trajectory
-    valid: torch.Tensor
+    start: torch.Tensor
+    latent: torch.Tensor
     truth: torch.Tensor
-    reward: torch.Tensor
-    real_reward: torch.Tensor
+    valid: torch.Tensor
+    reward: torch.Tensor | None
 
     @property
     def error(self) -> torch.Tensor:
         """Squared latent error (B, H)."""
-        return (self.trajectory.latent[:, 1:] - self.truth).square().mean((-1, -2))
+        return (self.latent - self.truth).square().mean((-1, -2))
 
     @property
     def copy_error(self) -> torch.Tensor:
         """The same of a model that repeats the last real frame."""
-        return (self.trajectory.latent[:, :1] - self.truth).square().mean((-1, -2))
+        return (self.start - self.truth).square().mean((-1, -2))
 
 
 def open_loop(
         dynamics: Dynamics, heads: Heads, context: Context, batch: Batch, start: int, steps: int,
-        shuffle: bool = False, task: torch.Tensor | None = None) -> OpenLoop:
+        shuffle: bool = False, rewards: bool = False, task: torch.Tensor | None = None) -> OpenLoop:
     """Predict from frame `start` of every sequence to its end.
 
     Args:
         context: the committed batch (B, T). start: index of the last real frame the model may use.
         steps: K denoising steps. shuffle: give every sequence the actions of another one.
+        rewards: whether to predict rewards too, which takes a pass more for every frame.
     """
     count, time = batch.shape
     rows = torch.arange(count, device=batch.is_first.device)
-    donors = rows.roll(1) if shuffle else rows
-    act = lambda x, t: batch.action[donors, start + t]
-    dream = imagine(dynamics, heads, context, rows, rows * 0 + start, time - 1 - start, steps, act, task)
+    frames, action = rows * 0 + start, batch.action[rows.roll(1) if shuffle else rows, start:time - 1]
+    reward = None
+    if rewards:
+        dream = imagine(dynamics, heads, context, rows, frames, time - 1 - start, steps, lambda x, t: action[:, t], task)
+        latent, reward = dream.latent[:, 1:], heads.reward(dream.inputs[:, 1:])
+    else:
+        latent = predict(dynamics, context, rows, frames, heads.actions.embed(action), steps)
     later = slice(start + 1, None)
     return OpenLoop(
-            dream, batch.is_first[:, later].long().cumsum(1) == 0, context.latent[:, later],
-            heads.reward(dream.inputs[:, 1:]), batch.reward[:, later])
+            context.latent[:, start:start + 1], latent, context.latent[:, later], batch.is_first[:, later].long().cumsum(1) == 0, reward)
 
 
 def balanced_skill(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, buckets: int = 8) -> torch.Tensor:
@@ -99,14 +104,15 @@ def model_metrics(
     reward if they were like those between first and last, where none does, else 0; reward_skill is balanced_skill open loop,
     reward_skill_real the same on real frames; return_corr compares discounted imagined and real returns on the same actions.
     """
-    loop = open_loop(dynamics, heads, context, batch, start, steps, task=task)
-    mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True, task=task)
+    loop = open_loop(dynamics, heads, context, batch, start, steps, rewards=True, task=task)
+    mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True)
+    truth = batch.reward[:, start + 1:]
     ratio = lambda a, b, where: masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-8)
     out = {
             'error_1': ratio(loop.error[:, :1], loop.copy_error[:, :1], loop.valid[:, :1]),
             'error': ratio(loop.error, loop.copy_error, loop.valid),
             'shuffle_ratio': ratio(mixed.error, loop.error, loop.valid & mixed.valid),
-            'reward_skill': balanced_skill(loop.reward, loop.real_reward, loop.valid)}
+            'reward_skill': balanced_skill(loop.reward, truth, loop.valid)}
     for step in range(loop.error.shape[1]):
         where = loop.valid[:, step:step + 1]
         out[f'error_step/{step + 1}'] = ratio(loop.error[:, step:step + 1], loop.copy_error[:, step:step + 1], where)
@@ -118,9 +124,9 @@ def model_metrics(
     usual = masked_mean(rewarded, ~batch.is_first & ~batch.is_last)
     out['reward_missed_on_last'] = usual * last.sum() * ((rewarded * last).sum() == 0)
     discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * loop.valid
-    imagined, happened = (loop.reward * discount).sum(1), (loop.real_reward * discount).sum(1)
+    imagined, happened = (loop.reward * discount).sum(1), (truth * discount).sum(1)
     out |= {
-            'reward_imagined': masked_mean(loop.reward, loop.valid), 'reward_real': masked_mean(loop.real_reward, loop.valid),
+            'reward_imagined': masked_mean(loop.reward, loop.valid), 'reward_real': masked_mean(truth, loop.valid),
             'return_imagined': imagined.mean(), 'return_real': happened.mean(), 'return_corr': correlation(imagined, happened)}
     return {k: v.detach() for k, v in out.items()}
 
@@ -149,7 +155,7 @@ def video(
     rows = min(rows, batch.shape[0])
     part = batch.first(rows)
     known = tokenizer.encode(part.obs, part.is_first)
-    latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.trajectory.latent[:rows, 1:])], 1)
+    latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.latent[:rows])], 1)
     guess = tokenizer.decode(latent, part.is_first)
     out = {}
     for key in tokenizer.images:

@@ -7,6 +7,7 @@ Letters: B batch, T time, S tokens, W channels, K sampling steps.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from .dynamics import Context, Dynamics
 from .nets.memory import Beside, Cache
@@ -133,7 +134,7 @@ def bootstrap_target(teach, z: torch.Tensor, level: torch.Tensor, size: torch.Te
 @torch.no_grad()
 def sample(
         dynamics: Dynamics, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache,
-        steps: int) -> torch.Tensor:
+        steps: int, pending: torch.Tensor | None = None) -> torch.Tensor:
     """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: z <- z + (z^ - z) / (1 - tau) / K.
 
     A model without shortcuts knows d_min alone and is asked for that: with K = 1 it gives the mean of what may come, in one look.
@@ -141,6 +142,8 @@ def sample(
     Args:
         action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, frames of the cache). positions: (B, 1).
         cache: keys and values of the past.
+        pending: (B, P, S, W) the P frames before, as history shows them, where the cache does not know them yet: the first look takes
+            them along and commits them. Action, valid, mask and positions are then of all P + 1 frames.
 
     Returns:
         (B, 1, S, W) in [-1, 1].
@@ -151,7 +154,16 @@ def sample(
     size = torch.full((batch, 1), min((levels // steps).bit_length(), dynamics.step_sizes) - 1, device=device)
     for k in range(steps):
         level = torch.full((batch, 1), k * (levels // steps), device=device)
-        clean = dynamics.denoise(z, level, size, action, valid, mask, positions, cache)
+        if k == 0 and pending is not None:
+            count = pending.shape[1]
+            committed = torch.full((batch, count), dynamics.context_level, device=device)
+            clean = dynamics.denoise(
+                torch.cat([pending, z], 1), torch.cat([committed, level], 1), F.pad(size, (count, 0)), action, valid, mask, positions, cache,
+                frames=slice(-1, None))
+            cache.advance(count)
+            action, valid, mask, positions = (x[:, -1:] for x in (action, valid, mask, positions))
+        else:
+            clean = dynamics.denoise(z, level, size, action, valid, mask, positions, cache)
         z = z + (clean - z) / (steps - k)  # (1 / K) / (1 - k / K)
     return z.clamp(-1, 1)
 

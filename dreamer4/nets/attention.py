@@ -99,7 +99,7 @@ class SpaceAttention(Attention):
 class TimeAttention(Attention):
     """Every token looks at its own past."""
 
-    def forward(self, x, bias, angles, memory=None, layer: int = 0):
+    def forward(self, x, bias, angles, memory=None, layer: int = 0, asks: slice = slice(None)):
         """One layer of attention over time.
 
         Args:
@@ -108,13 +108,17 @@ class TimeAttention(Attention):
             angles: rotary cosines and sines of the queries' positions, see layers.rotary_angles.
             memory: what supplies earlier keys and values (nets/memory.py); None: the queries' own.
             layer: which time layer this is, counted from 0, the memory's address.
+            asks: the frames that look; all are looked at.
 
         Returns:
-            (B, T, N, D) and this layer's own (keys, values), each (B, N M, T, C), keys already rotated.
+            (B, T of asks, N, D) and this layer's own (keys, values), each (B, N M, T, C), keys already rotated.
         """
         qk, v = self.project(x)
         q, k = rotate(qk, *angles).split([self.heads, self.kv_heads], -2)
         q, k, v = (part.flatten(2, 3).transpose(1, 2) for part in (q, k, v))  # the heads of all tokens side by side
         keys, values = (k, v) if memory is None else memory.extend(layer, k, v)
-        out = attend(q, keys, values, bias, self.softcap, self.kernel)  # (B, N G, T, C)
+        x, q, bias = x[:, asks], q[:, :, asks], None if bias is None else bias[:, :, asks]
+        if not x.shape[1]:
+            return x, (k, v)
+        out = attend(q, keys, values, bias, self.softcap, self.kernel)  # (B, N G, T of asks, C)
         return self.out(out.transpose(1, 2).reshape(x.shape)), (k, v)

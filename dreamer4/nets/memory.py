@@ -30,7 +30,7 @@ class Beside:
 
 
 class Cache:
-    """Static buffers of some known frames and `extra` more; a pass of one frame writes its keys at `frame`, the mask hides what is later.
+    """Static buffers of some known frames and `extra` more; a pass writes its keys from `frame` on, the mask hides what is later.
 
     Writing the same frame again replaces it: denoising passes leave provisional keys that the commit pass overwrites. Buffers never
     change their shape, so that every imagined step is the same computation.
@@ -52,8 +52,9 @@ class Cache:
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self.layers[layer]
         keys, values = keys[:, :k.shape[1]], values[:, :k.shape[1]]
-        return keys.index_copy_(2, self.frame, k), values.index_copy_(2, self.frame, v)
+        where = self.frame if k.shape[2] == 1 else self.frame + torch.arange(k.shape[2], device=k.device)
+        return keys.index_copy_(2, where, k), values.index_copy_(2, where, v)
 
-    def advance(self) -> None:
-        """The frame written last is final; the next pass writes the one after it."""
-        self.frame += 1  # a tensor: a number would make every step a computation of its own
+    def advance(self, frames: int = 1) -> None:
+        """So many more frames are final; the next pass writes the one after them."""
+        self.frame += frames  # a tensor: a number would make every step a computation of its own

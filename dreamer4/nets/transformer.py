@@ -36,11 +36,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(
                 Block(width, heads, kv_heads, softcap, bool(time_every) and i % time_every == 0) for i in range(depth))
         self.norm = RMSNorm(width)
-        self.timed, self.channels = bool(time_every), width // heads
+        self.time_layers, self.channels = sum(block.time is not None for block in self.blocks), width // heads
 
     def forward(
             self, x: torch.Tensor, space_mask: torch.Tensor, time_mask: torch.Tensor | None = None,
-            positions: torch.Tensor | None = None, memory=None, read: slice = slice(None)) -> tuple[torch.Tensor, KeyValues]:
+            positions: torch.Tensor | None = None, memory=None, read: slice = slice(None),
+            frames: slice = slice(None)) -> tuple[torch.Tensor, KeyValues]:
         """Run all blocks.
 
         Args:
@@ -50,22 +51,29 @@ class Transformer(nn.Module):
             positions: (B or 1, T) positions in time.
             memory: see nets/memory.py.
             read: the tokens whose outputs are wanted. The last block computes nothing for the others that nobody looks at.
+            frames: the frames whose outputs are wanted, slice(0) for none. The others end with the last time layer, which keeps what
+                later frames look at.
 
         Returns:
-            (B, T, N of read, D) and per time layer the (keys, values) of these frames.
+            (B, T of frames, N of read, D) and per time layer the (keys, values) of all frames.
         """
         space_bias, time_bias, angles = as_bias(space_mask), None, None
-        if time_mask is not None and self.timed:
+        if time_mask is not None and self.time_layers:
             time_bias, angles = as_bias(time_mask)[:, None], rotary_angles(positions, self.channels)
         present = []
+        if not self.time_layers:
+            x = x[:, frames]
         for i, block in enumerate(self.blocks):
             last = i == len(self.blocks) - 1
             asks = read if last and block.time is None else slice(None)
             x = x[:, :, asks] + block.space(x, space_bias[asks], asks)
             if block.time is not None:
-                change, own = block.time(x, time_bias, angles, memory, len(present))
-                x = x + change
+                on = frames if len(present) == self.time_layers - 1 else slice(None)
+                change, own = block.time(x, time_bias, angles, memory, len(present), on)
+                x = x[:, on] + change
                 present.append(own)
+                if not x.shape[1]:  # nothing but keys and values was asked for
+                    return x[:, :, read], present
                 x = x[:, :, read] if last else x
             x = x + block.mlp(block.norm(x))
         return self.norm(x), present

@@ -5,7 +5,7 @@ import torch
 from dreamer4.actions import Actions
 from dreamer4.dynamics import Dynamics, DynamicsConfig
 from dreamer4.heads import Heads, HeadsConfig
-from dreamer4.imagination import draw_starts, imagine
+from dreamer4.imagination import draw_starts, imagine, predict
 from gymnasium import spaces
 
 ACTIONS = Actions({'action': spaces.Discrete(4)}, 'bins', 5, 0.01)
@@ -14,9 +14,9 @@ WORLD = dict(
 B, T, H = 3, 5, 4
 
 
-def world_and_heads():
+def world_and_heads(**changes):
     torch.manual_seed(0)
-    world = Dynamics((4, 3), ACTIONS.features, 1, DynamicsConfig(**WORLD))
+    world = Dynamics((4, 3), ACTIONS.features, 1, DynamicsConfig(**WORLD | changes))
     for linear in (world.latent_out, world.task):
         torch.nn.init.normal_(linear.weight, std=0.3)
     heads = Heads(32, 12, ACTIONS, HeadsConfig(
@@ -89,3 +89,33 @@ def test_starts_are_usable_frames_each_as_likely_and_without_repeats_while_there
 def test_more_starts_than_usable_frames_repeat_them():
     rows, frames = draw_starts(torch.tensor([[True, False]]), 5)
     assert rows.tolist() == [0] * 5 and frames.tolist() == [0] * 5
+
+
+def test_known_actions_lead_to_the_latents_that_imagination_makes_of_the_same_random_numbers():
+    """One pass less a frame: committing a frame beside the first look at the next must change nothing, with noise on committed frames too."""
+    for signal in (1.0, 0.875):
+        world, heads = world_and_heads(context_signal=signal)
+        *_, context = real(world)
+        start = torch.tensor([0, 1, 2, 1]), torch.tensor([4, 4, 2, 1])
+        code = ACTIONS.uniform(4, H)
+        torch.manual_seed(3)
+        dream = imagine(world, heads, context, *start, H, 2, lambda x, t: code[:, t])
+        torch.manual_seed(3)
+        seen = predict(world, context, *start, ACTIONS.embed(code), 2)
+        assert torch.allclose(seen, dream.latent[:, 1:], atol=1e-5)
+        assert not torch.allclose(seen, predict(world, context, *start, ACTIONS.embed(code), 2), atol=1e-3), 'frames are drawn'
+
+
+def test_a_context_without_features_leads_to_the_same_predictions():
+    world, heads = world_and_heads()
+    z, code, valid, first, context = real(world)
+    bare = world.commit(z, ACTIONS.embed(code), valid, first, frames=slice(0))
+    assert bare.feature.shape == (B, 0, 32)
+    newest = world.commit(z, ACTIONS.embed(code), valid, first, frames=slice(-1, None))
+    assert torch.allclose(newest.feature, context.feature[:, -1:], atol=1e-6)
+    rows = torch.arange(B)
+    made = []
+    for known in (context, bare, newest):
+        torch.manual_seed(3)
+        made.append(predict(world, known, rows, rows * 0 + T - 1, ACTIONS.embed(code), 2))
+    assert torch.allclose(made[0], made[1], atol=1e-6) and torch.allclose(made[0], made[2], atol=1e-6)

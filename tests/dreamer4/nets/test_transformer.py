@@ -97,3 +97,15 @@ def test_reading_some_tokens_gives_what_they_are_among_all_with_and_without_time
         part, same = run(net, x, first, read=slice(1, 3))
         assert torch.allclose(part, full[:, :, 1:3], atol=1e-10)
         assert all(torch.equal(a, b) for one, other in zip(present, same) for a, b in zip(one, other)), 'keys of all tokens are kept'
+
+
+def test_reading_some_frames_gives_what_they_are_among_all_whichever_layers_look_back():
+    for settings in (dict(depth=3), dict(depth=2), dict(depth=4), dict(depth=2, time_every=0)):
+        net, x = network(**settings), torch.randn(B, T, N, D, dtype=torch.double)
+        first = torch.zeros(B, T, dtype=torch.bool)
+        first[1, 2] = True
+        full, present = run(net, x, first)
+        for frames in (slice(-1, None), slice(1, 3), slice(0)):
+            part, same = run(net, x, first, read=slice(1, 3), frames=frames)
+            assert torch.allclose(part, full[:, frames, 1:3], atol=1e-10) and part.shape[1] == full[:, frames].shape[1]
+            assert all(torch.equal(a, b) for one, other in zip(present, same) for a, b in zip(one, other)), 'keys of all frames are kept'
