@@ -8,6 +8,7 @@ dynamics, nor those than the tokenizer. Look at the first line that is not fine;
 
 import json
 import math
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,19 @@ class Check:
     Attributes:
       part: what is looked at. name: metric, by the end of its name. fine: whether a value is fine.
       verdict: what a value that is not fine means; {} is the value.
+      unless: what of all metrics makes it fine all the same.
     """
     part: str
     name: str
     fine: Callable[[float], bool]
     verdict: str
+    unless: Callable[[Mapping[str, float]], bool] = lambda values: False
+
+
+def better_than_random(values: Mapping[str, float]) -> bool:
+    """Whether returns lie well above those of the random play before the policy began: then a policy that is sure is right."""
+    known = ('episode/score', 'random_play/mean', 'random_play/std')
+    return all(k in values for k in known) and values['episode/score'] > values['random_play/mean'] + 2 * values['random_play/std']
 
 
 CHECKS = (
@@ -61,7 +70,8 @@ CHECKS = (
     Check('policy', 'policy/positive', lambda x: 0.05 < x < 0.95,
           '{:.0%} of the advantages are positive: signs carry no preference (value too low or too high)'),
     Check('policy', 'policy/entropy', lambda x: x > 0.02,
-          'the entropy is {:.3f} nats: the policy has collapsed (raise actor.entropy; did it start before the model was ready?)'),
+          'the entropy is {:.3f} nats and returns are those of random play: the policy has collapsed (raise actor.entropy; did it start before '
+          'the model was ready?)', better_than_random),
     Check('policy', 'policy/kl', lambda x: x < 2.0,
           'KL to the prior is {:.2f}: the policy runs away from it (raise actor.beta or lower optim.policy.lr)'),
     Check('run', 'episode/score', math.isfinite, 'no episode has ended yet'),
@@ -69,7 +79,7 @@ CHECKS = (
 
 
 def latest(path: str | Path) -> dict[str, float]:
-    """Last finite value of every metric of a run: name -> value.
+    """Last value of every metric of a run: name -> value; and mean and spread of the returns before its policy began.
 
     Raises:
       FileNotFoundError: the folder holds no metrics.jsonl.
@@ -77,13 +87,17 @@ def latest(path: str | Path) -> dict[str, float]:
     file = Path(path) / 'metrics.jsonl'
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist: expected the logdir of a run that has logged at least once')
-    values = {}
+    values, random = {}, []
     for line in file.read_text().splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue  # a torn last line of a run that was killed, or that is writing now
         values |= {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+        if 'policy/entropy' not in values and 'episode/score' in row:
+            random.append(float(row['episode/score']))
+    if random:
+        values |= {'random_play/mean': statistics.fmean(random), 'random_play/std': statistics.pstdev(random)}
     for key in [k for k in values if '/psnr/' in f'/{k}']:
         floor = values.get(key.replace('psnr/', 'psnr_mean_frame/'))
         if floor is not None:
@@ -106,7 +120,7 @@ def diagnose(values: Mapping[str, float]) -> list[tuple[str, str, float | None, 
         if value is None:
             rows.append((check.part, check.name, None, None, 'not measured yet'))
             continue
-        good = math.isfinite(value) and check.fine(value)
+        good = math.isfinite(value) and (check.fine(value) or check.unless(values))
         rows.append((check.part, check.name, value, good, 'fine' if good else check.verdict.format(value)))
     return rows
 

@@ -41,6 +41,16 @@ def test_a_fault_is_the_first_cause(tmp_path, capsys, changes, words):
     assert last.startswith('First cause') and words in last
 
 
+def test_a_policy_that_is_sure_has_collapsed_only_if_it_is_no_better_than_random_play(tmp_path):
+    random = [HEALTHY | {'episode/score': score} for score in (-0.9, -0.7, -0.6)]
+    for row in random:
+        del row['policy/entropy']
+    for score, code in ((0.99, 0), (-0.5, 1)):
+        rows = [*random, HEALTHY | {'policy/entropy': 0.01, 'episode/score': score}]
+        (tmp_path / 'metrics.jsonl').write_text('\n'.join(json.dumps(row) for row in rows))
+        assert main([str(tmp_path)]) == code
+
+
 def test_reports_win_over_gates_and_missing_numbers_are_said_to_be_missing():
     assert find({'gate/error_1': 0.9, 'report/error_1': 0.1}, 'error_1') == 0.1
     assert find({'gate/error_1': 0.9}, 'error_1') == 0.9
