@@ -164,7 +164,8 @@ def check(config: AgentConfig) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
-    find_device(config.device)
+    if find_device(config.device).type == 'cpu' and config.attention == 'flex':
+        raise ValueError('agent.attention flex learns on a GPU alone, but agent.device is the CPU; take auto')
     if config.threads < 0:
         raise ValueError(f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}")
     if config.attention == 'fused' and config.dynamics.softcap:

@@ -4,6 +4,8 @@ Letters: B batch, T time (queries), S keys in time, N tokens, G query heads, M k
 Queries and keys are RMS-normalised (QK-norm) and several query heads may share one key-value head (GQA); Dreamer 4, Section 3.4.
 """
 
+import functools
+
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from .layers import QKNorm, RMSNorm, rotate
 
 MASKED = -1e9  # finite: minus infinity turns a row without any visible key into NaN, and its gradient into NaN everywhere
-KERNELS = ('auto', 'fused', 'explicit')
+KERNELS = ('auto', 'fused', 'explicit', 'flex')
 
 
 def attend(
@@ -24,31 +26,63 @@ def attend(
         bias: broadcastable to (B, 1, Q, S), zero where the query may look, which is at one key at least, and MASKED where
             not; None if it may look anywhere.
         softcap: logits become softcap * tanh(logits / softcap); 0 leaves them.
-        kernel: 'fused' (torch's scaled dot-product attention, which knows no soft cap), 'explicit' (matrix products and a softmax) or
-            'auto': fused, but explicit under a soft cap, and on a CPU for more than one query, where it is the faster by 1.1 to 1.4
-            forward and backward (benchmarks/speed.py compares both on the shapes in use).
+        kernel: 'fused' (torch's scaled dot-product attention, which knows no soft cap), 'explicit' (matrix products and a softmax),
+            'flex' (FlexAttention, compiled at the first call of a shape; soft cap included; no gradient on a CPU) or 'auto': the fastest
+            that benchmarks/attention.py found on the shapes in use.
 
     Returns:
         (B, G, Q, C).
+
+    Raises:
+        ValueError: the kernel cannot do what is asked of it.
     """
     if kernel == 'fused' and softcap:
-        raise ValueError(f'attention: the fused kernel has no soft cap, got softcap {softcap}; take kernel auto or explicit')
+        raise ValueError(f'attention: the fused kernel has no soft cap, got softcap {softcap}; take kernel auto, explicit or flex')
+    if kernel == 'flex' and q.device.type == 'cpu' and q.requires_grad and torch.is_grad_enabled():
+        raise ValueError('attention: the flex kernel has no gradient on a CPU; take kernel auto, explicit or fused')
     groups, shared = q.shape[1], k.shape[1]
     if bias is not None:
         bias = bias.to(q.dtype)
-    if kernel == 'auto':
-        kernel = 'explicit' if softcap or (q.device.type == 'cpu' and q.shape[2] > 1) else 'fused'
     if groups != shared:  # torch's fused kernel shares heads itself only without a bias; with one it would take its slow path and not say so
         k = k.repeat_interleave(groups // shared, 1)
         v = v.repeat_interleave(groups // shared, 1)
+    if kernel == 'auto':
+        kernel = _fastest(q, k, softcap)
     if kernel == 'fused':
         return F.scaled_dot_product_attention(q, k, v, bias)
+    if kernel == 'flex':
+        return _flex()(q, k, v, None if bias is None else bias.view((1,) * (4 - bias.dim()) + bias.shape), softcap)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
     if bias is not None:
         logits = logits + bias
     return logits.softmax(-1) @ v
+
+
+def _fastest(q: torch.Tensor, k: torch.Tensor, softcap: float) -> str:
+    """Explicit under a soft cap, fused on a GPU. On a CPU explicit too, but for one query of few channels, or one whose keys would be copied."""
+    if softcap:
+        return 'explicit'
+    single = q.shape[2] == 1 and (q.shape[3] < 32 or not k.is_contiguous())
+    return 'fused' if single or q.device.type != 'cpu' else 'explicit'
+
+
+@functools.cache
+def _flex():
+    """FlexAttention as attend wants it; imported and compiled where it is asked for."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    def attention(q, k, v, bias, softcap):
+        alike = bias is not None and bias.shape[0] == 1
+
+        def score(logit, row, head, query, key):
+            if softcap:
+                logit = softcap * torch.tanh(logit / softcap)
+            return logit if bias is None else logit + bias[0 if alike else row, 0, query, key]
+        return flex_attention(q, k, v, score)
+    torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)  # space and time, training and acting: other shapes
+    return torch.compile(attention, dynamic=False)
 
 
 class Attention(nn.Module):

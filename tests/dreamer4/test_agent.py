@@ -338,7 +338,7 @@ def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
 
 
 @pytest.mark.parametrize('key,value,text', [
-    ('actor.prior', 'bc', 'actor.prior'), ('actor.loss', 'ppo', 'actor.loss'), ('attention', 'flash', 'agent.attention'), ('heads.learn_on', 'all', 'heads.learn_on'), ('shortcut.steps', 3, 'power of two'),
+    ('actor.prior', 'bc', 'actor.prior'), ('actor.loss', 'ppo', 'actor.loss'), ('attention', 'flash', 'agent.attention'), ('attention', 'flex', 'GPU'), ('heads.learn_on', 'all', 'heads.learn_on'), ('shortcut.steps', 3, 'power of two'),
     ('dynamics.time_every', 0, 'time_every'), ('actor.hold', 0.5, 'hold'), ('dynamics.levels', 6, 'power of two')])
 def test_settings_that_cannot_work_are_refused_before_anything_is_built(key, value, text):
     with pytest.raises(ValueError, match=text):

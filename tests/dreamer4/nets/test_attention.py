@@ -1,6 +1,7 @@
 """Attention: grouped heads, masks and rotary positions against definitions written out by hand."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from dreamer4.nets.attention import MASKED, Attention, SpaceAttention, attend
 from dreamer4.nets.layers import QKNorm, rotary_angles, rotate
 
+needs_compiler = pytest.mark.skipif(not shutil.which('g++'), reason='FlexAttention is compiled: it needs a C++ compiler on the CPU')
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 KERNELS = pytest.mark.parametrize('kernel', ['fused', 'explicit'])
 
 
@@ -61,6 +64,29 @@ def test_kernels_agree_in_value_and_gradient_with_masks_and_groups():
         assert torch.isfinite(one).all() and torch.allclose(one, other, atol=1e-5)
 
 
+@needs_compiler
+@pytest.mark.parametrize('device,softcap', [('cpu', 0.0), ('cpu', 5.0), pytest.param('cuda', 5.0, marks=needs_gpu)])
+def test_the_flex_kernel_agrees_with_masks_groups_and_a_soft_cap_and_on_a_gpu_in_gradient_too(device, softcap):
+    torch.manual_seed(0)
+    for rows in (1, 3):
+        bias = torch.where(torch.rand(rows, 1, 5, 7, device=device) < 0.4, MASKED, 0.0)
+        bias[..., 0] = 0
+        results = []
+        for kernel in ('flex', 'explicit'):
+            torch.manual_seed(1)
+            q, k, v = (torch.randn(3, n, t, 16, device=device, requires_grad=device != 'cpu') for n, t in ((4, 5), (2, 7), (2, 7)))
+            out = attend(q, k, v, bias, softcap, kernel)
+            results.append([out, *(torch.autograd.grad(out.square().sum(), (q, k, v)) if device != 'cpu' else ())])
+        for one, other in zip(*results):
+            assert torch.allclose(one, other, atol=1e-5 if device == 'cpu' else 1e-2)
+
+
+def test_the_flex_kernel_says_that_it_cannot_learn_on_a_cpu():
+    x = torch.zeros(1, 1, 1, 16, requires_grad=True)
+    with pytest.raises(ValueError, match='no gradient on a CPU'):
+        attend(x, x, x, None, kernel='flex')
+
+
 def test_the_fused_kernel_refuses_a_soft_cap_instead_of_leaving_it_out():
     x = torch.zeros(1, 1, 1, 2)
     with pytest.raises(ValueError, match='no soft cap'):
@@ -99,3 +125,16 @@ def test_rotation_turns_pairs_of_channels_by_the_angle():
 def test_widths_that_do_not_divide_are_refused_with_the_numbers():
     with pytest.raises(ValueError, match='width 10 .* heads 4'):
         Attention(10, 4, 4, 0.0)
+
+
+def test_the_kernel_of_choice_on_a_cpu_is_the_one_that_was_measured_to_be_fastest(monkeypatch):
+    """Explicit, but fused for one query of few channels or of keys that stand apart in memory (docs/speed.md)."""
+    taken = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', lambda *parts: taken.append('fused') or fused(*parts))
+    wide = torch.randn(2, 5, 6, 32)
+    for queries, channels, keys, expected in (
+            (3, 16, wide[..., :16].contiguous(), []), (1, 16, wide[..., :16].contiguous(), ['fused']), (1, 32, wide, []), (1, 32, wide[:, :4], ['fused'])):
+        taken.clear()
+        attend(torch.randn(2, keys.shape[1], queries, channels), keys, keys, None)
+        assert taken == expected, (queries, channels)
