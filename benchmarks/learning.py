@@ -140,9 +140,15 @@ def share(task: str, score: float) -> float | None:
 
 
 def published(method: str, task: str, frames: float) -> float | None:
-    """Mean return of a published run at so many frames; None for tasks without one."""
+    """Mean return of a published run at so many frames; None for tasks without one, and before its first point."""
     curve = PUBLISHED[method].get(task)
-    return float(np.interp(frames, [0, *curve['frames']], [np.nan, *curve['score']])) if curve else None
+    return float(np.interp(frames, curve['frames'], curve['score'])) if curve and frames >= curve['frames'][0] else None
+
+
+def published_cell(task: str, frames: float) -> str:
+    """What DreamerV3 had at so many frames, as a table says it."""
+    score = published('DreamerV3', task, frames)
+    return 'not published' if score is None else f'{score:.0f}'
 
 
 def line(run: dict) -> str:
@@ -163,7 +169,7 @@ def table(runs: list[dict]) -> str:
             + (', '.join(f'{part:.0%}' for part in parts) if parts[0] is not None else '') + ' | '
             + ', '.join(f'{(run["curve"]["frames"] or [0])[-1]:,}' for run in mine) + ' | '
             + ', '.join(f'{run["seconds"]:.0f}' for run in mine) + ' | '
-            + (', '.join(f'{published("DreamerV3", task, (run["curve"]["frames"] or [0])[-1]):.0f}' for run in mine) if parts[0] is None else '')
+            + (', '.join(published_cell(task, (run['curve']['frames'] or [0])[-1]) for run in mine) if parts[0] is None else '')
             + ' |')
     return '\n'.join(lines)
 

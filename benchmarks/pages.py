@@ -52,7 +52,7 @@ def dmc() -> str:
         frames, scored = run['curve']['frames'][-1], run['eval']
         lines.append(
             f'| `{run["task"]}` | {run["seed"]} | {run["random"]["mean"]:.0f} ({run["random"]["episodes"]} episodes) '
-            f'| {scored["mean"]:.0f} +- {scored["ci95"]:.0f} ({scored["episodes"]}) | {learning.published("DreamerV3", run["task"], frames):.0f} '
+            f'| {scored["mean"]:.0f} +- {scored["ci95"]:.0f} ({scored["episodes"]}) | {learning.published_cell(run["task"], frames)} '
             f'| {frames:,} | {run["seconds"] / 60:.0f} | `{" ".join(run["flags"])}` |')
     return '\n'.join([*lines, '', origin(found)])
 

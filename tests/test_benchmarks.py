@@ -48,6 +48,7 @@ def test_share_is_the_way_from_random_to_optimal():
 def test_published_returns_are_read_at_the_frames_asked_for():
     assert round(learning.published('DreamerV3', 'dmc_cartpole_balance', 100_000)) == 934
     assert learning.published('DreamerV3', 'pixel_catch', 100_000) is None
+    assert learning.published_cell('dmc_cartpole_balance', 100) == 'not published', 'its first point stands at thousands of frames'
 
 
 def test_the_picture_of_a_task_with_published_curves_is_drawn(tmp_path):

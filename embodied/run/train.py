@@ -46,7 +46,7 @@ def train(
             else:
                 driver(agent.policy, steps=1, during=learner.learn)
             session.report_if_due(counters.step, agent, replay)
-            session.log_if_due(counters.step, counters.step / total, agent, replay, driver)
+            session.log_if_due(counters.step + learner.pretrained, counters.step / total, agent, replay, driver)
             if evaluator:
                 evaluator.evaluate_if_due()
             session.save_if_due()
@@ -71,6 +71,11 @@ class Learner:
         # Not by rows alone: a small budget may have evicted some since.
         return self._session.counters.updates > 0 or (
             len(self._replay) >= max(self._run.prefill, 2 * self._agent.frames_per_update))
+
+    @property
+    def pretrained(self) -> int:
+        """Updates made of those that no decision waits for; what happens meanwhile is logged by them."""
+        return min(self._session.counters.updates, self._run.pretrain)
 
     @property
     def pretraining(self) -> bool:

@@ -165,3 +165,10 @@ def test_a_second_run_in_the_same_logdir_is_refused_while_the_first_one_runs(wor
     world(run_steps=60, train=second).run(train)
     assert refused
     world(run_steps=70).run(train)  # the lock ends with the run
+
+
+def test_updates_of_the_pretraining_are_logged_while_no_decision_is_made(world):
+    lines = world(run_pretrain=60, run_log_every=20, run_train_ratio=1.0).run(train).lines('metrics.jsonl')
+    pretraining = [line for line in lines if 0 < line['updates'] <= 60]
+    assert len(pretraining) >= 3 and len({line['step'] for line in pretraining[:3]}) < 3
+    assert len({line['updates'] for line in pretraining}) == len(pretraining)
