@@ -26,6 +26,7 @@ chaos: $(STAMP)
 
 gpu: $(STAMP)
 	$(PYTHON) -m pytest tests/dreamer4/test_record.py tests/dreamer4/test_cache.py $(ARGS)
+	$(PYTHON) -m benchmarks.attention --presets dmc_vision:size12m dmc_vision:size100m --name attention_gpu
 	$(PYTHON) -m $(SPEED) --name speed_gpu
 	$(PYTHON) -m $(SPEED) --name speed_gpu_graphs --flags --agent.graphs true
 	$(PYTHON) -m $(SPEED) --name speed_gpu_compiled --flags --agent.graphs true --agent.compile true

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from . import ablate, learning
+from . import attention as attention_kernels
 from . import peers as peer_code
 from .speed import HEAD, line
 
@@ -120,6 +121,12 @@ def speed() -> str:
     return '\n\n'.join(tables) or 'Not measured yet.'
 
 
+def attention() -> str:
+    """Kernels of attention on the shapes in use."""
+    found = read('attention')
+    return f'{attention_kernels.table(found)}\n\nMachine: {machine(found)}; {found["threads"]} thread. Commit {found["commit"]}.' if found else 'Not measured yet.'
+
+
 def origin(found: dict) -> str:
     """Machine and commits of a file of runs."""
     return f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'
@@ -130,7 +137,8 @@ def machine(found: dict) -> str:
     return f'{it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}' + (f'; {it["note"]}' if 'note' in it else '')
 
 
-TABLES = {'pixel': pixel, 'dmc': dmc, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime, 'peers': peers, 'speed': speed}
+TABLES = {'pixel': pixel, 'dmc': dmc, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime, 'peers': peers, 'speed': speed,
+    'attention': attention}
 
 
 def rendered(text: str) -> str:

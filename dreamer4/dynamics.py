@@ -126,12 +126,15 @@ class Dynamics(nn.Module):
 
         Args:
             as in denoise, with the smallest step size. task: long (B, T) or None for task 0.
-            frames: those whose feature is wanted; slice(0) for none.
+            frames: those whose feature is wanted; slice(0) for none, which leaves the agent token out.
 
         Returns:
             agent feature (B, T of frames, D) float32, keys and values of all frames.
         """
         x = self._tokens(z, level, torch.zeros_like(level), action, valid)
+        if frames == slice(0):
+            x, present = self.transformer(x, self.space_mask[:-1, :-1], mask, positions, memory, slice(0, 1), frames)
+            return x[:, :, 0].float(), present
         agent = self.place[-1] + (self.task.weight[0] if task is None else self.task(task))
         x = torch.cat([x, agent.expand(*level.shape, -1)[:, :, None]], 2)
         x, present = self.transformer(x, self.space_mask, mask, positions, memory, self.layout['agent'], frames)

@@ -61,10 +61,11 @@ def attend(
 
 
 def _fastest(q: torch.Tensor, k: torch.Tensor, softcap: float) -> str:
-    """Explicit under a soft cap, fused on a GPU. On a CPU explicit too, but for one query of few channels, or one whose keys would be copied."""
+    """Explicit under a soft cap, fused on a GPU. On a CPU explicit too, but for one query of few channels, or one whose keys would be copied,
+    or in compiled code, which takes the products of a single query apart into loops that are three times slower."""
     if softcap:
         return 'explicit'
-    single = q.shape[2] == 1 and (q.shape[3] < 32 or not k.is_contiguous())
+    single = q.shape[2] == 1 and (q.shape[3] < 32 or not k.is_contiguous() or torch.compiler.is_compiling())
     return 'fused' if single or q.device.type != 'cpu' else 'explicit'
 
 
