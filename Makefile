@@ -1,7 +1,7 @@
 # make train   set everything up in .venv and watch the agent learn a pixel task (ARGS: further flags)
 # make test    set everything up in .venv and run the tests (ARGS: further flags of pytest, such as --slow)
 # make chaos   the long versions: slow tests, 100 kills and 200 env faults (40 minutes)
-# make gpu     on a machine with a GPU: recordings against plain updates, speed tables plain / as CUDA graphs / compiled too, one learning curve
+# make gpu     on a machine with a GPU: recordings against plain updates, attention kernels, speed plain / as CUDA graphs / compiled too, one learning curve
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -25,7 +25,7 @@ chaos: $(STAMP)
 	$(PYTHON) -m benchmarks.chaos
 
 gpu: $(STAMP)
-	$(PYTHON) -m pytest tests/dreamer4/test_record.py tests/dreamer4/test_cache.py $(ARGS)
+	$(PYTHON) -m pytest tests/dreamer4/test_record.py tests/dreamer4/test_cache.py tests/dreamer4/nets/test_attention.py $(ARGS)
 	$(PYTHON) -m benchmarks.attention --presets dmc_vision:size12m dmc_vision:size100m --name attention_gpu
 	$(PYTHON) -m $(SPEED) --name speed_gpu
 	$(PYTHON) -m $(SPEED) --name speed_gpu_graphs --flags --agent.graphs true

@@ -3,14 +3,15 @@
     python -m benchmarks.attention [--presets pixel dmc_vision:size12m] [--seconds 0.3]
 
 A row for every use: frames in training (forward and backward) and frames in imagination (forward). Kernels are those of dreamer4/nets/attention.py.
-The explicit one stands for all that has a soft cap; 'flex, cap 50' is FlexAttention with one. A kernel that cannot do a row is left blank; what it
-said instead is printed.
+With a soft cap ('cap 50') there are explicit and flex. Tensors stand in memory as they do in the networks. A kernel that cannot do a row is left blank;
+what it said instead is printed.
 """
 
 import argparse
 import json
 import statistics
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -21,32 +22,51 @@ from .learning import RESULTS, commit, machine
 from .speed import make, synchronize
 
 KERNELS = {'fused': ('fused', 0.0), 'explicit': ('explicit', 0.0), 'flex': ('flex', 0.0), 'explicit, cap 50': ('explicit', 50.0), 'flex, cap 50': ('flex', 50.0)}
+ENVS = 16  # that act
 
 
-def uses(agent: Agent) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """Name -> (rows, query heads, key-value heads, queries, keys, channels), whether it learns."""
-    c, world, eyes = agent.config, agent.dynamics, agent.tokenizer
-    batch, time, width = c.batch.size, c.batch.length, c.dynamics
-    starts, known = c.imagination.starts, c.batch.length + c.imagination.horizon
-    tokens, heads, shared = world.layout.size, width.heads, width.kv_heads
-    channels = width.width // heads
+@dataclass(frozen=True)
+class Use:
+    """One place where the networks attend.
+
+    Attributes:
+        shape: rows, query heads, key-value heads, queries, keys, channels.
+        learns: whether the backward pass is timed too.
+        keys: how keys and values stand in memory: 'tokens' as they are projected, heads innermost; 'block' by heads; 'part' some heads of a block.
+    """
+    shape: tuple[int, ...]
+    learns: bool = True
+    keys: str = 'tokens'
+
+
+def uses(agent: Agent) -> dict[str, Use]:
+    """Name -> where it attends."""
+    c, world, eyes = agent.config, agent.dynamics.config, agent.config.tokenizer
+    tokens, frames, starts = agent.dynamics.layout.size, c.batch.size * c.batch.length, c.imagination.starts
+    heads, known = (world.heads, world.kv_heads), c.batch.length + c.imagination.horizon
+    time = lambda tokens: (world.heads * tokens, world.kv_heads * tokens)
+    channels, patches = world.width // world.heads, agent.tokenizer.layout.size
     return {
-        'tokenizer, space': ((c.batch.frames, c.tokenizer.heads, c.tokenizer.heads, eyes.layout.size, eyes.layout.size, c.tokenizer.width // c.tokenizer.heads), True),
-        'committed frames, space': ((batch * time, heads, shared, tokens, tokens, channels), True),
-        'committed frames, time': ((batch, tokens * heads, tokens * shared, time, time, channels), True),
-        'noisy frames, space': ((batch * time, heads, shared, tokens - 1, tokens - 1, channels), True),
-        'noisy frames, time': ((batch, (tokens - 1) * heads, (tokens - 1) * shared, time, 2 * time, channels), True),
-        'imagined frame, space': ((starts, heads, shared, tokens, tokens, channels), False),
-        'imagined frame, time': ((starts, tokens * heads, tokens * shared, 1, known, channels), False)}
+        'tokenizer, space': Use((c.batch.frames, eyes.heads, eyes.heads, patches, patches, eyes.width // eyes.heads)),
+        'committed frames, space': Use((frames, *heads, tokens, tokens, channels)),
+        'committed frames, space, the token read': Use((frames, *heads, 1, tokens, channels)),
+        'committed frames, time': Use((c.batch.size, *time(tokens), c.batch.length, c.batch.length, channels)),
+        'noisy frames, space': Use((frames, *heads, tokens - 1, tokens - 1, channels)),
+        'noisy frames, time': Use((c.batch.size, *time(tokens - 1), c.batch.length, 2 * c.batch.length, channels), keys='block'),
+        'imagined frame, space': Use((starts, *heads, tokens, tokens, channels), learns=False),
+        'imagined frame, time, denoising': Use((starts, *time(tokens - 1), 1, known, channels), learns=False, keys='part'),
+        'imagined frame, time, committing': Use((starts, *time(tokens), 1, known, channels), learns=False, keys='block'),
+        'acting, time': Use((ENVS, *time(tokens), 1, c.actor.context, channels), learns=False)}
 
 
-def seconds(agent: Agent, shape: tuple[int, ...], learns: bool, kernel: str, softcap: float, limit: float) -> float:
+def seconds(agent: Agent, use: Use, kernel: str, softcap: float, limit: float) -> float:
     """Median seconds of a call."""
-    rows, groups, shared, queries, keys, channels = shape
+    rows, groups, shared, queries, keys, channels = use.shape
     kind = torch.bfloat16 if agent.device.type == 'cuda' else torch.float32
-    q, k, v = (
-        torch.randn(rows, heads, count, channels, device=agent.device, dtype=kind, requires_grad=learns)
-        for heads, count in ((groups, queries), (shared, keys), (shared, keys)))
+    draw = lambda *shape: torch.randn(shape, device=agent.device, dtype=kind, requires_grad=use.learns)
+    block = lambda heads, count: draw(rows, heads + heads // 4 + 1, count, channels)[:, :heads] if use.keys == 'part' else draw(rows, heads, count, channels)
+    past = block if use.keys != 'tokens' else lambda heads, count: draw(rows, count, heads, channels).transpose(1, 2)
+    q, k, v = draw(rows, queries, groups, channels).transpose(1, 2), past(shared, keys), past(shared, keys)
     bias = torch.where(torch.rand(queries, keys, device=agent.device) < 0.3, MASKED, 0.0)
     bias[:, 0] = 0
     slope = torch.randn_like(q)
@@ -55,7 +75,7 @@ def seconds(agent: Agent, shape: tuple[int, ...], learns: bool, kernel: str, sof
         synchronize(agent.device)
         begin = time.perf_counter()
         out = attend(q, k, v, bias[None, None], softcap, kernel)
-        if learns:
+        if use.learns:
             torch.autograd.grad(out, (q, k, v), slope)
         synchronize(agent.device)
         return time.perf_counter() - begin
@@ -69,16 +89,18 @@ def seconds(agent: Agent, shape: tuple[int, ...], learns: bool, kernel: str, sof
 
 def measure(agent: Agent, limit: float) -> dict[str, dict]:
     """Use -> its shape and the microseconds of every kernel, None where one cannot do it."""
-    found = {}
-    for use, (shape, learns) in uses(agent).items():
-        found[use] = {'shape': shape, 'learns': learns, 'us': {}}
+    found, refused = {}, {}
+    for place, use in uses(agent).items():
+        found[place] = {'shape': use.shape, 'learns': use.learns, 'us': {}}
         for name, (kernel, softcap) in KERNELS.items():
             try:
-                with torch.set_grad_enabled(learns):
-                    found[use]['us'][name] = 1e6 * seconds(agent, shape, learns, kernel, softcap, limit)
+                with torch.set_grad_enabled(use.learns):
+                    found[place]['us'][name] = 1e6 * seconds(agent, use, kernel, softcap, limit)
             except Exception as error:  # whatever a kernel, its compiler or its driver says: the others are still to be measured
-                found[use]['us'][name] = None
-                print(f'{use}, {name}: {type(error).__name__}: {str(error).splitlines()[0]}', flush=True)
+                found[place]['us'][name] = None
+                refused.setdefault(f'{type(error).__name__}: {str(error).splitlines()[0]}', []).append(f'{place} ({name})')
+    for reason, where in refused.items():
+        print(f'{reason}\n    {"; ".join(where)}', flush=True)
     return found
 
 

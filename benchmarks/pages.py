@@ -122,9 +122,12 @@ def speed() -> str:
 
 
 def attention() -> str:
-    """Kernels of attention on the shapes in use."""
-    found = read('attention')
-    return f'{attention_kernels.table(found)}\n\nMachine: {machine(found)}; {found["threads"]} thread. Commit {found["commit"]}.' if found else 'Not measured yet.'
+    """Kernels of attention on the shapes in use, a table for every file: another machine chooses another kernel."""
+    tables = []
+    for path in sorted(RESULTS.glob('attention*.json')):
+        found = json.loads(path.read_text())
+        tables.append(f'{attention_kernels.table(found)}\n\nMachine: {machine(found)}; {found["threads"]} thread. Commit {found["commit"]}.')
+    return '\n\n'.join(tables) or 'Not measured yet.'
 
 
 def origin(found: dict) -> str:
@@ -144,10 +147,10 @@ TABLES = {'pixel': pixel, 'dmc': dmc, 'ablation': ablation, 'broken': broken, 'c
 def rendered(text: str) -> str:
     """The page with every table between its marks made anew."""
     for name, make in TABLES.items():
-        pattern = rf'(<!-- {name} -->\n).*?(\n<!-- /{name} -->)'
+        pattern = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
         if re.search(pattern, text, re.S):
             table = make()
-            text = re.sub(pattern, lambda found: found[1] + table + found[2], text, flags=re.S)
+            text = re.sub(pattern, lambda found: f'{found[1]}{table}\n{found[2]}', text, flags=re.S)
     return text
 
 

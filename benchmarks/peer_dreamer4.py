@@ -2,7 +2,7 @@
 
     python benchmarks/peer_dreamer4.py NAME CHECKOUT SHAPES
 
-SHAPES is the JSON of benchmarks.peers.SHAPES. Reads one request a line (parameters, tokenizer, dynamics, generate) and answers each with one JSON number:
+SHAPES is the JSON of benchmarks.peers.SHAPES, with device, threads and whether to compile. Reads one request a line (parameters, tokenizer, dynamics, generate) and answers each with one JSON number:
 millions of parameters of the tokenizer and of the dynamics, or seconds of one call. An adapter builds the peer's own classes with the same shapes and
 calls its own losses; nothing of a peer is kept here.
 """
@@ -211,6 +211,10 @@ def main() -> None:
     torch.set_num_threads(shapes.threads)
     out, sys.stdout = sys.stdout, sys.stderr  # peers print
     peer = ADAPTERS[name](checkout, shapes)
+    if shapes.compiled:
+        torch._dynamo.config.recompile_limit = 64  # those without a cache generate from a history that grows
+        for net in (peer.tokenizer_net, peer.dynamics_net):
+            net.compile()
     count = lambda net: sum(p.numel() for p in net.parameters()) / 1e6
     for line in sys.stdin:
         request, *rest = line.split()

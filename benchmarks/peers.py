@@ -120,20 +120,28 @@ def main() -> None:
     parser.add_argument('--with', dest='others', nargs='+', default=[], help='folders with packages that peers import and that are not installed')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--compile', action='store_true', help='ours also as with agent.compile; takes some minutes more')
+    parser.add_argument('--compile', action='store_true', help='everything also compiled: ours as with agent.compile, the networks of peers with torch.compile; takes some minutes more')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     contestants = {'ours': Ours(SHAPES, device, 'commit'), 'ours, diffusion forcing': Ours(SHAPES, device, 'forcing')}
     if args.compile:
         contestants |= {f'{name}, compiled': Ours(SHAPES, device, history, True) for name, history in (('ours', 'commit'), ('ours, diffusion forcing', 'forcing'))}
-    for name in PEERS:
-        if vars(args)[name]:
-            shapes = json.dumps(SHAPES | {'threads': args.threads, 'device': device})
+    for name in (name for name in PEERS if vars(args)[name]):
+        for compiled in (False, True)[:1 + args.compile]:
+            shapes = json.dumps(SHAPES | {'threads': args.threads, 'device': device, 'compiled': compiled})
             place = str(Path(vars(args)[name]).resolve())
-            contestants[name] = Peer(ROOT / 'benchmarks' / 'peer_dreamer4.py', [Path(one).resolve() for one in args.others], [name, place, shapes])
+            contestants[f'{name}, compiled' if compiled else name] = Peer(
+                ROOT / 'benchmarks' / 'peer_dreamer4.py', [Path(one).resolve() for one in args.others], [name, place, shapes])
     millions = {name: [one.ask('parameters', i) for i in (0, 1)] for name, one in contestants.items()}
-    rounds = [{(name, what): one.ask(what) for what in MEASURES for name, one in contestants.items()} for _ in range(args.rounds + 1)][1:]
+    for name, one in list(contestants.items()):  # the round that compiles and does not count
+        try:
+            for what in MEASURES * 2:
+                one.ask(what)
+        except RuntimeError as error:
+            print(f'{name} is left out: {error}')
+            del contestants[name]
+    rounds = [{(name, what): one.ask(what) for what in MEASURES for name, one in contestants.items()} for _ in range(args.rounds)]
     seconds = {key: statistics.median(turn[key] for turn in rounds) for key in rounds[0]}
     for one in contestants.values():
         one.close()

@@ -217,7 +217,7 @@ class Agent:
             for key, new in frames.items():
                 carry[f'obs/{key}'] = torch.cat([carry[f'obs/{key}'][:, 1:], new], 1)
             frames, is_first = {k: carry[f'obs/{k}'] for k in frames}, carry['is_first']
-        return self.dynamics.pack(self.slow_tokenizer.module.encode(frames, is_first, wanted=NEWEST))[:, -1]
+        return self.dynamics.pack(self.slow_tokenizer.module.encode(frames, is_first, frames=NEWEST))[:, -1]
 
     def _act_inputs(self, carry) -> torch.Tensor:
         """Head inputs (N, F) of the newest frame. The window is read anew every step: weights change between steps, caches would not."""

@@ -6,6 +6,7 @@ The order is the order of causes: a policy cannot be better than the value, nor 
 dynamics, nor those than the tokenizer. Look at the first line that is not fine; what stands below it may only be its consequence.
 """
 
+import contextlib
 import json
 import math
 import statistics
@@ -70,8 +71,8 @@ CHECKS = (
     Check('policy', 'policy/positive', lambda x: 0.05 < x < 0.95,
           '{:.0%} of the advantages are positive: signs carry no preference (value too low or too high)'),
     Check('policy', 'policy/entropy', lambda x: x > 0.02,
-          'the entropy is {:.3f} nats and returns are those of random play: the policy has collapsed (raise actor.entropy; did it start before '
-          'the model was ready?)', better_than_random),
+          'the entropy is {:.3f} nats, and nothing shows that returns are better than random play: the policy has collapsed (raise actor.entropy; '
+          'did it start before the model was ready?)', better_than_random),
     Check('policy', 'policy/kl', lambda x: x < 2.0,
           'KL to the prior is {:.2f}: the policy runs away from it (raise actor.beta or lower optim.policy.lr)'),
     Check('run', 'episode/score', math.isfinite, 'no episode has ended yet'),
@@ -79,7 +80,7 @@ CHECKS = (
 
 
 def latest(path: str | Path) -> dict[str, float]:
-    """Last value of every metric of a run: name -> value; and mean and spread of the returns before its policy began.
+    """Last finite value of every metric of a run: name -> value; and, as 'random_play/', mean and spread of the returns before its policy began.
 
     Raises:
       FileNotFoundError: the folder holds no metrics.jsonl.
@@ -87,22 +88,34 @@ def latest(path: str | Path) -> dict[str, float]:
     file = Path(path) / 'metrics.jsonl'
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist: expected the logdir of a run that has logged at least once')
-    values, random = {}, []
+    values, began = {}, math.inf
     for line in file.read_text().splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue  # a torn last line of a run that was killed, or that is writing now
         values |= {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-        if 'policy/entropy' not in values and 'episode/score' in row:
-            random.append(float(row['episode/score']))
-    if random:
-        values |= {'random_play/mean': statistics.fmean(random), 'random_play/std': statistics.pstdev(random)}
+        if 'policy/entropy' in row:
+            began = min(began, row['frames'])
+    returns = [score for frames, score in episodes(Path(path) / 'scores.jsonl') if frames < began]
+    if len(returns) > 1:
+        values |= {'random_play/mean': statistics.fmean(returns), 'random_play/std': statistics.stdev(returns)}
     for key in [k for k in values if '/psnr/' in f'/{k}']:
         floor = values.get(key.replace('psnr/', 'psnr_mean_frame/'))
         if floor is not None:
             values['report/foreground_gain'] = values[key] - floor
     return values
+
+
+def episodes(file: Path) -> list[tuple[float, float]]:
+    """Frames and return of every episode of a scores.jsonl; none if there is no such file."""
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            if row['score'] is not None:
+                found.append((float(row['frames']), float(row['score'])))
+    return found
 
 
 def find(values: Mapping[str, float], name: str) -> float | None:

@@ -38,7 +38,7 @@ class Context:
 
     Attributes:
         latent: (B, T, S, W) clean latents.
-        feature: (B, T, D) output of the agent token; of fewer frames where no more was asked for.
+        feature: (B, T, D) output of the agent token; only of the frames that were asked for.
         present: keys and values of every time layer.
         mask: bool (B, T, T) causal within episodes.
     """
@@ -166,7 +166,7 @@ class Dynamics(nn.Module):
         """Take real frames as history: the same pass, at the same level and label, that imagination makes of its own frames.
 
         Args:
-            z: (B, T, S, W) clean latents. action, valid, task: as in forward. is_first: bool (B, T).
+            z: (B, T, S, W) clean latents. action, valid, task: as in observe. is_first: bool (B, T).
             noise: corrupt to the context level; False keeps the latents clean under the same label (acting).
             frames: those whose feature is wanted.
         """

@@ -88,13 +88,13 @@ class Tokenizer(nn.Module):
 
     def encode(
             self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None,
-            wanted: slice = slice(None)) -> torch.Tensor:
-        """Latents (B, T of wanted, L, Z) in (-1, 1).
+            frames: slice = slice(None)) -> torch.Tensor:
+        """Latents (B, T of frames, L, Z) in (-1, 1).
 
         Args:
             obs: key -> (B, T, ...) as stored. is_first: bool (B, T); time layers do not look across it.
             drop: bool (B, T, P) image patches to replace by the mask embedding; None for none.
-            wanted: the frames whose latents are wanted; time layers look at all.
+            frames: those whose latents are wanted; time layers look at all.
         """
         tokens = []
         for key in self.images:
@@ -106,7 +106,7 @@ class Tokenizer(nn.Module):
         batch, time = is_first.shape
         tokens.append(self.place.new_zeros(batch, time, self.config.latents, self.config.width))
         x = torch.cat(tokens, 2) + self.place
-        x, _ = self.encoder(x, self.encoder_mask, *self._time(is_first), read=self.layout['latent'], frames=wanted)
+        x, _ = self.encoder(x, self.encoder_mask, *self._time(is_first), read=self.layout['latent'], frames=frames)
         return torch.tanh(self.bottleneck(x).float())
 
     def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -5,8 +5,9 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import ablate, learning
+from benchmarks import ablate, attention, learning, speed
 from dreamer4.agent_config import AgentConfig, check
 from embodied.config import parse
 
@@ -38,6 +39,24 @@ def test_the_table_orders_changes_by_what_they_reach():
     assert '`preset`' in rows[4] and '100% +- 0%' in rows[4] and '200, 200' in rows[4], '.5 is more than half of the way from -0.75 to 1'
     assert '`k_4`' in rows[5] and '50%' in rows[5] and '300' in rows[5]
     assert ablate.half_way(run('k_4', 0, 0.0)) == float('inf')
+
+
+def test_the_table_of_attention_kernels_has_a_row_for_every_use_and_marks_the_fastest():
+    agent = speed.make('pixel', '', {}, ['--agent.threads', '1'])
+    uses = attention.uses(agent)
+    tokens, c = agent.dynamics.layout.size, agent.config
+    assert uses['noisy frames, time'].shape[1:5] == (4 * (tokens - 1), 4 * (tokens - 1), c.batch.length, 2 * c.batch.length)
+    slow = dict.fromkeys(attention.KERNELS, 30.0)
+    found = {place: {'shape': use.shape, 'learns': use.learns, 'us': slow | {'explicit': 20.0, 'flex': None, 'flex, cap 50': 10.0}} for place, use in uses.items()}
+    rows = attention.table({'presets': {'pixel': found}}).splitlines()[2:]
+    assert len(rows) == len(uses) and all(row.count('**20**') == 1 and row.count('**') == 2 for row in rows)
+
+
+def test_a_kernel_is_timed_on_every_use():
+    agent = speed.make('pixel', '', {'agent.batch.size': 2, 'agent.batch.length': 4, 'agent.imagination.starts': 4}, ['--agent.threads', '1'])
+    for use in attention.uses(agent).values():
+        with torch.set_grad_enabled(use.learns):
+            assert attention.seconds(agent, use, 'explicit', 50.0, 0) > 0
 
 
 def test_share_is_the_way_from_random_to_optimal():

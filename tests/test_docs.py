@@ -23,3 +23,11 @@ def test_every_table_of_the_pages_is_what_the_committed_results_say():
     for page in pages.PAGES:
         text = (ROOT / page).read_text()
         assert pages.rendered(text) == text, f'{page} is not up to date: python -m benchmarks.pages'
+
+
+def test_every_table_stands_on_one_page():
+    """Also where its marks are still empty."""
+    texts = {page: (ROOT / page).read_text() for page in pages.PAGES}
+    for name, make in pages.TABLES.items():
+        assert [page for page, text in texts.items() if make() in text], f'<!-- {name} --> stands nowhere'
+        assert pages.rendered(f'<!-- {name} -->\n<!-- /{name} -->') == f'<!-- {name} -->\n{make()}\n<!-- /{name} -->'

@@ -51,7 +51,9 @@ def attend(
     if kernel == 'fused':
         return F.scaled_dot_product_attention(q, k, v, bias)
     if kernel == 'flex':
-        return _flex()(q, k, v, None if bias is None else bias.view((1,) * (4 - bias.dim()) + bias.shape), softcap)
+        if bias is not None:
+            bias = bias.view((1,) * (4 - bias.dim()) + bias.shape).expand(-1, -1, q.shape[2], -1)
+        return _flex()(q, k, v, bias, softcap)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
@@ -82,8 +84,11 @@ def _flex():
                 logit = softcap * torch.tanh(logit / softcap)
             return logit if bias is None else logit + bias[0 if alike else row, 0, query, key]
         return flex_attention(q, k, v, score)
-    torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)  # space and time, training and acting: other shapes
-    return torch.compile(attention, dynamic=False)
+    # Space and time, training, acting and measuring, with and without gradient: some fifty shapes. As one whole graph it fails beyond the limit,
+    # where torch would otherwise go on without compiling.
+    torch._dynamo.config.recompile_limit = max(512, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.accumulated_recompile_limit = max(1024, torch._dynamo.config.accumulated_recompile_limit)
+    return torch.compile(attention, dynamic=False, fullgraph=True)
 
 
 class Attention(nn.Module):

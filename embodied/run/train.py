@@ -74,7 +74,7 @@ class Learner:
 
     @property
     def pretrained(self) -> int:
-        """Updates made of those that no decision waits for; what happens meanwhile is logged by them."""
+        """Updates of run.pretrain made so far; they count for run.log_every, as no decision is made meanwhile."""
         return min(self._session.counters.updates, self._run.pretrain)
 
     @property

@@ -188,9 +188,25 @@ def test_rewards_that_never_come_on_last_rows_are_counted_as_missed(early):
     assert metrics['reward_missed_on_last'] == (16 if early else 0)  # half of 32 last rows, as of the rows between
 
 
-def test_acting_is_a_function_of_the_episode_alone():
+@pytest.mark.parametrize('time_every', [0, 1, 2])
+def test_acting_encodes_the_newest_frame_as_the_last_of_its_window(time_every):
+    made = agent('policy', **{'tokenizer.time_every': time_every, 'tokenizer.depth': 2})
+    carry, shown = made.init_policy(2), []
+    for step in range(6):
+        shown.append(observe(2, step == 0, step))
+        carry, _ = made.policy(carry, shown[-1], 'mode')
+        window = shown[-made.config.actor.context:]
+        frames = {k: torch.stack([torch.from_numpy(obs[k]) for obs in window], 1) for k in made.frame_keys}
+        first = torch.stack([torch.from_numpy(obs['is_first']) for obs in window], 1)
+        with torch.no_grad():
+            whole = made.dynamics.pack(made.slow_tokenizer.module.encode(frames, first))
+        assert torch.allclose(carry['latent'][:, -1], whole[:, -1], atol=1e-5), step
+
+
+@pytest.mark.parametrize('time_every', [0, 1])
+def test_acting_is_a_function_of_the_episode_alone(time_every):
     """What an env showed before its last reset, and what other envs show, must not matter."""
-    made = agent('policy')
+    made = agent('policy', **{'tokenizer.time_every': time_every})
     speak(made.acting_policy.module)
 
     def act(before, neighbour):

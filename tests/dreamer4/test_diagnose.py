@@ -42,13 +42,12 @@ def test_a_fault_is_the_first_cause(tmp_path, capsys, changes, words):
 
 
 def test_a_policy_that_is_sure_has_collapsed_only_if_it_is_no_better_than_random_play(tmp_path):
-    random = [HEALTHY | {'episode/score': score} for score in (-0.9, -0.7, -0.6)]
-    for row in random:
-        del row['policy/entropy']
-    for score, code in ((0.99, 0), (-0.5, 1)):
-        rows = [*random, HEALTHY | {'policy/entropy': 0.01, 'episode/score': score}]
-        (tmp_path / 'metrics.jsonl').write_text('\n'.join(json.dumps(row) for row in rows))
-        assert main([str(tmp_path)]) == code
+    sure = HEALTHY | {'policy/entropy': 0.01}
+    for returns, score, code in (((-0.9, -0.7, -0.6), 0.99, 0), ((-0.9, -0.7, -0.6), -0.5, 1), ((-0.733,), -0.732, 1), ((), 0.99, 1)):
+        logged(tmp_path, **sure | {'episode/score': score})
+        lines = [{'frames': 10, 'score': one} for one in returns] + [{'frames': 200, 'score': 0.99}] * 9  # of the policy
+        (tmp_path / 'scores.jsonl').write_text('\n'.join(json.dumps(line) for line in lines) + '\n{"torn')
+        assert main([str(tmp_path)]) == code, (returns, score)
 
 
 def test_reports_win_over_gates_and_missing_numbers_are_said_to_be_missing():

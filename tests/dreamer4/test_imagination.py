@@ -14,9 +14,9 @@ WORLD = dict(
 B, T, H = 3, 5, 4
 
 
-def world_and_heads(**changes):
+def world_and_heads(tasks=1, **changes):
     torch.manual_seed(0)
-    world = Dynamics((4, 3), ACTIONS.features, 1, DynamicsConfig(**WORLD | changes))
+    world = Dynamics((4, 3), ACTIONS.features, tasks, DynamicsConfig(**WORLD | changes))
     for linear in (world.latent_out, world.task):
         torch.nn.init.normal_(linear.weight, std=0.3)
     heads = Heads(32, 12, ACTIONS, HeadsConfig(

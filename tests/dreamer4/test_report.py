@@ -1,8 +1,14 @@
 """Measures of the world model, on cases whose answer is known."""
 
+import pytest
 import torch
 
-from dreamer4.report import balanced_skill, correlation
+from dreamer4 import report
+from dreamer4.batch import Batch
+from dreamer4.report import balanced_skill, correlation, open_loop
+
+from test_imagination import ACTIONS, B, T, real, world_and_heads
+from tiny import speak
 
 YES = torch.ones(100, dtype=torch.bool)
 
@@ -53,3 +59,66 @@ def test_correlation_of_lines_and_constants():
     x = torch.arange(10.0)
     assert torch.allclose(correlation(x, 3 - 2 * x), torch.tensor(-1.0))
     assert correlation(x, torch.ones(10)) == 0
+
+
+def committed(tasks=1):
+    """A world, its heads, sequences and what the world made of them."""
+    world, heads = world_and_heads(tasks)
+    speak(heads.reward_head)
+    z, code, valid, first, context = real(world)
+    nothing = torch.zeros(B, T, dtype=torch.bool)
+    following = torch.cat([code[:, 1:], ACTIONS.uniform(B, 1)], 1)  # chosen at a frame: what led to the next one
+    batch = Batch({}, code, valid, following, ~nothing, torch.zeros(B, T), first, nothing, nothing)
+    return world, heads, context, batch
+
+
+@pytest.mark.parametrize('shuffle', [False, True])
+def test_open_loop_takes_the_actions_that_led_to_the_frames_it_predicts(monkeypatch, shuffle):
+    """Its own, or all of another sequence; with rewards and without, the same latents from the same random numbers."""
+    world, heads, context, batch = committed()
+    start, latents = 1, []
+    for rewards, name in ((True, 'imagine'), (False, 'predict')):
+        given, inner = [], getattr(report, name)
+
+        def spy(*args, **kw):
+            if name == 'imagine':
+                act = args[7]
+                args = (*args[:7], lambda x, t: given.append(ACTIONS.embed(act(x, t))) or act(x, t), *args[8:])
+            else:
+                given.extend(args[4].unbind(1))
+            return inner(*args, **kw)
+        monkeypatch.setattr(report, name, spy)
+        torch.manual_seed(3)
+        loop = open_loop(world, heads, context, batch, start, 2, shuffle, rewards)
+        led = batch.prev_action[:, start + 1:]
+        assert torch.equal(torch.stack(given, 1), ACTIONS.embed(led.roll(1, 0) if shuffle else led))
+        assert loop.latent.shape == loop.truth.shape == (B, T - 1 - start, 2, 6) and (loop.reward is None) == (not rewards)
+        assert torch.equal(loop.truth, context.latent[:, start + 1:]) and torch.equal(loop.start[:, 0], context.latent[:, start])
+        latents.append(loop.latent)
+    assert torch.allclose(*latents, atol=1e-5)
+
+
+def test_open_loop_starts_from_the_frame_it_is_told_and_stops_counting_where_an_episode_ends():
+    world, heads, context, batch = committed()
+    loop = open_loop(world, heads, context, batch, 0, 1)
+    assert loop.valid.tolist() == [[True] * 4, [True, False, False, False], [True] * 4], 'the second sequence begins anew at frame 2'
+    changed = world.commit(torch.cat([context.latent[:, :3], -context.latent[:, 3:]], 1), ACTIONS.embed(batch.prev_action), batch.prev_valid, batch.is_first)
+    for start, same in ((2, True), (3, False)):
+        torch.manual_seed(3)
+        one = open_loop(world, heads, context, batch, start, 1)
+        torch.manual_seed(3)
+        assert torch.equal(one.latent, open_loop(world, heads, changed, batch, start, 1).latent) == same, 'frames after the start must not be seen, the start must'
+
+
+def test_open_loop_rewards_are_those_of_the_frames_arrived_at_and_of_the_task():
+    world, heads, context, batch = committed(tasks=2)
+    found = []
+    for task in (0, 1):
+        torch.manual_seed(3)
+        loop = open_loop(world, heads, context, batch, 1, 1, rewards=True, task=torch.full((B, T), task))
+        again = world.commit(
+            torch.cat([context.latent[:, :2], loop.latent], 1)[:1], ACTIONS.embed(batch.prev_action[:1]), batch.prev_valid[:1], batch.is_first[:1],
+            torch.tensor([[0, 0] + [task] * (T - 2)]))
+        assert torch.allclose(loop.reward[:1], heads.reward(heads.inputs(again.feature, again.latent))[:, 2:], atol=1e-4)
+        found.append(loop.reward)
+    assert not torch.allclose(*found, atol=1e-3)
