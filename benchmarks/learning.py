@@ -184,7 +184,7 @@ def draw(runs: list[dict], path: Path) -> None:
     for column, task in enumerate(tasks):
         for axis, key, unit, scale in ((axes[0][column], 'seconds', 'minutes', 60), (axes[1][column], 'frames', 'thousand frames', 1000)):
             for run in (run for run in runs if run['task'] == task):
-                axis.plot(np.array(run['curve'][key]) / scale, run['curve']['score'], label=f'seed {run["seed"]}')
+                axis.plot(np.array(run['curve'][key]) / scale, run['curve']['score'], label=run_name(run, runs))
             for value, label in zip(bounds(task, runs), ('random', 'optimal')):
                 axis.axhline(value, color='gray', linestyle='--' if label == 'optimal' else ':', label=label)
             for method, style in zip(PUBLISHED, ('--', ':')):
@@ -199,6 +199,12 @@ def draw(runs: list[dict], path: Path) -> None:
         axes[1][column].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
+
+
+def run_name(run: dict, runs: list[dict]) -> str:
+    """What a run is called in a legend: its seed, and its commit where that does not tell it from another."""
+    alike = [one for one in runs if (one['task'], one['seed']) == (run['task'], run['seed'])]
+    return f'seed {run["seed"]}' + (f' ({run["commit"]})' if len(alike) > 1 else '')
 
 
 def bounds(task: str, runs: list[dict]) -> tuple[float, ...]:

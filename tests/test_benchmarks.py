@@ -76,6 +76,8 @@ def test_the_picture_of_a_task_with_published_curves_is_drawn(tmp_path):
     learning.draw([made], tmp_path / 'x.png')
     assert (tmp_path / 'x.png').stat().st_size > 5000
     assert '20' in learning.table([made])
+    again = made | {'commit': 'abc1234'}
+    assert learning.run_name(made, [made]) == 'seed 0' and learning.run_name(again, [made, again]) == 'seed 0 (abc1234)'
 
 
 def test_the_line_of_random_play_is_known_or_measured():
