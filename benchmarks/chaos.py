@@ -1,6 +1,6 @@
 """Break a run again and again and check that nothing is lost; results go to benchmarks/results/chaos.json.
 
-    python -m benchmarks.chaos [--kills 100] [--faults 200] [--steps 30000] [--seed 0]
+    python -m benchmarks.chaos [--kills 100] [--faults 200] [--steps 48000] [--seed 0]
 
 Kills: the process tree of a run of the pixel preset on pixel_catch that saves every two seconds gets SIGKILL at random moments. After each kill the
 newest checkpoint reads, every chunk that it names is on disk and whole, and the restarted run goes on from its counters. At the end the run
@@ -30,14 +30,14 @@ from .learning import RESULTS, ROOT, commit, machine, rows
 TASK = ['--configs', 'pixel', '--task', 'pixel_catch']
 FLAGS = [*TASK, '--run.save_every', '2', '--driver.parallel', 'true', '--run.report_every', '0']
 PATIENT = ['--driver.timeout', '2', '--driver.start_timeout', '10', '--driver.max_restarts', '1000000']
-UNHURT = 0.85  # return of pixel_catch; an undisturbed run reaches .96 to 1.00
+UNHURT = 0.85  # return of pixel_catch; undisturbed runs reach .98 to 1.00 in some 40,000 decisions, .86 to 1.00 in 30,000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=100)
     parser.add_argument('--faults', type=int, default=200)
-    parser.add_argument('--steps', type=int, default=30000, help='decisions of each run')
+    parser.add_argument('--steps', type=int, default=48000, help='decisions of each run')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     path = RESULTS / 'chaos.json'
