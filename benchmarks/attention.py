@@ -9,8 +9,7 @@ what it said instead is printed.
 
 import argparse
 import json
-import statistics
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from dreamer4.agent import Agent
 from dreamer4.nets.attention import MASKED, attend
 
 from .learning import RESULTS, commit, machine
-from .speed import make, synchronize
+from .speed import make, seconds
 
 KERNELS = {'fused': ('fused', 0.0), 'explicit': ('explicit', 0.0), 'flex': ('flex', 0.0), 'explicit, cap 50': ('explicit', 50.0), 'flex, cap 50': ('flex', 50.0)}
 ENVS = 16  # that act
@@ -59,32 +58,23 @@ def uses(agent: Agent) -> dict[str, Use]:
         'acting, time': Use((ENVS, *time(tokens), 1, c.actor.context, channels), learns=False)}
 
 
-def seconds(agent: Agent, use: Use, kernel: str, softcap: float, limit: float) -> float:
-    """Median seconds of a call."""
+def call(agent: Agent, use: Use, kernel: str, softcap: float) -> Callable[[], object]:
+    """One call of a kernel, with its backward pass where the use learns."""
     rows, groups, shared, queries, keys, channels = use.shape
     kind = torch.bfloat16 if agent.device.type == 'cuda' else torch.float32
     draw = lambda *shape: torch.randn(shape, device=agent.device, dtype=kind, requires_grad=use.learns)
-    block = lambda heads, count: draw(rows, heads + heads // 4 + 1, count, channels)[:, :heads] if use.keys == 'part' else draw(rows, heads, count, channels)
-    past = block if use.keys != 'tokens' else lambda heads, count: draw(rows, count, heads, channels).transpose(1, 2)
-    q, k, v = draw(rows, queries, groups, channels).transpose(1, 2), past(shared, keys), past(shared, keys)
+    past = {
+        'tokens': lambda: draw(rows, keys, shared, channels).transpose(1, 2), 'block': lambda: draw(rows, shared, keys, channels),
+        'part': lambda: draw(rows, shared + shared // 4 + 1, keys, channels)[:, :shared]}[use.keys]
+    q, k, v = draw(rows, queries, groups, channels).transpose(1, 2), past(), past()
     bias = torch.where(torch.rand(queries, keys, device=agent.device) < 0.3, MASKED, 0.0)
     bias[:, 0] = 0
     slope = torch.randn_like(q)
 
-    def once() -> float:
-        synchronize(agent.device)
-        begin = time.perf_counter()
+    def once() -> object:
         out = attend(q, k, v, bias[None, None], softcap, kernel)
-        if use.learns:
-            torch.autograd.grad(out, (q, k, v), slope)
-        synchronize(agent.device)
-        return time.perf_counter() - begin
-    for _ in range(3):
-        once()
-    times, stop = [once()], time.perf_counter() + limit
-    while time.perf_counter() < stop:
-        times.append(once())
-    return statistics.median(times)
+        return torch.autograd.grad(out, (q, k, v), slope) if use.learns else out
+    return once
 
 
 def measure(agent: Agent, limit: float) -> dict[str, dict]:
@@ -95,7 +85,7 @@ def measure(agent: Agent, limit: float) -> dict[str, dict]:
         for name, (kernel, softcap) in KERNELS.items():
             try:
                 with torch.set_grad_enabled(use.learns):
-                    found[place]['us'][name] = 1e6 * seconds(agent, use, kernel, softcap, limit)
+                    found[place]['us'][name] = 1e6 * seconds(agent, call(agent, use, kernel, softcap), limit)
             except Exception as error:  # whatever a kernel, its compiler or its driver says: the others are still to be measured
                 found[place]['us'][name] = None
                 refused.setdefault(f'{type(error).__name__}: {str(error).splitlines()[0]}', []).append(f'{place} ({name})')

@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,15 +89,11 @@ def latest(path: str | Path) -> dict[str, float]:
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist: expected the logdir of a run that has logged at least once')
     values, began = {}, math.inf
-    for line in file.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # a torn last line of a run that was killed, or that is writing now
+    for row in lines(file):
         values |= {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
         if 'policy/entropy' in row:
             began = min(began, row['frames'])
-    returns = [score for frames, score in episodes(Path(path) / 'scores.jsonl') if frames < began]
+    returns = [row['score'] for row in lines(Path(path) / 'scores.jsonl') if row['frames'] < began and row['score'] is not None]
     if len(returns) > 1:
         values |= {'random_play/mean': statistics.fmean(returns), 'random_play/std': statistics.stdev(returns)}
     for key in [k for k in values if '/psnr/' in f'/{k}']:
@@ -107,15 +103,11 @@ def latest(path: str | Path) -> dict[str, float]:
     return values
 
 
-def episodes(file: Path) -> list[tuple[float, float]]:
-    """Frames and return of every episode of a scores.jsonl; none if there is no such file."""
-    found = []
+def lines(file: Path) -> Iterator[dict]:
+    """What the lines of a log hold; none if there is no such file. A torn last line, of a run that was killed or that is writing now, is left out."""
     for line in file.read_text().splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            if row['score'] is not None:
-                found.append((float(row['frames']), float(row['score'])))
-    return found
+            yield json.loads(line)
 
 
 def find(values: Mapping[str, float], name: str) -> float | None:

@@ -56,7 +56,7 @@ def test_a_kernel_is_timed_on_every_use():
     agent = speed.make('pixel', '', {'agent.batch.size': 2, 'agent.batch.length': 4, 'agent.imagination.starts': 4}, ['--agent.threads', '1'])
     for use in attention.uses(agent).values():
         with torch.set_grad_enabled(use.learns):
-            assert attention.seconds(agent, use, 'explicit', 50.0, 0) > 0
+            assert attention.seconds(agent, attention.call(agent, use, 'explicit', 50.0), 0) > 0
 
 
 def test_share_is_the_way_from_random_to_optimal():

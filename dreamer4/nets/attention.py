@@ -27,8 +27,8 @@ def attend(
             not; None if it may look anywhere.
         softcap: logits become softcap * tanh(logits / softcap); 0 leaves them.
         kernel: 'fused' (torch's scaled dot-product attention, which knows no soft cap), 'explicit' (matrix products and a softmax),
-            'flex' (FlexAttention, compiled at the first call of a shape; soft cap included; no gradient on a CPU) or 'auto': the fastest
-            that benchmarks/attention.py found on the shapes in use.
+            'flex' (FlexAttention, compiled at the first call of a shape; soft cap included; no gradient on a CPU) or 'auto': a rule
+            for the fastest that benchmarks/attention.py found on the shapes in use (docs/speed.md says where it misses).
 
     Returns:
         (B, G, Q, C).
