@@ -109,7 +109,8 @@ class Agent:
         self.tokenizer = Tokenizer(seen, config.tokenizer)
         self.dynamics = Dynamics(
                 self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics, shortcut=config.shortcut.bootstrap > 0)
-        self.heads = Heads(config.dynamics.width, self.dynamics.tokens * self.dynamics.channels, self.actions, config.heads)
+        self.heads = Heads(
+                config.dynamics.width, self.dynamics.tokens * self.dynamics.coordinates.viewed, self.actions, config.heads)
         wants_lpips = config.tokenizer.lpips and self.tokenizer.images
         self.perceptual = Perceptual(config.tokenizer.lpips_net).to(self.device) if wants_lpips else None
         s = config.scales
@@ -224,7 +225,7 @@ class Agent:
         first = carry['is_first']
         context = self.dynamics.commit(
                 carry['latent'], self.actions.embed(carry['code']), ~first, first, carry['task'], noise=False, frames=NEWEST)
-        return self.heads.inputs(context.feature[:, -1], context.latent[:, -1])
+        return self.heads.inputs(context.feature[:, -1], context.view[:, -1])
 
     def _explore(self, last: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
         """Random codes (N, M), each held for `actor.hold` decisions in the mean: coherent motion shows more than jitter."""
@@ -352,7 +353,7 @@ class Agent:
         """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""
         batch = batch.cut(round(plan.shape[0] * self.config.batch.single))
         with self._precision():
-            context = self._commit(batch)
+            context = self._commit(batch, measure=True)
             total, parts = self._model_loss(batch, context, plan.bootstrap)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
         if plan.value:
@@ -376,14 +377,21 @@ class Agent:
             metrics = found | metrics | {k: v.maximum(metrics.get(k, v)) for k, v in found.items() if k.endswith('/nonfinite')}
         return metrics
 
-    def _commit(self, batch: Batch) -> Context:
-        """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics."""
+    def _commit(self, batch: Batch, measure: bool = False) -> Context:
+        """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics.
+
+        Args:
+            measure: whether the dynamics learn the usual moves from them.
+        """
         z = batch.latent
         if z is None:
             with torch.no_grad():
                 z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in self.frame_keys}, batch.is_first)
+        z = self.dynamics.pack(z)
+        if measure:
+            self.dynamics.coordinates.measure(z, batch.is_first)
         return self.dynamics.commit(
-                self.dynamics.pack(z), self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, self._task(batch))
+                z, self.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, self._task(batch))
 
     def _task(self, batch: Batch) -> torch.Tensor | None:
         return batch.obs['task_id'].long() if 'task_id' in self.obs_keys else None
@@ -394,27 +402,28 @@ class Agent:
         forcing = shortcut.loss(
                 self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, bootstrap)
         parts = {k: v.mean() for k, v in forcing.items()}
-        feature, latent = context.feature, context.latent
+        feature, view = context.feature, context.view
         if self.config.heads.learn_on == 'noised':
-            feature, latent = shortcut.noised_features(self.dynamics, context, action, batch.prev_valid, self._task(batch))
-        parts |= self.heads.losses(self.heads.inputs(feature, latent), batch, self._whole(batch))
+            feature, view = shortcut.noised_features(
+                    self.dynamics, context, action, batch.prev_valid, batch.is_first, self._task(batch))
+        parts |= self.heads.losses(self.heads.inputs(feature, view), batch, self._usable(batch))
         return (
                 s.dynamics * self.rms('dynamics', sum(parts[k] for k in forcing))
                 + s.reward * self.rms('reward', parts['reward'])
                 + s.behaviour * self.rms('behaviour', parts['behaviour'])
                 + s.cont * parts['cont']), parts
 
-    def _whole(self, batch: Batch) -> torch.Tensor:
-        """bool (B, T): frames of sequences that were not cut into single images."""
+    def _usable(self, batch: Batch) -> torch.Tensor:
+        """bool (B, T): frames that heads learn from and dreams start at, with a past and not cut into single images."""
         cut = round(batch.shape[0] * self.config.batch.single)
         rows = torch.arange(batch.shape[0], device=self.device) >= cut
-        return rows[:, None].expand(batch.shape)
+        return rows[:, None] & self.dynamics.coordinates.known(batch.is_first)
 
     @torch.no_grad()
     def _dream(self, batch: Batch, context: Context) -> Dream:
         """Imagine from frames of the batch and score what was imagined (Dreamer 4, Section 3.3)."""
         c = self.config
-        rows, frames = draw_starts(self._whole(batch) & ~batch.is_terminal, c.imagination.starts)
+        rows, frames = draw_starts(self._usable(batch) & ~batch.is_terminal, c.imagination.starts)
         act = lambda x, t: self.heads.policy(x).sample()
         trajectory = imagine(
                 self.dynamics, self.heads, context, rows, frames, c.imagination.horizon, c.shortcut.steps, act, self._task(batch))

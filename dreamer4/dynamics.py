@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .moves import Moves, Whole
 from .nets.layers import zero_init
 from .nets.layout import Layout
 from .nets.memory import KeyValues
@@ -29,6 +30,7 @@ class DynamicsConfig:
     pack: int
     softcap: float
     levels: int
+    moves: bool
     context_signal: float
 
 
@@ -38,17 +40,23 @@ class Context:
 
     Attributes:
         latent: (B, T, S, W) clean latents.
+        seen: (B, T, S, W) the same as history shows them.
+        view: (B, T, S, V) what the heads read of them.
         feature: (B, T, D) output of the agent token; only of the frames that were asked for.
         present: keys and values of every time layer.
         mask: bool (B, T, T) causal within episodes.
     """
     latent: torch.Tensor
+    seen: torch.Tensor
+    view: torch.Tensor
     feature: torch.Tensor
     present: KeyValues
     mask: torch.Tensor
 
     def detach(self) -> 'Context':
-        return Context(self.latent.detach(), self.feature.detach(), [(k.detach(), v.detach()) for k, v in self.present], self.mask)
+        present = [(k.detach(), v.detach()) for k, v in self.present]
+        return Context(
+            self.latent.detach(), self.seen.detach(), self.view.detach(), self.feature.detach(), present, self.mask)
 
 
 class Dynamics(nn.Module):
@@ -78,7 +86,8 @@ class Dynamics(nn.Module):
         width = config.width
         self.layout = Layout(action=1, signal=1, latent=self.tokens, register=config.registers, agent=1)
         self.register_buffer('space_mask', self.layout.mask(lambda q, k: k != 'agent' or q == 'agent'), persistent=False)
-        self.latent_in = nn.Linear(self.channels, width)
+        self.coordinates = (Moves if config.moves else Whole)(self.tokens, self.channels)
+        self.latent_in = nn.Linear(self.coordinates.told, width)
         self.action_in = nn.Linear(action_features, width, bias=False)
         self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
         self.no_action = nn.Parameter(EMBED_STD * torch.randn(width))
@@ -99,27 +108,27 @@ class Dynamics(nn.Module):
         return latent.reshape(*latent.shape[:2], *self.latent_shape)
 
     def denoise(
-            self, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, action: torch.Tensor, valid: torch.Tensor,
+            self, told: torch.Tensor, level: torch.Tensor, size: torch.Tensor, action: torch.Tensor, valid: torch.Tensor,
             mask: torch.Tensor, positions: torch.Tensor, memory=None, frames: slice = slice(None)) -> torch.Tensor:
-        """Predict the clean latents; the agent token, which no latent may see, is left out.
+        """Predict what the coordinates of the frames are without noise; the agent token, which no latent may see, is left out.
 
         Args:
-            z: (B, T, S, W) latents at signal level `level` / K_max.
+            told: (B, T, S, told) coordinates at signal level `level` / K_max, as tokens read them.
             level: long (B, T) in 0 .. K_max. size: long (B, T), exponent e of the step size d = 2^e / K_max.
             action: (B, T, A) features of the action that led to the frame. valid: bool (B, T), False for none.
             mask: bool (B or 1, T, keys) of the time layers. positions: (B or 1, T). memory: see nets/memory.py.
-            frames: those whose clean latents are wanted.
+            frames: those whose prediction is wanted.
 
         Returns:
             (B, T of frames, S, W) float32.
         """
-        x = self._tokens(z, level, size, action, valid)
+        x = self._tokens(told, level, size, action, valid)
         space_mask = self.space_mask[:-1, :-1]
         x, _ = self.transformer(x, space_mask, mask, positions, memory, self.layout['latent'], frames)
         return self.latent_out(x).float()
 
     def observe(
-            self, z: torch.Tensor, level: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor,
+            self, told: torch.Tensor, level: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor,
             positions: torch.Tensor, memory=None, task: torch.Tensor | None = None,
             frames: slice = slice(None)) -> tuple[torch.Tensor, KeyValues]:
         """Take frames as they are: what the agent token makes of them and what the time layers keep of them.
@@ -131,7 +140,7 @@ class Dynamics(nn.Module):
         Returns:
             agent feature (B, T of frames, D) float32, keys and values of all frames.
         """
-        x = self._tokens(z, level, torch.zeros_like(level), action, valid)
+        x = self._tokens(told, level, torch.zeros_like(level), action, valid)
         if frames == slice(0):
             x, present = self.transformer(x, self.space_mask[:-1, :-1], mask, positions, memory, slice(0, 1), frames)
             return x[:, :, 0].float(), present
@@ -140,25 +149,23 @@ class Dynamics(nn.Module):
         x, present = self.transformer(x, self.space_mask, mask, positions, memory, self.layout['agent'], frames)
         return x[:, :, 0].float(), present
 
-    def _tokens(self, z, level, size, action, valid) -> torch.Tensor:
+    def _tokens(self, told, level, size, action, valid) -> torch.Tensor:
         """The tokens of every frame without the agent token, (B, T, N - 1, D)."""
         act = torch.where(valid[..., None], self.action_in(action).float(), self.no_action)
         signal = torch.cat([self.level(level), self.step_size(size)], -1)
-        known = torch.cat([act[:, :, None], signal[:, :, None], self.latent_in(z).float()], 2)
+        known = torch.cat([act[:, :, None], signal[:, :, None], self.latent_in(told).float()], 2)
         split = known.shape[2]
         registers = self.place[split:-1].expand(*level.shape, -1, -1)
         return torch.cat([known + self.place[:split], registers], 2)
 
-    def noised(self, z: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """z_tau = (1 - tau) noise + tau z for z (B, T, S, W), level long (B, T), tau = level / K_max (Dreamer 4, Eq. 1)."""
+    def noised(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """x_tau = (1 - tau) noise + tau x for x (B, T, S, W), level long (B, T), tau = level / K_max (Dreamer 4, Eq. 1)."""
         tau = (level / self.config.levels)[..., None, None]
-        return (1 - tau) * torch.randn_like(z) + tau * z
+        return (1 - tau) * torch.randn_like(x) + tau * x
 
     def blurred(self, z: torch.Tensor) -> torch.Tensor:
         """Clean latents (B, T, S, W) as history shows them: at the context level, unchanged where that has no noise."""
-        if self.context_level == self.config.levels:
-            return z
-        return self.noised(z, torch.full(z.shape[:2], self.context_level, device=z.device))
+        return self.coordinates.blur(z, self.context_level / self.config.levels)
 
     def commit(
             self, z: torch.Tensor, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
@@ -173,7 +180,9 @@ class Dynamics(nn.Module):
         level = torch.full(is_first.shape, self.context_level, device=z.device)
         mask = causal_mask(is_first)
         positions = torch.arange(z.shape[1], device=z.device)[None]
+        seen = self.blurred(z) if noise else z
+        origin = self.coordinates.origin(seen, is_first)
+        target = self.coordinates.encode(seen, origin)
         feature, present = self.observe(
-                self.blurred(z) if noise else z, level, action, valid, mask, positions, task=task, frames=frames)
-        return Context(z, feature, present, mask)
-
+                self.coordinates.tell(target, origin), level, action, valid, mask, positions, task=task, frames=frames)
+        return Context(z, seen, self.coordinates.view(z, target), feature, present, mask)

@@ -73,18 +73,21 @@ def imagine(
     task = None if task is None else task[rows, frames][:, None]
     valid = torch.ones(count, 1, dtype=torch.bool, device=device)
     level = torch.full((count, 1), dynamics.context_level, device=device)
-    latent, x = [context.latent[rows, frames]], [heads.inputs(context.feature[rows, frames], context.latent[rows, frames])]
-    codes = []
+    latent, x = [context.latent[rows, frames]], [heads.inputs(context.feature[rows, frames], context.view[rows, frames])]
+    codes, coordinates, seen = [], dynamics.coordinates, context.seen[rows, frames][:, None]
     for t in range(horizon):
         codes.append(act(x[-1], t))
         action = heads.actions.embed(codes[-1])[:, None]
         mask.index_fill_(2, cache.frame, True)
         where = frames[:, None] + t + 1
-        z = shortcut.sample(dynamics, action, valid, mask, where, cache, steps)
-        feature, _ = dynamics.observe(dynamics.blurred(z), level, action, valid, mask, where, cache, task)
+        origin = coordinates.after(seen)
+        z = shortcut.sample(dynamics, origin, action, valid, mask, where, cache, steps)
+        seen = dynamics.blurred(z)
+        target = coordinates.encode(seen, origin)
+        feature, _ = dynamics.observe(coordinates.tell(target, origin), level, action, valid, mask, where, cache, task)
         cache.advance()
         latent.append(z[:, 0])
-        x.append(heads.inputs(feature[:, 0], z[:, 0]))
+        x.append(heads.inputs(feature[:, 0], coordinates.view(z, target)[:, 0]))
     return Trajectory(torch.stack(x, 1), torch.stack(latent, 1), torch.stack(codes, 1))
 
 
@@ -109,9 +112,13 @@ def predict(
     mask = F.pad(context.mask[rows, frames], (0, horizon))[:, None] | grown  # what the start frame could see, and the new frames so far
     positions = frames[:, None] + torch.arange(1, horizon + 1, device=device)
     valid = torch.ones(count, horizon, dtype=torch.bool, device=device)
-    latent = []
+    latent, coordinates, pending = [], dynamics.coordinates, None
+    origin = coordinates.after(context.seen[rows, frames][:, None])
     for t in range(horizon):
-        part, pending = slice(max(t - 1, 0), t + 1), dynamics.blurred(latent[-1]) if latent else None
-        latent.append(shortcut.sample(
-            dynamics, action[:, part], valid[:, part], mask[:, part], positions[:, part], cache, steps, pending))
+        part = slice(max(t - 1, 0), t + 1)
+        z = shortcut.sample(
+            dynamics, origin, action[:, part], valid[:, part], mask[:, part], positions[:, part], cache, steps, pending)
+        seen = dynamics.blurred(z)
+        pending, origin = coordinates.tell(coordinates.encode(seen, origin), origin), coordinates.after(seen)
+        latent.append(z)
     return torch.cat(latent, 1)

@@ -116,7 +116,7 @@ def model_metrics(
     for step in range(loop.error.shape[1]):
         where = loop.valid[:, step:step + 1]
         out[f'error_step/{step + 1}'] = ratio(loop.error[:, step:step + 1], loop.copy_error[:, step:step + 1], where)
-    real = heads.reward(heads.inputs(context.feature, context.latent))
+    real = heads.reward(heads.inputs(context.feature, context.view))
     out['reward_skill_real'] = balanced_skill(real, batch.reward, ~batch.is_first)
     size = batch.reward.abs()
     out['reward_on_first'] = masked_mean(size, batch.is_first) / size.mean().clamp(min=1e-6)

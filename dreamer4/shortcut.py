@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from .dynamics import Context, Dynamics
+from .moves import Origin
 from .nets.memory import Beside, Cache
-
-CLAMP = 4.0  # bound of bootstrap targets; latents live in (-1, 1)
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,10 @@ def draw_schedule(batch: int, time: int, bootstrap: int, dynamics: Dynamics, con
 def loss(
         dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
         config: ShortcutConfig, bootstrapping: bool) -> dict[str, torch.Tensor]:
-    """Shortcut-forcing losses in latent space with x-prediction (Dreamer 4, Eq. 7).
+    """Shortcut-forcing losses with x-prediction in the coordinates of the dynamics (Dreamer 4, Eq. 7).
 
-    flow       w(tau) ||z^ - z||^2                                        frames with d = d_min
-    bootstrap  w(tau) ||z^ - (z_tau + (1 - tau) sg(b' + b'') / 2)||^2     frames with d > d_min
+    flow       w(tau) ||x^ - x||^2                                        frames with d = d_min
+    bootstrap  w(tau) ||x^ - (x_tau + (1 - tau) sg(b' + b'') / 2)||^2     frames with d > d_min
     The second is (1 - tau)^2 ||v^ - sg(b' + b'') / 2||^2 with the division by (1 - tau) taken out; w(tau) = (1 - ramp) tau + ramp.
 
     With history 'commit' every frame is denoised against committed frames of its past, exactly as the sampler does; with
@@ -71,21 +70,26 @@ def loss(
     Returns:
         'flow' and, when bootstrapping, 'bootstrap': (rows, T) float32.
     """
-    z, (batch, time) = context.latent, context.latent.shape[:2]
+    (batch, time), coordinates = context.latent.shape[:2], dynamics.coordinates
     rows = bootstrap_rows(batch, config) if bootstrapping and dynamics.step_sizes > 1 else 0
-    level, size = draw_schedule(batch, time, rows, dynamics, config, z.device)
-    noisy = dynamics.noised(z, level)
-    positions = torch.arange(time, device=z.device)[None]
+    level, size = draw_schedule(batch, time, rows, dynamics, config, is_first.device)
+    origin = coordinates.origin(context.seen, is_first)
+    target = coordinates.encode(context.latent, origin)
+    noisy = dynamics.noised(target, level)
+    positions = torch.arange(time, device=is_first.device)[None]
     mask, memory = beside(context) if config.history == 'commit' else (context.mask, None)
-    guess = dynamics.denoise(noisy, level, size, action, valid, mask, positions, memory)
-    tau = level / dynamics.config.levels
-    weight = (1 - config.ramp) * tau + config.ramp
-    out = {'flow': (weight * (guess - z).square().mean((-1, -2)))[rows:]}
+    guess = dynamics.denoise(
+        coordinates.tell(noisy, origin), level, size, action, valid, mask, positions, memory)
+    known = coordinates.known(is_first)
+    weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known / known.float().mean()
+    out = {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]}
     if rows:
         part = slice(0, rows)
-        past = memory and memory.rows(part)
-        teach = lambda x, at, e: dynamics.denoise(x, at, e, action[part], valid[part], mask[part], positions, past)
+        past, base = memory and memory.rows(part), origin and origin.rows(part)
+        teach = lambda x, at, e: dynamics.denoise(
+            coordinates.tell(x, base), at, e, action[part], valid[part], mask[part], positions, past)
         target = bootstrap_target(teach, noisy[part], level[part], size[part], dynamics.config.levels)
+        target = target.clamp(-coordinates.bound, coordinates.bound)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
     return out
 
@@ -103,69 +107,75 @@ def beside(context: Context) -> tuple[torch.Tensor, Beside]:
 
 
 def noised_features(
-        dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, task: torch.Tensor | None = None):
+        dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
+        task: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """What heads would learn from without a pass of their own: frames at random signal levels, beside their committed past.
 
     Returns:
-        agent feature (B, T, D), noisy latents (B, T, S, W).
+        agent feature (B, T, D), what heads read of the noisy frames (B, T, S, V).
     """
+    coordinates, origin = dynamics.coordinates, dynamics.coordinates.origin(context.seen, is_first)
     level = torch.randint(0, dynamics.config.levels, valid.shape, device=valid.device)
-    noisy = dynamics.noised(context.latent, level)
+    noisy = dynamics.noised(coordinates.encode(context.latent, origin), level)
     mask, memory = beside(context)
     positions = torch.arange(valid.shape[1], device=valid.device)[None]
-    return dynamics.observe(noisy, level, action, valid, mask, positions, memory, task)[0], noisy
+    feature, _ = dynamics.observe(
+        coordinates.tell(noisy, origin), level, action, valid, mask, positions, memory, task)
+    return feature, coordinates.view(coordinates.decode(noisy, origin), noisy)
 
 
 @torch.no_grad()
 def bootstrap_target(teach, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, levels: int) -> torch.Tensor:
-    """Where two half steps lead, as a clean latent: z + (1 - tau) (b' + b'') / 2, clamped (Dreamer 4, Eq. 4 and 7).
+    """Where two half steps lead, without noise: z + (1 - tau) (b' + b'') / 2 (Dreamer 4, Eq. 4 and 7).
 
     Args:
-        teach: (z, level, size) -> predicted clean latent. z: (B, T, S, W). level, size: long (B, T), size >= 1.
+        teach: (z, level, size) -> prediction without noise. z: (B, T, S, W). level, size: long (B, T), size >= 1.
     """
     tau, half = (level / levels)[..., None, None], 2 ** (size - 1)
     d = (half / levels)[..., None, None]
     first = (teach(z, level, size - 1) - z) / (1 - tau)
     middle = z + d * first
     second = (teach(middle, level + half, size - 1) - middle) / (1 - tau - d)
-    return (z + (1 - tau) * (first + second) / 2).clamp(-CLAMP, CLAMP)
+    return z + (1 - tau) * (first + second) / 2
 
 
 @torch.no_grad()
 def sample(
-        dynamics: Dynamics, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache,
-        steps: int, pending: torch.Tensor | None = None) -> torch.Tensor:
-    """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: z <- z + (z^ - z) / (1 - tau) / K.
+        dynamics: Dynamics, origin: Origin | None, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor,
+        positions: torch.Tensor, cache: Cache, steps: int, pending: torch.Tensor | None = None) -> torch.Tensor:
+    """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: x <- x + (x^ - x) / (1 - tau) / K.
 
     A model without shortcuts knows d_min alone and is asked for that: with K = 1 it gives the mean of what may come, in one look.
 
     Args:
+        origin: of the frame, see moves.py.
         action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, frames of the cache). positions: (B, 1).
         cache: keys and values of the past.
-        pending: (B, P, S, W) the P frames before, as history shows them, where the cache does not know them yet: the first look takes
-            them along and commits them. Action, valid, mask and positions are then of all P + 1 frames.
+        pending: (B, P, S, told) the P frames before, as tokens read them, where the cache does not know them yet: the first look
+            takes them along and commits them. Action, valid, mask and positions are then of all P + 1 frames.
 
     Returns:
-        (B, 1, S, W) in [-1, 1].
+        latents (B, 1, S, W) in [-1, 1].
     """
-    levels = dynamics.config.levels
+    levels, coordinates = dynamics.config.levels, dynamics.coordinates
     batch, device = action.shape[0], action.device
-    z = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
+    x = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
     size = torch.full((batch, 1), min((levels // steps).bit_length(), dynamics.step_sizes) - 1, device=device)
     for k in range(steps):
         level = torch.full((batch, 1), k * (levels // steps), device=device)
+        told = coordinates.tell(x, origin)
         if k == 0 and pending is not None:
             count = pending.shape[1]
             committed = torch.full((batch, count), dynamics.context_level, device=device)
             clean = dynamics.denoise(
-                torch.cat([pending, z], 1), torch.cat([committed, level], 1), F.pad(size, (count, 0)), action, valid, mask, positions, cache,
-                frames=slice(-1, None))
+                torch.cat([pending, told], 1), torch.cat([committed, level], 1), F.pad(size, (count, 0)), action, valid, mask,
+                positions, cache, frames=slice(-1, None))
             cache.advance(count)
-            action, valid, mask, positions = (x[:, -1:] for x in (action, valid, mask, positions))
+            action, valid, mask, positions = (y[:, -1:] for y in (action, valid, mask, positions))
         else:
-            clean = dynamics.denoise(z, level, size, action, valid, mask, positions, cache)
-        z = z + (clean - z) / (steps - k)  # (1 / K) / (1 - k / K)
-    return z.clamp(-1, 1)
+            clean = dynamics.denoise(told, level, size, action, valid, mask, positions, cache)
+        x = x + (clean - x) / (steps - k)  # (1 / K) / (1 - k / K)
+    return coordinates.decode(x, origin).clamp(-1, 1)
 
 
 def check(config: ShortcutConfig, levels: int) -> None:

@@ -43,14 +43,14 @@ def test_reward_of_the_last_action_is_learned_exactly_and_random_actions_are_not
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     world = Dynamics((2, 2), ACTIONS.features, 1, DynamicsConfig(
-            width=32, depth=2, heads=2, kv_heads=2, time_every=2, registers=1, pack=1, softcap=0.0, levels=8, context_signal=1.0))
+            width=32, depth=2, heads=2, kv_heads=2, time_every=2, registers=1, pack=1, softcap=0.0, levels=8, moves=False, context_signal=1.0))
     heads = Heads(32, 4, ACTIONS, HeadsConfig(**HEADS))
     optimizer = torch.optim.Adam([*world.parameters(), *heads.parameters()], 3e-3)
     for _ in range(150):
         batch = make_batch(chain_rows(rng), [], ACTIONS, torch.device('cpu'))
         z = torch.zeros(*batch.shape, 2, 2)
         context = world.commit(z, ACTIONS.embed(batch.prev_action), batch.prev_valid, batch.is_first)
-        x = heads.inputs(context.feature, context.latent)
+        x = heads.inputs(context.feature, context.view)
         losses = heads.losses(x, batch, torch.ones(batch.shape, dtype=torch.bool))
         optimizer.zero_grad()
         sum(losses.values()).backward()

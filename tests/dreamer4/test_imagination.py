@@ -1,5 +1,6 @@
 """Imagination: the cache against a full pass, the start's own history, and the time alignment of what comes out."""
 
+import pytest
 import torch
 
 from dreamer4.actions import Actions
@@ -10,7 +11,7 @@ from gymnasium import spaces
 
 ACTIONS = Actions({'action': spaces.Discrete(4)}, 'bins', 5, 0.01)
 WORLD = dict(
-    width=32, depth=3, heads=4, kv_heads=2, time_every=2, registers=1, pack=2, softcap=0.0, levels=8, context_signal=1.0)
+    width=32, depth=3, heads=4, kv_heads=2, time_every=2, registers=1, pack=2, softcap=0.0, levels=8, moves=False, context_signal=1.0)
 B, T, H = 3, 5, 4
 
 
@@ -19,7 +20,7 @@ def world_and_heads(tasks=1, **changes):
     world = Dynamics((4, 3), ACTIONS.features, tasks, DynamicsConfig(**WORLD | changes))
     for linear in (world.latent_out, world.task):
         torch.nn.init.normal_(linear.weight, std=0.3)
-    heads = Heads(32, 12, ACTIONS, HeadsConfig(
+    heads = Heads(32, 2 * world.coordinates.viewed, ACTIONS, HeadsConfig(
         width=16, layers=1, offsets=0, reads='together', learn_on='committed', bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01))
     return world, heads
 
@@ -29,12 +30,14 @@ def real(world):
     z, code = torch.rand(B, T, 2, 6) * 2 - 1, ACTIONS.uniform(B, T)
     first = torch.zeros(B, T, dtype=torch.bool)
     first[1, 2] = True
+    world.coordinates.measure(z, first)
     return z, code, ~first, first, world.commit(z, ACTIONS.embed(code), ~first, first)
 
 
-def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames():
+@pytest.mark.parametrize('moves', [False, True])
+def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames(moves):
     """The rollout with its cache and a single uncached pass over context + dream must agree, episode borders included."""
-    world, heads = world_and_heads()
+    world, heads = world_and_heads(moves=moves)
     z, code, valid, first, context = real(world)
     rows, frames = torch.tensor([0, 1, 2]), torch.tensor([4, 4, 2])
     dream = imagine(world, heads, context, rows, frames, H, 2, lambda x, t: ACTIONS.uniform(len(x)))
@@ -44,7 +47,7 @@ def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames()
         code_all = torch.cat([code[row, known], dream.action[w]])[None]
         first_all = torch.cat([first[row, known], torch.zeros(H, dtype=torch.bool)])[None]
         full = world.commit(z_all, ACTIONS.embed(code_all), ~first_all, first_all)
-        expected = heads.inputs(full.feature, full.latent)[0, frame:]
+        expected = heads.inputs(full.feature, full.view)[0, frame:]
         assert torch.allclose(dream.inputs[w], expected, atol=1e-5), f'start {w}'
 
 
@@ -91,10 +94,11 @@ def test_more_starts_than_usable_frames_repeat_them():
     assert rows.tolist() == [0] * 5 and frames.tolist() == [0] * 5
 
 
-def test_known_actions_lead_to_the_latents_that_imagination_makes_of_the_same_random_numbers():
+@pytest.mark.parametrize('moves', [False, True])
+def test_known_actions_lead_to_the_latents_that_imagination_makes_of_the_same_random_numbers(moves):
     """One pass less a frame: committing a frame beside the first look at the next must change nothing, with noise on committed frames too."""
     for signal in (1.0, 0.875):
-        world, heads = world_and_heads(context_signal=signal)
+        world, heads = world_and_heads(context_signal=signal, moves=moves)
         *_, context = real(world)
         start = torch.tensor([0, 1, 2, 1]), torch.tensor([4, 4, 2, 1])
         code = ACTIONS.uniform(4, H)

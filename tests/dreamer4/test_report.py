@@ -119,6 +119,6 @@ def test_open_loop_rewards_are_those_of_the_frames_arrived_at_and_of_the_task():
         again = world.commit(
             torch.cat([context.latent[:, :2], loop.latent], 1)[:1], ACTIONS.embed(batch.prev_action[:1]), batch.prev_valid[:1], batch.is_first[:1],
             torch.tensor([[0, 0] + [task] * (T - 2)]))
-        assert torch.allclose(loop.reward[:1], heads.reward(heads.inputs(again.feature, again.latent))[:, 2:], atol=1e-4)
+        assert torch.allclose(loop.reward[:1], heads.reward(heads.inputs(again.feature, again.view))[:, 2:], atol=1e-4)
         found.append(loop.reward)
     assert not torch.allclose(*found, atol=1e-3)

@@ -9,7 +9,7 @@ from dreamer4.nets.memory import Beside, Cache
 from dreamer4.shortcut import ShortcutConfig
 
 WORLD = dict(
-        width=32, depth=2, heads=2, kv_heads=1, time_every=1, registers=1, pack=1, softcap=0.0, levels=8, context_signal=1.0)
+        width=32, depth=2, heads=2, kv_heads=1, time_every=1, registers=1, pack=1, softcap=0.0, levels=8, moves=False, context_signal=1.0)
 SHORTCUT = dict(history='commit', steps=4, bootstrap=0.25, bootstrap_start=0, anchor=0.0, context_mix=0.0, ramp=0.1)
 
 
@@ -74,7 +74,7 @@ def test_sampler_equals_its_euler_steps_written_out():
     mask, where = torch.ones(2, 1, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.long)
     empty = lambda: Cache([(torch.zeros(2, world.layout.size, 0, 16),) * 2] * 2, 1)
     torch.manual_seed(7)
-    got = shortcut.sample(world, action, valid, mask, where, empty(), 4)
+    got = shortcut.sample(world, None, action, valid, mask, where, empty(), 4)
     torch.manual_seed(7)
     z = torch.randn(2, 1, 2, 3)
     for k in range(4):
@@ -84,9 +84,9 @@ def test_sampler_equals_its_euler_steps_written_out():
     assert torch.allclose(got, z.clamp(-1, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize('history', ['commit', 'forcing'])
-def test_the_loss_reaches_only_what_it_should(history):
-    world, z = dynamics(), torch.randn(4, 3, 2, 3)
+@pytest.mark.parametrize('history,moves', [('commit', False), ('forcing', False), ('commit', True)])
+def test_the_loss_reaches_only_what_it_should(history, moves):
+    world, z = dynamics(moves=moves), torch.randn(4, 3, 2, 3)
     action, valid = torch.randn(4, 3, 2), torch.ones(4, 3, dtype=torch.bool)
     first = torch.zeros(4, 3, dtype=torch.bool)
     context = world.commit(z, action, valid, first)
@@ -140,7 +140,7 @@ def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, shar
     torch.manual_seed(0)
     layers = [(torch.zeros(512, coin.layout.size, 0, 32),) * 2] * 2
     draws = shortcut.sample(
-            coin, torch.zeros(512, 1, 2), torch.zeros(512, 1, dtype=torch.bool), torch.ones(512, 1, 1, dtype=torch.bool),
+            coin, None, torch.zeros(512, 1, 2), torch.zeros(512, 1, dtype=torch.bool), torch.ones(512, 1, 1, dtype=torch.bool),
             torch.zeros(512, 1, dtype=torch.long), Cache(layers, 1), steps)[:, 0, 0]
     near = (draws.abs() - 0.7).abs().amax(-1) < 0.25
     right = (draws[:, 0] > 0).float().mean()
@@ -156,7 +156,7 @@ def test_without_shortcuts_every_step_is_labelled_with_the_only_size_that_is_tra
     world.denoise = lambda z, level, size, *rest: seen.append((level[0, 0].item(), size.unique().tolist())) or denoise(z, level, size, *rest)
     layers = [(torch.zeros(3, world.layout.size, 0, 16),) * 2] * 2
     shortcut.sample(
-            world, torch.zeros(3, 1, 2), torch.zeros(3, 1, dtype=torch.bool), torch.ones(3, 1, 1, dtype=torch.bool),
+            world, None, torch.zeros(3, 1, 2), torch.zeros(3, 1, dtype=torch.bool), torch.ones(3, 1, 1, dtype=torch.bool),
             torch.zeros(3, 1, dtype=torch.long), Cache(layers, 1), steps)
     assert world.step_size.num_embeddings == 1 and seen == [(k * 8 // steps, [0]) for k in range(steps)]
 
