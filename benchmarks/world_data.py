@@ -82,6 +82,10 @@ class Recorded:
             raise ConfigError(f'this replay of {self.about["task"]} holds no {kind}; make it anew with --image')
         return found
 
+    def needed(self, kind: str) -> list[str]:
+        """Keys that an agent learns from which sees one kind of observation."""
+        return [*self.keys(kind), 'action', 'reward', *FLAGS]
+
     def spaces(self, kind: str) -> tuple[dict[str, spaces.Space], dict[str, spaces.Space]]:
         """Observation and action spaces of an agent that sees one kind of observation."""
         seen = {}
