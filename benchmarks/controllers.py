@@ -1,10 +1,11 @@
-"""Scripted behaviour for fixed replays: so that a world model is measured where a good policy goes, too, and not only where noise goes.
+"""Scripted behaviour for fixed replays: a world model is also measured where good policies go.
 
-cartpole   near the top a linear-quadratic regulator, elsewhere a swing-up by the energy of the pole (Astrom and Furuta, 2000)
+cartpole   near the top a linear-quadratic regulator, elsewhere a swing-up by the energy of the pole
+           (Astrom and Furuta, 2000)
 pendulum   near the top a proportional-derivative (PD) law, elsewhere the same swing-up
 reacher    a PD law of the fingertip towards the target, turned into torques by the Jacobian
-others     no law: random actions that wander slowly, as held ones do not
-Every law has noise of a size drawn anew for each episode, so that good and bad versions of it are seen.
+others     no law: random actions that wander slowly, unlike the held ones of random episodes
+Every law has noise of a size drawn for each episode, so that good and bad versions of it are seen.
 Letters: A action dimensions.
 """
 
@@ -14,16 +15,19 @@ import numpy as np
 
 from .simulator import Simulator
 
-Law = Callable[[], np.ndarray]  # reads the present state of a simulator's physics -> action (A,), not yet clipped
+Law = Callable[
+    [], np.ndarray
+]  # reads the present state of a simulator's physics -> action (A,), not yet clipped
 
 HOLD = 4  # mean decisions that a random action or the noise of a law is held
 
 
 class Script:
-    """Actions of one scripted episode: a law with held noise, or a random walk where there is no law.
+    """Actions of one scripted episode: a law with held noise, or a random walk if there is no law.
 
     Args:
-        law: of the task, or None. size: A. rng: draws the size of the noise, U(0.1, 1), and the noise.
+        law: of the task, or None. size: A. rng: draws the size of the noise, U(0.1, 1), and the
+            noise.
     """
 
     def __init__(self, law: Law | None, size: int, rng: np.random.Generator):
@@ -34,7 +38,7 @@ class Script:
         """The action (A,) in [-1, 1] for the present state."""
         fresh = self._rng.normal(size=self._noise.shape)
         if self._law is None:
-            self._noise = 0.9 * self._noise + (1 - 0.9 ** 2) ** 0.5 * fresh
+            self._noise = 0.9 * self._noise + (1 - 0.9**2) ** 0.5 * fresh
             return np.clip(self._noise, -1, 1)
         if self._rng.random() < 1 / HOLD:
             self._noise = fresh
@@ -55,7 +59,7 @@ class Held:
 
 
 def law(task: str, physics, repeat: int) -> Law | None:
-    """The law of a task dmc_<domain>_<name>; it reads `physics`, that of the env which is to be controlled."""
+    """The law of a task dmc_<domain>_<name>; it reads `physics`, that of the controlled env."""
     make = {'cartpole': cartpole, 'pendulum': pendulum, 'reacher': reacher}.get(task.split('_')[1])
     return make(task, physics, repeat) if make else None
 
@@ -69,35 +73,42 @@ def cartpole(task: str, physics, repeat: int) -> Law:
         state[1] = wrapped(state[1])
         if abs(state[1]) < 0.5:
             return -gains @ state
-        push = -np.sign(state[3] * np.cos(state[1])) * np.clip(lacking(state[1], state[3], 14.7) / 5, -1, 1)
+        push = -np.sign(state[3] * np.cos(state[1])) * np.clip(
+            lacking(state[1], state[3], 14.7) / 5, -1, 1
+        )
         return np.array([push - 0.5 * state[0] - 0.2 * state[2]])
+
     return act
 
 
 def pendulum(task: str, physics, repeat: int) -> Law:
     """PD law within 0.5 rad of the top, energy swing-up elsewhere."""
+
     def act() -> np.ndarray:
         angle, speed = wrapped(physics.data.qpos[0]), physics.data.qvel[0]
         if abs(angle) < 0.5:
             return np.array([-20 * angle - 4 * speed])
         return np.array([np.sign(speed) * np.sign(lacking(angle, speed, 19.6))])
+
     return act
 
 
 def reacher(task: str, physics, repeat: int) -> Law:
     """Fingertip towards the target."""
     import mujoco
+
     jacobian, finger = np.zeros((3, physics.model.nv)), physics.model.name2id('finger', 'geom')
 
     def act() -> np.ndarray:
         mujoco.mj_jacGeom(physics.model.ptr, physics.data.ptr, jacobian, None, finger)
         return jacobian[:2].T @ physics.finger_to_target() * 60 - 0.3 * physics.data.qvel
+
     return act
 
 
 def lacking(angle: float, speed: float, gravity: float) -> float:
-    """Energy per inertia that a pole lacks for standing still at the top; `gravity` is m g l over its inertia about the hinge, in 1/s^2."""
-    return gravity * (1 - np.cos(angle)) - speed ** 2 / 2
+    """Energy per inertia that a pole lacks to rest at the top; `gravity` is m g l / inertia."""
+    return gravity * (1 - np.cos(angle)) - speed**2 / 2
 
 
 def wrapped(angle: float) -> float:
@@ -106,8 +117,9 @@ def wrapped(angle: float) -> float:
 
 
 def regulator(simulator: Simulator, effort: float = 0.1) -> np.ndarray:
-    """Gains (A, 4) of the discrete linear-quadratic regulator of a cartpole about its upright rest, by central differences of a decision."""
+    """Gains (A, 4) of the regulator of a cartpole at its upright rest, by central differences."""
     from scipy.linalg import solve_discrete_are
+
     rest, move = simulator.resets(1)[0], 1e-4
     rest[1:5] = 0
 
@@ -115,6 +127,7 @@ def regulator(simulator: Simulator, effort: float = 0.1) -> np.ndarray:
         state = rest.copy()
         state[1:5] = offset[:4]
         return simulator.step(state[None], offset[None, 4:])[0][0, 1:5]
+
     both = np.stack([(after(step) - after(-step)) / (2 * move) for step in move * np.eye(5)], 1)
     a, b, cost, price = both[:, :4], both[:, 4:], np.diag([1.0, 10, 0.1, 0.1]), effort * np.eye(1)
     value = solve_discrete_are(a, b, cost, price)

@@ -1,7 +1,8 @@
-"""The true physics of a dm_control task as a function: from any stored state, with any actions, as many starts as asked for.
+"""The true physics of a dm_control task as a function: from any stored state, with any actions.
 
-A state is one float64 vector: what MuJoCo needs to go on exactly (time, positions, velocities, activations, warm start of the
-solver), then the entries of the model that a reset moves, such as the target of reacher. Rewards and observations are the suite's own.
+A state is one float64 vector: what MuJoCo needs to go on exactly (time, positions, velocities,
+activations, warm start of the solver), then the entries of the model that a reset moves, such as
+the target of reacher. Rewards and observations are the suite's own.
 Letters: N states, S size of a state, A action dimensions.
 """
 
@@ -11,22 +12,33 @@ from embodied.base import Env
 from embodied.envs.dmc import find, import_suite
 from embodied.wrappers import Wrapper
 
-MOVED = ('body_pos', 'body_quat', 'geom_pos', 'geom_size', 'site_pos', 'wrap_prm')  # arrays of the model that resets of the suite write to
+MOVED = (
+    'body_pos',
+    'body_quat',
+    'geom_pos',
+    'geom_size',
+    'site_pos',
+    'wrap_prm',
+)  # arrays of the model that resets of the suite write to
 
 
 class Simulator:
     """The physics of one task.
 
     Args:
-        env: a dm_control suite environment; the simulator moves its physics and leaves its clock alone.
+        env: a dm_control suite environment; the simulator moves its physics and leaves its clock
+            alone.
         repeat: physics frames per decision, as in the env that made the states.
     """
 
     def __init__(self, env, repeat: int):
         import mujoco
+
         self._mujoco, self._env, self.repeat = mujoco, env, repeat
         spec = env.action_spec()
-        self._low, self._high = (np.broadcast_to(x, spec.shape) for x in (spec.minimum, spec.maximum))
+        self._low, self._high = (
+            np.broadcast_to(x, spec.shape) for x in (spec.minimum, spec.maximum)
+        )
         self._kept = mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_WARMSTART
         self._size = mujoco.mj_stateSize(self.physics.model.ptr, self._kept)
         self._moved = moved(env)
@@ -56,16 +68,23 @@ class Simulator:
         found = np.empty(self._size)
         self._mujoco.mj_getState(self.physics.model.ptr, self.physics.data.ptr, found, self._kept)
         model = self.physics.model
-        return np.concatenate([found, *(getattr(model, name).reshape(-1)[index] for name, index in self._moved.items())])
+        return np.concatenate(
+            [
+                found,
+                *(getattr(model, name).reshape(-1)[index] for name, index in self._moved.items()),
+            ]
+        )
 
     def go_to(self, state: np.ndarray) -> None:
         """Make `state` (S,) the present one."""
         model, at = self.physics.model, self._size
         for name, index in self._moved.items():
-            getattr(model, name).reshape(-1)[index] = state[at:at + len(index)]
+            getattr(model, name).reshape(-1)[index] = state[at : at + len(index)]
             at += len(index)
-        self._mujoco.mj_setState(model.ptr, self.physics.data.ptr, state[:self._size], self._kept)
-        self._mujoco.mj_step1(model.ptr, self.physics.data.ptr)  # what depends on positions and velocities, as after a step
+        self._mujoco.mj_setState(model.ptr, self.physics.data.ptr, state[: self._size], self._kept)
+        self._mujoco.mj_step1(
+            model.ptr, self.physics.data.ptr
+        )  # what depends on positions and velocities, as after a step
 
     def resets(self, count: int) -> np.ndarray:
         """States (count, S) at the beginnings of episodes."""
@@ -79,7 +98,8 @@ class Simulator:
         """One decision.
 
         Args:
-            states: (N, S). actions: (N, A) in [-1, 1], clipped and scaled as the wrappers of the env do.
+            states: (N, S). actions: (N, A) in [-1, 1], clipped and scaled as the wrappers of the
+                env do.
 
         Returns:
             next states (N, S), rewards (N,) summed over the frames of the decision.
@@ -118,25 +138,32 @@ class Simulator:
         """
         model, kinds = self.physics.model, self._mujoco.mjtJoint
         count = 1 + model.nq
-        out, positions, velocities = {}, states[:, 1:count], states[:, count:count + model.nv]
+        out, positions, velocities = {}, states[:, 1:count], states[:, count : count + model.nv]
         for joint in range(model.njnt):
-            name, q, v = model.id2name(joint, 'joint') or f'joint {joint}', model.jnt_qposadr[joint], model.jnt_dofadr[joint]
+            name, q, v = (
+                model.id2name(joint, 'joint') or f'joint {joint}',
+                model.jnt_qposadr[joint],
+                model.jnt_dofadr[joint],
+            )
             kind = kinds(int(model.jnt_type[joint]))
             if kind == kinds.mjJNT_HINGE:
                 out[f'{name} rad'] = positions[:, q]
             else:
                 width = {kinds.mjJNT_SLIDE: 1, kinds.mjJNT_BALL: 4, kinds.mjJNT_FREE: 7}[kind]
-                out |= numbered(name, positions[:, q:q + width])
+                out |= numbered(name, positions[:, q : q + width])
             width = {kinds.mjJNT_BALL: 3, kinds.mjJNT_FREE: 6}.get(kind, 1)
-            out |= numbered(f'{name} velocity', velocities[:, v:v + width])
-        rest = states[:, self._size:]
+            out |= numbered(f'{name} velocity', velocities[:, v : v + width])
+        rest = states[:, self._size :]
         names = [name for name, index in self._moved.items() for _ in index]
         return out | {f'{name} {i}': rest[:, i] for i, name in enumerate(names)}
 
 
 def numbered(name: str, columns: np.ndarray) -> dict[str, np.ndarray]:
     """Columns (N, n) by name, with a number where there are several."""
-    return {name if columns.shape[1] == 1 else f'{name} {i}': columns[:, i] for i in range(columns.shape[1])}
+    return {
+        name if columns.shape[1] == 1 else f'{name} {i}': columns[:, i]
+        for i in range(columns.shape[1])
+    }
 
 
 def moved(env) -> dict[str, np.ndarray]:

@@ -1,9 +1,10 @@
-"""A fixed replay of a dm_control task for benchmarks.world: pixels, the suite's vectors and the true physics state in the same rows.
+"""A fixed replay of a dm_control task: pixels, vectors and the true physics state in the same rows.
 
-    python -m benchmarks.world_data --task dmc_cartpole_balance --out FOLDER [--image] [--frames 32000]
+    python -m benchmarks.world_data --task dmc_cartpole_balance --out FOLDER [--image]
 
-Even episodes are scripted with noise (benchmarks/controllers.py says how), odd ones random. The env is the product's, with its `fast`
-rendering and the action repeat of the presets. FOLDER holds rows.npz, each key (episodes, rows, ...), and about.json.
+Even episodes are scripted with noise (benchmarks/controllers.py says how), odd ones random. The env
+is the product's, with its `fast` rendering and the action repeat of the presets. FOLDER holds
+rows.npz, each key (episodes, rows, ...), and about.json.
 Letters: E episodes, R rows of an episode, S size of a physics state.
 """
 
@@ -37,9 +38,11 @@ class Recorded:
     """A fixed replay.
 
     Attributes:
-        rows: key -> (E, R, ...); 'state' is the physics at the row, (E, R, S) float64, the others are as in the replay.
+        rows: key -> (E, R, ...); 'state' is the physics at the row, (E, R, S) float64, the others
+            are as in the replay.
         about: task, repeat, size, quality, seed, and what was scripted.
     """
+
     rows: dict[str, np.ndarray]
     about: dict
 
@@ -52,8 +55,13 @@ class Recorded:
         """
         path = folder / 'rows.npz'
         if not path.exists():
-            raise ConfigError(f'{folder} holds no rows.npz; make it: python -m benchmarks.world_data --task TASK --out {folder}')
-        return cls(npz.read(path, npz.describe(path)), json.loads((folder / 'about.json').read_text()))
+            raise ConfigError(
+                f'{folder} holds no rows.npz; make it: '
+                f'python -m benchmarks.world_data --task TASK --out {folder}'
+            )
+        return cls(
+            npz.read(path, npz.describe(path)), json.loads((folder / 'about.json').read_text())
+        )
 
     @property
     def episodes(self) -> int:
@@ -62,7 +70,7 @@ class Recorded:
 
     @property
     def held_out(self) -> np.ndarray:
-        """Indices of the episodes that nothing may learn from: the last pair of every PAIRS, or of all where there are fewer."""
+        """Episodes that nothing learns from: the last pair of every PAIRS, or of all if fewer."""
         pair, period = np.arange(self.episodes) // 2, min(PAIRS, self.episodes // 2)
         return np.flatnonzero(pair % period == period - 1)
 
@@ -77,9 +85,15 @@ class Recorded:
         Raises:
             ConfigError: the replay has none.
         """
-        found = [key for key, column in self.rows.items() if key not in OWN and (column.dtype == np.uint8) == (kind == 'image')]
+        found = [
+            key
+            for key, column in self.rows.items()
+            if key not in OWN and (column.dtype == np.uint8) == (kind == 'image')
+        ]
         if not found:
-            raise ConfigError(f'this replay of {self.about["task"]} holds no {kind}; make it anew with --image')
+            raise ConfigError(
+                f'this replay of {self.about["task"]} holds no {kind}; make it anew with --image'
+            )
         return found
 
     def needed(self, kind: str) -> list[str]:
@@ -92,25 +106,43 @@ class Recorded:
         for key in self.keys(kind):
             column = self.rows[key]
             image = column.dtype == np.uint8
-            seen[key] = spaces.Box(0 if image else -np.inf, 255 if image else np.inf, column.shape[2:], column.dtype.type)
+            seen[key] = spaces.Box(
+                0 if image else -np.inf,
+                255 if image else np.inf,
+                column.shape[2:],
+                column.dtype.type,
+            )
         return seen, {'action': spaces.Box(-1, 1, self.rows['action'].shape[2:], np.float32)}
 
     def sample(
-            self, episodes: np.ndarray, rng: np.random.Generator, batch: int, length: int, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-        """Sequences drawn uniformly from some episodes, key -> (batch, length, ...), and where they come from: 'episode', 'row'."""
+        self,
+        episodes: np.ndarray,
+        rng: np.random.Generator,
+        batch: int,
+        length: int,
+        without: tuple[str, ...] = (),
+    ) -> dict[str, np.ndarray]:
+        """Random sequences, key -> (batch, length, ...), with their 'episode' and 'row'."""
         last = self.rows['is_first'].shape[1] - length
         if last < 0:
-            raise ConfigError(f'sequences of {length} rows do not fit in episodes of {last + length}')
-        episode, row = rng.choice(episodes, batch)[:, None], rng.integers(0, last + 1, batch)[:, None] + np.arange(length)
-        return {key: column[episode, row] for key, column in self.rows.items() if key not in without} | {
-            'episode': np.broadcast_to(episode, row.shape), 'row': row}
+            raise ConfigError(
+                f'sequences of {length} rows do not fit in episodes of {last + length}'
+            )
+        episode, row = (
+            rng.choice(episodes, batch)[:, None],
+            rng.integers(0, last + 1, batch)[:, None] + np.arange(length),
+        )
+        return {
+            key: column[episode, row] for key, column in self.rows.items() if key not in without
+        } | {'episode': np.broadcast_to(episode, row.shape), 'row': row}
 
 
 def record(task: str, frames: int, image: bool, seed: int, length: int, **dmc) -> Recorded:
     """Play and keep every row.
 
     Args:
-        task: dmc_<domain>_<name>. frames: physics frames in all; whole pairs of episodes are made, at least two. image: render.
+        task: dmc_<domain>_<name>. frames: physics frames in all; whole pairs of episodes are made,
+            at least two. image: render.
         length: most decisions an episode. dmc: further values of the block env.dmc.
     """
     config = parse(['--configs', 'dmc_vision'], ROOT / 'configs').env.to_dict()
@@ -126,12 +158,33 @@ def record(task: str, frames: int, image: bool, seed: int, length: int, **dmc) -
     env.close()
     shortest = min(len(rows) for rows in episodes)
     if shortest != max(len(rows) for rows in episodes):
-        raise ConfigError(f'{task} ends its episodes early; a replay of equal episodes needs --length {shortest - 1} or less')
-    columns = {key: np.stack([np.stack([row[key] for row in rows]) for rows in episodes]) for key in episodes[0][0]}
-    scripted = 'the law of benchmarks/controllers.py' if followed else 'a slow random walk of actions, for the task has no law'
-    return Recorded(columns, {
-        'task': task, 'seed': seed, 'repeat': env.repeat, 'scripted': scripted, 'env': config['dmc'],
-        'returns': {'scripted': float(columns['reward'][::2].sum(1).mean()), 'random': float(columns['reward'][1::2].sum(1).mean())}})
+        raise ConfigError(
+            f'{task} ends its episodes early; a replay of equal episodes needs '
+            f'--length {shortest - 1} or less'
+        )
+    columns = {
+        key: np.stack([np.stack([row[key] for row in rows]) for rows in episodes])
+        for key in episodes[0][0]
+    }
+    scripted = (
+        'the law of benchmarks/controllers.py'
+        if followed
+        else 'a slow random walk of actions, for the task has no law'
+    )
+    return Recorded(
+        columns,
+        {
+            'task': task,
+            'seed': seed,
+            'repeat': env.repeat,
+            'scripted': scripted,
+            'env': config['dmc'],
+            'returns': {
+                'scripted': float(columns['reward'][::2].sum(1).mean()),
+                'random': float(columns['reward'][1::2].sum(1).mean()),
+            },
+        },
+    )
 
 
 def play(env: Env, simulator: Simulator, player: Script | Held) -> list[dict[str, np.ndarray]]:
@@ -149,16 +202,22 @@ def save(recorded: Recorded, folder: Path) -> None:
     """Write rows.npz and about.json."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / 'rows.npz', 'wb') as file:
-        npz.write(file, {key: np.ascontiguousarray(column) for key, column in recorded.rows.items()})
+        npz.write(
+            file, {key: np.ascontiguousarray(column) for key, column in recorded.rows.items()}
+        )
     (folder / 'about.json').write_text(json.dumps(recorded.about, indent=1) + '\n')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--task', required=True, help='dmc_<domain>_<name>')
     parser.add_argument('--out', required=True, type=Path, help='folder to write')
     parser.add_argument('--image', action='store_true', help='render the image, too')
-    parser.add_argument('--frames', type=int, default=32000, help='physics frames (decisions x action repeat)')
+    parser.add_argument(
+        '--frames', type=int, default=32000, help='physics frames (decisions x action repeat)'
+    )
     parser.add_argument('--length', type=int, default=500, help='most decisions of an episode')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
@@ -168,7 +227,10 @@ def main() -> None:
     for key, column in recorded.rows.items():
         print(f'{key:12} {column.dtype} {list(column.shape)}')
     about = recorded.about
-    print(f'{about["task"]}, {about["repeat"]} frames a decision; scripted: {about["scripted"]}; mean returns {about["returns"]}')
+    print(
+        f'{about["task"]}, {about["repeat"]} frames a decision; scripted: {about["scripted"]}; '
+        f'mean returns {about["returns"]}'
+    )
     print(f'held out: episodes {recorded.held_out.tolist()}; {time.perf_counter() - start:.0f} s')
 
 

@@ -1,4 +1,4 @@
-"""What a world model knows, measured on sequences it has not learned from and against the simulator itself.
+"""What a world model knows, measured on held-out sequences and against the simulator itself.
 
 Letters: N starts, T frames, H imagined frames, A action dimensions, M first moves, R repeats.
 """
@@ -20,7 +20,7 @@ from .world_probe import Probe, errors
 
 HORIZON = 15
 STEPS = (1, 4, 8, 15)  # imagined frames at which measures are told
-GOAL = 0.8  # a row is near the goal where each frame of its decision brings this much of the largest reward, 1
+GOAL = 0.8  # mean reward a frame (at most 1) from which a row counts as near the goal
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class Sequences:
     """Committed sequences and what the recording knows of them.
 
     Attributes:
-        batch: (N, T). context: of the agent, without gradient. state: (N, T, S) physics. start: frame from which HORIZON more follow.
+        batch: (N, T). context: of the agent, without gradient. state: (N, T, S) physics. start:
+            frame from which HORIZON more follow.
     """
+
     batch: Batch
     context: Context
     state: np.ndarray
@@ -43,14 +45,28 @@ class Sequences:
 
 
 class Lab:
-    """Measures one agent on one recording; every measure is a dict of numbers, drawn with the same random numbers each time.
+    """Measures one agent on one recording; every measure is a dict of numbers and has a fixed seed.
 
     Args:
-        agent: on the CPU, trained by episodes `recorded.learned`. simulator: of the task. starts: N.
+        agent: on the CPU, trained by episodes `recorded.learned`. simulator: of the task. starts:
+            N.
     """
 
-    def __init__(self, agent: Agent, recorded: Recorded, simulator: Simulator, starts: int = 256, seed: int = 0):
-        self.agent, self.recorded, self.simulator, self.count, self.seed = agent, recorded, simulator, starts, seed
+    def __init__(
+        self,
+        agent: Agent,
+        recorded: Recorded,
+        simulator: Simulator,
+        starts: int = 256,
+        seed: int = 0,
+    ):
+        self.agent, self.recorded, self.simulator, self.count, self.seed = (
+            agent,
+            recorded,
+            simulator,
+            starts,
+            seed,
+        )
         torch.manual_seed(seed)
         self.unseen = self.sequences(recorded.held_out, starts, np.random.default_rng(seed))
 
@@ -62,15 +78,25 @@ class Lab:
         batch = self.agent._batch(rows)
         return Sequences(batch, self.agent._commit(batch).detach(), rows['state'][:, 1:], known - 1)
 
-    def imagine(self, from_: Sequences, rows: torch.Tensor, frames: torch.Tensor, codes: torch.Tensor) -> Trajectory:
+    def imagine(
+        self, from_: Sequences, rows: torch.Tensor, frames: torch.Tensor, codes: torch.Tensor
+    ) -> Trajectory:
         """Imagine with known action codes (N, H, M)."""
         agent = self.agent
         return imagine(
-            agent.dynamics, agent.heads, from_.context, rows, frames, codes.shape[1], agent.config.shortcut.steps,
-            lambda x, t: codes[:, t], None)
+            agent.dynamics,
+            agent.heads,
+            from_.context,
+            rows,
+            frames,
+            codes.shape[1],
+            agent.config.shortcut.steps,
+            lambda x, t: codes[:, t],
+            None,
+        )
 
     def rewards(self, from_: Sequences, actions: np.ndarray) -> np.ndarray:
-        """Imagined rewards (N, H) of actions (N, H, A) from the start of every sequence; whole numbers of them each where N is larger."""
+        """Imagined rewards (N, H) of actions (N, H, A); N is a multiple of the number of starts."""
         rows, frames = (x.repeat_interleave(len(actions) // self.count) for x in from_.starts)
         dream = self.imagine(from_, rows, frames, self.codes(actions))
         return self.agent.heads.reward(dream.inputs[:, 1:]).numpy()
@@ -79,45 +105,71 @@ class Lab:
         return self.agent.actions.encode({'action': torch.from_numpy(actions.astype(np.float32))})
 
     def executed(self, actions: np.ndarray) -> np.ndarray:
-        """Actions as the agent's code can express them: those the simulator takes, so that both are asked for the same."""
+        """Actions as the agent's code expresses them; the simulator takes the same ones."""
         return self.agent.actions.decode(self.codes(actions))['action'].numpy()
 
     # -- measures
 
     @torch.no_grad()
     def prediction(self) -> dict:
-        """Latent errors over those of repeating the last frame, and reward errors, along the recorded actions, by step."""
+        """Latent errors over copy-last and reward errors along the recorded actions, by step."""
         agent, unseen = self.agent, self.unseen
         loop = report.open_loop(
-            agent.dynamics, agent.heads, unseen.context, unseen.batch, unseen.start, agent.config.shortcut.steps, rewards=True)
-        truth = unseen.batch.reward[:, unseen.start + 1:]
-        ratio, wrong = (loop.error.mean(0) / loop.copy_error.mean(0)), (loop.reward - truth).square().mean(0).sqrt()
+            agent.dynamics,
+            agent.heads,
+            unseen.context,
+            unseen.batch,
+            unseen.start,
+            agent.config.shortcut.steps,
+            rewards=True,
+        )
+        truth = unseen.batch.reward[:, unseen.start + 1 :]
+        ratio, wrong = (
+            (loop.error.mean(0) / loop.copy_error.mean(0)),
+            (loop.reward - truth).square().mean(0).sqrt(),
+        )
         return {
-            'error over copy-last': by_step(ratio), 'reward rms': by_step(wrong),
-            'reward std': float(truth.std()), 'latent std': float(loop.truth.std()),
-            'latent step': float(loop.copy_error[:, 0].mean().sqrt())}
+            'error over copy-last': by_step(ratio),
+            'reward rms': by_step(wrong),
+            'reward std': float(truth.std()),
+            'latent std': float(loop.truth.std()),
+            'latent step': float(loop.copy_error[:, 0].mean().sqrt()),
+        }
 
     @torch.no_grad()
     def frames(self, sequences: Sequences, chunk: int = 256) -> dict[str, torch.Tensor]:
-        """Of the frames from the start of the sequences on but the last: latent, agent feature, head inputs, and head inputs of the next frame
-        as imagined by the recorded action, each (N HORIZON, F)."""
+        """Latents, features and head inputs of real frames, and of those imagined after them.
+
+        The real frames are those from the start of every sequence to the last but one; 'imagined'
+        are head inputs of the frame after each, by the recorded action. All are (N HORIZON, F).
+        """
         count, time = sequences.batch.shape
-        where = torch.arange(count).repeat_interleave(HORIZON), torch.arange(sequences.start, time - 1).repeat(count)
+        where = (
+            torch.arange(count).repeat_interleave(HORIZON),
+            torch.arange(sequences.start, time - 1).repeat(count),
+        )
         seen, dreamed = [], []
         for rows, frames in zip(where[0].split(chunk), where[1].split(chunk)):
-            dream = self.imagine(sequences, rows, frames, sequences.batch.action[rows, frames][:, None])
+            dream = self.imagine(
+                sequences, rows, frames, sequences.batch.action[rows, frames][:, None]
+            )
             seen.append(dream.inputs[:, 0])
             dreamed.append(dream.inputs[:, 1])
         context = sequences.context
         return {
-            'latent': context.latent[where].flatten(1), 'feature': context.feature[where],
-            'inputs': torch.cat(seen), 'imagined': torch.cat(dreamed)}
+            'latent': context.latent[where].flatten(1),
+            'feature': context.feature[where],
+            'inputs': torch.cat(seen),
+            'imagined': torch.cat(dreamed),
+        }
 
     def probes(self, sequences: int = 480) -> dict:
-        """Errors of reading positions and velocities: rms, median and std of each, overall and near the goal.
+        """Errors of reading positions and velocities: rms, median, std; overall and at the goal.
 
-        'latent', 'feature' and 'inputs' (what heads read) are of real frames; 'imagined k' are head inputs after k imagined frames, read by
-        the probe of real ones; 'copied k' says how far the truth of the start is off by then. Probes learn from `sequences` sequences of the episodes that the agent learned from.
+        'latent', 'feature' and 'inputs' (what heads read) are of real frames; 'imagined k' are head
+        inputs after k imagined frames, read by the probe of real ones; 'copied k' says how far the
+        truth of the start is off by then. Probes learn from `sequences` sequences of the episodes
+        that the agent learned from.
         """
         rng = np.random.default_rng(self.seed + 1)
         known = self.sequences(self.recorded.learned, sequences, rng)
@@ -131,13 +183,29 @@ class Lab:
             probe = Probe(learned[name], target, seed=self.seed)
             out[name] = two(probe.read(there[name]), truth, near)
         begin, end, later = self.unseen.start, self.unseen.start + 8, slice(known.start + 1, None)
-        dream = self.imagine(self.unseen, *self.unseen.starts, self.unseen.batch.action[:, begin:end])
+        dream = self.imagine(
+            self.unseen, *self.unseen.starts, self.unseen.batch.action[:, begin:end]
+        )
         ahead = {
-            1: (there['imagined'], truth, self.unseen.state[:, later], self.unseen.batch.reward[:, later]),
-            8: (dream.inputs[:, 8], quantities(self.unseen.state[:, begin]), self.unseen.state[:, end], self.unseen.batch.reward[:, end])}
+            1: (
+                there['imagined'],
+                truth,
+                self.unseen.state[:, later],
+                self.unseen.batch.reward[:, later],
+            ),
+            8: (
+                dream.inputs[:, 8],
+                quantities(self.unseen.state[:, begin]),
+                self.unseen.state[:, end],
+                self.unseen.batch.reward[:, end],
+            ),
+        }
         for step, (inputs, before, state, reward) in ahead.items():
             after, near = quantities(state), self.near(reward)
-            out |= {f'imagined {step}': two(probe.read(inputs), after, near), f'copied {step}': two(before, after, near)}
+            out |= {
+                f'imagined {step}': two(probe.read(inputs), after, near),
+                f'copied {step}': two(before, after, near),
+            }
         return out
 
     def near(self, reward: torch.Tensor) -> np.ndarray:
@@ -146,73 +214,113 @@ class Lab:
 
     @torch.no_grad()
     def effects(self) -> dict:
-        """What holding an action instead of its opposite does to the sum of rewards, imagined and real, after each of STEPS.
+        """What holding an action, not its opposite, does to imagined and real sums of rewards.
 
-        With one action dimension the pair is +1 and -1, with more a random vector of signs and its opposite.
+        With one action dimension the pair is +1 and -1, with more a random vector of signs and its
+        opposite.
         """
         rng, size = np.random.default_rng(self.seed + 2), self.simulator.actions
-        sign = np.ones((self.count, size)) if size == 1 else rng.choice([-1.0, 1.0], (self.count, size))
-        held = np.repeat(np.stack([sign, -sign], 1)[:, :, None], HORIZON, 2).reshape(-1, HORIZON, size)
+        sign = (
+            np.ones((self.count, size))
+            if size == 1
+            else rng.choice([-1.0, 1.0], (self.count, size))
+        )
+        held = np.repeat(np.stack([sign, -sign], 1)[:, :, None], HORIZON, 2).reshape(
+            -1, HORIZON, size
+        )
         near = self.near(self.unseen.batch.reward[:, self.unseen.start])
         imagined, real = (sums.reshape(self.count, 2, HORIZON) for sums in self.sums(held))
-        return {str(step): effect(imagined[:, :, step - 1], real[:, :, step - 1], near) for step in STEPS}
+        return {
+            str(step): effect(imagined[:, :, step - 1], real[:, :, step - 1], near)
+            for step in STEPS
+        }
 
     def sums(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Imagined and real sums of rewards (N, H) after 1 .. H decisions; N is a multiple of the number of starts."""
+        """Imagined and real sums of rewards (N, H) after 1 .. H decisions; N as for rewards."""
         actions = self.executed(actions)
         states = self.unseen.state[:, self.unseen.start].repeat(len(actions) // self.count, 0)
-        return self.rewards(self.unseen, actions).cumsum(1), self.simulator.rollout(states, actions).cumsum(1)
+        return self.rewards(self.unseen, actions).cumsum(1), self.simulator.rollout(
+            states, actions
+        ).cumsum(1)
 
     @torch.no_grad()
     def spread(self, moves: int = 4, repeats: int = 4, horizon: int = 8) -> dict:
-        """Standard deviation of returns of `horizon` decisions, between first moves and within one, imagined and real.
+        """Standard deviation of returns of `horizon` decisions between first moves and within one.
 
-        Every start has M first moves; each is followed by R sequences of random actions, the same for all its moves. Within contains what
-        later actions do and, in imagination, the noise of the model; a policy learns from what is between.
+        Every start has M first moves; each is followed by R sequences of random actions, the same
+        for all its moves. Within contains what later actions do and, in imagination, the noise of
+        the model; a policy learns from what is between.
         """
         rng, size = np.random.default_rng(self.seed + 3), self.simulator.actions
         first = rng.uniform(-1, 1, (self.count, moves, 1, 1, size))
         later = rng.uniform(-1, 1, (self.count, 1, repeats, horizon - 1, size))
         shape = (self.count, moves, repeats)
-        actions = np.concatenate([
-            np.broadcast_to(first, (*shape, 1, size)), np.broadcast_to(later, (*shape, horizon - 1, size))], 3)
-        imagined, real = (sums[:, -1].reshape(shape) for sums in self.sums(actions.reshape(-1, horizon, size)))
+        actions = np.concatenate(
+            [
+                np.broadcast_to(first, (*shape, 1, size)),
+                np.broadcast_to(later, (*shape, horizon - 1, size)),
+            ],
+            3,
+        )
+        imagined, real = (
+            sums[:, -1].reshape(shape) for sums in self.sums(actions.reshape(-1, horizon, size))
+        )
         centered = lambda x: (x.mean(2) - x.mean((1, 2))[:, None]).ravel()
         return {
-            'imagined': parts(imagined), 'real': parts(real),
-            'correlation between': correlation(centered(imagined), centered(real))}
+            'imagined': parts(imagined),
+            'real': parts(real),
+            'correlation between': correlation(centered(imagined), centered(real)),
+        }
 
 
 def effect(imagined: np.ndarray, real: np.ndarray, near: np.ndarray) -> dict:
     """Imagined and real sums of rewards (N, 2) of a pair of actions compared.
 
-    sign: share of starts at which the better action is the same one, large: of the half where it matters more; correlation of the
-    differences, near the goal alone too; slope: of the imagined difference on the real one; returns: correlation of the sums themselves.
+    sign is the share of starts at which the same action is the better one, large the same among the
+    half of the starts where it matters most. correlation is that of the differences, near the same
+    of starts near the goal, slope that of the imagined difference over the real one; returns is the
+    correlation of the sums themselves.
     """
     a, b = imagined[:, 0] - imagined[:, 1], real[:, 0] - real[:, 1]
     large = np.abs(b) >= np.median(np.abs(b))
     right = np.sign(a) == np.sign(b)
     return {
-        'correlation': correlation(a, b), 'near': correlation(a[near], b[near]), 'slope': float(a @ b / max(b @ b, 1e-12)),
-        'sign': float(right.mean()), 'large': float(right[large].mean()),
-        'returns': correlation(imagined.ravel(), real.ravel()), 'std': float(b.std())}
+        'correlation': correlation(a, b),
+        'near': correlation(a[near], b[near]),
+        'slope': float(a @ b / max(b @ b, 1e-12)),
+        'sign': float(right.mean()),
+        'large': float(right[large].mean()),
+        'returns': correlation(imagined.ravel(), real.ravel()),
+        'std': float(b.std()),
+    }
 
 
 def parts(returns: np.ndarray) -> dict[str, float]:
-    """Standard deviations of returns (N, M, R): within a first move, over the R repeats, and between the M moves.
+    """Standard deviations of returns (N, M, R): within a move, over R repeats, and between M moves.
 
-    Repeat r has the same later actions for every move, so what is between moves is freed of what moves and repeats share (the analysis of
-    variance in two ways): var(mean over repeats) - var(residual) / R.
+    Repeat r has the same later actions for every move, so what is between moves is freed of what
+    moves and repeats share (the analysis of variance in two ways): var(mean over repeats) -
+    var(residual) / R.
     """
     repeats = returns.shape[2]
-    residual = returns - returns.mean(2, keepdims=True) - returns.mean(1, keepdims=True) + returns.mean((1, 2), keepdims=True)
-    chance = residual.var((1, 2)).mean() * residual[0].size / ((returns.shape[1] - 1) * (repeats - 1))
+    residual = (
+        returns
+        - returns.mean(2, keepdims=True)
+        - returns.mean(1, keepdims=True)
+        + returns.mean((1, 2), keepdims=True)
+    )
+    chance = (
+        residual.var((1, 2)).mean() * residual[0].size / ((returns.shape[1] - 1) * (repeats - 1))
+    )
     between = returns.mean(2).var(1, ddof=1).mean() - chance / repeats
-    return {'within': float(returns.var(2, ddof=1).mean() ** 0.5), 'between': float(max(between, 0.0) ** 0.5)}
+    return {
+        'within': float(returns.var(2, ddof=1).mean() ** 0.5),
+        'between': float(max(between, 0.0) ** 0.5),
+    }
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson correlation of two vectors; nan for fewer than 16 entries or where the second is constant, zero where the first is."""
+    """Pearson correlation; nan for fewer than 16 entries or a constant y, zero for a constant x."""
     if len(x) < 16 or np.ptp(y) < 1e-9:
         return float('nan')
     return float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 1e-12 else 0.0
