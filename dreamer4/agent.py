@@ -21,16 +21,18 @@ from .cache import Latents, latents_gb
 from .dynamics import Context, Dynamics
 from .heads import Heads
 from .imagination import draw_starts, imagine
-from .optim import Optimizer, RunningRMS, SlowCopy
+from .optim import Optimizer, RunningRMS, SlowCopy, descend
 from .nets.attention import Attention
 from .perceptual import Perceptual
 from .record import CudaGraphs, plainly
 from .schedule import Schedule
 from .state import pack_tree, unpack_tree
 from .summary import describe
+from .conv_tokenizer import ConvTokenizer
 from .tokenizer import Tokenizer
 
 NEWEST = slice(-1, None)
+TOKENIZERS = {'patches': Tokenizer, 'conv': ConvTokenizer}
 FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', 'unlabeled', 'task_id')
 
 
@@ -59,7 +61,8 @@ class Plan:
 
     Attributes:
         shape: (B, T) of the batch.
-        tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread.
+        tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread. joint: and it does so in one step with the
+            world model, whose gradient reaches it.
         model: dynamics and heads learn. bootstrap: a share of the sequences trains large steps.
         value, policy: they learn from a dream.
         moves: name of a slow copy -> whether it moves after each step of its source.
@@ -67,6 +70,7 @@ class Plan:
     shape: tuple[int, int]
     tokenizer: bool
     measure: bool
+    joint: bool
     model: bool
     bootstrap: bool
     value: bool
@@ -106,7 +110,7 @@ class Agent:
         self.obs_keys = self.frame_keys + ['task_id'] * ('task_id' in obs_space)
         self.actions = Actions(
                 {k: s for k, s in act_space.items() if k != 'reset'}, config.heads.continuous, config.heads.action_bins, config.heads.unimix)
-        self.tokenizer = Tokenizer(seen, config.tokenizer)
+        self.tokenizer = TOKENIZERS[config.tokenizer.kind](seen, config.tokenizer)
         self.dynamics = Dynamics(
                 self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics, shortcut=config.shortcut.bootstrap > 0)
         self.heads = Heads(
@@ -289,13 +293,16 @@ class Agent:
             if learns:
                 self.optimizers[name].begin(count, scale)
                 moves += [(copy, getattr(self, copy).due(count)) for copy in copies]
-        return Plan(self._batch_shape(), tokenizer, not warm, warm, bootstrap, value, policy, tuple(moves))
+        joint = warm and tokenizer and c.tokenizer_training.model > 0
+        return Plan(self._batch_shape(), tokenizer, not warm, joint, warm, bootstrap, value, policy, tuple(moves))
 
     def _update(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """Carry out a plan: work for the device alone."""
         metrics = {}
-        if plan.tokenizer:
-            metrics |= self._train_tokenizer(plan, batch)
+        if plan.tokenizer and not plan.joint:
+            loss, metrics = self._tokenizer_loss(plan, batch)
+            metrics |= self.optimizers['tokenizer'].step(loss)
+            self._follow(plan, 'slow_tokenizer')
         if plan.model:
             metrics |= self._train_model(plan, batch)
         return metrics
@@ -331,8 +338,8 @@ class Agent:
     def _batch(self, rows) -> Batch:
         return make_batch(rows, self.obs_keys, self.actions, self.device)
 
-    def _train_tokenizer(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
-        """One step on single frames drawn from the batch, or on its first sequences where the tokenizer looks back in time."""
+    def _tokenizer_loss(self, plan: Plan, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss on single frames drawn from the batch, or on its first sequences where the tokenizer looks back in time."""
         count, (rows, time) = self.config.batch.frames, batch.shape
         if self.config.tokenizer.time_every:
             part = batch.first(max(1, count // time))
@@ -345,20 +352,23 @@ class Agent:
             self.tokenizer.measure(obs)  # later it stays: latents that have been learned from must not move
         with self._precision():
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
-        norms = self.optimizers['tokenizer'].step(sum(self.rms(k, v) for k, v in parts.items()))
-        self._follow(plan, 'slow_tokenizer')
-        return norms | {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
+        return sum(self.rms(k, v) for k, v in parts.items()), {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
 
     def _train_model(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""
         batch = batch.cut(round(plan.shape[0] * self.config.batch.single))
         with self._precision():
-            context = self._commit(batch, measure=True)
+            context = self._commit(batch, measure=True, joint=plan.joint)
             total, parts = self._model_loss(batch, context, plan.bootstrap)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
         if plan.value:
             metrics |= self._train_actor_critic(plan, batch, context.detach())
-        return metrics | self.optimizers['model'].step(total)
+        if not plan.joint:
+            return metrics | self.optimizers['model'].step(total)
+        loss, found = self._tokenizer_loss(plan, batch)
+        metrics |= found | descend(total + loss, self.optimizers['model'], self.optimizers['tokenizer'])
+        self._follow(plan, 'slow_tokenizer')
+        return metrics
 
     def _train_actor_critic(self, plan: Plan, batch: Batch, context: Context) -> dict[str, torch.Tensor]:
         """Some steps of value and policy on one dream; metrics are those of the first, a refused step is told whichever it was."""
@@ -377,14 +387,18 @@ class Agent:
             metrics = found | metrics | {k: v.maximum(metrics.get(k, v)) for k, v in found.items() if k.endswith('/nonfinite')}
         return metrics
 
-    def _commit(self, batch: Batch, measure: bool = False) -> Context:
-        """Latents of the slow tokenizer and the committed pass over them, with gradient into the dynamics.
+    def _commit(self, batch: Batch, measure: bool = False, joint: bool = False) -> Context:
+        """Latents and the committed pass over them, with gradient into the dynamics.
 
         Args:
             measure: whether the dynamics learn the usual moves from them.
+            joint: whether the latents are those of the tokenizer that learns, with a share of the gradient, and not of its slow copy.
         """
         z = batch.latent
-        if z is None:
+        if joint:
+            z = self.tokenizer.encode({k: batch.obs[k] for k in self.frame_keys}, batch.is_first)
+            z = z.detach().lerp(z, self.config.tokenizer_training.model)  # the same numbers, a share of the gradient
+        elif z is None:
             with torch.no_grad():
                 z = self.slow_tokenizer.module.encode({k: batch.obs[k] for k in self.frame_keys}, batch.is_first)
         z = self.dynamics.pack(z)

@@ -43,6 +43,7 @@ class TokenizerTrainingConfig:
     """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm, and who reads which copy."""
     every: int
     rate: float
+    model: float
     slow: SlowConfig
 
 
@@ -142,7 +143,7 @@ def latents_stand(config: AgentConfig) -> float:
     """Updates for which the latents of a frame stay what they are: as long as the copy of the tokenizer that made them stands, infinite where it is
     frozen; 0 where they change all the time, with the frames around them or with an average of tokenizers."""
     training = config.tokenizer_training
-    if config.tokenizer.time_every or training.rate and training.slow.rate < 1:
+    if config.tokenizer.time_every or training.rate and (training.slow.rate < 1 or training.model):
         return 0
     return training.slow.every * training.every if training.rate else math.inf
 
@@ -154,6 +155,7 @@ def check(config: AgentConfig) -> None:
         ValueError: naming the setting, what it must be and what it is.
     """
     choices = {
+            'tokenizer.kind': (config.tokenizer.kind, ('patches', 'conv')),
             'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
             'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
             'actor.start': (config.actor.start, ('uniform', 'behaviour')),

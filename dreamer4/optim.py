@@ -55,13 +55,11 @@ class Optimizer:
         self.updates += steps
 
     def step(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Differentiate the scalar `loss`, clip, step. A non-finite loss or gradient moves nothing; the host need not wait to find that out.
+        """Differentiate the scalar `loss` and move; see descend."""
+        return descend(loss, self)
 
-        Returns:
-            metrics on the device: '<name>/total', the loss, '<name>/grad_norm', and '<name>/nonfinite', 1 if the step was refused.
-        """
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()
+    def move(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Clip the gradients that are there and step; nothing moves if one of them or `loss` is not finite."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.adam.found_inf = (~torch.isfinite(loss.detach() + norm)).float()  # the fused kernel leaves everything as it is where this is 1
         self.adam.grad_scale = None
@@ -98,6 +96,18 @@ class Optimizer:
     def _read_rate(self) -> None:
         for group in self.adam.param_groups:
             group['lr'] = self.rate
+
+
+def descend(loss: torch.Tensor, *optimizers: Optimizer) -> dict[str, torch.Tensor]:
+    """One gradient step of several parts on one scalar loss. The host need not wait to find out whether it was finite.
+
+    Returns:
+        metrics on the device: '<name>/total', the loss, '<name>/grad_norm', and '<name>/nonfinite', 1 if the part did not move.
+    """
+    for optimizer in optimizers:
+        optimizer.adam.zero_grad(set_to_none=True)
+    loss.backward()
+    return {k: v for optimizer in optimizers for k, v in optimizer.move(loss).items()}
 
 
 class SlowCopy:

@@ -74,7 +74,7 @@ def loss(
     rows = bootstrap_rows(batch, config) if bootstrapping and dynamics.step_sizes > 1 else 0
     level, size = draw_schedule(batch, time, rows, dynamics, config, is_first.device)
     origin = coordinates.origin(context.seen, is_first)
-    target = coordinates.encode(context.latent, origin)
+    target = coordinates.encode(context.latent, origin).detach()  # latents that learn must not learn to be predicted
     noisy = dynamics.noised(target, level)
     positions = torch.arange(time, device=is_first.device)[None]
     mask, memory = beside(context) if config.history == 'commit' else (context.mask, None)

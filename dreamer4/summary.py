@@ -2,7 +2,9 @@
 
 from torch import nn
 
+from .conv_tokenizer import ConvTokenizer
 from .nets.transformer import Transformer
+from .tokenizer import Tokenizer
 
 
 def parameters(*modules: nn.Module) -> int:
@@ -27,15 +29,23 @@ def products(transformer: Transformer, tokens: int, read: int) -> int:
     return matmul_parameters(*blocks) * tokens + final
 
 
+def frame_products(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Multiplications with weights of encoding a frame, and of decoding it."""
+    if isinstance(tokenizer, ConvTokenizer):
+        parts = (tokenizer.encoders, tokenizer.inward, tokenizer.bottleneck), (tokenizer.decoders, tokenizer.outward, tokenizer.unbottleneck)
+        return tuple(matmul_parameters(*part) + sum(net.products for net in part[0].values()) for part in parts)
+    tokens, latents = tokenizer.layout.size, tokenizer.config.latents
+    return products(tokenizer.encoder, tokens, latents), products(tokenizer.decoder, tokens, tokens - latents)
+
+
 def update_flops(agent) -> dict[str, float]:
     """Estimated FLOPs of one update by part: 2 per weight and token forward, 6 with backward; attention scores are left out.
 
     At a few dozen tokens per frame the scores are one or two percent of the whole.
     """
-    c, frames, tokenizer, heads = agent.config, agent.frames_per_update, agent.tokenizer, agent.heads
-    tokens, layout = agent.dynamics.layout.size, tokenizer.layout.size
-    encode = products(tokenizer.encoder, layout, c.tokenizer.latents)
-    decode = products(tokenizer.decoder, layout, layout - c.tokenizer.latents)
+    c, frames, heads = agent.config, agent.frames_per_update, agent.heads
+    tokens = agent.dynamics.layout.size
+    encode, decode = frame_products(agent.tokenizer)
     denoise = products(agent.dynamics.transformer, tokens - 1, agent.dynamics.tokens)
     observe = products(agent.dynamics.transformer, tokens, 1)
     world_heads = matmul_parameters(heads.reward_head, heads.cont_head, heads.behaviour_head)
@@ -53,7 +63,7 @@ def describe(agent) -> str:
     """A table in plain text."""
     heads, dynamics = agent.heads, agent.dynamics
     rows = [
-            ('tokenizer', parameters(agent.tokenizer), f'{agent.tokenizer.layout.size} tokens, latents {agent.tokenizer.latent_shape}'),
+            ('tokenizer', parameters(agent.tokenizer), f'{agent.config.tokenizer.kind}, latents {agent.tokenizer.latent_shape}'),
             ('dynamics', parameters(dynamics), f'{dynamics.layout.size} tokens: ' + ' '.join(
                     f'{k} {s.stop - s.start}' for k, s in dynamics.layout.slots.items())),
             ('heads', parameters(heads), f'actions {agent.actions.describe()}')]

@@ -24,7 +24,9 @@ EMBED_STD = 0.5
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Block `agent.tokenizer` of the configuration; meanings and sources stand there."""
+    kind: str
     patch: int
+    conv: int
     width: int
     depth: int
     heads: int
@@ -59,6 +61,12 @@ class Tokenizer(nn.Module):
         self.vectors = {k: s for k, s in sorted(obs_space.items()) if not is_image(s)}
         if not obs_space:
             raise ValueError('tokenizer: the observation holds no key to encode')
+        self.scale = nn.ModuleDict({safe(k): PixelScale(s.shape) for k, s in self.images.items()})
+        self.patches = 0  # that an image can drop
+        self.build(config)
+
+    def build(self, config: TokenizerConfig) -> None:
+        """Make the networks."""
         for key, space in self.images.items():
             if space.shape[0] % config.patch or space.shape[1] % config.patch:
                 raise ValueError(f'tokenizer: image {key!r} is {space.shape[0]}x{space.shape[1]}, not a multiple of patch {config.patch}')
@@ -68,11 +76,11 @@ class Tokenizer(nn.Module):
         self.layout = Layout(**slots, latent=config.latents)
         self.register_buffer('encoder_mask', self.layout.mask(lambda q, k: q == k or q == 'latent'), persistent=False)
         self.register_buffer('decoder_mask', self.layout.mask(lambda q, k: q == k or k == 'latent'), persistent=False)
+        self.patches = sum(patches.values())
         sizes = {k: config.patch ** 2 * s.shape[2] for k, s in self.images.items()} | {
                 k: vector_size(s) for k, s in self.vectors.items()}
         self.inward = nn.ModuleDict({safe(k): nn.Linear(n, width) for k, n in sizes.items()})
         self.outward = nn.ModuleDict({safe(k): zero_init(nn.Linear(width, n)) for k, n in sizes.items()})  # noise would be to unlearn
-        self.scale = nn.ModuleDict({safe(k): PixelScale(s.shape) for k, s in self.images.items()})
         self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # position and, for latents, the token itself
         self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # the decoder's, likewise
         self.masked = nn.Parameter(EMBED_STD * torch.randn(width))  # stands in for a dropped patch
@@ -144,10 +152,11 @@ class Tokenizer(nn.Module):
             losses 'image', 'vector' and 'lpips' (those that apply), scalars; metrics (detached scalars).
         """
         batch, time = is_first.shape
-        patches = self.layout.size - self.config.latents - len(self.vectors)
         chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
         chance = chance * (torch.rand_like(chance) >= self.config.unmasked)
-        drop = torch.rand(batch, time, patches, device=is_first.device) < chance if self.config.mask_max and patches else None
+        drop = None
+        if self.config.mask_max and self.patches:
+            drop = torch.rand(batch, time, self.patches, device=is_first.device) < chance
         latent = self.encode(obs, is_first, drop)
         guess = self.decode(latent, is_first)
         losses = {}

@@ -92,6 +92,13 @@ class SwiGLU(nn.Module):
         return self.outward(F.silu(gate) * value)
 
 
+def mlp(inputs: int, width: int, layers: int) -> nn.Sequential:
+    """Linear -> RMSNorm -> SiLU, `layers` times."""
+    sizes = [inputs] + [width] * layers
+    return nn.Sequential(*(
+        part for a, b in zip(sizes, sizes[1:]) for part in (nn.Linear(a, b, bias=False), RMSNorm(b), nn.SiLU())))
+
+
 class MLP(nn.Module):
     """Linear -> RMSNorm -> SiLU, `layers` times, then a linear output that starts at zero.
 
@@ -100,11 +107,8 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, width: int, layers: int, outputs: int):
         super().__init__()
-        sizes = [inputs] + [width] * layers
-        self.hidden = nn.Sequential(*(
-                part for a, b in zip(sizes[:-1], sizes[1:])
-                for part in (nn.Linear(a, b, bias=False), RMSNorm(b), nn.SiLU())))
-        self.output = zero_init(nn.Linear(sizes[-1], outputs))
+        self.hidden = mlp(inputs, width, layers)
+        self.output = zero_init(nn.Linear(width if layers else inputs, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.output(self.hidden(x))

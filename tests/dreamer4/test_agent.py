@@ -147,8 +147,36 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
         assert all(g is None for g in pixels), name
 
 
+@pytest.mark.parametrize('share', [0.0, 0.25, 1.0])
+def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(share):
+    made = agent('dynamics', **{'tokenizer.kind': 'conv', 'tokenizer_training.model': share})
+    torch.nn.init.normal_(made.dynamics.latent_out.weight)
+    batch = made._batch(sampler()(4, 9))
+
+    def gradient(joint):
+        torch.manual_seed(0)
+        total, _ = made._model_loss(batch, made._commit(batch, joint=joint), bootstrap=False)
+        return total, torch.autograd.grad(total, [*made.tokenizer.parameters()], allow_unused=True, retain_graph=True)
+    plan = made._plan()
+    assert plan.joint == (share > 0)
+    if not share:
+        return
+    total, grads = gradient(True)
+    names = [name for name, _ in made.tokenizer.named_parameters()]
+    reached = {name for name, g in zip(names, grads) if g is not None and g.abs().sum() > 0}
+    assert any(name.startswith('encoders') for name in reached) and 'bottleneck.weight' in reached
+    assert not any(name.startswith(('decoders', 'outward', 'unbottleneck')) for name in reached)
+    object.__setattr__(made.config.tokenizer_training, 'model', 1.0)
+    whole = dict(zip(names, gradient(True)[1]))['bottleneck.weight']
+    assert torch.allclose(dict(zip(names, grads))['bottleneck.weight'], share * whole, rtol=1e-3, atol=1e-7)
+    moved = made.tokenizer.bottleneck.weight.clone()
+    metrics = made.train(sampler())
+    assert not torch.equal(moved, made.tokenizer.bottleneck.weight) and metrics['tokenizer/total'] == metrics['model/total']
+
+
 @pytest.mark.parametrize('changes', [
-    {}, {'tokenizer.time_every': 1}, {'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
+    {}, {'tokenizer.time_every': 1}, {'tokenizer.kind': 'conv', 'tokenizer_training.model': 0.5}, {'dynamics.moves': False},
+    {'dynamics.moves': False, 'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
     {'heads.continuous': 'normal'}, {'heads.learn_on': 'noised'}, {'attention': 'explicit'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
     {'actor.prior': 'frozen', 'actor.start': 'behaviour'}, {'dynamics.context_signal': 0.875}, {'dynamics.softcap': 50.0},
     {'batch.single': 0.5}, {'batch.long_every': 2}, {'dynamics.kv_heads': 1}, {'precision': 'bfloat16'}],

@@ -9,7 +9,7 @@ from dreamer4.tokenizer import LEAST_STD, PixelScale, Tokenizer, TokenizerConfig
 
 IMAGE = spaces.Box(0, 255, (16, 24, 3), np.uint8)
 SETTINGS = dict(
-        patch=8, width=16, depth=2, heads=2, latents=3, channels=4, time_every=0, mask_max=0.9, unmasked=0.25, lpips=0.0, lpips_net='vgg')
+        kind='patches', patch=8, conv=4, width=16, depth=2, heads=2, latents=3, channels=4, time_every=0, mask_max=0.9, unmasked=0.25, lpips=0.0, lpips_net='vgg')
 
 
 def tokenizer(space, **changes):

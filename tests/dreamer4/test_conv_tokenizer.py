@@ -1,0 +1,80 @@
+"""The convolutional tokenizer: every observation, every image size, frames alone, and that it can learn."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from dreamer4.conv_tokenizer import ConvTokenizer
+from dreamer4.tokenizer import TokenizerConfig
+
+SETTINGS = dict(
+    kind='conv', patch=8, conv=4, width=32, depth=1, heads=2, latents=4, channels=8, time_every=0, mask_max=0.0,
+    unmasked=0.25, lpips=0.0, lpips_net='vgg')
+
+
+def tokenizer(space, **changes):
+    torch.manual_seed(0)
+    return ConvTokenizer(space, TokenizerConfig(**SETTINGS | changes))
+
+
+def image(height, width, channels=3):
+    return spaces.Box(0, 255, (height, width, channels), np.uint8)
+
+
+@pytest.mark.parametrize('shape', [(64, 64, 3), (32, 32, 3), (16, 24, 1), (13, 7, 4), (5, 84, 3), (3, 3, 2), (210, 160, 3)])
+def test_images_of_every_size_have_latents_and_come_back_in_their_shape(shape):
+    net = tokenizer({'camera.left': image(*shape)})
+    obs = {'camera.left': torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)}
+    first = torch.zeros(2, 3, dtype=torch.bool)
+    latent = net.encode(obs, first)
+    assert latent.shape == (2, 3, 4, 8) and latent.abs().max() < 1
+    assert net.decode(latent, first)['camera.left'].shape == (2, 3, *shape)
+
+
+def test_several_cameras_and_vectors_share_the_latents():
+    space = {
+        'a': image(16, 16), 'b': image(8, 8, 1), 'vector': spaces.Box(-1, 1, (3,), np.float32), 'class': spaces.Discrete(4)}
+    net = tokenizer(space)
+    obs = {k: torch.from_numpy(np.stack([[s.sample() for _ in range(3)] for _ in range(2)])) for k, s in space.items()}
+    first = torch.zeros(2, 3, dtype=torch.bool)
+    before = net.encode(obs, first)
+    out = net.decode(before, first)
+    assert {k: tuple(v.shape) for k, v in out.items()} == {
+        'a': (2, 3, 16, 16, 3), 'b': (2, 3, 8, 8, 1), 'vector': (2, 3, 3), 'class': (2, 3, 4)}
+    losses, _ = net.losses(obs, first)
+    assert set(losses) == {'image', 'vector'}
+    for key, change in (('a', lambda x: 255 - x), ('b', lambda x: 255 - x), ('vector', lambda x: x + 1), ('class', lambda x: (x + 1) % 4)):
+        assert not torch.equal(before, net.encode(obs | {key: change(obs[key])}, first)), f'{key} does not reach the latents'
+
+
+def test_latents_of_a_frame_depend_on_that_frame_alone():
+    net = tokenizer({'image': image(16, 16)})
+    obs = {'image': torch.randint(0, 256, (1, 4, 16, 16, 3), dtype=torch.uint8)}
+    first = torch.zeros(1, 4, dtype=torch.bool)
+    before = net.encode(obs, first)
+    assert torch.allclose(net.encode(obs, first, frames=slice(-1, None)), before[:, -1:], atol=1e-6)
+    obs['image'][:, 2] = 255 - obs['image'][:, 2]
+    changed = (net.encode(obs, first) != before).flatten(2).any(-1)[0]
+    assert changed.tolist() == [False, False, True, False]
+
+
+def test_places_of_a_small_body_can_be_memorised():
+    net = tokenizer({'image': image(32, 32)}, conv=8)
+    obs = {'image': torch.zeros(16, 1, 32, 32, 3, dtype=torch.uint8)}
+    for i in range(16):
+        obs['image'][i, 0, 2 * i:2 * i + 3, 30 - 2 * i:33 - 2 * i] = 255
+    net.measure(obs)
+    first = torch.ones(16, 1, dtype=torch.bool)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(200):
+        losses, metrics = net.losses(obs, first)
+        optimizer.zero_grad()
+        losses['image'].backward()
+        optimizer.step()
+    assert metrics['unexplained'] < 0.05, metrics
+
+
+def test_a_tokenizer_that_looks_back_in_time_is_refused():
+    with pytest.raises(ValueError, match='time_every must be 0, got 2'):
+        tokenizer({'image': image(16, 16)}, time_every=2)
