@@ -132,11 +132,12 @@ class Agent:
         self.slow_policy = SlowCopy(heads.policy_head, config.actor.slow.rate, config.actor.slow.every)
         self.acting_policy = SlowCopy(heads.policy_head, config.actor.acting.rate, config.actor.acting.every)
         self.optimizers = {
-                'tokenizer': Optimizer('tokenizer', [self.tokenizer], config.optim.tokenizer),
                 'model': Optimizer(
                         'model', [self.dynamics, heads.reward_head, heads.cont_head, heads.behaviour_head], config.optim.model),
                 'policy': Optimizer('policy', [heads.policy_head], config.optim.policy),
                 'value': Optimizer('value', [heads.value_head], config.optim.value)}
+        if any(True for _ in self.tokenizer.parameters()):  # none where all that is observed are a few numbers
+            self.optimizers['tokenizer'] = Optimizer('tokenizer', [self.tokenizer], config.optim.tokenizer)
         if config.compile:
             compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
         gigabytes = latents_gb(config.cache, latents_stand(config))
@@ -279,7 +280,7 @@ class Agent:
         """Decide what the next update does, and tell the optimizers and slow copies that take part."""
         c, reached, pace = self.config, self.schedule.reached, self.schedule.pace()
         warm, every, epochs = reached('dynamics'), c.imagination.every, c.imagination.epochs
-        tokenizer = not warm or (c.tokenizer_training.rate > 0 and self.updates % c.tokenizer_training.every == 0)
+        tokenizer = not warm or ('tokenizer' in self.optimizers and c.tokenizer_training.rate > 0 and self.updates % c.tokenizer_training.every == 0)
         value = reached('value') and self.updates % every == every - 1
         policy = value and reached('policy')
         steps = {  # learners of this update -> gradient steps, factor on the learning rate, slow copies that follow
@@ -290,7 +291,7 @@ class Agent:
         bootstrap = warm and self.optimizers['model'].updates >= c.shortcut.bootstrap_start
         moves = []
         for name, (learns, count, scale, copies) in steps.items():
-            if learns:
+            if learns and name in self.optimizers:
                 self.optimizers[name].begin(count, scale)
                 moves += [(copy, getattr(self, copy).due(count)) for copy in copies]
         joint = warm and tokenizer and c.tokenizer_training.model > 0
@@ -301,8 +302,9 @@ class Agent:
         metrics = {}
         if plan.tokenizer and not plan.joint:
             loss, metrics = self._tokenizer_loss(plan, batch)
-            metrics |= self.optimizers['tokenizer'].step(loss)
-            self._follow(plan, 'slow_tokenizer')
+            if 'tokenizer' in self.optimizers:
+                metrics |= self.optimizers['tokenizer'].step(loss)
+                self._follow(plan, 'slow_tokenizer')
         if plan.model:
             metrics |= self._train_model(plan, batch)
         return metrics

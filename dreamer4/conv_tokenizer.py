@@ -7,20 +7,31 @@ Letters: B batch, T time, L latent tokens, Z channels of a latent, D width, C ch
 from collections.abc import Mapping
 
 import torch
+from gymnasium import spaces
 from torch import nn
 
 from .nets.layers import mlp, zero_init
+from .nets.outputs import symlog
 from .tokenizer import Tokenizer, TokenizerConfig, safe, vector_size, vectorize
 
 SMALLEST = 4  # pixels: convolutions halve an image until a side has no more
+DIRECT = 256  # observed numbers, in all, that are latents as they are; more would make the dynamics slow
+LEAST_STD = 1e-3  # what varies less at the start is not blown up
+BEND = 2 / 3  # of the range (-1, 1) of a number: where its scale stops to be linear
 WIDEST = 8  # times the channels of the first convolution
 
 
 class ConvTokenizer(Tokenizer):
-    """Strided convolutions for every image, features of every vector, one MLP to the latents, and the same way back.
+    """Images through strided convolutions and an MLP to latents and back; real vectors are latents as they are.
+
+    A number that is observed needs no code: each is a channel of its own, standardised and bounded, so that it is exact and its moves
+    have a unit of their own. Vectors beyond DIRECT numbers in all, and classes, share the latents of the images.
+
+        latents    [learned | numbers, repeated until the last pair of latents is full]
 
     Args:
-        obs_space, config: as for Tokenizer. `patch`, `heads`, `mask_max` and `unmasked` are without meaning here.
+        obs_space, config: as for Tokenizer. `latents` counts the learned ones. `patch`, `heads`, `mask_max` and `unmasked` are without
+            meaning here.
 
     Raises:
         ValueError: `time_every` is not 0, or nothing to encode.
@@ -29,35 +40,99 @@ class ConvTokenizer(Tokenizer):
     def build(self, config: TokenizerConfig) -> None:
         if config.time_every:
             raise ValueError(f'tokenizer: kind conv sees single frames, so time_every must be 0, got {config.time_every}')
+        real = {k: vector_size(s) for k, s in self.vectors.items() if isinstance(s, spaces.Box)}
+        self.direct = real if sum(real.values()) <= DIRECT else {}
+        self.coded = {k: s for k, s in self.vectors.items() if k not in self.direct}
+        self.numbers = nn.ModuleDict({safe(k): NumberScale(n) for k, n in self.direct.items()})
+        count = sum(self.direct.values())
+        pairs = -(-count // (2 * config.channels))
+        self.register_buffer('order', torch.arange(2 * pairs * config.channels) % max(1, count), persistent=False)
         self.encoders = nn.ModuleDict({safe(k): ConvEncoder(s.shape, config.conv) for k, s in self.images.items()})
         self.decoders = nn.ModuleDict({safe(k): ConvDecoder(s.shape, config.conv) for k, s in self.images.items()})
-        self.sizes = [e.outputs for e in self.encoders.values()] + [vector_size(s) for s in self.vectors.values()]
-        total, latent = sum(self.sizes), config.latents * config.channels
-        self.inward = mlp(total, config.width, config.depth)
-        self.bottleneck = nn.Linear(config.width, latent)
-        self.outward = mlp(latent, config.width, config.depth)
-        self.unbottleneck = nn.Linear(config.width, total)
+        self.sizes = [e.outputs for e in self.encoders.values()] + [vector_size(s) for s in self.coded.values()]
+        self.learned = config.latents if self.sizes else 0
+        self.latent_shape = self.learned + 2 * pairs, config.channels
+        if self.learned:
+            total, latent = sum(self.sizes), config.latents * config.channels
+            self.inward = mlp(total, config.width, config.depth)
+            self.bottleneck = nn.Linear(config.width, latent)
+            self.outward = mlp(latent, config.width, config.depth)
+            self.unbottleneck = nn.Linear(config.width, total)
+
+    def measure(self, obs: Mapping[str, torch.Tensor]) -> None:
+        super().measure(obs)
+        for key in self.direct:
+            self.numbers[safe(key)].measure(obs[key].float().flatten(2))
 
     def encode(
             self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None,
             frames: slice = slice(None)) -> torch.Tensor:
         obs = {k: obs[k][:, frames] for k in [*self.images, *self.vectors]}
-        images = [self.encoders[safe(k)](self.scale[safe(k)](obs[k]).flatten(0, 1)) for k in self.images]
-        vectors = [vectorize(obs[k], space).flatten(0, 1) for k, space in self.vectors.items()]
-        latent = torch.tanh(self.bottleneck(self.inward(torch.cat(images + vectors, -1))).float())
-        return latent.unflatten(0, (is_first.shape[0], -1)).unflatten(-1, self.latent_shape)
+        parts = []
+        if self.learned:
+            images = [self.encoders[safe(k)](self.scale[safe(k)](obs[k]).flatten(0, 1)) for k in self.images]
+            vectors = [vectorize(obs[k], space).flatten(0, 1) for k, space in self.coded.items()]
+            code = torch.tanh(self.bottleneck(self.inward(torch.cat(images + vectors, -1))).float())
+            parts.append(code.unflatten(0, (is_first.shape[0], -1)))
+        if self.direct:
+            numbers = [self.numbers[safe(k)](obs[k].float().flatten(2)) for k in self.direct]
+            parts.append(torch.cat(numbers, -1)[..., self.order])
+        return torch.cat(parts, -1).unflatten(-1, self.latent_shape)
 
     def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
-        shape = latent.shape[:2]
-        x = self.outward(latent.flatten(0, 1).flatten(1).to(self.unbottleneck.weight.dtype))
-        parts = iter(self.unbottleneck(x).split(self.sizes, -1))
-        out = {}
-        for key in self.images:
-            image = self.decoders[safe(key)](next(parts)).float().unflatten(0, shape)
-            out[key] = self.scale[safe(key)].invert(image)
-        for key in self.vectors:
-            out[key] = next(parts).float().unflatten(0, shape)
+        shape, out = latent.shape[:2], {}
+        if self.learned:
+            code = latent[:, :, :self.learned].flatten(0, 1).flatten(1)
+            x = self.unbottleneck(self.outward(code.to(self.unbottleneck.weight.dtype)))
+            parts = iter(x.split(self.sizes, -1))
+            for key in self.images:
+                image = self.decoders[safe(key)](next(parts)).float().unflatten(0, shape)
+                out[key] = self.scale[safe(key)].invert(image)
+            out |= {key: next(parts).float().unflatten(0, shape) for key in self.coded}
+        if self.direct:
+            numbers = latent[:, :, self.learned:].flatten(2).split(
+                [*self.direct.values(), latent[0, 0, self.learned:].numel() - sum(self.direct.values())], -1)
+            out |= {key: symlog(self.numbers[safe(key)].invert(x.float())) for key, x in zip(self.direct, numbers)}
         return out
+
+
+class NumberScale(nn.Module):
+    """Numbers (..., size) in standard deviations, bounded to (-1, 1).
+
+    Up to four deviations the scale is linear, which leaves the laws of motion as simple as they are; beyond, the bound is approached
+    so slowly that values far from what was seen at the start can still be told apart.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(size))
+        self.register_buffer('variance', torch.ones(size))
+        self.register_buffer('count', torch.zeros(()))
+
+    @property
+    def unit(self) -> torch.Tensor:
+        """Six standard deviations, (size,)."""
+        return 6 * self.variance.sqrt().clamp(min=LEAST_STD)
+
+    @torch.no_grad()
+    def measure(self, x: torch.Tensor) -> None:
+        """Fold numbers (B, T, size) into mean and variance; every frame ever given weighs alike."""
+        x = x.flatten(0, 1)
+        share = len(x) / (self.count + len(x))
+        gap = x.mean(0) - self.mean
+        self.variance.lerp_(x.var(0, correction=0), share).add_(share * (1 - share) * gap.square())
+        self.mean.lerp_(x.mean(0), share)
+        self.count += len(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - self.mean) / self.unit
+        size = x.abs()
+        return torch.where(size <= BEND, x, x.sign() * (1 - (1 - BEND) ** 2 / (size.clamp(min=BEND) + 1 - 2 * BEND)))
+
+    def invert(self, x: torch.Tensor) -> torch.Tensor:
+        size = x.abs()
+        far = (1 - BEND) ** 2 / (1 - size.clamp(min=BEND)).clamp(min=1e-6) - 1 + 2 * BEND
+        return self.mean + self.unit * torch.where(size <= BEND, x, x.sign() * far)
 
 
 class ConvEncoder(nn.Module):

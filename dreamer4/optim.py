@@ -131,7 +131,9 @@ class SlowCopy:
         """Take the share `rate` of the difference, 1 copies; None for the copy's own rate."""
         rate = self.rate if rate is None else rate
         ours, theirs = list(self.module.parameters()), list(self.source.parameters())
-        if rate >= 1:
+        if not ours:
+            pass
+        elif rate >= 1:
             torch._foreach_copy_(ours, theirs)
         else:
             torch._foreach_lerp_(ours, theirs, rate)

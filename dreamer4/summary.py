@@ -32,6 +32,8 @@ def products(transformer: Transformer, tokens: int, read: int) -> int:
 def frame_products(tokenizer: Tokenizer) -> tuple[int, int]:
     """Multiplications with weights of encoding a frame, and of decoding it."""
     if isinstance(tokenizer, ConvTokenizer):
+        if not tokenizer.learned:
+            return 0, 0
         parts = (tokenizer.encoders, tokenizer.inward, tokenizer.bottleneck), (tokenizer.decoders, tokenizer.outward, tokenizer.unbottleneck)
         return tuple(matmul_parameters(*part) + sum(net.products for net in part[0].values()) for part in parts)
     tokens, latents = tokenizer.layout.size, tokenizer.config.latents

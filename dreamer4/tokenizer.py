@@ -63,6 +63,7 @@ class Tokenizer(nn.Module):
             raise ValueError('tokenizer: the observation holds no key to encode')
         self.scale = nn.ModuleDict({safe(k): PixelScale(s.shape) for k, s in self.images.items()})
         self.patches = 0  # that an image can drop
+        self.latent_shape = config.latents, config.channels  # (L, Z)
         self.build(config)
 
     def build(self, config: TokenizerConfig) -> None:
@@ -88,11 +89,6 @@ class Tokenizer(nn.Module):
         self.encoder, self.decoder = stack(), stack()
         self.bottleneck = nn.Linear(width, config.channels)
         self.unbottleneck = nn.Linear(config.channels, width)
-
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """(L, Z)."""
-        return self.config.latents, self.config.channels
 
     def encode(
             self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None,

@@ -6,6 +6,7 @@ import torch
 from gymnasium import spaces
 
 from dreamer4.conv_tokenizer import ConvTokenizer
+from dreamer4.nets.outputs import symlog
 from dreamer4.tokenizer import TokenizerConfig
 
 SETTINGS = dict(
@@ -46,6 +47,34 @@ def test_several_cameras_and_vectors_share_the_latents():
     assert set(losses) == {'image', 'vector'}
     for key, change in (('a', lambda x: 255 - x), ('b', lambda x: 255 - x), ('vector', lambda x: x + 1), ('class', lambda x: (x + 1) % 4)):
         assert not torch.equal(before, net.encode(obs | {key: change(obs[key])}, first)), f'{key} does not reach the latents'
+
+
+def test_numbers_are_latents_as_they_are_and_come_back_exactly():
+    space = {'a': spaces.Box(-np.inf, np.inf, (3,), np.float32), 'b': spaces.Box(-1, 1, (2,), np.float32)}
+    net = tokenizer(space)
+    torch.manual_seed(1)
+    obs = {'a': 5 * torch.randn(8, 4, 3) + 2, 'b': torch.rand(8, 4, 2)}
+    first = torch.zeros(8, 4, dtype=torch.bool)
+    for part in (slice(0, 3), slice(3, 8)):
+        net.measure({k: v[part] for k, v in obs.items()})
+    latent = net.encode(obs, first)
+    assert not list(net.parameters()) and latent.shape == (8, 4, 2, 8) and latent.abs().max() < 1
+    flat = latent.flatten(2)
+    assert torch.equal(flat[..., :5], flat[..., 5:10]), 'numbers repeat, so that no channel is idle'
+    guess = net.decode(latent, first)
+    for key in obs:
+        assert torch.allclose(guess[key], symlog(obs[key]), atol=1e-4)
+        scale = net.numbers[key]
+        x = obs[key].flatten(0, 1)
+        assert torch.allclose(scale.mean, x.mean(0), atol=1e-5) and torch.allclose(scale.variance, x.var(0, correction=0), atol=1e-5)
+    far = net.encode({'a': torch.tensor([[[1e4, 1e5, 1e6]]]), 'b': torch.zeros(1, 1, 2)}, first[:1, :1])
+    assert far.abs().max() < 1
+
+
+def test_long_vectors_and_classes_share_learned_latents():
+    space = {'long': spaces.Box(-1, 1, (300,), np.float32), 'class': spaces.Discrete(3)}
+    assert tokenizer(space).latent_shape == (4, 8)
+    assert tokenizer({'class': spaces.Discrete(3), 'short': spaces.Box(-1, 1, (17,), np.float32)}).latent_shape == (8, 8)
 
 
 def test_latents_of_a_frame_depend_on_that_frame_alone():
