@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dreamer4.actions import CONTINUOUS
 from dreamer4.agent import Agent, fetch
 from embodied.errors import CheckpointError
 from dreamer4.optim import NonFiniteLoss
@@ -177,7 +178,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
 @pytest.mark.parametrize('changes', [
     {}, {'tokenizer.time_every': 1}, {'tokenizer.kind': 'conv', 'tokenizer_training.model': 0.5}, {'dynamics.moves': False},
     {'dynamics.moves': False, 'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
-    {'heads.continuous': 'normal'}, {'heads.learn_on': 'noised'}, {'attention': 'explicit'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
+    {'heads.continuous': 'normal'}, {'heads.continuous': 'truncnormal'}, {'heads.learn_on': 'noised'}, {'attention': 'explicit'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
     {'actor.prior': 'frozen', 'actor.start': 'behaviour'}, {'dynamics.context_signal': 0.875}, {'dynamics.softcap': 50.0},
     {'batch.single': 0.5}, {'batch.long_every': 2}, {'dynamics.kv_heads': 1}, {'precision': 'bfloat16'}],
     ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()) or 'default')
@@ -276,6 +277,17 @@ def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
         carry, _ = made.policy(made.init_policy(1), observe(1, True) | {'task_id': np.array([task], np.int32)}, 'mode')
         inputs.append(made._act_inputs(carry))
     assert not torch.allclose(*inputs)
+
+
+@pytest.mark.parametrize('continuous', CONTINUOUS)
+def test_the_acting_window_holds_the_actions_that_the_replay_will_hold(continuous):
+    made = agent('policy', **{'heads.continuous': continuous})
+    speak(made.acting_policy.module, 3.0)
+    carry, action = made.policy(made.init_policy(64), observe(64, True))
+    stored = made.actions.encode({key: torch.from_numpy(value) for key, value in action.items()})
+    assert torch.equal(carry['action'], stored)
+    carry, _ = made.policy(carry, observe(64, False, 1))
+    assert torch.equal(carry['code'][:, -1], stored)
 
 
 def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
