@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from embodied.errors import CheckpointError
 
-from . import losses, report, shortcut
+from . import losses, perceptual, report, shortcut
 from .actions import Actions
 from .agent_config import AgentConfig, check, find_device, latents_stand
 from .batch import Batch, make_batch
@@ -23,7 +23,6 @@ from .heads import Heads
 from .imagination import draw_starts, imagine
 from .optim import Optimizer, RunningRMS, SlowCopy, descend
 from .nets.attention import Attention
-from .perceptual import Perceptual
 from .record import CudaGraphs, plainly
 from .schedule import Schedule
 from .state import pack_tree, unpack_tree
@@ -115,14 +114,15 @@ class Agent:
                 self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics, shortcut=config.shortcut.bootstrap > 0)
         self.heads = Heads(
                 config.dynamics.width, self.dynamics.tokens * self.dynamics.coordinates.viewed, self.actions, config.heads)
-        wants_lpips = config.tokenizer.lpips and self.tokenizer.images
-        self.perceptual = Perceptual(config.tokenizer.lpips_net).to(self.device) if wants_lpips else None
+        self.perceptual, why = perceptual.find_perceptual(config.tokenizer, self.tokenizer.images)
+        self._events = [why] if why else []
         s = config.scales
         self.rms = RunningRMS(
                 {'dynamics': s.dynamics_floor, 'reward': s.reward_floor, 'behaviour': s.behaviour_floor,
                   'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}, s.decay)
-        for module in (self.actions, self.tokenizer, self.dynamics, self.heads, self.rms):
-            module.to(self.device)
+        for module in (self.actions, self.tokenizer, self.dynamics, self.heads, self.rms, self.perceptual):
+            if module is not None:
+                module.to(self.device)
         for layer in [*self.tokenizer.modules(), *self.dynamics.modules()]:
             if isinstance(layer, Attention):
                 layer.kernel = config.attention
@@ -156,6 +156,11 @@ class Agent:
     def status(self) -> str:
         """Stage and what it waits for."""
         return self.schedule.waits_for() or self.schedule.stage
+
+    def events(self) -> list[str]:
+        """Sentences that a person should read, each once: those since the last call."""
+        told, self._events = self._events, []
+        return told
 
     def summary(self) -> str:
         """Parts, parameters, tokens per frame and estimated FLOPs per update, as a table."""
@@ -352,7 +357,9 @@ class Agent:
             self.tokenizer.measure(obs)  # later it stays: latents that have been learned from must not move
         with self._precision():
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
-        return sum(self.rms(k, v) for k, v in parts.items()), {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
+        weights = {'lpips': perceptual.weight(self.config.tokenizer)}  # of normalised losses: before, it would be divided out
+        loss = sum(weights.get(k, 1.0) * self.rms(k, v) for k, v in parts.items())
+        return loss, {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
 
     def _train_model(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""

@@ -35,7 +35,7 @@ class TokenizerConfig:
     time_every: int
     mask_max: float
     unmasked: float
-    lpips: float
+    lpips: float | str
     lpips_net: str
 
 
@@ -149,7 +149,7 @@ class Tokenizer(nn.Module):
             perceptual: distance of two images (B, T, H, W, C) in [0, 1] -> scalar, or None.
 
         Returns:
-            losses 'image', 'vector' and 'lpips' (those that apply), scalars; metrics (detached scalars).
+            losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights; metrics (detached scalars).
         """
         batch, time = is_first.shape
         chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
@@ -169,7 +169,7 @@ class Tokenizer(nn.Module):
             metrics['unexplained'] = losses['image'].detach() / spread.clamp(min=1e-8)
             metrics['pixel_std'] = spread.sqrt()
             if perceptual is not None:
-                losses['lpips'] = self.config.lpips * sum(perceptual(guess[k], truth[k]) for k in self.images)
+                losses['lpips'] = sum(perceptual(guess[k], truth[k]) for k in self.images)
         if self.vectors:
             targets = {k: vectorize(obs[k], s) for k, s in self.vectors.items()}
             losses['vector'] = sum((guess[k] - targets[k]).square().mean() for k in self.vectors)

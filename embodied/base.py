@@ -140,6 +140,9 @@ class Agent(Protocol):
     def status(self) -> str:
         """A few words for the terminal line about what the agent is doing, '' when there is nothing to say."""
 
+    def events(self) -> list[str]:
+        """Sentences that a person should read, each once: those since the last call."""
+
 
 class RandomAgent:
     """Draws every action uniformly from its space; satisfies Agent, except that it cannot learn."""
@@ -179,6 +182,9 @@ class RandomAgent:
 
     def status(self) -> str:
         return 'random'
+
+    def events(self) -> list[str]:
+        return []
 
 
 def sample(space: spaces.Space, rng: np.random.Generator, num: int) -> np.ndarray:

@@ -1,11 +1,14 @@
 """The command line in this process: what it refuses and how, and that an agent is evaluated as it was trained."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from dreamer4 import main as command
+from dreamer4.load import load
 from embodied.errors import EnvCrashed
 
 TINY = ['--run.steps', '80', '--run.prefill', '60', '--driver.parallel', 'false', '--agent.threads', '1', '--logger.tensorboard', 'false']
@@ -86,3 +89,14 @@ def test_flags_override_what_a_checkpoint_brings(trained, tmp_path, capsys):
     assert call('--script', 'eval_only', '--from_checkpoint', trained, '--agent.dynamics.width', 48, '--driver.parallel', 'false',
                 '--logdir', tmp_path) == 2
     assert 'made for another agent' in capsys.readouterr().err
+
+
+def test_an_agent_that_only_acts_needs_no_weights_of_a_loss(trained, tmp_path, monkeypatch):
+    """A run that learned with LPIPS is evaluated, and loaded, where the package is not installed."""
+    monkeypatch.setitem(sys.modules, 'lpips', None)
+    shutil.copytree(trained, tmp_path / 'run')
+    config = (tmp_path / 'run' / 'config.yaml').read_text()
+    (tmp_path / 'run' / 'config.yaml').write_text(config.replace('lpips: 0.0', 'lpips: 0.2'))
+    flags = ['--script', 'eval_only', '--from_checkpoint', tmp_path / 'run', '--logdir', tmp_path / 'eval', '--eval.episodes', 1]
+    assert call(*flags, '--driver.parallel', 'false', '--agent.threads', 1) == 0
+    assert load(tmp_path / 'run')[0].perceptual is None

@@ -287,7 +287,9 @@ class Session:
             self.logger.add(agent.report(functools.partial(replay.sample, draw=counter)), 'report')
 
     def log_if_due(self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None) -> None:
-        """Every run.log_every a line of metrics; in between the line that lives."""
+        """Every run.log_every a line of metrics; in between the line that lives, and at once what the agent has to tell."""
+        for text in agent.events():
+            self.event(text)
         due = self._clocks['log'](counter)
         if due:
             self.log(replay, driver)

@@ -98,6 +98,9 @@ class CheckingAgent:
     def status(self):
         return ''
 
+    def events(self):
+        return []
+
 
 class World:
     """Constructors for the scripts, with one logdir.
