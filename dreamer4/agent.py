@@ -496,7 +496,8 @@ class Agent:
     def _track_returns(self, returns: torch.Tensor) -> None:
         """Running 5 % to 95 % range of returns, the scale of the REINFORCE objective."""
         low, high = (torch.quantile(returns.flatten(), share) for share in (0.05, 0.95))
-        self.return_range.lerp_(high - low, 0.01)
+        moved = self.return_range.lerp(high - low, 0.01)
+        self.return_range.copy_(torch.where(moved.isfinite(), moved, self.return_range))  # a refused batch leaves it as it was
 
     @torch.no_grad()
     def _gate(self, sample) -> dict[str, float]:

@@ -393,6 +393,34 @@ def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
     assert all(torch.equal(a, b) for k in before for a, b in zip(before[k], after[k]))
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('key', ['reward', 'joints'])
+@pytest.mark.parametrize('changes', [{}, {'actor.loss': 'reinforce'}])
+def test_an_agent_goes_on_after_a_refused_batch(key, value, changes):
+    made, sound = agent('policy', **changes), sampler()
+
+    def broken(batch, length):
+        rows = sound(batch, length)
+        rows[key].reshape(batch, length, -1)[0, 3] = value
+        return rows
+    made.train(sound)
+    if (key, value) == ('reward', np.inf):
+        made.train(broken)  # learned as the outermost bin
+    else:
+        with pytest.raises(NonFiniteLoss):
+            made.train(broken)
+    for _ in range(2):
+        assert all(np.isfinite(v) for v in made.train(sound).values())
+    state = made.save()
+    for name in ('rms', 'slow_tokenizer', 'acting_policy', 'dynamics', 'heads'):
+        assert all(np.isfinite(v).all() for v in flat(state[name])), name
+    assert np.isfinite(state['return_range'])
+
+
+def flat(tree):
+    return [x for v in tree.values() for x in flat(v)] if isinstance(tree, dict) else [tree]
+
+
 @pytest.mark.parametrize('key,value,text', [
     ('actor.prior', 'bc', 'actor.prior'), ('actor.loss', 'ppo', 'actor.loss'), ('attention', 'flash', 'agent.attention'), ('attention', 'flex', 'GPU'), ('heads.learn_on', 'all', 'heads.learn_on'), ('shortcut.steps', 3, 'power of two'),
     ('dynamics.time_every', 0, 'time_every'), ('actor.hold', 0.5, 'hold'), ('dynamics.levels', 6, 'power of two')])
