@@ -19,7 +19,7 @@ from .agent_config import AgentConfig, check, find_device, latents_stand
 from .batch import Batch, make_batch
 from .cache import Latents, latents_gb
 from .dynamics import Context, Dynamics
-from .heads import Heads
+from .heads import Heads, beyond_bins
 from .imagination import draw_starts, imagine
 from .optim import Optimizer, RunningRMS, SlowCopy, descend
 from .nets.attention import Attention
@@ -115,7 +115,7 @@ class Agent:
         self.heads = Heads(
                 config.dynamics.width, self.dynamics.tokens * self.dynamics.coordinates.viewed, self.actions, config.heads)
         self.perceptual, why = perceptual.find_perceptual(config.tokenizer, self.tokenizer.images)
-        self._events = [why] if why else []
+        self._events, self._told = [why] if why else [], []  # sentences that are waiting; what has been told once and for all
         s = config.scales
         self.rms = RunningRMS(
                 {'dynamics': s.dynamics_floor, 'reward': s.reward_floor, 'behaviour': s.behaviour_floor,
@@ -274,11 +274,20 @@ class Agent:
         metrics = {k: v for k, v in metrics.items() if not k.endswith('/nonfinite')}
         self.updates += 1
         if 'tokenizer/unexplained' in metrics:
-            self.schedule.measure('unexplained', metrics['tokenizer/unexplained'], 0.98)
+            unexplained = metrics['tokenizer/unexplained'] if metrics['tokenizer/frames_vary'] else None
+            self.schedule.measure('unexplained', unexplained, 0.98)
         if self.schedule.gate_due():
             metrics |= self._gate(sample)
+        self._tell_beyond(metrics)
         self._advance()
         return metrics
+
+    def _tell_beyond(self, metrics: Mapping[str, float]) -> None:
+        """Say once of rewards, and once of returns, that there are some beyond the outermost bin."""
+        for name in ('reward', 'value'):
+            if metrics.get(f'{name}/beyond') and name not in self._told:
+                self._told.append(name)
+                self._events.append(beyond_bins(name, metrics, self.config.heads.limit, self.config.value.gamma))
 
     def _plan(self) -> Plan:
         """Decide what the next update does, and tell the optimizers and slow copies that take part."""
@@ -367,7 +376,7 @@ class Agent:
         with self._precision():
             context = self._commit(batch, measure=True, joint=plan.joint)
             total, parts = self._model_loss(batch, context, plan.bootstrap)
-        metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
+        metrics = {f'loss/{k}': v.detach() for k, v in parts.items()} | self._size('reward', batch.reward, ~batch.is_first)
         if plan.value:
             metrics |= self._train_actor_critic(plan, batch, context.detach())
         if not plan.joint:
@@ -480,7 +489,13 @@ class Agent:
                 'value/loss': out['value'], 'value/mean': losses.mean(baseline, weight), 'value/return': losses.mean(dream.targets, weight),
                 'value/explained': report.correlation(baseline, dream.targets),
                 'imagination/reward': losses.mean(dream.reward, weight), 'imagination/cont': losses.mean(dream.cont, weight)}
+        metrics |= self._size('value', dream.targets, weight > 0)
         return out, {k: v.detach() for k, v in metrics.items()}
+
+    def _size(self, name: str, target: torch.Tensor, where: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of targets of the two-hot heads: the largest size, and the share that lies beyond the outermost bin."""
+        beyond = losses.mean(self.heads.twohot.beyond(target).float(), where.float())
+        return {f'{name}/beyond': beyond, f'{name}/largest': torch.where(where, target.abs(), 0.0).max()}
 
     def _prior(self, x: torch.Tensor):
         """The distribution the policy is held to, without gradient; None if there is none."""
@@ -504,8 +519,8 @@ class Agent:
         """Measure the world model open loop; the policy may start once it predicts the reward."""
         batch = self._batch(sample(self.config.schedule.gate_sequences, self.config.batch.length + 1))
         metrics = fetch(self._model_metrics(batch)[0])
-        for name, key in (('reward_skill', 'reward_skill'), ('latent_error', 'error')):
-            self.schedule.measure(name, metrics[key], 0.5)
+        for name, key, needs in (('reward_skill', 'reward_skill', 'rewards_vary'), ('latent_error', 'error', 'frames_move')):
+            self.schedule.measure(name, metrics[key] if metrics[needs] else None, 0.5)
         return {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
 
     def _model_metrics(self, batch: Batch):
@@ -520,7 +535,7 @@ class Agent:
     def _advance(self) -> None:
         """Go to the next stage if it is time; some stages begin with a copy."""
         before = self.schedule.stage
-        self.schedule.advance()
+        self._events += self.schedule.advance()
         if self.schedule.stage == before:
             return
         if self.recorder:
@@ -551,7 +566,7 @@ class Agent:
     def save(self) -> dict:
         """Everything that decides how training goes on, as nested dicts of numpy arrays and JSON values."""
         return pack_tree({name: part.state_dict() for name, part in self._parts().items()} | {
-            'updates': self.updates, 'return_range': self.return_range,
+            'updates': self.updates, 'return_range': self.return_range, 'told': list(self._told),
             'random': {'cpu': torch.get_rng_state()} | (
                 {'cuda': torch.cuda.get_rng_state(self.device)} if self.device.type == 'cuda' else {})})
 
@@ -568,7 +583,7 @@ class Agent:
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(tree[name])
-            self.updates = int(tree['updates'])
+            self.updates, self._told = int(tree['updates']), list(tree.get('told', []))
             self.return_range.copy_(tree['return_range'])
             torch.set_rng_state(tree['random']['cpu'])
             if 'cuda' in tree['random'] and self.device.type == 'cuda':

@@ -9,6 +9,8 @@ learns from the feature first, which makes rewards easy to read, and is slow to 
 what later frames bring is asked of the feature alone.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -153,3 +155,18 @@ def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of x where mask (same shape) is True or, for float masks, weighted by it; zero if nowhere."""
     mask = mask.to(x.dtype)
     return (x * mask).sum() / mask.sum().clamp(min=1e-6)
+
+
+def beyond_bins(name: str, metrics: Mapping[str, float], limit: float, gamma: float) -> str:
+    """A sentence about targets beyond the outermost bin, with a limit that holds them and the returns they may add up to.
+
+    Args:
+        name: 'reward' or 'value'. metrics: `<name>/beyond`, the share, and `<name>/largest`, the size, of both. limit: agent.heads.limit.
+        gamma: discount of the returns.
+    """
+    returns = metrics['reward/largest'] / max(1 - gamma, 1e-3)
+    needed = math.ceil(math.log1p(min(max(returns, metrics[f'{name}/largest']), 1e30)))
+    return (
+            f'{metrics[f"{name}/beyond"]:.1%} of the {"rewards" if name == "reward" else "imagined returns"} of this update lie beyond the '
+            f'outermost bin and are learned as {math.expm1(limit):,.4g}, the largest is {metrics[f"{name}/largest"]:,.4g}: begin a run with '
+            f'--agent.heads.limit {max(needed, math.floor(limit) + 1)} (is {limit:g}), or scale the rewards.')

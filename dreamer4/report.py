@@ -15,6 +15,8 @@ from .imagination import imagine, predict
 from .tokenizer import Tokenizer
 
 FOREGROUND = 0.1  # a pixel that differs this much from the mean frame is foreground
+SAME = 1e-6  # float32 numbers that differ by this share of their size are the same
+WORST = 100.0  # largest of the ratios of errors: what divides them may be next to nothing
 
 
 @dataclass(frozen=True)
@@ -68,29 +70,37 @@ def open_loop(
 
 
 def balanced_skill(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, buckets: int = 8) -> torch.Tensor:
-    """Explained variance (scalar, at most 1) in which rare levels of the truth weigh more than their number.
+    """Explained variance (scalar in [-1, 1]) in which rare levels of the truth weigh more than their number; the same in every unit.
 
-    Plain accuracy on rare rewards rewards the model that always predicts the common one; here it scores zero or less. The range of
+    Plain accuracy on rare rewards favours a model that always predicts the common one; here it scores zero or less. The range of
     the truth is cut into equal buckets, and one with n members weighs sqrt(n): with equal weights a level that is met once or twice
-    in a measurement decides it. 1 where the truth is constant and met.
+    in a measurement decides it. A constant truth has no variance to explain: 1 where it is met to a hundredth of its size.
     """
     x, y, keep = guess[valid], truth[valid], torch.ones_like(truth[valid])
     if not len(y):
         return truth.new_zeros(())
-    spread = (y.max() - y.min()).clamp(min=1e-6)
-    bucket = ((y - y.min()) / spread * (buckets - 1)).round().long()
+    size = y.abs().max()
+    unit = torch.where(vary(y), y.max() - y.min(), torch.where(size > 0, size, 1.0))
+    x, y = (x - y.min()) / unit, (y - y.min()) / unit
+    bucket = (y * (buckets - 1)).round().long()
     weight = torch.zeros(buckets, device=y.device).index_add_(0, bucket, keep)[bucket].rsqrt()
     weight = weight / weight.sum()
     center = (weight * y).sum()
     variance = (weight * (y - center).square()).sum()
     error = (weight * (x - y).square()).sum()
-    return 1 - error / variance.clamp(min=1e-4)
+    return (1 - error / variance.clamp(min=1e-4)).clamp(min=-1)
+
+
+def vary(x: torch.Tensor) -> torch.Tensor:
+    """bool scalar: elements of x differ by more than rounding errors; False where there are none."""
+    return x.max() - x.min() > SAME * x.abs().max() if x.numel() else torch.zeros((), dtype=torch.bool, device=x.device)
 
 
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Pearson correlation of two equal-shaped tensors, zero if one is constant."""
-    x, y = x - x.mean(), y - y.mean()
-    return (x * y).mean() / (x.square().mean() * y.square().mean()).sqrt().clamp(min=1e-6)
+    """Pearson correlation of two equal-shaped tensors in any units, zero if one is constant."""
+    x, y = (torch.where(vary(z), z - z.mean(), 0.0) for z in (x, y))
+    x, y = (z / z.abs().max().clamp(min=torch.finfo(z.dtype).tiny) for z in (x, y))  # squares of small ones would be lost
+    return (x * y).mean() / (x.square().mean() * y.square().mean()).sqrt().clamp(min=1e-12)
 
 
 def model_metrics(
@@ -102,24 +112,29 @@ def model_metrics(
     under another sequence's actions over the error under its own (1: actions are ignored); reward_on_first is the mean size of rewards on rows
     that begin an episode over that on all (0 where rewards stand in the right rows); reward_missed_on_last is how many last rows would hold a
     reward if they were like those between first and last, where none does, else 0; reward_skill is balanced_skill open loop,
-    reward_skill_real the same on real frames; return_corr compares discounted imagined and real returns on the same actions.
+    reward_skill_real the same on real frames, both of rewards as the bins can say them; return_corr compares discounted imagined and real
+    returns on the same actions. frames_move, actions_vary and rewards_vary are 1 or, where what is measured gives nothing to measure, 0: no
+    frame differs from the last real one, all sequences take the same actions, all rewards are the same.
     """
     loop = open_loop(dynamics, heads, context, batch, start, steps, rewards=True, task=task)
     mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True)
-    truth = batch.reward[:, start + 1:]
-    ratio = lambda a, b, where: masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-8)
+    truth, learned = batch.reward[:, start + 1:], heads.twohot.clip(batch.reward)
+    other = (batch.action != batch.action.roll(1, 0)).any(-1)[:, start:-1]
     out = {
             'error_1': ratio(loop.error[:, :1], loop.copy_error[:, :1], loop.valid[:, :1]),
             'error': ratio(loop.error, loop.copy_error, loop.valid),
             'shuffle_ratio': ratio(mixed.error, loop.error, loop.valid & mixed.valid),
-            'reward_skill': balanced_skill(loop.reward, truth, loop.valid)}
+            'reward_skill': balanced_skill(loop.reward, learned[:, start + 1:], loop.valid),
+            'frames_move': (moved(batch, start) & loop.valid).any().float(),
+            'actions_vary': (other & loop.valid & mixed.valid).any().float(),
+            'rewards_vary': vary(learned[:, start + 1:][loop.valid]).float()}
     for step in range(loop.error.shape[1]):
         where = loop.valid[:, step:step + 1]
         out[f'error_step/{step + 1}'] = ratio(loop.error[:, step:step + 1], loop.copy_error[:, step:step + 1], where)
     real = heads.reward(heads.inputs(context.feature, context.view))
-    out['reward_skill_real'] = balanced_skill(real, batch.reward, ~batch.is_first)
+    out['reward_skill_real'] = balanced_skill(real, learned, ~batch.is_first)
     size = batch.reward.abs()
-    out['reward_on_first'] = masked_mean(size, batch.is_first) / size.mean().clamp(min=1e-6)
+    out['reward_on_first'] = masked_mean(size, batch.is_first) / size.mean().clamp(min=torch.finfo(size.dtype).tiny)
     rewarded, last = (size > 0).float(), batch.is_last.float()
     usual = masked_mean(rewarded, ~batch.is_first & ~batch.is_last)
     out['reward_missed_on_last'] = usual * last.sum() * ((rewarded * last).sum() == 0)
@@ -129,6 +144,20 @@ def model_metrics(
             'reward_imagined': masked_mean(loop.reward, loop.valid), 'reward_real': masked_mean(truth, loop.valid),
             'return_imagined': imagined.mean(), 'return_real': happened.mean(), 'return_corr': correlation(imagined, happened)}
     return {k: v.detach() for k, v in out.items()}
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of a over mean of b where `where` is True (equal shapes), at most WORST."""
+    return (masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-12)).clamp(max=WORST)
+
+
+def moved(batch: Batch, start: int) -> torch.Tensor:
+    """bool (B, H): what is observed there differs from frame `start`, in any key and by however little."""
+    changed = torch.zeros_like(batch.is_first[:, start + 1:])
+    for x in batch.obs.values():
+        x = x.reshape(*batch.shape, -1)
+        changed |= (x[:, start + 1:] != x[:, start:start + 1]).any(-1)
+    return changed
 
 
 def image_metrics(tokenizer: Tokenizer, batch: Batch, latent: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -27,7 +27,7 @@ class TwoHot(nn.Module):
 
     Args:
         bins: number of bins, odd so that zero is one of them.
-        limit: the outermost bins stand at symexp(+-limit); targets beyond are clamped.
+        limit: the outermost bins stand at symexp(+-limit); targets beyond are clipped to them.
     """
 
     def __init__(self, bins: int, limit: float):
@@ -46,9 +46,17 @@ class TwoHot(nn.Module):
         half = len(self.values) // 2
         return ((p[..., half + 1:] - p[..., :half].flip(-1)) * self.values[half + 1:]).sum(-1)
 
+    def clip(self, target: torch.Tensor) -> torch.Tensor:
+        """Targets (...) as they are learned: no larger than the outermost bins."""
+        return target.float().clamp(self.values[0], self.values[-1])
+
+    def beyond(self, target: torch.Tensor) -> torch.Tensor:
+        """bool (...): the target is larger than what the bins can say."""
+        return target.abs() > self.values[-1]
+
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy (...) between the two-hot encoding of target (...) and logits (..., bins)."""
-        target = target.float().clamp(self.values[0], self.values[-1]).contiguous()
+        target = self.clip(target).contiguous()
         low = (torch.searchsorted(self.values, target, right=True) - 1).clamp(0, len(self.values) - 2)
         weight = (target - self.values[low]) / (self.values[low + 1] - self.values[low])
         log_p = logits.float().log_softmax(-1)

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamer4.actions import CONTINUOUS
 from dreamer4.agent import Agent, fetch
 from embodied.errors import CheckpointError
+from dreamer4.nets.outputs import TwoHot
 from dreamer4.optim import NonFiniteLoss
 
 from tiny import speak, tiny
@@ -391,6 +392,81 @@ def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
         made.train(sample)
     after = parameters(made)
     assert all(torch.equal(a, b) for k in before for a, b in zip(before[k], after[k]))
+
+
+def changed(seed=0, **columns):
+    """A sampler whose rows have other columns: key -> function of the column."""
+    base = sampler(seed)
+
+    def sample(batch, length):
+        rows = base(batch, length)
+        return rows | {key: change(rows[key]) for key, change in columns.items()}
+    return sample
+
+
+def test_rewards_beyond_the_outermost_bin_are_counted_and_said_once_also_after_a_resume():
+    made = agent('policy', **{'heads.limit': 3.0, 'value.gamma': 0.9})
+    assert made.train(sampler())['reward/beyond'] == 0 and made.events() == []
+    large = changed(reward=lambda x: np.where(x > 0, np.float32(1000), np.float32(0)))
+    for update in range(2):
+        metrics = made.train(large)
+        assert 0.2 < metrics['reward/beyond'] < 0.8 and metrics['reward/largest'] == 1000
+        told = made.events()
+        assert len(told) == (update == 0)
+    assert not made.events()
+    other = agent('policy', **{'heads.limit': 3.0, 'value.gamma': 0.9})
+    other.load(made.save())
+    other.train(large)
+    assert not other.events()
+
+
+def test_the_sentence_about_rewards_beyond_the_bins_names_a_limit_that_is_enough():
+    made = agent('dynamics', **{'heads.limit': 3.0, 'value.gamma': 0.9})
+    made.train(changed(reward=lambda x: np.full_like(x, -1000)))
+    (told,) = made.events()
+    assert 'rewards' in told and 'learned as 19.09, the largest is 1,000' in told and '--agent.heads.limit 10' in told
+    assert TwoHot(21, 10.0).values[-1] > 1000 / (1 - 0.9)
+
+
+def test_returns_beyond_the_outermost_bin_are_counted_where_rewards_are_not():
+    made = agent('policy', **{'heads.limit': 1.0, 'value.gamma': 0.99, 'imagination.horizon': 8})
+    for head in (made.heads.reward_head, made.heads.cont_head):
+        with torch.no_grad():
+            for part in head.parts:
+                part.output.bias.zero_()
+                part.output.bias[20 if head is made.heads.reward_head else 0] = 40.0  # the outermost bin, symexp(1), and never an end
+    metrics = made.train(changed(reward=lambda x: np.ones_like(x)))
+    assert metrics['reward/beyond'] == 0 and metrics['value/beyond'] > 0.5 and metrics['value/largest'] > 2
+    (told,) = made.events()
+    assert 'of the imagined returns' in told and '--agent.heads.limit 5' in told, 'rewards of one, a hundred of them'
+
+
+@pytest.mark.parametrize('unit', [0.0, 1.0])
+def test_rewards_that_never_change_open_the_gate_with_a_word(unit):
+    made = agent('dynamics', **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0})
+    same = changed(reward=lambda x: np.full_like(x, unit))
+    for _ in range(5):
+        made.train(same)
+    assert made.schedule.stage == 'value' and any('the rewards never change' in words for words in made.events())
+    waiting = agent('dynamics', **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0})
+    for _ in range(5):
+        waiting.train(sampler())
+    assert waiting.schedule.stage == 'dynamics' and 'reward_skill' in waiting.status()
+
+
+def test_frames_that_never_change_open_both_gates_with_a_word():
+    still = changed(image=lambda x: np.full_like(x, 90), joints=lambda x: np.ones_like(x))
+    made = agent(**{'schedule.tokenizer_updates': 2, 'schedule.dynamics_updates': 2, 'schedule.gate_every': 1, 'schedule.reward_skill': 0})
+    for _ in range(6):
+        made.train(still)
+    told = made.events()
+    assert made.schedule.stage == 'value' and len(told) == 2
+    assert 'nothing to reconstruct' in told[0] and 'nothing to predict' in told[1]
+    tree = made.save()
+    assert tree['schedule']['measures']['unexplained'] is None
+    other = agent()
+    other.load(tree)
+    assert other.schedule.stage == 'value'
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])

@@ -1,5 +1,7 @@
 """Measures of the world model, on cases whose answer is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,6 +49,28 @@ def test_constant_rewards_count_as_known_when_they_are_met():
     zeros = torch.zeros(100)
     assert balanced_skill(zeros, zeros, YES) == 1
     assert balanced_skill(zeros + 1, zeros, YES) < 0
+
+
+@pytest.mark.parametrize('unit', [1e-6, 0.001, 1.0, 1000.0, 1e6])
+def test_skill_and_correlation_are_the_same_in_every_unit(unit):
+    torch.manual_seed(0)
+    truth = rare() + torch.where(torch.rand(100) < 0.3, 0.5, 0.0)
+    for guess in (truth + 0.4 * torch.randn(100), torch.zeros(100) - 1, torch.randn(100)):
+        assert torch.allclose(balanced_skill(unit * guess, unit * truth, YES), balanced_skill(guess, truth, YES), atol=1e-3)
+        assert torch.allclose(correlation(unit * guess, unit * truth), correlation(guess, truth), atol=1e-4)
+    assert balanced_skill(-unit * torch.ones(100), unit * rare(), YES) < 0.01, 'the common reward, always'
+
+
+@pytest.mark.parametrize('level', [1.0, -0.001, 1000.0])
+def test_constant_rewards_are_met_to_a_share_of_their_size(level):
+    constant = torch.full((100,), level)
+    assert balanced_skill(constant, constant, YES) == 1
+    assert balanced_skill(1.001 * constant, constant, YES) > 0.9
+    assert balanced_skill(0.0 * constant, constant, YES) == -1
+
+
+def test_skill_is_bounded():
+    assert balanced_skill(torch.full((100,), 1e4), rare(), YES) == -1
 
 
 def test_masked_frames_do_not_count():
@@ -108,6 +132,49 @@ def test_open_loop_starts_from_the_frame_it_is_told_and_stops_counting_where_an_
         one = open_loop(world, heads, context, batch, start, 1)
         torch.manual_seed(3)
         assert torch.equal(one.latent, open_loop(world, heads, changed, batch, start, 1).latent) == same, 'frames after the start must not be seen, the start must'
+
+
+def measured(reward=None, obs=None, action=None):
+    """model_metrics of a batch with these rewards, observations and actions."""
+    world, heads, context, batch = committed()
+    batch = replace(
+        batch, reward=torch.randn(B, T) if reward is None else reward, obs={'x': torch.randn(B, T, 2)} if obs is None else obs,
+        action=batch.action if action is None else action)
+    torch.manual_seed(0)
+    return report.model_metrics(world, heads, context, batch, 1, 1, 0.9)
+
+
+def test_what_gives_nothing_to_measure_is_told_apart_from_what_is_badly_predicted():
+    flags = lambda metrics: [metrics[key].item() for key in ('frames_move', 'actions_vary', 'rewards_vary')]
+    assert flags(measured()) == [1, 1, 1]
+    assert flags(measured(reward=torch.full((B, T), 0.3))) == [1, 1, 0]
+    assert flags(measured(reward=torch.full((B, T), 1e-5))) == [1, 1, 0]
+    assert flags(measured(reward=1e-5 * torch.randn(B, T))) == [1, 1, 1]
+    still = torch.randn(B, 1, 2).expand(B, T, 2)
+    assert flags(measured(obs={'x': still, 'y': torch.zeros(B, T, dtype=torch.uint8)})) == [0, 1, 1], 'every episode a picture of its own'
+    moving = still.clone()
+    moving[0, -1, 0] += 1e-3
+    assert flags(measured(obs={'y': torch.zeros(B, T), 'x': moving})) == [1, 1, 1], 'one number of one frame is enough'
+    assert flags(measured(action=ACTIONS.uniform(1, 1).expand(B, T, -1))) == [1, 0, 1]
+
+
+def test_errors_where_hardly_anything_moves_are_large_and_bounded():
+    metrics = measured()
+    world, heads, context, batch = committed()
+    still = replace(context, latent=context.latent[:, :1].expand_as(context.latent))
+    found = report.model_metrics(world, heads, still, replace(batch, obs={}), 1, 1, 0.9)
+    assert found['error'] == found['error_1'] == report.WORST and metrics['error'] < report.WORST
+
+
+def test_the_reward_skill_asks_for_rewards_as_far_as_the_bins_can_say_them():
+    world, heads, context, batch = committed()
+    reward = 1e6 * (torch.arange(B * T).reshape(B, T) % 2)
+    found = []
+    for received in (reward, reward.clamp(max=heads.twohot.values[-1])):
+        torch.manual_seed(1)
+        found.append(report.model_metrics(world, heads, context, replace(batch, reward=received), 1, 1, 0.9))
+    assert all(found[0][key] == found[1][key] != 0 for key in ('reward_skill', 'reward_skill_real'))
+    assert found[0]['reward_real'] > 1e5, 'what was received is told as it is'
 
 
 def test_open_loop_rewards_are_those_of_the_frames_arrived_at_and_of_the_task():

@@ -33,6 +33,13 @@ def test_two_hot_loss_at_bins_and_beyond_the_range(target):
     assert torch.allclose(head.loss(logits[None], torch.tensor([target])), expected[None], atol=1e-6)
 
 
+def test_targets_beyond_the_outermost_bin_are_told_apart_from_those_on_it():
+    head = TwoHot(3, math.log(2.0))
+    targets = torch.tensor([0.0, -1.0, 1.0, 1.001, -5.0, math.inf])
+    assert head.beyond(targets).tolist() == [False, False, False, True, True, True]
+    assert head.clip(targets).tolist() == [0.0, -1.0, 1.0, 1.0, -1.0, 1.0]
+
+
 def test_two_hot_of_uniform_logits_is_exactly_zero():
     assert TwoHot(255, 20.0).mean(torch.zeros(255)) == 0
 
