@@ -153,6 +153,12 @@ class Agent:
         """B T: replayed frames of one update, whether the batch is short or long."""
         return self.config.batch.size * self.config.batch.length
 
+    @property
+    def sequence_rows(self) -> int:
+        """Rows of the longest sequence of the batches, the one that serves only for the shift included."""
+        c = self.config.batch
+        return max(c.length, c.long_length if c.long_every else 0) + 1
+
     def status(self) -> str:
         """Stage and what it waits for."""
         return self.schedule.waits_for() or self.schedule.stage

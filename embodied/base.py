@@ -103,6 +103,10 @@ class Agent(Protocol):
     def frames_per_update(self) -> int:
         """Replayed rows per call of train(): batch size times length."""
 
+    @property
+    def sequence_rows(self) -> int:
+        """Rows of the longest sequence that train() asks for: before there is one, nothing can be learned."""
+
     def init_policy(self, num_envs: int) -> Any:
         """The carry (memory of the policy) of `num_envs` envs before their first row."""
 
@@ -149,6 +153,7 @@ class RandomAgent:
 
     updates = 0
     frames_per_update = 0
+    sequence_rows = 0
 
     def __init__(self, act_space: Spaces, seed: int):
         """Args: act_space as an Env has it ('reset' is ignored; Boxes must have finite bounds); seed of its own generator, >= 0."""

@@ -134,6 +134,24 @@ class Replay:
         with self._lock:
             return self._streams.rows
 
+    def sequences(self, length: int) -> int:
+        """How many sequences of `length` rows sample() can draw, without demonstrations.
+
+        Raises:
+          ReplayEmptyError: the demonstrations hold none, and nobody adds to them.
+        """
+        with self._lock:
+            if self._demos is not None and not self._demos.sequences(length):
+                raise ReplayEmptyError(
+                    f'{self._config.demos}: the demonstrations hold no sequence of {length} rows, the longest stream has '
+                    f'{self._demos.longest}. Learn from shorter sequences (agent.batch) or leave them out (replay.demo_share 0).')
+            return int(np.maximum(self._streams.ends - self._streams.begins - length + 1, 0).sum())
+
+    @property
+    def longest(self) -> int:
+        """Rows of the longest stream, without demonstrations."""
+        return int((self._streams.ends - self._streams.begins).max(initial=0))
+
     def add(self, row: Mapping[str, Any], worker: int = 0) -> None:
         """Store one row, a copy of it, as the next one of a worker.
 
@@ -490,10 +508,9 @@ class Replay:
         rng = self._generator(draw, _MAIN)
         selection = self._mixture.choose(self._streams, batch, length, rng, seen=self._seen, newest=newest)
         if selection is None and batch:
-            longest = int((self._streams.ends - self._streams.begins).max(initial=0))
             raise ReplayEmptyError(
-                f'There is no sequence of {length} rows yet: the longest of {len(self._streams)} streams has {longest}, '
-                f'{length - longest} rows are missing. The replay holds {self._streams.rows} rows.')
+                f'There is no sequence of {length} rows yet: the longest of {len(self._streams)} streams has {self.longest}, '
+                f'{length - self.longest} rows are missing. The replay holds {self._streams.rows} rows.')
         return selection or Selection(np.zeros(0, int), np.zeros(0, int), {})
 
     def _fill(self, out: dict[str, np.ndarray], draw: int, rng: np.random.Generator) -> None:

@@ -283,7 +283,7 @@ class Session:
 
     def report_if_due(self, counter: int, agent: Agent, replay: Replay) -> None:
         """Every run.report_every: the agent's slow diagnostics, on sequences that training does not miss."""
-        if self._clocks['report'](counter) and self.counters.updates:
+        if self._clocks['report'](counter) and self.counters.updates and replay.sequences(agent.sequence_rows):
             self.logger.add(agent.report(functools.partial(replay.sample, draw=counter)), 'report')
 
     def log_if_due(self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None) -> None:

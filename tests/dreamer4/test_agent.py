@@ -308,6 +308,14 @@ def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
     assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx({'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5})
 
 
+@pytest.mark.parametrize('changes, rows', [({}, 9), ({'batch.long_every': 2}, 17), ({'batch.long_every': 2, 'batch.long_length': 4}, 9)])
+def test_the_longest_sequence_asked_for_is_the_one_announced(changes, rows):
+    made, asked = agent(**changes), []
+    for seed in range(2):
+        made.train(lambda batch, length: asked.append(length) or sampler(seed)(batch, length))
+    assert max(asked) == made.sequence_rows == rows
+
+
 class Waits(TorchDispatchMode):
     """Counts the places where the host reads a number from the device: item(), float(), if tensor, nonzero()."""
 
