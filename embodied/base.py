@@ -14,6 +14,9 @@ decisions, and the first row of the next one:
 
 `reset` is a key of the action, not a method: a step with reset=True ignores the rest of the action and returns a first row. Such a
 step is neither a decision nor a frame. After a last row the env starts anew at the next step, whether that asks for a reset or not.
+
+Rows may lack labels: where `unlabeled_action` is set the action is not known, where `unlabeled_reward` is set neither the reward nor
+is_terminal, where `unlabeled` is set none of them (labels.py). What stands there instead is never learned from.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +29,7 @@ from .errors import EmbodiedError, EnvContractError, EnvError
 FLAG = spaces.Box(0, 1, (), bool)
 REWARD = spaces.Box(-np.inf, np.inf, (), np.float32)
 OUTCOME = {'reward': REWARD, 'is_first': FLAG, 'is_last': FLAG, 'is_terminal': FLAG}
+UNLABELED = ('unlabeled', 'unlabeled_action', 'unlabeled_reward')  # keys of a row that may be there, bool
 
 Spaces = dict[str, spaces.Space]
 Values = dict[str, Any]
