@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from embodied.base import UNLABELED
 from embodied.errors import CheckpointError
 
 from . import losses, perceptual, report, shortcut
@@ -32,7 +33,7 @@ from .tokenizer import Tokenizer
 
 NEWEST = slice(-1, None)
 TOKENIZERS = {'patches': Tokenizer, 'conv': ConvTokenizer}
-FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', 'unlabeled', 'task_id')
+FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', *UNLABELED, 'task_id')
 
 
 @dataclass(frozen=True)
@@ -382,7 +383,8 @@ class Agent:
         with self._precision():
             context = self._commit(batch, measure=True, joint=plan.joint)
             total, parts = self._model_loss(batch, context, plan.bootstrap)
-        metrics = {f'loss/{k}': v.detach() for k, v in parts.items()} | self._size('reward', batch.reward, ~batch.is_first)
+        metrics = {f'loss/{k}': v.detach() for k, v in parts.items()} | self._size(
+                'reward', batch.reward, batch.reward_valid & ~batch.is_first)
         if plan.value:
             metrics |= self._train_actor_critic(plan, batch, context.detach())
         if not plan.joint:

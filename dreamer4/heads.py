@@ -116,7 +116,7 @@ class Heads(nn.Module):
         """Losses of the world-model heads with multi-token prediction (Dreamer 4, Eq. 9).
 
         Offset n of frame t predicts reward and action of frame t + n, wherever that frame belongs to the same episode. Rewards of
-        first frames do not exist and actions of last frames are never executed: neither is a target.
+        first frames do not exist and actions of last frames are never executed: neither is a target, nor is what is not known.
 
         Args:
             x: (B, T, F). batch: targets. weight: bool (B, T), frames to learn from.
@@ -129,10 +129,10 @@ class Heads(nn.Module):
         behaviour = self.actions.policy(self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)))
         there = ahead(batch.is_first, count) & weight[..., None]
         errors = {
-                'reward': (self.twohot.loss(reward, shifted(batch.reward, count)), there & ~shifted(batch.is_first, count)),
+                'reward': (self.twohot.loss(reward, shifted(batch.reward, count)), there & shifted(batch.reward_valid & ~batch.is_first, count)),
                 'behaviour': (-behaviour.log_prob(shifted(batch.action, count)), there & shifted(batch.action_valid, count)),
                 'cont': (F.binary_cross_entropy_with_logits(
-                        self.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'), weight & ~batch.is_first)}
+                        self.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'), weight & batch.reward_valid & ~batch.is_first)}
         return {name: masked_mean(error, mask) for name, (error, mask) in errors.items()}
 
 

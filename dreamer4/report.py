@@ -25,7 +25,7 @@ class OpenLoop:
 
     Attributes:
         start: (B, 1, S, W) latent of the last real frame. latent: (B, H, S, W) predicted. truth: (B, H, S, W) real.
-        valid: bool (B, H), the step still belongs to the start's episode.
+        valid: bool (B, H), the step still belongs to the start's episode, and all actions on the way are known.
         reward: (B, H) predicted, None if it was not asked for.
     """
     start: torch.Tensor
@@ -57,7 +57,9 @@ def open_loop(
     """
     count, time = batch.shape
     rows = torch.arange(count, device=batch.is_first.device)
-    frames, action = rows * 0 + start, batch.action[rows.roll(1) if shuffle else rows, start:time - 1]
+    givers = rows.roll(1) if shuffle else rows
+    frames, action = rows * 0 + start, batch.action[givers, start:time - 1]
+    told = (batch.action_valid | batch.is_last)[givers, start:time - 1]
     reward = None
     if rewards:
         dream = imagine(dynamics, heads, context, rows, frames, time - 1 - start, steps, lambda x, t: action[:, t], task)
@@ -65,8 +67,8 @@ def open_loop(
     else:
         latent = predict(dynamics, context, rows, frames, heads.actions.embed(action), steps)
     later = slice(start + 1, None)
-    return OpenLoop(
-            context.latent[:, start:start + 1], latent, context.latent[:, later], batch.is_first[:, later].long().cumsum(1) == 0, reward)
+    valid = (batch.is_first[:, later] | ~told).long().cumsum(1) == 0
+    return OpenLoop(context.latent[:, start:start + 1], latent, context.latent[:, later], valid, reward)
 
 
 def balanced_skill(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, buckets: int = 8) -> torch.Tensor:
@@ -119,31 +121,40 @@ def model_metrics(
     loop = open_loop(dynamics, heads, context, batch, start, steps, rewards=True, task=task)
     mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True)
     truth, learned = batch.reward[:, start + 1:], heads.twohot.clip(batch.reward)
+    paid = loop.valid & batch.reward_valid[:, start + 1:]
     other = (batch.action != batch.action.roll(1, 0)).any(-1)[:, start:-1]
     out = {
             'error_1': ratio(loop.error[:, :1], loop.copy_error[:, :1], loop.valid[:, :1]),
             'error': ratio(loop.error, loop.copy_error, loop.valid),
             'shuffle_ratio': ratio(mixed.error, loop.error, loop.valid & mixed.valid),
-            'reward_skill': balanced_skill(loop.reward, learned[:, start + 1:], loop.valid),
+            'reward_skill': balanced_skill(loop.reward, learned[:, start + 1:], paid),
             'frames_move': (moved(batch, start) & loop.valid).any().float(),
             'actions_vary': (other & loop.valid & mixed.valid).any().float(),
-            'rewards_vary': vary(learned[:, start + 1:][loop.valid]).float()}
+            'rewards_vary': vary(learned[:, start + 1:][paid]).float()}
     for step in range(loop.error.shape[1]):
         where = loop.valid[:, step:step + 1]
         out[f'error_step/{step + 1}'] = ratio(loop.error[:, step:step + 1], loop.copy_error[:, step:step + 1], where)
     real = heads.reward(heads.inputs(context.feature, context.view))
-    out['reward_skill_real'] = balanced_skill(real, learned, ~batch.is_first)
-    size = batch.reward.abs()
-    out['reward_on_first'] = masked_mean(size, batch.is_first) / size.mean().clamp(min=torch.finfo(size.dtype).tiny)
-    rewarded, last = (size > 0).float(), batch.is_last.float()
-    usual = masked_mean(rewarded, ~batch.is_first & ~batch.is_last)
-    out['reward_missed_on_last'] = usual * last.sum() * ((rewarded * last).sum() == 0)
-    discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * loop.valid
-    imagined, happened = (loop.reward * discount).sum(1), (truth * discount).sum(1)
+    out['reward_skill_real'] = balanced_skill(real, learned, batch.reward_valid & ~batch.is_first)
+    out |= reward_rows(batch)
+    discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * paid
+    met = paid.any(1)
+    imagined, happened = ((x * discount).sum(1)[met] for x in (loop.reward, truth))
     out |= {
-            'reward_imagined': masked_mean(loop.reward, loop.valid), 'reward_real': masked_mean(truth, loop.valid),
-            'return_imagined': imagined.mean(), 'return_real': happened.mean(), 'return_corr': correlation(imagined, happened)}
+            'reward_imagined': masked_mean(loop.reward, paid), 'reward_real': masked_mean(truth, paid),
+            'return_imagined': imagined.sum() / met.sum().clamp(min=1), 'return_real': happened.sum() / met.sum().clamp(min=1),
+            'return_corr': correlation(imagined, happened) if len(imagined) else torch.zeros_like(real[0, 0])}
     return {k: v.detach() for k, v in out.items()}
+
+
+def reward_rows(batch: Batch) -> dict[str, torch.Tensor]:
+    """reward_on_first and reward_missed_on_last: whether rewards stand in the rows where they belong, see model_metrics."""
+    size, paid, last = batch.reward.abs(), batch.reward_valid, (batch.is_last & batch.reward_valid).float()
+    rewarded = (size > 0).float()
+    usual = masked_mean(rewarded, paid & ~batch.is_first & ~batch.is_last)
+    return {
+            'reward_on_first': masked_mean(size, batch.is_first & paid) / masked_mean(size, paid).clamp(min=torch.finfo(size.dtype).tiny),
+            'reward_missed_on_last': usual * last.sum() * ((rewarded * last).sum() == 0)}
 
 
 def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -179,12 +190,13 @@ def video(
         tokenizer: Tokenizer, dynamics: Dynamics, loop: OpenLoop, batch: Batch, start: int, rows: int = 4) -> dict[str, np.ndarray]:
     """Open-loop videos: per image key uint8 (T, 3 h, rows w, C): truth above prediction above their difference.
 
-    Up to frame `start` the prediction shows the reconstruction of real frames; later frames are imagined.
+    Up to frame `start` the prediction shows the reconstruction of real frames; later frames are imagined. Sequences whose actions are not
+    known are shown only where there are no others.
     """
-    rows = min(rows, batch.shape[0])
-    part = batch.first(rows)
+    chosen = loop.valid[:, 0].long().argsort(descending=True, stable=True)[:rows]
+    part = batch.at(chosen)
     known = tokenizer.encode(part.obs, part.is_first)
-    latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.latent[:rows])], 1)
+    latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.latent[chosen])], 1)
     guess = tokenizer.decode(latent, part.is_first)
     out = {}
     for key in tokenizer.images:

@@ -12,8 +12,8 @@ STAGES = ('tokenizer', 'dynamics', 'value', 'policy')
 BOUNDS = {'unexplained': (0.0, 1.0), 'reward_skill': (0.0, 1.0), 'latent_error': (0.0, 2.0)}
 NOTHING = {  # measure -> what there is not in the data, where it cannot be measured
         'unexplained': 'the frames never change, so there is nothing to reconstruct',
-        'reward_skill': 'the rewards never change, so there is nothing to predict of them',
-        'latent_error': 'the frames of an episode never change, so there is nothing to predict of them'}
+        'reward_skill': 'the rewards never change where they are known, so there is nothing to predict',
+        'latent_error': 'the frames of an episode never change where actions are known, so there is nothing to predict'}
 SLOWEST = 0.1  # of a learning rate that falls: a run that goes on must be able to learn what is new
 
 

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dreamer4 import shortcut
 from dreamer4.actions import CONTINUOUS
 from dreamer4.agent import Agent, fetch
 from embodied.errors import CheckpointError
@@ -447,6 +448,56 @@ def test_returns_beyond_the_outermost_bin_are_counted_where_rewards_are_not():
     assert metrics['reward/beyond'] == 0 and metrics['value/beyond'] > 0.5 and metrics['value/largest'] > 2
     (told,) = made.events()
     assert 'of the imagined returns' in told and '--agent.heads.limit 5' in told, 'rewards of one, a hundred of them'
+
+
+def mixture(flags, filler=0, seed=0, unlabeled=2):
+    """A sampler of whose sequences the last ones are unlabeled, as demonstrations are; `filler` is what stands in their place."""
+    base = sampler(seed)
+
+    def sample(batch, length):
+        rows, which = base(batch, length), np.arange(batch) >= batch - unlabeled
+        for flag in flags:
+            rows[flag] = np.broadcast_to(which[:, None], (batch, length))
+        if {'unlabeled', 'unlabeled_action'} & set(flags):
+            rows['arm'][which], rows['gear'][which], rows['lamps'][which] = filler, 2 * bool(filler), bool(filler)
+        if {'unlabeled', 'unlabeled_reward'} & set(flags):
+            rows['reward'][which], rows['is_terminal'][which] = filler, bool(filler)
+        return rows
+    return sample
+
+
+@pytest.mark.parametrize('flags', [['unlabeled'], ['unlabeled_action'], ['unlabeled_reward'], ['unlabeled_action', 'unlabeled_reward']])
+def test_a_mixture_trains_gates_and_reports_without_the_labels_that_are_not_known(flags):
+    """Bitwise the same agent whatever stands in place of unknown actions and rewards, NaN included."""
+    trees, metrics, reports = [], [], []
+    for filler in (0, 0.7, np.nan):
+        made = agent('dynamics', **{'schedule.dynamics_updates': 2, 'schedule.gate_every': 1, 'schedule.reward_skill': 0, 'schedule.latent_error': 0,
+                                    'schedule.value_updates': 1})
+        sample = mixture(flags, filler)
+        metrics.append([made.train(sample) for _ in range(5)])
+        assert made.schedule.stage == 'policy' and all(np.isfinite(v) for row in metrics[-1] for v in row.values())
+        reports.append(made.report(sample))
+        trees.append(made.save())
+    assert metrics[0] == metrics[1] == metrics[2] and 'gate/error' in metrics[0][1]
+    assert equal(trees[0], trees[1]) and equal(trees[0], trees[2])
+    assert equal(reports[0], reports[1]) and equal(reports[0], reports[2])
+
+
+def test_unlabeled_frames_teach_the_world_model_and_no_reward():
+    """The frames of the unlabeled sequences move tokenizer and dynamics; heads of reward and behaviour learn from the others alone."""
+    made = agent('dynamics')
+    batch = made._batch(mixture(['unlabeled'])(4, 9))
+    for name in ('reward', 'cont', 'behaviour'):
+        speak(getattr(made.heads, f'{name}_head'))
+    context = made._commit(batch)
+    latent = context.latent.detach().requires_grad_()
+    context = made.dynamics.commit(latent, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first)
+    _, parts = made._model_loss(batch, context, 0)
+    reach = lambda loss: (torch.autograd.grad(loss, latent, retain_graph=True)[0].abs().sum((1, 2, 3)) > 0).tolist()
+    assert all(reach(parts[name]) == [True, True, False, False] for name in ('reward', 'cont', 'behaviour'))
+    losses = shortcut.loss(
+        made.dynamics, context, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, made.config.shortcut, 0)
+    assert (losses['flow'].sum(1) > 0).all()
 
 
 @pytest.mark.parametrize('unit', [0.0, 1.0])

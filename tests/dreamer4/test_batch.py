@@ -42,11 +42,47 @@ def test_the_policy_target_is_the_action_chosen_at_the_frame_and_none_at_the_end
     assert b.action[b.action_valid].flatten().tolist() == [5, 3, 4, 6]
 
 
-def test_unlabeled_rows_have_no_action_before_or_after():
-    data = rows() | {'unlabeled': np.array([[False, True, False, False, False, False]])}
+@pytest.mark.parametrize('flag', ['unlabeled', 'unlabeled_action'])
+def test_rows_with_unknown_actions_have_no_action_before_or_after(flag):
+    data = rows() | {flag: np.array([[False, True, False, False, False, False]])}
     b = batch(data)
     assert b.action_valid.tolist() == [[False, False, True, True, True]]
     assert b.prev_valid.tolist() == [[True, False, False, True, True]]
+    assert b.reward_valid.tolist() == [[flag == 'unlabeled_action'] + [True] * 4]
+
+
+@pytest.mark.parametrize('flag', ['unlabeled', 'unlabeled_reward'])
+def test_rows_with_unknown_rewards_have_neither_reward_nor_end(flag):
+    data = rows() | {flag: np.array([[False, False, True, False, True, False]])}
+    b = batch(data)
+    assert b.reward_valid.tolist() == [[True, False, True, False, True]]
+    assert b.reward.tolist() == [[70, 0, 0, 0, 40]] and not b.is_terminal.any()
+    assert b.is_last[0, 1], 'where an episode ends is known'
+    assert b.action_valid.tolist() == [[True, False, True, flag == 'unlabeled_reward', True]]
+
+
+def test_flags_of_both_kinds_add_up():
+    none = np.zeros((1, 6), bool)
+    data = rows() | {'unlabeled': none, 'unlabeled_action': ~none, 'unlabeled_reward': none}
+    b = batch(data)
+    assert not b.action_valid.any() and not b.prev_valid.any() and b.reward_valid.all()
+
+
+@pytest.mark.parametrize('filler', [np.nan, np.inf, 1e9])
+def test_what_stands_in_for_unknown_values_never_reaches_the_batch(filler):
+    """A filler may be no action of the space, whose table it must not index."""
+    actions = Actions({'arm': spaces.Box(-1, 1, (2,), np.float32), 'gear': spaces.Discrete(3)}, 'bins', 5, 0.0)
+    unknown = np.array([[False, True, False, True, True, False]])
+    data = rows() | {'arm': np.zeros((1, 6, 2), np.float32), 'gear': np.ones((1, 6), np.int32), 'unlabeled': unknown}
+    clean = make_batch(data, ['image'], actions, torch.device('cpu'))
+    data['arm'][unknown], data['gear'][unknown], data['reward'][unknown] = filler, 10 ** 6, filler
+    dirty = make_batch(data, ['image'], actions, torch.device('cpu'))
+    for key, value in dirty.flat().items():
+        assert value.isfinite().all(), key
+    assert torch.isfinite(actions.embed(dirty.prev_action)).all()
+    for mask, name in (('prev_valid', 'prev_action'), ('action_valid', 'action'), ('reward_valid', 'reward')):
+        where = getattr(clean, mask)
+        assert torch.equal(getattr(clean, name)[where], getattr(dirty, name)[where])
 
 
 def test_cut_sequences_are_single_images_without_history():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from dreamer4 import report
 from dreamer4.batch import Batch
 from dreamer4.report import balanced_skill, correlation, open_loop
 
+from test_agent import agent, sampler
 from test_imagination import ACTIONS, B, T, real, world_and_heads
 from tiny import speak
 
@@ -92,7 +94,7 @@ def committed(tasks=1):
     z, code, valid, first, context = real(world)
     nothing = torch.zeros(B, T, dtype=torch.bool)
     following = torch.cat([code[:, 1:], ACTIONS.uniform(B, 1)], 1)  # chosen at a frame: what led to the next one
-    batch = Batch({}, code, valid, following, ~nothing, torch.zeros(B, T), first, nothing, nothing)
+    batch = Batch({}, code, valid, following, ~nothing, torch.zeros(B, T), ~nothing, first, nothing, nothing)
     return world, heads, context, batch
 
 
@@ -156,6 +158,57 @@ def test_what_gives_nothing_to_measure_is_told_apart_from_what_is_badly_predicte
     moving[0, -1, 0] += 1e-3
     assert flags(measured(obs={'y': torch.zeros(B, T), 'x': moving})) == [1, 1, 1], 'one number of one frame is enough'
     assert flags(measured(action=ACTIONS.uniform(1, 1).expand(B, T, -1))) == [1, 0, 1]
+
+
+def test_what_is_not_known_is_left_out_of_all_measures():
+    """Unlabeled sequences hold garbage: measures are those of the labeled ones."""
+    world, heads, context, batch = committed()
+    torch.manual_seed(2)
+    batch = replace(batch, reward=torch.randn(B, T), obs={'x': torch.randn(B, T, 2)}, is_first=torch.zeros(B, T, dtype=torch.bool))
+    only = lambda flags, row: torch.where(torch.arange(B)[:, None] == row, False, flags)
+    measure = lambda changed: report.model_metrics(world, heads, context, changed, 1, 1, 0.9)
+
+    def seeded(changed):
+        torch.manual_seed(0)
+        return measure(changed)
+    unknown = replace(batch, action_valid=only(batch.action_valid, 2), reward_valid=only(batch.reward_valid, 2))
+    garbage = replace(unknown, reward=torch.where(only(batch.action_valid, 2), batch.reward, 1e3))
+    found, again = seeded(unknown), seeded(garbage)
+    assert all(torch.equal(found[key], again[key]) for key in found)
+    rewards = batch.reward[:2]
+    assert torch.allclose(found['reward_real'], rewards[:, 2:].mean())
+    discount = 0.9 ** torch.arange(T - 2)
+    assert torch.allclose(found['return_real'], (rewards[:, 2:] * discount).sum(1).mean())
+    torch.manual_seed(0)
+    loop = open_loop(world, heads, context, unknown, 1, 1, rewards=True)
+    assert loop.valid[:2].all() and not loop.valid[2].any()
+    assert torch.allclose(found['error'], loop.error[:2].mean() / loop.copy_error[:2].mean())
+    nothing = seeded(replace(batch, action_valid=~batch.action_valid, reward_valid=~batch.reward_valid))
+    assert [nothing[key] for key in ('frames_move', 'actions_vary', 'rewards_vary')] == [0, 0, 0]
+    assert all(value.isfinite() for value in nothing.values())
+
+
+def test_actions_are_known_up_to_the_first_that_is_not():
+    world, heads, context, batch = committed()
+    known = torch.ones(B, T, dtype=torch.bool)
+    known[0, 2] = False
+    batch = replace(batch, action_valid=known, is_first=torch.zeros(B, T, dtype=torch.bool))
+    assert open_loop(world, heads, context, batch, 0, 1).valid.tolist() == [[True, True, False, False], [True] * 4, [True] * 4]
+    assert open_loop(world, heads, context, batch, 0, 1, shuffle=True).valid.tolist() == [[True] * 4, [True, True, False, False], [True] * 4]
+
+
+def test_videos_show_sequences_whose_actions_are_known_first():
+    made = agent('policy')
+    rows = sampler()(4, 9)
+    rows['is_first'][:] = rows['is_last'][:] = False
+    rows['unlabeled_action'] = np.arange(4)[:, None].repeat(9, 1) < 3
+    rows['image'][:] = np.arange(4, dtype=np.uint8)[:, None, None, None, None] * 10
+    batch = made._batch(rows)
+    context = made._commit(batch)
+    loop = open_loop(made.dynamics, made.heads, context, batch, 3, 1)
+    for count, shown in ((1, [30]), (3, [30, 0, 10])):
+        video = report.video(made.tokenizer, made.dynamics, loop, batch, 3, count)['image']
+        assert [video[0, 0, 16 * i, 0] for i in range(count)] == shown
 
 
 def test_errors_where_hardly_anything_moves_are_large_and_bounded():
