@@ -39,7 +39,7 @@ GB = 10 ** 9
 CHUNK_BYTES = 1 << 30          # a chunk gets fewer rows than configured where they would take more than this
 CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than this
 
-_MAIN, _DEMOS = 0, 1           # the independent random streams of one draw
+_MAIN, _DEMOS, _ORDER = 0, 1, 2  # the independent random streams of one draw
 
 ROW_ID = 'row_id'              # key of sample(): which row it is, until load() is called
 _SLOT_BIT, _INDEX_BIT = 32, 52  # of a row id: below the number within its stream, then the stream's slot, then the number of the index
@@ -499,6 +499,8 @@ class Replay:
             for key in self._labels.fill.keys() & theirs.keys():
                 theirs.pop(key)[:] = self._labels.fill[key]
             self._demos._fill(theirs, number, self._generator(number, _DEMOS))
+            order = self._generator(number, _ORDER).permutation(batch)  # a place in the batch tells nothing of where a sequence is from
+            out = {key: array[order] for key, array in out.items()}
         return out, selection.fresh
 
     def _generator(self, draw: int, part: int) -> np.random.Generator:

@@ -759,6 +759,17 @@ def test_demonstrations_fill_their_share_and_are_never_changed(tmp_path):
     assert before == sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / 'demos').iterdir())
 
 
+def test_demonstrations_stand_in_every_place_of_a_batch_alike(tmp_path):
+    demos = make(tmp_path / 'demos')
+    for count in range(50):
+        demos.add(row(count, worker=9), 0)
+    demos.close()
+    replay = make(demos=str(tmp_path / 'demos'), demo_share=0.25)
+    fill(replay, 50)
+    places = np.stack([replay.sample(8, 3, draw=number)['action'][:, 0, 1] == 9 for number in range(600)])
+    assert (places.sum(1) == 2).all() and (abs(places.mean(0) - 0.25) < 0.06).all()
+
+
 def test_demonstrations_that_do_not_fit_or_exist_are_refused(tmp_path):
     with pytest.raises(ReplayError, match='does not exist'):
         make(demos=str(tmp_path / 'none'), demo_share=0.5)
