@@ -17,7 +17,7 @@ from embodied.errors import CheckpointError
 from . import losses, perceptual, report, shortcut
 from .actions import Actions
 from .agent_config import AgentConfig, check, find_device, latents_stand
-from .batch import Batch, make_batch
+from .batch import Batch, Roles, make_batch
 from .cache import Latents, latents_gb
 from .dynamics import Context, Dynamics
 from .heads import Heads, beyond_bins
@@ -63,7 +63,7 @@ class Plan:
         shape: (B, T) of the batch.
         tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread. joint: and it does so in one step with the
             world model, whose gradient reaches it.
-        model: dynamics and heads learn. bootstrap: a share of the sequences trains large steps.
+        model: dynamics and heads learn. roles: what each of the sequences is for.
         value, policy: they learn from a dream.
         moves: name of a slow copy -> whether it moves after each step of its source.
     """
@@ -72,7 +72,7 @@ class Plan:
     measure: bool
     joint: bool
     model: bool
-    bootstrap: bool
+    roles: Roles
     value: bool
     policy: bool
     moves: tuple[tuple[str, tuple[bool, ...]], ...]
@@ -308,18 +308,19 @@ class Agent:
                 'model': (warm, 1, c.model_training.rate * pace if reached('policy') else 1.0, []),
                 'value': (value, epochs, pace, ['slow_value']),
                 'policy': (policy, epochs, pace, ['acting_policy'] + ['slow_policy'] * (c.actor.prior == 'slow'))}
-        bootstrap = warm and self.optimizers['model'].updates >= c.shortcut.bootstrap_start
+        shape, started = self._batch_shape(), self.optimizers['model'].updates >= c.shortcut.bootstrap_start
+        roles = Roles.draw(shape[0], c.shortcut.bootstrap * started, c.batch.single, np.random.default_rng(self.updates))
         moves = []
         for name, (learns, count, scale, copies) in steps.items():
             if learns:
                 self.optimizers[name].begin(count, scale)
                 moves += [(copy, getattr(self, copy).due(count)) for copy in copies]
         joint = warm and tokenizer and c.tokenizer_training.model > 0
-        return Plan(self._batch_shape(), tokenizer, not warm, joint, warm, bootstrap, value, policy, tuple(moves))
+        return Plan(shape, tokenizer, not warm, joint, warm, roles, value, policy, tuple(moves))
 
     def _update(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """Carry out a plan: work for the device alone."""
-        metrics = {}
+        metrics, batch = {}, batch.shuffled()
         if plan.tokenizer and not plan.joint:
             loss, metrics = self._tokenizer_loss(plan, batch)
             metrics |= self.optimizers['tokenizer'].step(loss)
@@ -379,10 +380,10 @@ class Agent:
 
     def _train_model(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""
-        batch = batch.cut(round(plan.shape[0] * self.config.batch.single))
+        batch = batch.cut(*plan.roles.single)
         with self._precision():
             context = self._commit(batch, measure=True, joint=plan.joint)
-            total, parts = self._model_loss(batch, context, plan.bootstrap)
+            total, parts = self._model_loss(batch, context, plan.roles.large)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()} | self._size(
                 'reward', batch.reward, batch.reward_valid & ~batch.is_first)
         if plan.value:
@@ -434,11 +435,11 @@ class Agent:
     def _task(self, batch: Batch) -> torch.Tensor | None:
         return batch.obs['task_id'].long() if 'task_id' in self.obs_keys else None
 
-    def _model_loss(self, batch: Batch, context: Context, bootstrap: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Weighted sum and its parts. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
+    def _model_loss(self, batch: Batch, context: Context, large: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted sum and its parts; `large` as in shortcut.loss. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
         s, action = self.config.scales, self.actions.embed(batch.prev_action)
         forcing = shortcut.loss(
-                self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, bootstrap)
+                self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, large)
         parts = {k: v.mean() for k, v in forcing.items()}
         feature, view = context.feature, context.view
         if self.config.heads.learn_on == 'noised':
@@ -453,9 +454,7 @@ class Agent:
 
     def _usable(self, batch: Batch) -> torch.Tensor:
         """bool (B, T): frames that heads learn from and dreams start at, with a past and not cut into single images."""
-        cut = round(batch.shape[0] * self.config.batch.single)
-        rows = torch.arange(batch.shape[0], device=self.device) >= cut
-        return rows[:, None] & self.dynamics.coordinates.known(batch.is_first)
+        return ~batch.single[:, None] & self.dynamics.coordinates.known(batch.is_first)
 
     @torch.no_grad()
     def _dream(self, batch: Batch, context: Context) -> Dream:

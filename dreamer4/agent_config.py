@@ -176,11 +176,13 @@ def check(config: AgentConfig) -> None:
     if config.attention == 'fused' and config.dynamics.softcap:
         raise ValueError(f'agent.attention fused has no soft cap, but agent.dynamics.softcap is {config.dynamics.softcap}; take auto')
     shortcut.check(config.shortcut, config.dynamics.levels)
-    share, rows, large = config.shortcut.bootstrap, config.batch.size, shortcut.bootstrap_rows(config.batch.size, config.shortcut)
-    if share > 0 and config.dynamics.levels > 1 and not 0 < large < rows:
+    share, rows = config.shortcut.bootstrap, config.batch.size
+    if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:
         raise ValueError(
                 f'agent.shortcut.bootstrap must give large steps and d_min some of the agent.batch.size {rows} sequences each, or be 0; '
-                f'{share} of them is {large}')
+                f'{share} of them is {round(rows * share)}')
+    if not 0 <= config.batch.single < 1:
+        raise ValueError(f'agent.batch.single must be a share of at least 0 and below 1, got {config.batch.single}')
     lpips = config.tokenizer.lpips
     if lpips != 'auto' and not (isinstance(lpips, float) and 0 <= lpips < math.inf):
         raise ValueError(f'agent.tokenizer.lpips must be a weight of at least 0 or auto, got {lpips}')

@@ -59,10 +59,20 @@ class Batch:
         obs = {k.removeprefix('obs/'): v for k, v in flat.items() if k.startswith('obs/')}
         return cls(obs=obs, **{k: v for k, v in flat.items() if not k.startswith('obs/')})
 
-    def cut(self, rows: int) -> 'Batch':
-        """The first `rows` sequences as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
-        single = torch.arange(len(self.is_first), device=self.is_first.device)[:, None] < rows
+    @property
+    def single(self) -> torch.Tensor:
+        """bool (B,): sequences of single images."""
+        return self.is_first.all(1)
+
+    def cut(self, begin: int, end: int) -> 'Batch':
+        """The sequences from `begin` to `end` as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
+        place = torch.arange(len(self.is_first), device=self.is_first.device)[:, None]
+        single = (place >= begin) & (place < end)
         return replace(self, is_first=self.is_first | single, prev_valid=self.prev_valid & ~single)
+
+    def shuffled(self) -> 'Batch':
+        """The sequences in a random order, of which Roles are ranges."""
+        return self.at(torch.rand(len(self.is_first), device=self.is_first.device).argsort())
 
     def at(self, rows: torch.Tensor) -> 'Batch':
         """The sequences of these numbers, long (N,), in their order."""
@@ -71,6 +81,35 @@ class Batch:
     def first(self, rows: int) -> 'Batch':
         """Only the first `rows` sequences."""
         return Batch.of({k: v[:rows] for k, v in self.flat().items()})
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the sequences of a training batch are for: ranges of an order that is random (Batch.shuffled).
+
+        [ steps larger than d_min ........ | d_min ................. ]
+                               [ single images ...... ]
+    Whatever a sequence is, a demonstration or not, it takes every role as often as any other, and each role has its share within the
+    other one: images alone train large steps, and so do frames with a past.
+
+    Attributes:
+        large: the first so many sequences train steps larger than d_min, the bootstrap.
+        single: begin and end of those that are cut into single images.
+    """
+    large: int
+    single: tuple[int, int]
+
+    @classmethod
+    def draw(cls, rows: int, large: float, single: float, rng: np.random.Generator) -> 'Roles':
+        """Roles of `rows` sequences by their shares, in [0, 1].
+
+        Numbers that are not whole are rounded up or down at random, so that the shares hold over many batches, in batches of a single long
+        sequence too. Of images alone there are never so many that no sequence has a past, without which heads learn nothing.
+        """
+        near = lambda number: int(number + rng.random())
+        large, single = near(large * rows), min(round(single * rows), rows - 1)
+        both = min(max(near(large * single / rows), large + single - rows), large, single)
+        return cls(large, (large - both, large - both + single))
 
 
 def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, device: torch.device) -> Batch:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamer4 import shortcut
 from dreamer4.actions import CONTINUOUS
 from dreamer4.agent import Agent, fetch
+from dreamer4.batch import Batch
 from embodied.errors import CheckpointError
 from dreamer4.nets.outputs import TwoHot
 from dreamer4.optim import NonFiniteLoss
@@ -143,7 +144,7 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
     batch = made._batch(sampler()(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.heads, f'{name}_head'))
-        _, parts = made._model_loss(batch, made._commit(batch), bootstrap=True)
+        _, parts = made._model_loss(batch, made._commit(batch), 1)
         trunk = torch.autograd.grad(parts[name], list(made.dynamics.transformer.parameters()), retain_graph=True, allow_unused=True)
         assert any(g is not None and g.abs().sum() > 0 for g in trunk), name
         pixels = torch.autograd.grad(parts[name], list(made.tokenizer.parameters()), allow_unused=True)
@@ -158,7 +159,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
 
     def gradient(joint):
         torch.manual_seed(0)
-        total, _ = made._model_loss(batch, made._commit(batch, joint=joint), bootstrap=False)
+        total, _ = made._model_loss(batch, made._commit(batch, joint=joint), 0)
         return total, torch.autograd.grad(total, [*made.tokenizer.parameters()], allow_unused=True, retain_graph=True)
     plan = made._plan()
     assert plan.joint == (share > 0)
@@ -448,6 +449,83 @@ def test_returns_beyond_the_outermost_bin_are_counted_where_rewards_are_not():
     assert metrics['reward/beyond'] == 0 and metrics['value/beyond'] > 0.5 and metrics['value/largest'] > 2
     (told,) = made.events()
     assert 'of the imagined returns' in told and '--agent.heads.limit 5' in told, 'rewards of one, a hundred of them'
+
+
+def roles_of(monkeypatch, updates, **changes):
+    """What every frame of some updates was for: bool (frames,) under 'large' steps, with a 'past', 'single' images."""
+    made, seen, sizes = agent('dynamics', **{'schedule.dynamics_updates': 999, **changes}), [], []
+    draw, loss = shortcut.draw_schedule, shortcut.loss
+
+    def spy_draw(*args):
+        sizes.append(draw(*args))
+        return sizes[-1]
+
+    def spy_loss(dynamics, context, action, valid, is_first, config, large):
+        found = loss(dynamics, context, action, valid, is_first, config, large)
+        seen.append({
+            'large': sizes[-1][1] > 0, 'past': context.mask.sum(-1) > 1, 'single': is_first.all(1)[:, None].expand(is_first.shape)})
+        return found
+    monkeypatch.setattr(shortcut, 'draw_schedule', spy_draw)
+    monkeypatch.setattr('dreamer4.agent.shortcut.loss', spy_loss)
+    for seed in range(updates):
+        made.train(sampler(seed))
+    return {key: torch.cat([one[key].flatten() for one in seen]) for key in seen[0]}
+
+
+@pytest.mark.parametrize('single', [0.0, 0.3, 0.5])
+def test_large_steps_are_trained_with_a_past_and_without_whatever_the_share_of_single_images(monkeypatch, single):
+    frames = roles_of(monkeypatch, 20, **{'batch.size': 8, 'batch.single': single})
+    share = lambda a, b: (frames[a] & b).float().mean() / frames[a].float().mean()
+    assert abs(frames['large'].float().mean() - 0.25) < 0.02
+    assert abs(share('large', frames['single']) - round(8 * single) / 8) < 0.1
+    assert abs(share('large', frames['past']) - frames['past'].float().mean()) < 0.1
+
+
+@pytest.mark.parametrize('changes', [{}, {'tokenizer.time_every': 1, 'batch.frames': 16}])
+def test_demonstrations_take_every_role(monkeypatch, changes):
+    """The replay puts them last; they are the sequences whose images are white."""
+    made, taught, learned, plans = agent('dynamics', **{'batch.size': 8, 'batch.single': 0.25, **changes}), [], [], []
+    losses, cut, plan = made.tokenizer.losses, Batch.cut, made._plan
+
+    def white(images):
+        return (images.flatten(2) == 255).all(-1).all(1)
+
+    def spy_cut(batch, begin, end):
+        place = torch.arange(8)
+        large = place < plans[-1].roles.large
+        taught.append(torch.stack([white(batch.obs['image']), large, (place >= begin) & (place < end)]))
+        return cut(batch, begin, end)
+
+    def spy_losses(obs, *args):
+        learned.append(white(obs['image']).float().mean())
+        return losses(obs, *args)
+    made._plan, made.tokenizer.losses = lambda: plans.append(plan()) or plans[-1], spy_losses
+    monkeypatch.setattr(Batch, 'cut', spy_cut)
+
+    def sample(batch, length):
+        rows = sampler()(batch, length)
+        rows['image'][batch // 2:] = 255
+        return rows
+    for _ in range(40):
+        made.train(sample)
+    demo, large, single = torch.stack(taught, 1).flatten(1).bool()
+    for role in (large, single, large & single, large & ~single):
+        assert 0.3 < demo[role].float().mean() < 0.7
+    assert 0.3 < torch.stack(learned).mean() < 0.7, 'the tokenizer learns from them too'
+
+
+@pytest.mark.parametrize('share', [0.25, 0.75])
+def test_long_batches_of_one_sequence_train_both_kinds_of_steps(share):
+    made = agent('policy', **{'batch.size': 4, 'batch.length': 8, 'batch.long_length': 32, 'batch.long_every': 2, 'shortcut.bootstrap': share})
+    kinds = []
+    for update in range(24):
+        metrics = made.train(sampler(update))
+        assert all(np.isfinite(v) for v in metrics.values())
+        if update % 2:
+            kinds.append(tuple(kind for kind in ('flow', 'bootstrap') if f'loss/{kind}' in metrics))
+        else:
+            assert {'loss/flow', 'loss/bootstrap'} <= set(metrics)
+    assert set(kinds) == {('flow',), ('bootstrap',)} and abs(kinds.count(('bootstrap',)) / len(kinds) - share) < 0.25
 
 
 def mixture(flags, filler=0, seed=0, unlabeled=2):

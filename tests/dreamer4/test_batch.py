@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 
 from dreamer4.actions import Actions
-from dreamer4.batch import make_batch
+from dreamer4.batch import Roles, make_batch
 
 ACTIONS = Actions({'action': spaces.Discrete(10)}, 'bins', 5, 0.0)
 
@@ -86,8 +86,50 @@ def test_what_stands_in_for_unknown_values_never_reaches_the_batch(filler):
 
 
 def test_cut_sequences_are_single_images_without_history():
-    b = batch().cut(1)
-    assert b.is_first.all() and not b.prev_valid.any()
+    three = batch().at(torch.tensor([0, 0, 0]))
+    b = three.cut(1, 2)
+    assert b.is_first[1].all() and not b.prev_valid[1].any() and b.single.tolist() == [False, True, False]
+    for row in (0, 2):
+        assert torch.equal(b.is_first[row], three.is_first[row]) and torch.equal(b.prev_valid[row], three.prev_valid[row])
+
+
+def test_a_shuffled_batch_has_the_same_sequences_in_another_order():
+    data = {key: np.concatenate([value + (value.dtype == np.float32) * i for i in range(20)]) for key, value in rows().items()}
+    before, after = batch(data), batch(data).shuffled()
+    order = after.reward[:, 0].long() - 70
+    assert sorted(order.tolist()) == list(range(20)) and order.tolist() != list(range(20))
+    for key, value in before.flat().items():
+        assert torch.equal(value[order], after.flat()[key]), key
+
+
+def drawn(rows, large, single, count=4000):
+    """For each of many draws, bool (count, rows): which sequences train large steps, and which are single images."""
+    found = [Roles.draw(rows, large, single, np.random.default_rng(i)) for i in range(count)]
+    place = np.arange(rows)
+    return np.array([place < r.large for r in found]), np.array([(place >= r.single[0]) & (place < r.single[1]) for r in found])
+
+
+@pytest.mark.parametrize('rows, large, single', [
+    (16, 0.25, 0.3), (16, 0.25, 0.25), (16, 0.25, 0.9), (16, 0.75, 0.5), (4, 0.25, 0.5), (8, 0.1, 0.3), (5, 0.5, 0.4), (3, 0.9, 0.34)])
+def test_every_role_takes_its_share_of_the_other(rows, large, single):
+    steps, images = drawn(rows, large, single)
+    count = round(single * rows)
+    assert (images.sum(1) == count).all() and abs(steps.mean() - large) < 0.01
+    assert abs((steps & images).mean() - large * count / rows) < 0.015
+    assert abs((steps & ~images).mean() - large * (1 - count / rows)) < 0.015
+
+
+@pytest.mark.parametrize('rows', [1, 2, 7])
+@pytest.mark.parametrize('large', [0.0, 0.3, 0.75])
+def test_shares_hold_in_batches_of_few_long_sequences_and_one_always_has_a_past(rows, large):
+    steps, images = drawn(rows, large, 0.99)
+    assert abs(steps.mean() - large) < 0.02 and not images.all(1).any()
+    assert images.sum() == (rows - 1) * len(images)
+
+
+def test_there_are_roles_without_shares():
+    steps, images = drawn(4, 0.0, 0.0, 10)
+    assert not steps.any() and not images.any()
 
 
 def test_missing_keys_are_named():

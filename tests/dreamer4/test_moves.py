@@ -107,7 +107,7 @@ def error_over_copy(moves):
         model.coordinates.measure(z, first)
         context = model.commit(z, push, ~first, first)
         optimizer.zero_grad()
-        shortcut.loss(model, context, push, ~first, first, config, False)['flow'].mean().backward()
+        shortcut.loss(model, context, push, ~first, first, config, 0)['flow'].mean().backward()
         optimizer.step()
     z, push = cart(32)
     context = model.commit(z, push, ~first, first)
