@@ -46,7 +46,7 @@ NOTHING = {
     'images_vary': 'images never change: all are black or still (does the env render?)',
     'frames_move': 'frames never change within an episode',
     'actions_vary': 'actions never vary: there is one choice, or they are not recorded',
-    'rewards_vary': 'rewards never change: there is nothing to predict or to prefer'}
+    'rewards_vary': 'rewards never change: there is nothing to predict of them'}
 SEEN, PAID = ('frames_vary',), ('frames_vary', 'rewards_vary')
 IMAGES, MOVES, ACTIONS = (*SEEN, 'images_vary'), (*SEEN, 'frames_move'), (*SEEN, 'frames_move', 'actions_vary')
 
@@ -55,7 +55,7 @@ CHECKS = (
           'frames do not differ from each other (pixel std {:.4f}): all are black or still; does the env render?',
           needs=IMAGES),
     Check('tokenizer', 'tokenizer/unexplained', lambda x: x < 0.1,
-          'the tokenizer leaves {:.0%} of the pixel variance unexplained: train it longer (schedule.tokenizer_updates) or enlarge it',
+          'the tokenizer leaves {:.0%} of what differs among frames unexplained: train it longer (schedule.tokenizer_updates) or enlarge it',
           needs=SEEN),
     Check('tokenizer', 'latent_spread', lambda x: x > 0.03,
           'latents hardly differ from frame to frame (std {:.3f}): the encoder has collapsed, or was frozen on frames that show nothing',
