@@ -74,6 +74,7 @@ VARIANTS = {
     'tokenizer_full_rate': change('tokenizer goes on at its full rate', tokenizer_training__rate=1),
     'mask_09': change(PAPER + 'masked autoencoding, p up to .9', tokenizer__mask_max=0.9),
     'normal': change('normal distribution instead of 21 bins', 'pixel_reach', heads__continuous='normal'),
+    'truncnormal': change('truncated normal distribution instead of 21 bins', 'pixel_reach', heads__continuous='truncnormal'),
     'bins_9': change('9 bins instead of 21', 'pixel_reach', heads__action_bins=9)}
 
 

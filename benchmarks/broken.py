@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer4.diagnose import diagnose, latest
+from dreamer4.diagnose import NOTHING, diagnose, lacking, latest
 
 from .learning import RESULTS, ROOT, commit, machine
 
@@ -44,7 +44,7 @@ def late(rows: Columns) -> Columns:
 # name -> what is done to the rows, more flags, a word that the diagnosis must contain ('' where nothing may be found)
 CASES: dict[str, tuple[Callable[[Columns], Columns], list[str], str]] = {
     'healthy': (dict, [], ''),
-    'frozen tokenizer on black frames': (black, FROZEN, 'frames do not differ'),
+    'frozen tokenizer on black frames': (black, FROZEN, 'frames never change'),
     'actions shuffled': (shuffled, [], 'ignores actions'),
     'rewards one row early': (early, [], 'one row early'),
     'rewards one row late': (late, [], 'one row late')}
@@ -70,7 +70,8 @@ def main() -> None:
             program(
                 *base, '--script', 'offline', '--replay.directory', str(data), '--logdir', str(logdir), '--run.updates', str(args.updates),
                 '--run.log_every', '200', '--run.report_every', str(args.updates), *flags)
-            found = [words for *_, good, words in diagnose(latest(logdir)) if good is False]
+            values = latest(logdir)
+            found = [NOTHING[name] for name in lacking(values)] + [words for *_, good, words in diagnose(values) if good is False]
             first = found[0] if found else 'nothing'
             results['cases'][name] = {'first cause': first, 'all': found, 'named': word in first if word else not found, 'commit': commit()}
             print(f'{"ok" if results["cases"][name]["named"] else "!!"} {name}: {first}', flush=True)

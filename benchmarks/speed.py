@@ -76,7 +76,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
 
     def model(_) -> dict[str, torch.Tensor]:
         with agent._precision():
-            total, _ = agent._model_loss(batch, agent._commit(batch), bootstrap=True)
+            total, _ = agent._model_loss(batch, agent._commit(batch), round(len(batch.is_first) * agent.config.shortcut.bootstrap))
         return agent.optimizers['model'].step(total)
 
     def dream(_) -> dict[str, torch.Tensor]:

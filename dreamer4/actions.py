@@ -1,21 +1,48 @@
 """Any dictionary of action spaces as one flat code, its features for the world model and its policy distribution.
 
-An action is a code (..., M + E): M indices of categorical parts, stored as floats, then E real values.
+An action is a code (..., M + E): M indices of categorical parts, stored as floats, then E real values in [-1, 1]. A code stands for
+the action that the env executes, so that dreams see what the replay will hold.
         Discrete(n)      1 part of n            MultiDiscrete(nvec)  one part per entry
         MultiBinary(n)   n parts of 2           Box                  one part of `bins` values in [-1, 1] per dimension, or
-                                                                                                                                  one normal per dimension (continuous='normal')
-Letters: M parts, K choices of the largest part, E normal dimensions, A features.
+                                                                     one real value (continuous='normal' or 'truncnormal')
+Parts with as many choices form a group and stand together in the code. Nothing here is larger than the number of all choices.
+Letters: M parts, K choices of a part, E real values, A features.
 """
 
-import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from gymnasium import spaces
 
-from .nets.outputs import Policy
+from .nets.outputs import ClippedNormal, Policy, TruncatedNormal
+
+REAL = {'normal': ClippedNormal, 'truncnormal': TruncatedNormal}
+CONTINUOUS = ('bins', *REAL)
+MOST = 2 ** 24  # choices of one part: larger indices are not exact in float32
+
+
+class Part(NamedTuple):
+    """How a categorical part enters the features: every choice sets one of its columns.
+
+    Attributes:
+        values: (K,) what each choice sets. columns: long (K,) which column. width: number of columns.
+    """
+    values: torch.Tensor
+    columns: torch.Tensor
+    width: int
+
+
+def one_hot(count: int) -> Part:
+    """A column for every choice."""
+    return Part(torch.ones(count), torch.arange(count), count)
+
+
+def number(values: torch.Tensor) -> Part:
+    """One column, which holds the number that the choice stands for."""
+    return Part(values, torch.zeros(len(values), dtype=torch.long), 1)
 
 
 class Actions(nn.Module):
@@ -23,63 +50,72 @@ class Actions(nn.Module):
 
     Args:
         act_space: name -> gymnasium space, without 'reset'. Box spaces must be bounded to [-1, 1], as the env wrappers leave them.
-        continuous: 'bins' (categorical over `bins` values) or 'normal', for Box spaces.
+        continuous: for Box spaces: 'bins' (categorical over `bins` values), 'normal' (draws are clipped to the box) or
+            'truncnormal' (draws never leave it).
         bins: values per continuous dimension, odd so that zero is one of them.
         unimix: share of a uniform distribution mixed into every categorical part, which bounds log-probabilities.
 
     Raises:
-        ValueError: for an unknown kind of space, an unbounded Box or an even number of bins.
+        ValueError: for an unknown kind of space, an unbounded Box, an even number of bins or a part of more than MOST choices.
     """
 
     def __init__(self, act_space: Mapping[str, spaces.Space], continuous: str, bins: int, unimix: float):
         super().__init__()
-        if continuous not in ('bins', 'normal'):
-            raise ValueError(f"actions: continuous must be 'bins' or 'normal', got {continuous!r}")
+        if continuous not in CONTINUOUS:
+            raise ValueError(f'actions: continuous must be one of {", ".join(CONTINUOUS)}; got {continuous!r}')
         if bins % 2 == 0:
             raise ValueError(f'actions: bins must be odd, so that zero is a choice; got {bins}')
         self.spaces, self.unimix, self.bins = dict(sorted(act_space.items())), unimix, bins
-        self.binned = continuous == 'bins'
-        parts, columns = [], []  # choices of every part; feature vectors of its choices
-        self.fields, self.normals = {}, 0  # key -> (kind, slice of the code's parts or of its real values)
+        self.continuous = continuous
+        self.fields, self.normals = {}, 0  # key -> (kind, slice of the parts by key or of the code's real values)
+        parts = []
         for key, space in self.spaces.items():
-            self._add(key, space, parts, columns)
-        self.parts, self.choices = len(parts), max(parts, default=1)
-        width = sum(rows.shape[1] for rows in columns)
-        table, offset = torch.zeros(self.parts, self.choices, width), 0
-        for m, rows in enumerate(columns):
-            table[m, :rows.shape[0], offset:offset + rows.shape[1]] = rows
-            offset += rows.shape[1]
-        self.features = width + self.normals
-        self.register_buffer('table', table, persistent=False)
-        counts = torch.tensor(parts, dtype=torch.long).reshape(-1, 1)
-        self.register_buffer('counts', counts.float(), persistent=False)
-        self.register_buffer('absent', torch.arange(self.choices)[None] >= counts, persistent=False)
-        self.register_buffer('grid', torch.linspace(-1, 1, bins), persistent=False)
+            self._add(key, space, parts)
+        self.parts = len(parts)
+        counts = [len(part.values) for part in parts]
+        if max(counts, default=0) > MOST:
+            raise ValueError(f'actions: a part may have {MOST:,} choices, got {max(counts):,}')
+        rank = {count: i for i, count in enumerate(dict.fromkeys(counts))}
+        self.groups = [(counts.count(count), count) for count in rank]  # (parts, choices of each)
+        order = sorted(range(self.parts), key=lambda m: rank[counts[m]])  # the code's parts, numbered by key
+        self._register([parts[m] for m in order], torch.tensor(order, dtype=torch.long))
 
-    def _add(self, key, space, parts, columns):
+    def _add(self, key: str, space: spaces.Space, parts: list[Part]) -> None:
         """Append the parts of one space and remember where they stand."""
         start = len(parts)
         if isinstance(space, spaces.Box):
             if not (np.all(space.low == -1) and np.all(space.high == 1)):
                 raise ValueError(f'actions: Box {key!r} must span [-1, 1] (wrap the env with NormalizeAction), got {space}')
             size = int(np.prod(space.shape))
-            if not self.binned:
-                self.fields[key] = ('normal', slice(self.normals, self.normals + size))
+            if self.continuous != 'bins':
+                self.fields[key] = ('real', slice(self.normals, self.normals + size))
                 self.normals += size
                 return
-            parts += [self.bins] * size
-            columns += [torch.linspace(-1, 1, self.bins)[:, None]] * size
+            parts += [number(torch.linspace(-1, 1, self.bins))] * size
         elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
             counts = np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
-            parts += counts
-            columns += [torch.eye(n) for n in counts]
+            parts += [one_hot(n) for n in counts]
         elif isinstance(space, spaces.MultiBinary):
-            size = int(np.prod(space.shape))
-            parts += [2] * size
-            columns += [torch.tensor([[-1.0], [1.0]])] * size
+            parts += [number(torch.tensor([-1.0, 1.0]))] * int(np.prod(space.shape))
         else:
-            raise ValueError(f'actions: {key!r} is a {type(space).__name__}; expected Box, Discrete, MultiDiscrete or MultiBinary')
+            raise ValueError(
+                    f'actions: {key!r} is a {type(space).__name__}; expected Box, Discrete, MultiDiscrete or MultiBinary')
         self.fields[key] = ('bins' if isinstance(space, spaces.Box) else 'index', slice(start, len(parts)))
+
+    def _register(self, parts: list[Part], order: torch.Tensor) -> None:
+        """Tables of the parts as they stand in the code: by part (M,), and by choice, those of all parts in a row."""
+        counts = torch.tensor([len(part.values) for part in parts], dtype=torch.long)
+        widths = torch.tensor([part.width for part in parts], dtype=torch.long)
+        self.choices, self.width = int(counts.sum()), int(widths.sum())
+        self.features = self.width + self.normals
+        first = (widths.cumsum(0) - widths).tolist()
+        tables = {
+                'order': order, 'place': order.argsort(), 'counts': counts.float(), 'begin': counts.cumsum(0) - counts,
+                'table': torch.cat([torch.zeros(0), *(part.values for part in parts)]),
+                'column': torch.cat([order[:0], *(part.columns + begin for part, begin in zip(parts, first))]),
+                'grid': torch.linspace(-1, 1, self.bins)}
+        for name, value in tables.items():
+            self.register_buffer(name, value, persistent=False)
 
     @property
     def code_size(self) -> int:
@@ -88,29 +124,36 @@ class Actions(nn.Module):
 
     @property
     def outputs(self) -> int:
-        """Number of network outputs that parametrise a policy: M K + 2 E."""
-        return self.parts * self.choices + 2 * self.normals
+        """Number of network outputs that parametrise a policy: one per choice and two per real value."""
+        return self.choices + 2 * self.normals
 
     def encode(self, action: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Env actions, each (..., *space.shape), -> code (..., M + E); binned dimensions go to the nearest bin."""
+        """Env actions, each (..., *space.shape), -> code (..., M + E); what leaves a box goes to its bound or outermost bin."""
         indices, values = [], []
         for key, (kind, _) in self.fields.items():
             x = action[key]
             x = x.reshape(*x.shape[:x.ndim - len(self.spaces[key].shape)], -1).float()
+            if kind != 'index':
+                x = x.clamp(-1, 1)
             if kind == 'bins':
-                x = ((x.clamp(-1, 1) + 1) / 2 * (self.bins - 1)).round()
-            (values if kind == 'normal' else indices).append(x)
+                x = ((x + 1) / 2 * (self.bins - 1)).round()
+            (values if kind == 'real' else indices).append(x)
+        if len(self.groups) > 1:
+            indices = [torch.cat(indices, -1)[..., self.order]]
         return torch.cat(indices + values, -1)
 
     def decode(self, code: torch.Tensor) -> dict[str, torch.Tensor]:
         """Code (..., M + E) -> env actions with the dtypes float32 (Box, in [-1, 1]), int32 or bool (MultiBinary)."""
+        indices, values = code[..., :self.parts], code[..., self.parts:]
+        if len(self.groups) > 1:
+            indices = indices[..., self.place]
         action = {}
         for key, (kind, where) in self.fields.items():
             space = self.spaces[key]
-            part = code[..., self.parts:][..., where] if kind == 'normal' else code[..., where]
+            part = (values if kind == 'real' else indices)[..., where]
             if kind == 'bins':
                 part = self.grid[part.long()]
-            elif kind == 'normal':
+            elif kind == 'real':
                 part = part.clamp(-1, 1)
             elif isinstance(space, spaces.MultiBinary):
                 part = part > 0.5
@@ -120,27 +163,30 @@ class Actions(nn.Module):
         return action
 
     def embed(self, code: torch.Tensor) -> torch.Tensor:
-        """Features (..., A) of a code: one-hot choices, bin values, signs, real values."""
-        index = code[..., :self.parts].long()
-        rows = self.table[torch.arange(self.parts, device=code.device), index].sum(-2)
-        return torch.cat([rows, code[..., self.parts:]], -1)
+        """Features (..., A) of the action that a code stands for: one-hot choices, bin values, signs, real values in [-1, 1]."""
+        choice = code[..., :self.parts].long() + self.begin
+        rows = code.new_zeros(*code.shape[:-1], self.width).scatter(-1, self.column[choice], self.table[choice].to(code.dtype))
+        return torch.cat([rows, code[..., self.parts:].clamp(-1, 1)], -1)
 
     def policy(self, outputs: torch.Tensor) -> Policy:
-        """Distribution from network outputs (..., M K + 2 E); a normal has its mean in (-1, 1) and std in [0.1, 1]."""
+        """Distribution from network outputs (..., `outputs`); a normal has its mean in (-1, 1) and std in [0.1, 1]."""
         outputs = outputs.float()
-        split = self.parts * self.choices
-        logits = outputs[..., :split].unflatten(-1, (self.parts, self.choices)) if self.parts else outputs.new_zeros(
-                *outputs.shape[:-1], 0, 1)
-        logits = logits.masked_fill(self.absent, -math.inf)
-        probs = logits.softmax(-1) * (1 - self.unimix) + self.unimix / self.counts
-        log_probs = probs.masked_fill(self.absent, 1.0).log().masked_fill(self.absent, -math.inf)  # log(0) has no gradient
-        mean, std = outputs[..., split:].chunk(2, -1)
-        return Policy(log_probs, mean.tanh(), 0.1 + 0.9 * torch.sigmoid(std + 2))
+        *logits, real = outputs.split([*(count * choices for count, choices in self.groups), 2 * self.normals], -1)
+        log_probs = [self._mixed(x.unflatten(-1, group)) for x, group in zip(logits, self.groups)]
+        mean, std = real.chunk(2, -1)
+        kind = REAL.get(self.continuous, ClippedNormal)  # with bins there are no real values
+        return Policy(log_probs, kind(mean.tanh(), 0.1 + 0.9 * torch.sigmoid(std + 2)))
+
+    def _mixed(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (..., K) of logits, with a share of the uniform distribution."""
+        if not self.unimix:
+            return logits.log_softmax(-1)  # no probability underflows to log(0)
+        return (logits.softmax(-1) * (1 - self.unimix) + self.unimix / logits.shape[-1]).log()
 
     def uniform(self, *shape: int) -> torch.Tensor:
         """Random codes (*shape, M + E): uniform choices, real values uniform in [-1, 1]."""
         device = self.table.device
-        index = (torch.rand(*shape, self.parts, device=device) * self.counts[:, 0]).floor()
+        index = (torch.rand(*shape, self.parts, device=device) * self.counts).floor()
         return torch.cat([index, torch.rand(*shape, self.normals, device=device) * 2 - 1], -1)
 
     def describe(self) -> str:

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from embodied.base import UNLABELED
 from embodied.errors import CheckpointError
 
-from . import losses, report, shortcut
+from . import losses, perceptual, report, shortcut
 from .actions import Actions
 from .agent_config import AgentConfig, check, find_device, latents_stand
-from .batch import Batch, make_batch
+from .batch import Batch, Roles, make_batch
 from .cache import Latents, latents_gb
 from .dynamics import Context, Dynamics
-from .heads import Heads
+from .heads import Heads, beyond_bins
 from .imagination import draw_starts, imagine
 from .optim import Optimizer, RunningRMS, SlowCopy, descend
 from .nets.attention import Attention
-from .perceptual import Perceptual
 from .record import CudaGraphs, plainly
 from .schedule import Schedule
 from .state import pack_tree, unpack_tree
@@ -33,7 +33,7 @@ from .tokenizer import Tokenizer
 
 NEWEST = slice(-1, None)
 TOKENIZERS = {'patches': Tokenizer, 'conv': ConvTokenizer}
-FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', 'unlabeled', 'task_id')
+FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', *UNLABELED, 'task_id')
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Plan:
         shape: (B, T) of the batch.
         tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread. joint: and it does so in one step with the
             world model, whose gradient reaches it.
-        model: dynamics and heads learn. bootstrap: a share of the sequences trains large steps.
+        model: dynamics and heads learn. roles: what each of the sequences is for.
         value, policy: they learn from a dream.
         moves: name of a slow copy -> whether it moves after each step of its source.
     """
@@ -72,7 +72,7 @@ class Plan:
     measure: bool
     joint: bool
     model: bool
-    bootstrap: bool
+    roles: Roles
     value: bool
     policy: bool
     moves: tuple[tuple[str, tuple[bool, ...]], ...]
@@ -115,14 +115,15 @@ class Agent:
                 self.tokenizer.latent_shape, self.actions.features, tasks, config.dynamics, shortcut=config.shortcut.bootstrap > 0)
         self.heads = Heads(
                 config.dynamics.width, self.dynamics.tokens * self.dynamics.coordinates.viewed, self.actions, config.heads)
-        wants_lpips = config.tokenizer.lpips and self.tokenizer.images
-        self.perceptual = Perceptual(config.tokenizer.lpips_net).to(self.device) if wants_lpips else None
+        self.perceptual, why = perceptual.find_perceptual(config.tokenizer, self.tokenizer.images)
+        self._events, self._told = [why] if why else [], []  # sentences that are waiting; what has been told once and for all
         s = config.scales
         self.rms = RunningRMS(
                 {'dynamics': s.dynamics_floor, 'reward': s.reward_floor, 'behaviour': s.behaviour_floor,
                   'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}, s.decay)
-        for module in (self.actions, self.tokenizer, self.dynamics, self.heads, self.rms):
-            module.to(self.device)
+        for module in (self.actions, self.tokenizer, self.dynamics, self.heads, self.rms, self.perceptual):
+            if module is not None:
+                module.to(self.device)
         for layer in [*self.tokenizer.modules(), *self.dynamics.modules()]:
             if isinstance(layer, Attention):
                 layer.kernel = config.attention
@@ -154,9 +155,20 @@ class Agent:
         """B T: replayed frames of one update, whether the batch is short or long."""
         return self.config.batch.size * self.config.batch.length
 
+    @property
+    def sequence_rows(self) -> int:
+        """Rows of the longest sequence of the batches, the one that serves only for the shift included."""
+        c = self.config.batch
+        return max(c.length, c.long_length if c.long_every else 0) + 1
+
     def status(self) -> str:
         """Stage and what it waits for."""
         return self.schedule.waits_for() or self.schedule.stage
+
+    def events(self) -> list[str]:
+        """Sentences that a person should read, each once: those since the last call."""
+        told, self._events = self._events, []
+        return told
 
     def summary(self) -> str:
         """Parts, parameters, tokens per frame and estimated FLOPs per update, as a table."""
@@ -270,11 +282,20 @@ class Agent:
         metrics = {k: v for k, v in metrics.items() if not k.endswith('/nonfinite')}
         self.updates += 1
         if 'tokenizer/unexplained' in metrics:
-            self.schedule.measure('unexplained', metrics['tokenizer/unexplained'], 0.98)
+            unexplained = metrics['tokenizer/unexplained'] if metrics['tokenizer/frames_vary'] else None
+            self.schedule.measure('unexplained', unexplained, 0.98)
         if self.schedule.gate_due():
             metrics |= self._gate(sample)
+        self._tell_beyond(metrics)
         self._advance()
         return metrics
+
+    def _tell_beyond(self, metrics: Mapping[str, float]) -> None:
+        """Say once of rewards, and once of returns, that there are some beyond the outermost bin."""
+        for name in ('reward', 'value'):
+            if metrics.get(f'{name}/beyond') and name not in self._told:
+                self._told.append(name)
+                self._events.append(beyond_bins(name, metrics, self.config.heads.limit, self.config.value.gamma))
 
     def _plan(self) -> Plan:
         """Decide what the next update does, and tell the optimizers and slow copies that take part."""
@@ -288,18 +309,19 @@ class Agent:
                 'model': (warm, 1, c.model_training.rate * pace if reached('policy') else 1.0, []),
                 'value': (value, epochs, pace, ['slow_value']),
                 'policy': (policy, epochs, pace, ['acting_policy'] + ['slow_policy'] * (c.actor.prior == 'slow'))}
-        bootstrap = warm and self.optimizers['model'].updates >= c.shortcut.bootstrap_start
+        shape, started = self._batch_shape(), self.optimizers['model'].updates >= c.shortcut.bootstrap_start
+        roles = Roles.draw(shape[0], c.shortcut.bootstrap * started, c.batch.single, np.random.default_rng(self.updates))
         moves = []
         for name, (learns, count, scale, copies) in steps.items():
             if learns and name in self.optimizers:
                 self.optimizers[name].begin(count, scale)
                 moves += [(copy, getattr(self, copy).due(count)) for copy in copies]
         joint = warm and tokenizer and c.tokenizer_training.model > 0
-        return Plan(self._batch_shape(), tokenizer, not warm, joint, warm, bootstrap, value, policy, tuple(moves))
+        return Plan(shape, tokenizer, not warm, joint, warm, roles, value, policy, tuple(moves))
 
     def _update(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """Carry out a plan: work for the device alone."""
-        metrics = {}
+        metrics, batch = {}, batch.shuffled()
         if plan.tokenizer and not plan.joint:
             loss, metrics = self._tokenizer_loss(plan, batch)
             if 'tokenizer' in self.optimizers:
@@ -354,15 +376,18 @@ class Agent:
             self.tokenizer.measure(obs)  # later it stays: latents that have been learned from must not move
         with self._precision():
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
-        return sum(self.rms(k, v) for k, v in parts.items()), {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
+        weights = {'lpips': perceptual.weight(self.config.tokenizer)}  # of normalised losses: before, it would be divided out
+        loss = sum(weights.get(k, 1.0) * self.rms(k, v) for k, v in parts.items())
+        return loss, {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
 
     def _train_model(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """One step of dynamics and heads, and from the value stage on of value and policy on imagined trajectories."""
-        batch = batch.cut(round(plan.shape[0] * self.config.batch.single))
+        batch = batch.cut(*plan.roles.single)
         with self._precision():
             context = self._commit(batch, measure=True, joint=plan.joint)
-            total, parts = self._model_loss(batch, context, plan.bootstrap)
-        metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
+            total, parts = self._model_loss(batch, context, plan.roles.large)
+        metrics = {f'loss/{k}': v.detach() for k, v in parts.items()} | self._size(
+                'reward', batch.reward, batch.reward_valid & ~batch.is_first)
         if plan.value:
             metrics |= self._train_actor_critic(plan, batch, context.detach())
         if not plan.joint:
@@ -412,11 +437,11 @@ class Agent:
     def _task(self, batch: Batch) -> torch.Tensor | None:
         return batch.obs['task_id'].long() if 'task_id' in self.obs_keys else None
 
-    def _model_loss(self, batch: Batch, context: Context, bootstrap: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Weighted sum and its parts. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
+    def _model_loss(self, batch: Batch, context: Context, large: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted sum and its parts; `large` as in shortcut.loss. Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is zero."""
         s, action = self.config.scales, self.actions.embed(batch.prev_action)
         forcing = shortcut.loss(
-                self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, bootstrap)
+                self.dynamics, context, action, batch.prev_valid, batch.is_first, self.config.shortcut, large)
         parts = {k: v.mean() for k, v in forcing.items()}
         feature, view = context.feature, context.view
         if self.config.heads.learn_on == 'noised':
@@ -431,9 +456,7 @@ class Agent:
 
     def _usable(self, batch: Batch) -> torch.Tensor:
         """bool (B, T): frames that heads learn from and dreams start at, with a past and not cut into single images."""
-        cut = round(batch.shape[0] * self.config.batch.single)
-        rows = torch.arange(batch.shape[0], device=self.device) >= cut
-        return rows[:, None] & self.dynamics.coordinates.known(batch.is_first)
+        return ~batch.single[:, None] & self.dynamics.coordinates.known(batch.is_first)
 
     @torch.no_grad()
     def _dream(self, batch: Batch, context: Context) -> Dream:
@@ -475,7 +498,13 @@ class Agent:
                 'value/loss': out['value'], 'value/mean': losses.mean(baseline, weight), 'value/return': losses.mean(dream.targets, weight),
                 'value/explained': report.correlation(baseline, dream.targets),
                 'imagination/reward': losses.mean(dream.reward, weight), 'imagination/cont': losses.mean(dream.cont, weight)}
+        metrics |= self._size('value', dream.targets, weight > 0)
         return out, {k: v.detach() for k, v in metrics.items()}
+
+    def _size(self, name: str, target: torch.Tensor, where: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of targets of the two-hot heads: the largest size, and the share that lies beyond the outermost bin."""
+        beyond = losses.mean(self.heads.twohot.beyond(target).float(), where.float())
+        return {f'{name}/beyond': beyond, f'{name}/largest': torch.where(where, target.abs(), 0.0).max()}
 
     def _prior(self, x: torch.Tensor):
         """The distribution the policy is held to, without gradient; None if there is none."""
@@ -491,15 +520,16 @@ class Agent:
     def _track_returns(self, returns: torch.Tensor) -> None:
         """Running 5 % to 95 % range of returns, the scale of the REINFORCE objective."""
         low, high = (torch.quantile(returns.flatten(), share) for share in (0.05, 0.95))
-        self.return_range.lerp_(high - low, 0.01)
+        moved = self.return_range.lerp(high - low, 0.01)
+        self.return_range.copy_(torch.where(moved.isfinite(), moved, self.return_range))  # a refused batch leaves it as it was
 
     @torch.no_grad()
     def _gate(self, sample) -> dict[str, float]:
         """Measure the world model open loop; the policy may start once it predicts the reward."""
         batch = self._batch(sample(self.config.schedule.gate_sequences, self.config.batch.length + 1))
         metrics = fetch(self._model_metrics(batch)[0])
-        for name, key in (('reward_skill', 'reward_skill'), ('latent_error', 'error')):
-            self.schedule.measure(name, metrics[key], 0.5)
+        for name, key, needs in (('reward_skill', 'reward_skill', 'rewards_vary'), ('latent_error', 'error', 'frames_move')):
+            self.schedule.measure(name, metrics[key] if metrics[needs] else None, 0.5)
         return {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
 
     def _model_metrics(self, batch: Batch):
@@ -514,7 +544,7 @@ class Agent:
     def _advance(self) -> None:
         """Go to the next stage if it is time; some stages begin with a copy."""
         before = self.schedule.stage
-        self.schedule.advance()
+        self._events += self.schedule.advance()
         if self.schedule.stage == before:
             return
         if self.recorder:
@@ -545,7 +575,7 @@ class Agent:
     def save(self) -> dict:
         """Everything that decides how training goes on, as nested dicts of numpy arrays and JSON values."""
         return pack_tree({name: part.state_dict() for name, part in self._parts().items()} | {
-            'updates': self.updates, 'return_range': self.return_range,
+            'updates': self.updates, 'return_range': self.return_range, 'told': list(self._told),
             'random': {'cpu': torch.get_rng_state()} | (
                 {'cuda': torch.cuda.get_rng_state(self.device)} if self.device.type == 'cuda' else {})})
 
@@ -562,7 +592,7 @@ class Agent:
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(tree[name])
-            self.updates = int(tree['updates'])
+            self.updates, self._told = int(tree['updates']), list(tree.get('told', []))
             self.return_range.copy_(tree['return_range'])
             torch.set_rng_state(tree['random']['cpu'])
             if 'cuda' in tree['random'] and self.device.type == 'cuda':

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from . import shortcut
+from .actions import CONTINUOUS
 from .cache import CacheConfig
 from .dynamics import DynamicsConfig
 from .heads import READS, HeadsConfig
@@ -161,6 +162,8 @@ def check(config: AgentConfig) -> None:
             'actor.start': (config.actor.start, ('uniform', 'behaviour')),
             'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
             'attention': (config.attention, KERNELS),
+            'tokenizer.lpips_net': (config.tokenizer.lpips_net, ('vgg', 'alex', 'squeeze')),
+            'heads.continuous': (config.heads.continuous, CONTINUOUS),
             'heads.reads': (config.heads.reads, READS),
             'heads.learn_on': (config.heads.learn_on, ('committed', 'noised'))}
     for name, (value, allowed) in choices.items():
@@ -173,11 +176,16 @@ def check(config: AgentConfig) -> None:
     if config.attention == 'fused' and config.dynamics.softcap:
         raise ValueError(f'agent.attention fused has no soft cap, but agent.dynamics.softcap is {config.dynamics.softcap}; take auto')
     shortcut.check(config.shortcut, config.dynamics.levels)
-    share, rows, large = config.shortcut.bootstrap, config.batch.size, shortcut.bootstrap_rows(config.batch.size, config.shortcut)
-    if share > 0 and config.dynamics.levels > 1 and not 0 < large < rows:
+    share, rows = config.shortcut.bootstrap, config.batch.size
+    if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:
         raise ValueError(
                 f'agent.shortcut.bootstrap must give large steps and d_min some of the agent.batch.size {rows} sequences each, or be 0; '
-                f'{share} of them is {large}')
+                f'{share} of them is {round(rows * share)}')
+    if not 0 <= config.batch.single < 1:
+        raise ValueError(f'agent.batch.single must be a share of at least 0 and below 1, got {config.batch.single}')
+    lpips = config.tokenizer.lpips
+    if lpips != 'auto' and not (isinstance(lpips, float) and 0 <= lpips < math.inf):
+        raise ValueError(f'agent.tokenizer.lpips must be a weight of at least 0 or auto, got {lpips}')
     if config.dynamics.time_every < 1:
         raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
     for name in ('every', 'epochs'):

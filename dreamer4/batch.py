@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 
+from embodied.base import UNLABELED
+
 from .actions import Actions
 
 
@@ -21,10 +23,11 @@ class Batch:
     Attributes:
         obs: observation key -> tensor, as stored (images uint8).
         prev_action: (B, T, M) code of the action that led to the frame; meaningless where prev_valid is False.
-        prev_valid: bool (B, T), False where the frame begins an episode or the action was not recorded (key 'unlabeled').
+        prev_valid: bool (B, T), False where the frame begins an episode or the action is not known (embodied.base.UNLABELED).
         action: (B, T, M) code of the action chosen at the frame.
-        action_valid: bool (B, T), False where no action was executed (is_last) or none was recorded.
-        reward: (B, T) float32, received on arrival at the frame.
+        action_valid: bool (B, T), False where no action was executed (is_last) or it is not known.
+        reward: (B, T) float32, received on arrival at the frame; zero where it is not known.
+        reward_valid: bool (B, T), False where neither the reward nor is_terminal is known.
         is_first, is_last, is_terminal: bool (B, T).
         latent: (B, T, L, Z) latents of the frames where they are known already, else None.
     """
@@ -35,6 +38,7 @@ class Batch:
     action: torch.Tensor
     action_valid: torch.Tensor
     reward: torch.Tensor
+    reward_valid: torch.Tensor
     is_first: torch.Tensor
     is_last: torch.Tensor
     is_terminal: torch.Tensor
@@ -55,14 +59,57 @@ class Batch:
         obs = {k.removeprefix('obs/'): v for k, v in flat.items() if k.startswith('obs/')}
         return cls(obs=obs, **{k: v for k, v in flat.items() if not k.startswith('obs/')})
 
-    def cut(self, rows: int) -> 'Batch':
-        """The first `rows` sequences as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
-        single = torch.arange(len(self.is_first), device=self.is_first.device)[:, None] < rows
+    @property
+    def single(self) -> torch.Tensor:
+        """bool (B,): sequences of single images."""
+        return self.is_first.all(1)
+
+    def cut(self, begin: int, end: int) -> 'Batch':
+        """The sequences from `begin` to `end` as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
+        place = torch.arange(len(self.is_first), device=self.is_first.device)[:, None]
+        single = (place >= begin) & (place < end)
         return replace(self, is_first=self.is_first | single, prev_valid=self.prev_valid & ~single)
+
+    def shuffled(self) -> 'Batch':
+        """The sequences in a random order, of which Roles are ranges."""
+        return self.at(torch.rand(len(self.is_first), device=self.is_first.device).argsort())
+
+    def at(self, rows: torch.Tensor) -> 'Batch':
+        """The sequences of these numbers, long (N,), in their order."""
+        return Batch.of({k: v.index_select(0, rows) for k, v in self.flat().items()})
 
     def first(self, rows: int) -> 'Batch':
         """Only the first `rows` sequences."""
         return Batch.of({k: v[:rows] for k, v in self.flat().items()})
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the sequences of a training batch are for: ranges of an order that is random (Batch.shuffled).
+
+        [ steps larger than d_min ........ | d_min ................. ]
+                               [ single images ...... ]
+    Whatever a sequence is, a demonstration or not, it takes every role as often as any other, and each role has its share within the
+    other one: images alone train large steps, and so do frames with a past.
+
+    Attributes:
+        large: the first so many sequences train steps larger than d_min, the bootstrap.
+        single: begin and end of those that are cut into single images.
+    """
+    large: int
+    single: tuple[int, int]
+
+    @classmethod
+    def draw(cls, rows: int, large: float, single: float, rng: np.random.Generator) -> 'Roles':
+        """Roles of `rows` sequences by their shares, in [0, 1].
+
+        Numbers that are not whole are rounded up or down at random, so that the shares hold over many batches, in batches of a single long
+        sequence too. Of images alone there are never so many that no sequence has a past, without which heads learn nothing.
+        """
+        near = lambda number: int(number + rng.random())
+        large, single = near(large * rows), min(round(single * rows), rows - 1)
+        both = min(max(near(large * single / rows), large + single - rows), large, single)
+        return cls(large, (large - both, large - both + single))
 
 
 def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, device: torch.device) -> Batch:
@@ -76,16 +123,29 @@ def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, devic
         raise KeyError(f'batch: rows lack {missing}; they hold {sorted(rows)}')
     if rows['is_first'].shape[1] < 2:
         raise ValueError(f"batch: expected at least 2 rows of time, the first only for the shift, got {rows['is_first'].shape}")
-    put = {k: move(v, device) for k, v in rows.items() if k in needed or k == 'unlabeled'}
+    put = {k: move(v, device) for k, v in rows.items() if k in needed or k in UNLABELED}
+    acted, paid = (known(put, label) for label in ('unlabeled_action', 'unlabeled_reward'))
+    for keys, where in ((actions.spaces, acted), (('reward', 'is_terminal'), paid)):
+        put |= {k: blank(put[k], where) for k in keys} if any(flag in put for flag in UNLABELED) else {}
     code = actions.encode({k: put[k] for k in actions.spaces})
-    known = ~put['unlabeled'] if 'unlabeled' in put else torch.ones_like(put['is_first'])
-    executed = known & ~put['is_last']
+    executed = acted & ~put['is_last']
     return Batch(
             obs={k: put[k][:, 1:] for k in obs_keys},
             prev_action=code[:, :-1], prev_valid=executed[:, :-1] & ~put['is_first'][:, 1:],
             action=code[:, 1:], action_valid=executed[:, 1:],
-            reward=put['reward'][:, 1:].float(),
+            reward=put['reward'][:, 1:].float(), reward_valid=paid[:, 1:],
             is_first=put['is_first'][:, 1:], is_last=put['is_last'][:, 1:], is_terminal=put['is_terminal'][:, 1:])
+
+
+def known(rows: Mapping[str, torch.Tensor], label: str) -> torch.Tensor:
+    """bool (B, T): rows where neither the flag `label` nor 'unlabeled' is set."""
+    flags = [rows[flag] for flag in (label, 'unlabeled') if flag in rows]
+    return ~sum(flags, torch.zeros_like(rows['is_first'])).bool()
+
+
+def blank(x: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """x (B, T, ...) with zeros where `where` (B, T) is False: a filler may be anything, also NaN or no choice at all."""
+    return torch.where(where.reshape(*where.shape, *[1] * (x.ndim - 2)), x, torch.zeros_like(x))
 
 
 def move(array: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:

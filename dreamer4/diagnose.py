@@ -24,12 +24,14 @@ class Check:
       part: what is looked at. name: metric, by the end of its name. fine: whether a value is fine.
       verdict: what a value that is not fine means; {} is the value.
       unless: what of all metrics makes it fine all the same.
+      needs: names of NOTHING without which there is nothing to judge.
     """
     part: str
     name: str
     fine: Callable[[float], bool]
     verdict: str
     unless: Callable[[Mapping[str, float]], bool] = lambda values: False
+    needs: tuple[str, ...] = ()
 
 
 def better_than_random(values: Mapping[str, float]) -> bool:
@@ -38,41 +40,71 @@ def better_than_random(values: Mapping[str, float]) -> bool:
     return all(k in values for k in known) and values['episode/score'] > values['random_play/mean'] + 2 * values['random_play/std']
 
 
+# Metric that is 0 where the data give nothing to measure -> what that means; it is nobody's fault, or that of the env.
+NOTHING = {
+    'frames_vary': 'frames never change: all are black or still (does the env render?)',
+    'images_vary': 'images never change: all are black or still (does the env render?)',
+    'frames_move': 'frames never change within an episode',
+    'actions_vary': 'actions never vary: there is one choice, or they are not recorded',
+    'rewards_vary': 'rewards never change: there is nothing to predict of them'}
+SEEN, PAID = ('frames_vary',), ('frames_vary', 'rewards_vary')
+IMAGES, MOVES, ACTIONS = (*SEEN, 'images_vary'), (*SEEN, 'frames_move'), (*SEEN, 'frames_move', 'actions_vary')
+
 CHECKS = (
     Check('tokenizer', 'tokenizer/pixel_std', lambda x: x > 0.003,
-          'frames do not differ from each other (pixel std {:.4f}): all are black or still; does the env render?'),
+          'frames do not differ from each other (pixel std {:.4f}): all are black or still; does the env render?',
+          needs=IMAGES),
     Check('tokenizer', 'tokenizer/unexplained', lambda x: x < 0.1,
-          'the tokenizer leaves {:.0%} of the pixel variance unexplained: train it longer (schedule.tokenizer_updates) or enlarge it'),
+          'the tokenizer leaves {:.0%} of what differs among frames unexplained: train it longer (schedule.tokenizer_updates) or enlarge it',
+          needs=SEEN),
     Check('tokenizer', 'latent_spread', lambda x: x > 0.03,
-          'latents hardly differ from frame to frame (std {:.3f}): the encoder has collapsed, or was frozen on frames that show nothing'),
+          'latents hardly differ from frame to frame (std {:.3f}): the encoder has collapsed, or was frozen on frames that show nothing',
+          needs=SEEN),
     Check('tokenizer', 'tokenizer/latent_std', lambda x: x < 0.9,
-          'the latents are saturated (std {:.2f}): lower optim.tokenizer.lr'),
+          'the latents are saturated (std {:.2f}): lower optim.tokenizer.lr',
+          needs=SEEN),
     Check('tokenizer', 'report/foreground_gain', lambda x: x > 3,
-          'the foreground is {:.1f} dB better than the mean frame: small objects are missing from the reconstruction'),
+          'the foreground is {:.1f} dB better than the mean frame: small objects are missing from the reconstruction',
+          needs=IMAGES),
     Check('dynamics', 'error_1', lambda x: x < 0.7,
-          'one step ahead the error is {:.2f} of repeating the last frame: the dynamics do not predict (train longer, raise shortcut.anchor)'),
+          'one step ahead the error is {:.2f} of repeating the last frame: the dynamics do not predict (train longer, raise shortcut.anchor)',
+          needs=MOVES),
     Check('dynamics', 'shuffle_ratio', lambda x: x > 1.2,
-          'dynamics ignores actions: shuffle ratio {:.2f} (are they recorded in the right rows? do they vary?)'),
+          'dynamics ignores actions: shuffle ratio {:.2f} (are they recorded in the right rows? do they vary?)',
+          needs=ACTIONS),
     Check('dynamics', 'error', lambda x: x < 0.9,
-          'open loop the error is {:.2f} of repeating the last frame: rollouts drift'),
+          'open loop the error is {:.2f} of repeating the last frame: rollouts drift',
+          needs=MOVES),
     Check('reward', 'reward_on_first', lambda x: x < 0.01,
           'rows that begin an episode hold rewards, {:.2f} times as large as all: rewards are recorded one row late'),
     Check('reward', 'reward_missed_on_last', lambda x: x < 7,  # e^-7: one in a thousand
           'no episode ends with a reward, where {:.0f} would if last rows were like others: rewards are recorded one row early, or the last '
           'step never pays'),
+    Check('reward', 'reward/beyond', lambda x: x == 0,
+          'a share of {:.2g} of the rewards lies beyond the outermost bin and is learned as that: raise agent.heads.limit, or scale '
+          'the rewards'),
     Check('reward', 'reward_skill_real', lambda x: x > 0.3,
-          'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen, or too rare'),
+          'the reward head has skill {:.2f} on real frames: rewards are not a function of what is seen, or too rare',
+          needs=PAID),
     Check('reward', 'reward_skill', lambda x: x > 0.3,
-          'open loop the rewards have skill {:.2f}: the model does not carry what they depend on through the horizon'),
+          'open loop the rewards have skill {:.2f}: the model does not carry what they depend on through the horizon',
+          needs=PAID),
     Check('reward', 'return_corr', lambda x: x > 0.4,
-          'imagined and real returns of the same actions correlate by {:.2f}'),
+          'imagined and real returns of the same actions correlate by {:.2f}',
+          needs=PAID),
+    Check('value', 'value/beyond', lambda x: x == 0,
+          'a share of {:.2g} of the imagined returns lies beyond the outermost bin and is learned as that: raise agent.heads.limit, or '
+          'scale the rewards'),
     Check('value', 'value/explained', lambda x: x > 0.2,
-          'the value explains imagined returns with correlation {:.2f}: it lags behind (optim.value.lr, value.slow) or returns do not vary'),
+          'the value explains imagined returns with correlation {:.2f}: it lags behind (optim.value.lr, value.slow) or returns do not vary',
+          needs=PAID),
     Check('policy', 'policy/positive', lambda x: 0.05 < x < 0.95,
-          '{:.0%} of the advantages are positive: signs carry no preference (value too low or too high)'),
+          '{:.0%} of the advantages are positive: signs carry no preference (value too low or too high)',
+          needs=PAID),
     Check('policy', 'policy/entropy', lambda x: x > 0.02,
           'the entropy is {:.3f} nats, and nothing shows that returns are better than random play: the policy has collapsed (raise actor.entropy; '
-          'did it start before the model was ready?)', better_than_random),
+          'did it start before the model was ready?)', better_than_random,
+          needs=('actions_vary',)),
     Check('policy', 'policy/kl', lambda x: x < 2.0,
           'KL to the prior is {:.2f}: the policy runs away from it (raise actor.beta or lower optim.policy.lr)'),
     Check('run', 'episode/score', math.isfinite, 'no episode has ended yet'),
@@ -118,7 +150,7 @@ def find(values: Mapping[str, float], name: str) -> float | None:
 
 
 def diagnose(values: Mapping[str, float]) -> list[tuple[str, str, float | None, bool | None, str]]:
-    """(part, metric, value, fine or None if not measured, words) of every check."""
+    """(part, metric, value, fine or None if there is nothing to judge, words) of every check."""
     rows = []
     for check in CHECKS:
         value = find(values, check.name)
@@ -126,8 +158,18 @@ def diagnose(values: Mapping[str, float]) -> list[tuple[str, str, float | None, 
             rows.append((check.part, check.name, None, None, 'not measured yet'))
             continue
         good = math.isfinite(value) and (check.fine(value) or check.unless(values))
+        idle = [NOTHING[name] for name in lacking(values) if name in check.needs]
+        if idle and not good:
+            rows.append((check.part, check.name, value, None, idle[0]))
+            continue
         rows.append((check.part, check.name, value, good, 'fine' if good else check.verdict.format(value)))
     return rows
+
+
+def lacking(values: Mapping[str, float]) -> list[str]:
+    """Names of NOTHING that a run's data do not have; where no frame changes, images and moves go without saying."""
+    names = [name for name in NOTHING if find(values, name) == 0]
+    return [name for name in names if 'frames_vary' not in names or name not in ('images_vary', 'frames_move')]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,6 +188,8 @@ def main(argv: list[str] | None = None) -> int:
     for part, name, value, good, words in rows:
         mark = {True: 'ok', False: '!!', None: '--'}[good]
         print(f'{mark} {part:<10} {name:<24} {"" if value is None else f"{value:.3g}":>9}  {words}')
+    for name in lacking(values):
+        print(f'To know: {NOTHING[name]}.')
     first = next((words for *_, good, words in rows if good is False), None)
     print(f'First cause: {first}' if first else 'Nothing wrong in what was measured.')
     return int(first is not None)

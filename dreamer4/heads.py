@@ -9,6 +9,8 @@ learns from the feature first, which makes rewards easy to read, and is slow to 
 what later frames bring is asked of the feature alone.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -114,7 +116,7 @@ class Heads(nn.Module):
         """Losses of the world-model heads with multi-token prediction (Dreamer 4, Eq. 9).
 
         Offset n of frame t predicts reward and action of frame t + n, wherever that frame belongs to the same episode. Rewards of
-        first frames do not exist and actions of last frames are never executed: neither is a target.
+        first frames do not exist and actions of last frames are never executed: neither is a target, nor is what is not known.
 
         Args:
             x: (B, T, F). batch: targets. weight: bool (B, T), frames to learn from.
@@ -127,10 +129,10 @@ class Heads(nn.Module):
         behaviour = self.actions.policy(self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)))
         there = ahead(batch.is_first, count) & weight[..., None]
         errors = {
-                'reward': (self.twohot.loss(reward, shifted(batch.reward, count)), there & ~shifted(batch.is_first, count)),
+                'reward': (self.twohot.loss(reward, shifted(batch.reward, count)), there & shifted(batch.reward_valid & ~batch.is_first, count)),
                 'behaviour': (-behaviour.log_prob(shifted(batch.action, count)), there & shifted(batch.action_valid, count)),
                 'cont': (F.binary_cross_entropy_with_logits(
-                        self.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'), weight & ~batch.is_first)}
+                        self.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'), weight & batch.reward_valid & ~batch.is_first)}
         return {name: masked_mean(error, mask) for name, (error, mask) in errors.items()}
 
 
@@ -153,3 +155,18 @@ def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of x where mask (same shape) is True or, for float masks, weighted by it; zero if nowhere."""
     mask = mask.to(x.dtype)
     return (x * mask).sum() / mask.sum().clamp(min=1e-6)
+
+
+def beyond_bins(name: str, metrics: Mapping[str, float], limit: float, gamma: float) -> str:
+    """A sentence about targets beyond the outermost bin, with a limit that holds them and the returns they may add up to.
+
+    Args:
+        name: 'reward' or 'value'. metrics: `<name>/beyond`, the share, and `<name>/largest`, the size, of both. limit: agent.heads.limit.
+        gamma: discount of the returns.
+    """
+    returns = metrics['reward/largest'] / max(1 - gamma, 1e-3)
+    needed = math.ceil(math.log1p(min(max(returns, metrics[f'{name}/largest']), 1e30)))
+    return (
+            f'{metrics[f"{name}/beyond"]:.1%} of the {"rewards" if name == "reward" else "imagined returns"} of this update lie beyond the '
+            f'outermost bin and are learned as {math.expm1(limit):,.4g}, the largest is {metrics[f"{name}/largest"]:,.4g}: begin a run with '
+            f'--agent.heads.limit {max(needed, math.floor(limit) + 1)} (is {limit:g}), or scale the rewards.')

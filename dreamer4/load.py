@@ -27,7 +27,9 @@ def load(logdir: str | Path, seed: int = 0) -> tuple[Agent, Env]:
     config = Config.load(Path(logdir) / 'config.yaml')
     env = envs.make(config.task, config.env.to_dict(), derive(seed, 'env'))
     act_space = {key: space for key, space in env.act_space.items() if key != 'reset'}
-    config = config.update({'agent.attention': 'auto'})  # changes no result, and one kernel exists on some machines alone
+    config = config.update({
+        'agent.attention': 'auto',  # changes no result, and one kernel exists on some machines alone
+        'agent.tokenizer.lpips': 0.0})  # a loss, and the agent is to act
     agent = Agent(env.obs_space, act_space, config.agent.build(AgentConfig), derive(seed, 'agent'))
     load_agent(agent, Path(logdir))
     return agent, env

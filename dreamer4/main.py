@@ -8,6 +8,7 @@ there was nothing to save. A checkpoint is evaluated, and collected with, as its
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from embodied import envs, schema
@@ -123,8 +124,11 @@ class Parts:
         return 0
 
     def agent(self, obs_space, act_space) -> Agent:
+        config = self.agent_config
+        if self.config.script in ('eval_only', 'collect'):  # it acts, and needs no weights of a loss
+            config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
         try:
-            agent = Agent(obs_space, act_space, self.agent_config, derive(self.config.seed, 'agent'))
+            agent = Agent(obs_space, act_space, config, derive(self.config.seed, 'agent'))
         except ValueError as error:  # settings that do not go together, or not with these spaces
             raise ConfigError(str(error)) from error
         self._keep_config()

@@ -100,8 +100,10 @@ class Moves(Whole):
         """Fold the moves of a batch into the usual ones."""
         there = (~is_first[:, 1:])[..., None, None].float()
         found = (latent.diff(dim=1).float().square() * there).sum((0, 1)) / there.sum().clamp(min=1)
-        self.count += (there.sum() > 0).float()
-        self.square.lerp_(found, (1 / self.count.clamp(min=1)).clamp(min=1 - KEEP) * (there.sum() > 0))
+        sound = (there.sum() > 0) & found.isfinite().all()  # a refused batch leaves the units as they were
+        self.count += sound.float()
+        moved = self.square.lerp(found, (1 / self.count.clamp(min=1)).clamp(min=1 - KEEP))
+        self.square.copy_(torch.where(sound, moved, self.square))
 
     def origin(self, seen, is_first):
         first = is_first[..., None, None]

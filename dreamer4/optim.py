@@ -152,6 +152,7 @@ class RunningRMS(nn.Module):
     """Divides every loss by a running root mean square of itself (Dreamer 4, Section 3.2), never below a floor.
 
     The floor keeps a term that starts near zero (bootstrap of a zero-initialised output, continue on endless tasks) from being blown up.
+    A loss that is not finite, or whose square is not, leaves the mean as it was: its step is refused, and the next one is sound.
 
     Args:
         floors: loss name -> smallest divisor. decay: of the running mean of squares.
@@ -168,7 +169,9 @@ class RunningRMS(nn.Module):
         """Normalised scalar; the divisor carries no gradient."""
         i = self.names.index(name)
         with torch.no_grad():
-            self.squares[i] = self.decay * self.squares[i] + (1 - self.decay) * loss.detach().float().square()
-            self.counts[i] = self.decay * self.counts[i] + (1 - self.decay)
-            scale = (self.squares[i] / self.counts[i]).sqrt().maximum(self.floors[i])
+            square = loss.detach().float().square()
+            sound = torch.isfinite(square)
+            for mean, new in ((self.squares, square), (self.counts, torch.ones_like(square))):
+                mean[i] = torch.where(sound, self.decay * mean[i] + (1 - self.decay) * new, mean[i])
+            scale = (self.squares[i] / self.counts[i].clamp(min=1e-12)).sqrt().maximum(self.floors[i])
         return loss / scale

@@ -15,6 +15,8 @@ from .imagination import imagine, predict
 from .tokenizer import Tokenizer
 
 FOREGROUND = 0.1  # a pixel that differs this much from the mean frame is foreground
+SAME = 1e-6  # float32 numbers that differ by this share of their size are the same
+WORST = 100.0  # largest of the ratios of errors: what divides them may be next to nothing
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class OpenLoop:
 
     Attributes:
         start: (B, 1, S, W) latent of the last real frame. latent: (B, H, S, W) predicted. truth: (B, H, S, W) real.
-        valid: bool (B, H), the step still belongs to the start's episode.
+        valid: bool (B, H), the step still belongs to the start's episode, and all actions on the way are known.
         reward: (B, H) predicted, None if it was not asked for.
     """
     start: torch.Tensor
@@ -55,7 +57,9 @@ def open_loop(
     """
     count, time = batch.shape
     rows = torch.arange(count, device=batch.is_first.device)
-    frames, action = rows * 0 + start, batch.action[rows.roll(1) if shuffle else rows, start:time - 1]
+    givers = rows.roll(1) if shuffle else rows
+    frames, action = rows * 0 + start, batch.action[givers, start:time - 1]
+    told = (batch.action_valid | batch.is_last)[givers, start:time - 1]
     reward = None
     if rewards:
         dream = imagine(dynamics, heads, context, rows, frames, time - 1 - start, steps, lambda x, t: action[:, t], task)
@@ -63,34 +67,42 @@ def open_loop(
     else:
         latent = predict(dynamics, context, rows, frames, heads.actions.embed(action), steps)
     later = slice(start + 1, None)
-    return OpenLoop(
-            context.latent[:, start:start + 1], latent, context.latent[:, later], batch.is_first[:, later].long().cumsum(1) == 0, reward)
+    valid = (batch.is_first[:, later] | ~told).long().cumsum(1) == 0
+    return OpenLoop(context.latent[:, start:start + 1], latent, context.latent[:, later], valid, reward)
 
 
 def balanced_skill(guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, buckets: int = 8) -> torch.Tensor:
-    """Explained variance (scalar, at most 1) in which rare levels of the truth weigh more than their number.
+    """Explained variance (scalar in [-1, 1]) in which rare levels of the truth weigh more than their number; the same in every unit.
 
-    Plain accuracy on rare rewards rewards the model that always predicts the common one; here it scores zero or less. The range of
+    Plain accuracy on rare rewards favours a model that always predicts the common one; here it scores zero or less. The range of
     the truth is cut into equal buckets, and one with n members weighs sqrt(n): with equal weights a level that is met once or twice
-    in a measurement decides it. 1 where the truth is constant and met.
+    in a measurement decides it. A constant truth has no variance to explain: 1 where it is met to a hundredth of its size.
     """
     x, y, keep = guess[valid], truth[valid], torch.ones_like(truth[valid])
     if not len(y):
         return truth.new_zeros(())
-    spread = (y.max() - y.min()).clamp(min=1e-6)
-    bucket = ((y - y.min()) / spread * (buckets - 1)).round().long()
+    size = y.abs().max()
+    unit = torch.where(vary(y), y.max() - y.min(), torch.where(size > 0, size, 1.0))
+    x, y = (x - y.min()) / unit, (y - y.min()) / unit
+    bucket = (y * (buckets - 1)).round().long()
     weight = torch.zeros(buckets, device=y.device).index_add_(0, bucket, keep)[bucket].rsqrt()
     weight = weight / weight.sum()
     center = (weight * y).sum()
     variance = (weight * (y - center).square()).sum()
     error = (weight * (x - y).square()).sum()
-    return 1 - error / variance.clamp(min=1e-4)
+    return (1 - error / variance.clamp(min=1e-4)).clamp(min=-1)
+
+
+def vary(x: torch.Tensor) -> torch.Tensor:
+    """bool scalar: elements of x differ by more than rounding errors; False where there are none."""
+    return x.max() - x.min() > SAME * x.abs().max() if x.numel() else torch.zeros((), dtype=torch.bool, device=x.device)
 
 
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Pearson correlation of two equal-shaped tensors, zero if one is constant."""
-    x, y = x - x.mean(), y - y.mean()
-    return (x * y).mean() / (x.square().mean() * y.square().mean()).sqrt().clamp(min=1e-6)
+    """Pearson correlation of two equal-shaped tensors in any units, zero if one is constant."""
+    x, y = (torch.where(vary(z), z - z.mean(), 0.0) for z in (x, y))
+    x, y = (z / z.abs().max().clamp(min=torch.finfo(z.dtype).tiny) for z in (x, y))  # squares of small ones would be lost
+    return (x * y).mean() / (x.square().mean() * y.square().mean()).sqrt().clamp(min=1e-12)
 
 
 def model_metrics(
@@ -102,33 +114,61 @@ def model_metrics(
     under another sequence's actions over the error under its own (1: actions are ignored); reward_on_first is the mean size of rewards on rows
     that begin an episode over that on all (0 where rewards stand in the right rows); reward_missed_on_last is how many last rows would hold a
     reward if they were like those between first and last, where none does, else 0; reward_skill is balanced_skill open loop,
-    reward_skill_real the same on real frames; return_corr compares discounted imagined and real returns on the same actions.
+    reward_skill_real the same on real frames, both of rewards as the bins can say them; return_corr compares discounted imagined and real
+    returns on the same actions. frames_move, actions_vary and rewards_vary are 1 or, where what is measured gives nothing to measure, 0: no
+    frame differs from the last real one, all sequences take the same actions, all rewards are the same.
     """
     loop = open_loop(dynamics, heads, context, batch, start, steps, rewards=True, task=task)
     mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True)
-    truth = batch.reward[:, start + 1:]
-    ratio = lambda a, b, where: masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-8)
+    truth, learned = batch.reward[:, start + 1:], heads.twohot.clip(batch.reward)
+    paid = loop.valid & batch.reward_valid[:, start + 1:]
+    other = (batch.action != batch.action.roll(1, 0)).any(-1)[:, start:-1]
     out = {
             'error_1': ratio(loop.error[:, :1], loop.copy_error[:, :1], loop.valid[:, :1]),
             'error': ratio(loop.error, loop.copy_error, loop.valid),
             'shuffle_ratio': ratio(mixed.error, loop.error, loop.valid & mixed.valid),
-            'reward_skill': balanced_skill(loop.reward, truth, loop.valid)}
+            'reward_skill': balanced_skill(loop.reward, learned[:, start + 1:], paid),
+            'frames_move': (moved(batch, start) & loop.valid).any().float(),
+            'actions_vary': (other & loop.valid & mixed.valid).any().float(),
+            'rewards_vary': vary(learned[:, start + 1:][paid]).float()}
     for step in range(loop.error.shape[1]):
         where = loop.valid[:, step:step + 1]
         out[f'error_step/{step + 1}'] = ratio(loop.error[:, step:step + 1], loop.copy_error[:, step:step + 1], where)
     real = heads.reward(heads.inputs(context.feature, context.view))
-    out['reward_skill_real'] = balanced_skill(real, batch.reward, ~batch.is_first)
-    size = batch.reward.abs()
-    out['reward_on_first'] = masked_mean(size, batch.is_first) / size.mean().clamp(min=1e-6)
-    rewarded, last = (size > 0).float(), batch.is_last.float()
-    usual = masked_mean(rewarded, ~batch.is_first & ~batch.is_last)
-    out['reward_missed_on_last'] = usual * last.sum() * ((rewarded * last).sum() == 0)
-    discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * loop.valid
-    imagined, happened = (loop.reward * discount).sum(1), (truth * discount).sum(1)
+    out['reward_skill_real'] = balanced_skill(real, learned, batch.reward_valid & ~batch.is_first)
+    out |= reward_rows(batch)
+    discount = gamma ** torch.arange(loop.reward.shape[1], device=real.device) * paid
+    met = paid.any(1)
+    imagined, happened = ((x * discount).sum(1)[met] for x in (loop.reward, truth))
     out |= {
-            'reward_imagined': masked_mean(loop.reward, loop.valid), 'reward_real': masked_mean(truth, loop.valid),
-            'return_imagined': imagined.mean(), 'return_real': happened.mean(), 'return_corr': correlation(imagined, happened)}
+            'reward_imagined': masked_mean(loop.reward, paid), 'reward_real': masked_mean(truth, paid),
+            'return_imagined': imagined.sum() / met.sum().clamp(min=1), 'return_real': happened.sum() / met.sum().clamp(min=1),
+            'return_corr': correlation(imagined, happened) if len(imagined) else torch.zeros_like(real[0, 0])}
     return {k: v.detach() for k, v in out.items()}
+
+
+def reward_rows(batch: Batch) -> dict[str, torch.Tensor]:
+    """reward_on_first and reward_missed_on_last: whether rewards stand in the rows where they belong, see model_metrics."""
+    size, paid, last = batch.reward.abs(), batch.reward_valid, (batch.is_last & batch.reward_valid).float()
+    rewarded = (size > 0).float()
+    usual = masked_mean(rewarded, paid & ~batch.is_first & ~batch.is_last)
+    return {
+            'reward_on_first': masked_mean(size, batch.is_first & paid) / masked_mean(size, paid).clamp(min=torch.finfo(size.dtype).tiny),
+            'reward_missed_on_last': usual * last.sum() * ((rewarded * last).sum() == 0)}
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of a over mean of b where `where` is True (equal shapes), at most WORST."""
+    return (masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-12)).clamp(max=WORST)
+
+
+def moved(batch: Batch, start: int) -> torch.Tensor:
+    """bool (B, H): what is observed there differs from frame `start`, in any key and by however little."""
+    changed = torch.zeros_like(batch.is_first[:, start + 1:])
+    for x in batch.obs.values():
+        x = x.reshape(*batch.shape, -1)
+        changed |= (x[:, start + 1:] != x[:, start:start + 1]).any(-1)
+    return changed
 
 
 def image_metrics(tokenizer: Tokenizer, batch: Batch, latent: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -150,12 +190,13 @@ def video(
         tokenizer: Tokenizer, dynamics: Dynamics, loop: OpenLoop, batch: Batch, start: int, rows: int = 4) -> dict[str, np.ndarray]:
     """Open-loop videos: per image key uint8 (T, 3 h, rows w, C): truth above prediction above their difference.
 
-    Up to frame `start` the prediction shows the reconstruction of real frames; later frames are imagined.
+    Up to frame `start` the prediction shows the reconstruction of real frames; later frames are imagined. Sequences whose actions are not
+    known are shown only where there are no others.
     """
-    rows = min(rows, batch.shape[0])
-    part = batch.first(rows)
+    chosen = loop.valid[:, 0].long().argsort(descending=True, stable=True)[:rows]
+    part = batch.at(chosen)
     known = tokenizer.encode(part.obs, part.is_first)
-    latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.latent[:rows])], 1)
+    latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.latent[chosen])], 1)
     guess = tokenizer.decode(latent, part.is_first)
     out = {}
     for key in tokenizer.images:

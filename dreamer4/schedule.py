@@ -4,9 +4,16 @@ Ready is measured, not counted (counts are lower bounds): a policy that starts b
 answer and then collects data in which the model cannot learn better.
 """
 
+import math
 from dataclasses import dataclass
 
 STAGES = ('tokenizer', 'dynamics', 'value', 'policy')
+# Range that a measure is kept in before it is averaged: one bad measurement weighs no more than knowing nothing.
+BOUNDS = {'unexplained': (0.0, 1.0), 'reward_skill': (0.0, 1.0), 'latent_error': (0.0, 2.0)}
+NOTHING = {  # measure -> what there is not in the data, where it cannot be measured
+        'unexplained': 'the frames never change, so there is nothing to reconstruct',
+        'reward_skill': 'the rewards never change where they are known, so there is nothing to predict',
+        'latent_error': 'the frames of an episode never change where actions are known, so there is nothing to predict'}
 SLOWEST = 0.1  # of a learning rate that falls: a run that goes on must be able to learn what is new
 
 
@@ -36,10 +43,19 @@ class Schedule:
         """Whether `stage` has begun."""
         return STAGES.index(self.stage) >= STAGES.index(stage)
 
-    def measure(self, name: str, value: float, decay: float) -> None:
-        """Fold a new measurement into its running mean (the first one is taken as it is)."""
-        old = self.measures.get(name, value)
-        self.measures[name] = decay * old + (1 - decay) * value
+    def measure(self, name: str, value: float | None, decay: float) -> None:
+        """Fold a new measurement into its running mean (the first one is taken as it is).
+
+        Args:
+            name: a key of BOUNDS. value: None where the data give nothing to measure; a mean that is known stays as it is.
+        """
+        old = self.measures.get(name)
+        if value is None or not math.isfinite(value):
+            self.measures[name] = old
+            return
+        low, high = BOUNDS[name]
+        value = min(max(value, low), high)
+        self.measures[name] = value if old is None else decay * old + (1 - decay) * value
 
     def pace(self) -> float:
         """Factor on every learning rate: 1 until the policy learns, then 1 / (1 + (u / anneal)^2) after u more
@@ -53,11 +69,20 @@ class Schedule:
         """Whether this update should measure the world model open loop."""
         return self.stage == 'dynamics' and self.updates > 0 and self.updates % self.config.gate_every == 0
 
-    def advance(self) -> None:
-        """Count one update and enter the next stage if this one is done."""
+    def advance(self) -> list[str]:
+        """Count one update and enter the next stage if this one is done.
+
+        Returns:
+            sentences about a stage that ended without being measured to be ready.
+        """
         self.updates += 1
-        if self.stage != STAGES[-1] and not self.waits_for():
-            self.stage, self.updates = STAGES[STAGES.index(self.stage) + 1], 0
+        if self.stage == STAGES[-1] or self.waits_for():
+            return []
+        words = [f'The {self.stage} stage ends unmeasured: {NOTHING[name]}.' for name in self._limits() if self._idle(name)]
+        if unmet := self._unmet():
+            words.append(f'The {self.stage} stage ends by schedule.patience, after {self.updates:,} updates: {unmet}.')
+        self.stage, self.updates = STAGES[STAGES.index(self.stage) + 1], 0
+        return words
 
     def waits_for(self) -> str:
         """What keeps the current stage from ending, in words; empty if nothing does."""
@@ -67,16 +92,29 @@ class Schedule:
             return f'{self.stage} {self.updates}/{least}'
         if c.patience and self.updates >= least + c.patience:
             return ''
+        unmet = self._unmet()
+        return unmet and f'{self.stage} waits: {unmet}'
+
+    def _limits(self) -> dict[str, tuple[float, bool]]:
+        """Measure -> limit, and whether it must lie above; those that the current stage waits for."""
+        c = self.config
         limits = {
-                'tokenizer': [('unexplained', c.tokenizer_unexplained, False)],
-                'dynamics': [('reward_skill', c.reward_skill, True), ('latent_error', c.latent_error, False)]}
-        for name, limit, above in limits.get(self.stage, []):
-            if not limit:
-                continue
+                'tokenizer': {'unexplained': (c.tokenizer_unexplained, False)},
+                'dynamics': {'reward_skill': (c.reward_skill, True), 'latent_error': (c.latent_error, False)}}
+        return {name: limit for name, limit in limits.get(self.stage, {}).items() if limit[0]}
+
+    def _idle(self, name: str) -> bool:
+        """Whether the data have given nothing to measure."""
+        return name in self.measures and self.measures[name] is None
+
+    def _unmet(self) -> str:
+        """The first measure that is not as it must be; empty if all are, or cannot be measured."""
+        for name, (limit, above) in self._limits().items():
             value = self.measures.get(name)
-            if value is None or (value < limit if above else value > limit):
-                shown = 'not measured yet' if value is None else f'{value:.2f}'
-                return f'{self.stage} waits: {name} {shown}, needs {">" if above else "<"} {limit}'
+            if self._idle(name) or value is not None and (value >= limit if above else value <= limit):
+                continue
+            shown = 'not measured yet' if value is None else f'{value:.2f}'
+            return f'{name} {shown}, needs {">" if above else "<"} {limit}'
         return ''
 
     def state_dict(self) -> dict:

@@ -53,7 +53,7 @@ def draw_schedule(batch: int, time: int, bootstrap: int, dynamics: Dynamics, con
 
 def loss(
         dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
-        config: ShortcutConfig, bootstrapping: bool) -> dict[str, torch.Tensor]:
+        config: ShortcutConfig, large: int) -> dict[str, torch.Tensor]:
     """Shortcut-forcing losses with x-prediction in the coordinates of the dynamics (Dreamer 4, Eq. 7).
 
     flow       w(tau) ||x^ - x||^2                                        frames with d = d_min
@@ -65,13 +65,13 @@ def loss(
 
     Args:
         context: the committed sequence, with gradient. action (B, T, A), valid and is_first bool (B, T): as for Dynamics.
-        bootstrapping: whether a share of the rows trains large steps.
+        large: so many sequences, the first ones, train steps larger than d_min.
 
     Returns:
-        'flow' and, when bootstrapping, 'bootstrap': (rows, T) float32.
+        'bootstrap', of those, and 'flow', of the others, where there are any: (rows, T) float32.
     """
     (batch, time), coordinates = context.latent.shape[:2], dynamics.coordinates
-    rows = bootstrap_rows(batch, config) if bootstrapping and dynamics.step_sizes > 1 else 0
+    rows = large if dynamics.step_sizes > 1 else 0
     level, size = draw_schedule(batch, time, rows, dynamics, config, is_first.device)
     origin = coordinates.origin(context.seen, is_first)
     target = coordinates.encode(context.latent, origin).detach()  # latents that learn must not learn to be predicted
@@ -82,7 +82,7 @@ def loss(
         coordinates.tell(noisy, origin), level, size, action, valid, mask, positions, memory)
     known = coordinates.known(is_first)
     weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known / known.float().mean()
-    out = {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]}
+    out = {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]} if rows < batch else {}
     if rows:
         part = slice(0, rows)
         past, base = memory and memory.rows(part), origin and origin.rows(part)
@@ -92,11 +92,6 @@ def loss(
         target = target.clamp(-coordinates.bound, coordinates.bound)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
     return out
-
-
-def bootstrap_rows(batch: int, config: ShortcutConfig) -> int:
-    """How many of `batch` sequences train larger steps than d_min."""
-    return round(batch * config.bootstrap)
 
 
 def beside(context: Context) -> tuple[torch.Tensor, Beside]:

@@ -35,7 +35,7 @@ class TokenizerConfig:
     time_every: int
     mask_max: float
     unmasked: float
-    lpips: float
+    lpips: float | str
     lpips_net: str
 
 
@@ -145,7 +145,7 @@ class Tokenizer(nn.Module):
             perceptual: distance of two images (B, T, H, W, C) in [0, 1] -> scalar, or None.
 
         Returns:
-            losses 'image', 'vector' and 'lpips' (those that apply), scalars; metrics (detached scalars).
+            losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights; metrics (detached scalars), see _explained.
         """
         batch, time = is_first.shape
         chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
@@ -155,24 +155,36 @@ class Tokenizer(nn.Module):
             drop = torch.rand(batch, time, self.patches, device=is_first.device) < chance
         latent = self.encode(obs, is_first, drop)
         guess = self.decode(latent, is_first)
-        losses = {}
+        truth = {
+                'image': {k: obs[k].float() / 255 for k in self.images},
+                'vector': {k: vectorize(obs[k], s) for k, s in self.vectors.items()}}
+        losses = {kind: sum((guess[k] - x).square().mean() for k, x in keys.items()) for kind, keys in truth.items() if keys}
         metrics = {'latent_std': latent.detach().std(), 'latent_spread': latent.detach().flatten(0, 1).std(0).mean()}
-        truth = {k: obs[k].float() / 255 for k in self.images}
-        if self.images:
-            errors = {k: (guess[k] - truth[k]).square().mean() for k in self.images}
-            losses['image'] = sum(errors.values())
-            spread = sum((truth[k] - truth[k].mean((0, 1))).square().mean() for k in self.images)
-            metrics['unexplained'] = losses['image'].detach() / spread.clamp(min=1e-8)
-            metrics['pixel_std'] = spread.sqrt()
-            if perceptual is not None:
-                losses['lpips'] = self.config.lpips * sum(perceptual(guess[k], truth[k]) for k in self.images)
-        if self.vectors:
-            targets = {k: vectorize(obs[k], s) for k, s in self.vectors.items()}
-            losses['vector'] = sum((guess[k] - targets[k]).square().mean() for k in self.vectors)
-            if not self.images:
-                spread = sum((t - t.mean((0, 1))).square().mean() for t in targets.values())
-                metrics['unexplained'] = losses['vector'].detach() / spread.clamp(min=1e-8)
+        metrics |= self._explained(obs, truth, {kind: loss.detach() for kind, loss in losses.items()})
+        if perceptual is not None and self.images:
+            losses['lpips'] = sum(perceptual(guess[k], x) for k, x in truth['image'].items())
         return losses, metrics
+
+    def _explained(self, obs, truth, losses) -> dict[str, torch.Tensor]:
+        """How much of what differs among the frames is reconstructed, and whether anything differs.
+
+        Args:
+            obs: as stored. truth: kind -> key -> targets. losses: kind -> mean squared error, summed over keys.
+
+        Returns:
+            unexplained: share of the variance that is left, of images or, where those are all the same, of vectors; 0 where nothing
+            varies. frames_vary, images_vary: 1, or 0 where all are the same. pixel_std.
+        """
+        spread = {kind: sum((x - x.mean((0, 1))).square().mean() for x in truth[kind].values()) for kind in losses}
+        varies = {kind: sum((obs[k] != obs[k][:1, :1]).any() for k in truth[kind]) > 0 for kind in losses}
+        unexplained = torch.zeros_like(next(iter(losses.values())))
+        for kind in reversed(losses):
+            share = losses[kind] / spread[kind].clamp(min=1e-8)  # a std of 1e-4 is seen by nobody
+            unexplained = torch.where(varies[kind], share, unexplained)
+        found = {'unexplained': unexplained, 'frames_vary': (sum(varies.values()) > 0).float()}
+        if self.images:
+            found |= {'pixel_std': spread['image'].sqrt(), 'images_vary': varies['image'].float()}
+        return found
 
     def _time(self, is_first):
         if not self.config.time_every:

@@ -14,6 +14,9 @@ decisions, and the first row of the next one:
 
 `reset` is a key of the action, not a method: a step with reset=True ignores the rest of the action and returns a first row. Such a
 step is neither a decision nor a frame. After a last row the env starts anew at the next step, whether that asks for a reset or not.
+
+Rows may lack labels: where `unlabeled_action` is set the action is not known, where `unlabeled_reward` is set neither the reward nor
+is_terminal, where `unlabeled` is set none of them (labels.py). What stands there instead is never learned from.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +29,7 @@ from .errors import EmbodiedError, EnvContractError, EnvError
 FLAG = spaces.Box(0, 1, (), bool)
 REWARD = spaces.Box(-np.inf, np.inf, (), np.float32)
 OUTCOME = {'reward': REWARD, 'is_first': FLAG, 'is_last': FLAG, 'is_terminal': FLAG}
+UNLABELED = ('unlabeled', 'unlabeled_action', 'unlabeled_reward')  # keys of a row that may be there, bool
 
 Spaces = dict[str, spaces.Space]
 Values = dict[str, Any]
@@ -103,6 +107,10 @@ class Agent(Protocol):
     def frames_per_update(self) -> int:
         """Replayed rows per call of train(): batch size times length."""
 
+    @property
+    def sequence_rows(self) -> int:
+        """Rows of the longest sequence that train() asks for: before there is one, nothing can be learned."""
+
     def init_policy(self, num_envs: int) -> Any:
         """The carry (memory of the policy) of `num_envs` envs before their first row."""
 
@@ -140,12 +148,16 @@ class Agent(Protocol):
     def status(self) -> str:
         """A few words for the terminal line about what the agent is doing, '' when there is nothing to say."""
 
+    def events(self) -> list[str]:
+        """Sentences that a person should read, each once: those since the last call."""
+
 
 class RandomAgent:
     """Draws every action uniformly from its space; satisfies Agent, except that it cannot learn."""
 
     updates = 0
     frames_per_update = 0
+    sequence_rows = 0
 
     def __init__(self, act_space: Spaces, seed: int):
         """Args: act_space as an Env has it ('reset' is ignored; Boxes must have finite bounds); seed of its own generator, >= 0."""
@@ -179,6 +191,9 @@ class RandomAgent:
 
     def status(self) -> str:
         return 'random'
+
+    def events(self) -> list[str]:
+        return []
 
 
 def sample(space: spaces.Space, rng: np.random.Generator, num: int) -> np.ndarray:

@@ -6,6 +6,7 @@ The row table is drawn in base.py.
 
     python -m embodied.replay inspect DIR [--json]
     python -m embodied.replay export DIR --episode N --out FILE
+    python -m embodied.replay import FILE... --out DIR
 """
 
 import itertools
@@ -24,8 +25,10 @@ import numpy as np
 
 from embodied import npz
 from embodied import schema as schemas
+from embodied.base import UNLABELED
 from embodied.chunk import NO_SUCCESSOR, STEPID, Chunk, ChunkName, file_columns, new_uuid, timestamp
 from embodied.errors import ChunkError, ConfigError, ReplayEmptyError, ReplayError, ReplaySchemaError
+from embodied.labels import Labels, align
 from embodied.replay_folder import Folder, listing
 from embodied.replay_writer import Writer
 from embodied.schema import Schema
@@ -36,7 +39,7 @@ GB = 10 ** 9
 CHUNK_BYTES = 1 << 30          # a chunk gets fewer rows than configured where they would take more than this
 CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than this
 
-_MAIN, _DEMOS = 0, 1           # the independent random streams of one draw
+_MAIN, _DEMOS, _ORDER = 0, 1, 2  # the independent random streams of one draw
 
 ROW_ID = 'row_id'              # key of sample(): which row it is, until load() is called
 _SLOT_BIT, _INDEX_BIT = 32, 52  # of a row id: below the number within its stream, then the stream's slot, then the number of the index
@@ -124,7 +127,7 @@ class Replay:
         self._closed = False
         self._expected, self._helper = 0, None
         self._clear()
-        self.schema, self.meta = None, dict(meta or {})
+        self.schema, self.meta, self._labels = None, dict(meta or {}), Labels({}, ())
         self.obs_space, self.act_space = obs_space, act_space
         self._demos = self._open_demos() if config.demos and config.demo_share else None
         self._settle_schema()
@@ -133,6 +136,24 @@ class Replay:
         """Rows that can be sampled, without demonstrations."""
         with self._lock:
             return self._streams.rows
+
+    def sequences(self, length: int) -> int:
+        """How many sequences of `length` rows sample() can draw, without demonstrations.
+
+        Raises:
+          ReplayEmptyError: the demonstrations hold none, and nobody adds to them.
+        """
+        with self._lock:
+            if self._demos is not None and not self._demos.sequences(length):
+                raise ReplayEmptyError(
+                    f'{self._config.demos}: the demonstrations hold no sequence of {length} rows, the longest stream has '
+                    f'{self._demos.longest}. Learn from shorter sequences (agent.batch) or leave them out (replay.demo_share 0).')
+            return int(np.maximum(self._streams.ends - self._streams.begins - length + 1, 0).sum())
+
+    @property
+    def longest(self) -> int:
+        """Rows of the longest stream, without demonstrations."""
+        return int((self._streams.ends - self._streams.begins).max(initial=0))
 
     def add(self, row: Mapping[str, Any], worker: int = 0) -> None:
         """Store one row, a copy of it, as the next one of a worker.
@@ -171,7 +192,7 @@ class Replay:
 
         The rows are as stored; they may cross the borders of episodes, and a sequence may begin anywhere in one. Only where an
         episode was cut (the env crashed, the run was interrupted) so that a first row follows a row that is not a last one, the
-        latter has is_last set: a truncated end.
+        latter has is_last set: a truncated end. Where demonstrations are not labeled, all rows have the flags of labels.py.
 
         Args:
           batch: number of sequences.
@@ -472,8 +493,14 @@ class Replay:
         out[ROW_ID] = np.empty((batch, length), np.int64)
         while not self._gather(selection, {key: array[:own] for key, array in out.items()}):
             selection = self._select(own, length, number, draw is None)
+        out |= {flag: np.zeros((batch, length), bool) for flag in self._labels.added if flag not in without}
         if from_demos:
-            self._demos._fill({key: array[own:] for key, array in out.items()}, number, self._generator(number, _DEMOS))
+            theirs = {key: array[own:] for key, array in out.items()}
+            for key in self._labels.fill.keys() & theirs.keys():
+                theirs.pop(key)[:] = self._labels.fill[key]
+            self._demos._fill(theirs, number, self._generator(number, _DEMOS))
+            order = self._generator(number, _ORDER).permutation(batch)  # a place in the batch tells nothing of where a sequence is from
+            out = {key: array[order] for key, array in out.items()}
         return out, selection.fresh
 
     def _generator(self, draw: int, part: int) -> np.random.Generator:
@@ -490,10 +517,9 @@ class Replay:
         rng = self._generator(draw, _MAIN)
         selection = self._mixture.choose(self._streams, batch, length, rng, seen=self._seen, newest=newest)
         if selection is None and batch:
-            longest = int((self._streams.ends - self._streams.begins).max(initial=0))
             raise ReplayEmptyError(
-                f'There is no sequence of {length} rows yet: the longest of {len(self._streams)} streams has {longest}, '
-                f'{length - longest} rows are missing. The replay holds {self._streams.rows} rows.')
+                f'There is no sequence of {length} rows yet: the longest of {len(self._streams)} streams has {self.longest}, '
+                f'{length - self.longest} rows are missing. The replay holds {self._streams.rows} rows.')
         return selection or Selection(np.zeros(0, int), np.zeros(0, int), {})
 
     def _fill(self, out: dict[str, np.ndarray], draw: int, rng: np.random.Generator) -> None:
@@ -691,7 +717,11 @@ class Replay:
         if self._demos is not None:
             if self._demos.schema is None:
                 raise ReplayError(f'{self._config.demos}: the folder of demonstrations (replay.demos) holds no readable chunk.')
-            schema.compare(self._demos.schema, self._config.demos, extra=True)
+            self._labels = align(schema, self._demos.schema, self.act_space or (), self._config.demos)
+            if lacking := self._labels.words():
+                self._on_event(f'{self._config.demos}: the demonstrations are unlabeled, their rows hold no {lacking}.')
+            if unread := sorted(key for key, _, _ in self._demos.schema.specs if key not in schema and key not in UNLABELED):
+                self._on_event(f'{self._config.demos}: keys that rows here do not have are ignored: {listing(unread)}.')
         if ROW_ID in schema:
             raise ReplaySchemaError(f"A row must not have a key {ROW_ID!r}, which sample() adds.")
         if schema.nbytes > CHUNK_BYTES:

@@ -1,7 +1,8 @@
-"""The command line of replay.py: what is in a replay folder, and one of its episodes as a picture. Changes nothing there.
+"""The command line of replay.py: what is in a replay folder, one of its episodes as a picture, and episodes from files (replay_import.py).
 
     python -m embodied.replay inspect DIR [--json]
     python -m embodied.replay export DIR --episode N --out FILE[.gif|.png|.mp4|.npz] [--key image] [--fps 15]
+    python -m embodied.replay import FILE... --out DIR [--key image] [--size 64]
 """
 
 import argparse
@@ -80,13 +81,16 @@ class Archive:
         return np.concatenate(parts)
 
     def episodes(self) -> Iterator[Episode]:
-        """All episodes, stream by stream in the order their first chunks were opened; none where the rows have no such flags."""
-        if not all(key in self.schema for key in ('is_first', 'is_last', 'is_terminal', 'reward')):
+        """All episodes, stream by stream in the order their first chunks were opened; none where the rows do not tell their borders. Where
+        they have no reward the score is nan."""
+        if not all(key in self.schema for key in ('is_first', 'is_last')):
             return
         for stream in self.streams:
             begin, end = int(self.streams.begins[stream.slot]), int(self.streams.ends[stream.slot])
+            unknown = {'is_terminal': np.zeros(end - begin, bool), 'reward': np.full(end - begin, np.nan)}
             first, last, terminal, reward = (
-                self.column(stream, key, begin, end - begin) for key in ('is_first', 'is_last', 'is_terminal', 'reward'))
+                self.column(stream, key, begin, end - begin) if key in self.schema else unknown[key]
+                for key in ('is_first', 'is_last', 'is_terminal', 'reward'))
             starts = np.flatnonzero(first | np.concatenate([[True], last[:-1]]))
             for start, stop in zip(starts, [*starts[1:], len(first)]):
                 how = 'terminal' if terminal[stop - 1] else 'truncated' if last[stop - 1] else 'cut' if stop < len(first) else 'open'
@@ -113,10 +117,12 @@ def inspect(directory: Path) -> dict[str, Any]:
         'bytes': archive.bytes, 'row_bytes': archive.schema.nbytes,
         'schema': {key: {'dtype': dtype.name, 'shape': list(shape)} for key, dtype, shape in archive.schema.specs},
         'meta': archive.meta, 'episodes': len(episodes), 'complete': len(complete),
-        'returns': _summary([episode.score for episode in complete]),
+        'returns': _summary([episode.score for episode in complete if not math.isnan(episode.score)]),
         'lengths': _summary([episode.length for episode in complete]),
         'broken': archive.broken, 'notes': archive.notes,
-        'list': [{'episode': number, **episode._asdict()} for number, episode in enumerate(episodes)]}
+        'list': [
+            {'episode': number, **episode._asdict(), 'score': None if math.isnan(episode.score) else episode.score}
+            for number, episode in enumerate(episodes)]}
 
 
 def _summary(values: list[float]) -> dict[str, float] | None:
@@ -141,10 +147,14 @@ def render(report: dict[str, Any]) -> str:
     if shown:
         lines += ['', f'last {len(shown)} episodes', '   number     rows       return  end']
         lines += [
-            f'  {item["episode"]:7} {item["length"]:8} {item["score"]:12.4f}  {item["ends"]}'
+            f'  {item["episode"]:7} {item["length"]:8} {_number(item["score"])}  {item["ends"]}'
             f'{"" if item["whole"] else ", beginning lost"}' for item in shown]
     lines += ['', f'broken files: {len(report["broken"])}', *(f'  {why}' for why in report['broken'].values())]
     return '\n'.join(lines + [f'note: {note}' for note in report['notes']])
+
+
+def _number(score: float | None) -> str:
+    return f'{"unlabeled":>12}' if score is None else f'{score:12.4f}'
 
 
 def export(directory: Path, number: int, out: Path, key: str | None, fps: float) -> str:
@@ -239,9 +249,17 @@ def main(argv: list[str] | None = None) -> int:
     take.add_argument('--out', type=Path, required=True, help='file; its suffix chooses the format')
     take.add_argument('--key', help='column; the first image if not given')
     take.add_argument('--fps', type=float, default=15.0, help='frames per second')
+    bring = commands.add_parser('import', help='add videos (.gif, .mp4) and arrays (.npz) to a folder, an episode each')
+    bring.add_argument('files', type=Path, nargs='+')
+    bring.add_argument('--out', type=Path, required=True, help='replay folder, as for --replay.demos; made where there is none')
+    bring.add_argument('--key', default='image', help='name of the frames, as the env calls them')
+    bring.add_argument('--size', type=int, help='height and width that images are resized to')
     args = parser.parse_args(argv)
     try:
-        if args.command == 'inspect':
+        if args.command == 'import':
+            from embodied.replay_import import import_files  # which adds to a replay, and that knows this command line
+            print(import_files(args.files, args.out, args.key, args.size, print))
+        elif args.command == 'inspect':
             report = inspect(args.directory)
             print(json.dumps(report, indent=1) if args.json else render(report))
         else:

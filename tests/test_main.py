@@ -1,12 +1,16 @@
 """The command line in this process: what it refuses and how, and that an agent is evaluated as it was trained."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from dreamer4 import main as command
+from dreamer4.load import load
 from embodied.errors import EnvCrashed
+from embodied.replay_tool import main as replay_tool
 
 TINY = ['--run.steps', '80', '--run.prefill', '60', '--driver.parallel', 'false', '--agent.threads', '1', '--logger.tensorboard', 'false']
 
@@ -86,3 +90,30 @@ def test_flags_override_what_a_checkpoint_brings(trained, tmp_path, capsys):
     assert call('--script', 'eval_only', '--from_checkpoint', trained, '--agent.dynamics.width', 48, '--driver.parallel', 'false',
                 '--logdir', tmp_path) == 2
     assert 'made for another agent' in capsys.readouterr().err
+
+
+def test_an_agent_that_only_acts_needs_no_weights_of_a_loss(trained, tmp_path, monkeypatch):
+    """A run that learned with LPIPS is evaluated, and loaded, where the package is not installed."""
+    monkeypatch.setitem(sys.modules, 'lpips', None)
+    shutil.copytree(trained, tmp_path / 'run')
+    config = (tmp_path / 'run' / 'config.yaml').read_text()
+    (tmp_path / 'run' / 'config.yaml').write_text(config.replace('lpips: 0.0', 'lpips: 0.2'))
+    flags = ['--script', 'eval_only', '--from_checkpoint', tmp_path / 'run', '--logdir', tmp_path / 'eval', '--eval.episodes', 1]
+    assert call(*flags, '--driver.parallel', 'false', '--agent.threads', 1) == 0
+    assert load(tmp_path / 'run')[0].perceptual is None
+
+
+def test_videos_are_imported_and_learned_from_beside_labeled_rows(trained, tmp_path, capsys):
+    """Rows of the run become videos, the videos demonstrations without actions and rewards; gates and reports are made on the mixture."""
+    for number in range(2):
+        assert replay_tool(['export', str(trained / 'replay'), '--episode', str(number), '--out', str(tmp_path / f'{number}.gif')]) == 0
+    files = [str(tmp_path / f'{number}.gif') for number in range(2)]
+    assert replay_tool(['import', *files, '--out', str(tmp_path / 'videos')]) == 0
+    assert replay_tool(['inspect', str(tmp_path / 'videos')]) == 0
+    assert 'unlabeled' in capsys.readouterr().out
+    flags = ['--replay.demos', tmp_path / 'videos', '--replay.demo_share', '0.5', '--run.report_every', '40', '--run.log_every', '40']
+    run = ['--configs', 'pixel', 'debug', '--task', 'pixel_reach', '--env.pixel.size', 64, '--logdir', tmp_path / 'run', *flags, *TINY]
+    assert call(*run, '--run.steps', '200', '--run.pretrain', '60') == 0
+    assert 'videos: the demonstrations are unlabeled, their rows hold no action and no reward.' in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    assert rows[-1]['updates'] > 40 and any('report/error' in row for row in rows) and not any('nonfinite' in row for row in rows)

@@ -23,6 +23,10 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
         if replay.obs_space is None or replay.act_space is None:
             raise ConfigError('offline: the meta.json of the replay folder does not name the spaces of its env')
         agent = make_agent(replay.obs_space, replay.act_space)
+        if not replay.sequences(agent.sequence_rows):
+            raise ConfigError(
+                f'offline: the agent learns from sequences of {agent.sequence_rows:,} rows, but the longest stream of the folder has '
+                f'{replay.longest:,}; lower agent.batch.length or agent.batch.long_length')
         session.track_parts(agent, None, None)
         session.track('draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(tree['draws']))
         if not session.begin():

@@ -283,11 +283,13 @@ class Session:
 
     def report_if_due(self, counter: int, agent: Agent, replay: Replay) -> None:
         """Every run.report_every: the agent's slow diagnostics, on sequences that training does not miss."""
-        if self._clocks['report'](counter) and self.counters.updates:
+        if self._clocks['report'](counter) and self.counters.updates and replay.sequences(agent.sequence_rows):
             self.logger.add(agent.report(functools.partial(replay.sample, draw=counter)), 'report')
 
     def log_if_due(self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None) -> None:
-        """Every run.log_every a line of metrics; in between the line that lives."""
+        """Every run.log_every a line of metrics; in between the line that lives, and at once what the agent has to tell."""
+        for text in agent.events():
+            self.event(text)
         due = self._clocks['log'](counter)
         if due:
             self.log(replay, driver)

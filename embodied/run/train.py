@@ -30,6 +30,11 @@ def train(
                 f'run.prefill is {setup.run.prefill:,} rows, but the budgets of the replay hold {replay.capacity:,}: learning would never begin. '
                 f'Raise replay.disk_gb or lower run.prefill')
         agent = make_agent(driver.obs_space, driver.act_space)
+        if replay.capacity is not None and replay.capacity // setup.run.envs < agent.sequence_rows:
+            raise ConfigError(
+                f'The agent learns from sequences of {agent.sequence_rows:,} rows of one env, but the budgets of the replay hold '
+                f'{replay.capacity // setup.run.envs:,} of each of {setup.run.envs} envs: learning would never begin. Raise '
+                f'replay.disk_gb, or lower run.envs or agent.batch.length')
         learner = Learner(agent, replay, session)
         evaluator = Evaluator(agent, make_env, session) if evaluating else None
         driver.on_row(replay.add)
@@ -63,14 +68,24 @@ class Learner:
         run = session.setup.run
         self._agent, self._replay, self._session, self._run = agent, replay, session, run
         self._due = Ratio(run.train_ratio / agent.frames_per_update, run.max_catchup)
+        self._told = False
         session.track('ratio', self._due.save, self._due.load)
 
     @property
     def filled(self) -> bool:
-        """Whether there were as many rows as the prefill asks for, and as two updates take; those of an earlier run count."""
-        # Not by rows alone: a small budget may have evicted some since.
-        return self._session.counters.updates > 0 or (
-            len(self._replay) >= max(self._run.prefill, 2 * self._agent.frames_per_update))
+        """Whether an update can draw its sequences: at first there must be as many rows as the prefill asks for, and as two updates
+        take, and as many different sequences as one draws; rows of an earlier run count."""
+        length, rows = self._agent.sequence_rows, self._agent.frames_per_update
+        sequences = self._replay.sequences(length)
+        if self._session.counters.updates > 0:  # a small budget may have evicted some since
+            return sequences > 0
+        enough = len(self._replay) >= max(self._run.prefill, 2 * rows)
+        if enough and sequences * length < rows and not self._told:
+            self._told = True
+            self._session.event(
+                f'Learning waits for longer streams: the agent learns from sequences of {length:,} rows of one env, and the longest '
+                f'of {self._run.envs} has {self._replay.longest:,}.')
+        return enough and sequences * length >= rows
 
     @property
     def pretrained(self) -> int:

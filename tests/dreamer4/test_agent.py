@@ -9,8 +9,12 @@ import torch
 from gymnasium import spaces
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dreamer4 import shortcut
+from dreamer4.actions import CONTINUOUS
 from dreamer4.agent import Agent, fetch
+from dreamer4.batch import Batch
 from embodied.errors import CheckpointError
+from dreamer4.nets.outputs import TwoHot
 from dreamer4.optim import NonFiniteLoss
 
 from tiny import speak, tiny
@@ -140,7 +144,7 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
     batch = made._batch(sampler()(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.heads, f'{name}_head'))
-        _, parts = made._model_loss(batch, made._commit(batch), bootstrap=True)
+        _, parts = made._model_loss(batch, made._commit(batch), 1)
         trunk = torch.autograd.grad(parts[name], list(made.dynamics.transformer.parameters()), retain_graph=True, allow_unused=True)
         assert any(g is not None and g.abs().sum() > 0 for g in trunk), name
         pixels = torch.autograd.grad(parts[name], list(made.tokenizer.parameters()), allow_unused=True)
@@ -155,7 +159,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
 
     def gradient(joint):
         torch.manual_seed(0)
-        total, _ = made._model_loss(batch, made._commit(batch, joint=joint), bootstrap=False)
+        total, _ = made._model_loss(batch, made._commit(batch, joint=joint), 0)
         return total, torch.autograd.grad(total, [*made.tokenizer.parameters()], allow_unused=True, retain_graph=True)
     plan = made._plan()
     assert plan.joint == (share > 0)
@@ -177,7 +181,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
 @pytest.mark.parametrize('changes', [
     {}, {'tokenizer.time_every': 1}, {'tokenizer.kind': 'conv', 'tokenizer_training.model': 0.5}, {'dynamics.moves': False},
     {'dynamics.moves': False, 'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
-    {'heads.continuous': 'normal'}, {'heads.learn_on': 'noised'}, {'attention': 'explicit'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
+    {'heads.continuous': 'normal'}, {'heads.continuous': 'truncnormal'}, {'heads.learn_on': 'noised'}, {'attention': 'explicit'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
     {'actor.prior': 'frozen', 'actor.start': 'behaviour'}, {'dynamics.context_signal': 0.875}, {'dynamics.softcap': 50.0},
     {'batch.single': 0.5}, {'batch.long_every': 2}, {'dynamics.kv_heads': 1}, {'precision': 'bfloat16'}],
     ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()) or 'default')
@@ -278,6 +282,17 @@ def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
     assert not torch.allclose(*inputs)
 
 
+@pytest.mark.parametrize('continuous', CONTINUOUS)
+def test_the_acting_window_holds_the_actions_that_the_replay_will_hold(continuous):
+    made = agent('policy', **{'heads.continuous': continuous})
+    speak(made.acting_policy.module, 3.0)
+    carry, action = made.policy(made.init_policy(64), observe(64, True))
+    stored = made.actions.encode({key: torch.from_numpy(value) for key, value in action.items()})
+    assert torch.equal(carry['action'], stored)
+    carry, _ = made.policy(carry, observe(64, False, 1))
+    assert torch.equal(carry['code'][:, -1], stored)
+
+
 def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
     made = agent(**{'actor.hold': 1e9})
     carry = made.init_policy(4)
@@ -293,6 +308,14 @@ def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
     made.updates = 0  # an update in which the tokenizer has its turn
     made.train(sample)
     assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx({'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5})
+
+
+@pytest.mark.parametrize('changes, rows', [({}, 9), ({'batch.long_every': 2}, 17), ({'batch.long_every': 2, 'batch.long_length': 4}, 9)])
+def test_the_longest_sequence_asked_for_is_the_one_announced(changes, rows):
+    made, asked = agent(**changes), []
+    for seed in range(2):
+        made.train(lambda batch, length: asked.append(length) or sampler(seed)(batch, length))
+    assert max(asked) == made.sequence_rows == rows
 
 
 class Waits(TorchDispatchMode):
@@ -379,6 +402,236 @@ def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
         made.train(sample)
     after = parameters(made)
     assert all(torch.equal(a, b) for k in before for a, b in zip(before[k], after[k]))
+
+
+def changed(seed=0, **columns):
+    """A sampler whose rows have other columns: key -> function of the column."""
+    base = sampler(seed)
+
+    def sample(batch, length):
+        rows = base(batch, length)
+        return rows | {key: change(rows[key]) for key, change in columns.items()}
+    return sample
+
+
+def test_rewards_beyond_the_outermost_bin_are_counted_and_said_once_also_after_a_resume():
+    made = agent('policy', **{'heads.limit': 3.0, 'value.gamma': 0.9})
+    assert made.train(sampler())['reward/beyond'] == 0 and made.events() == []
+    large = changed(reward=lambda x: np.where(x > 0, np.float32(1000), np.float32(0)))
+    for update in range(2):
+        metrics = made.train(large)
+        assert 0.2 < metrics['reward/beyond'] < 0.8 and metrics['reward/largest'] == 1000
+        told = made.events()
+        assert len(told) == (update == 0)
+    assert not made.events()
+    other = agent('policy', **{'heads.limit': 3.0, 'value.gamma': 0.9})
+    other.load(made.save())
+    other.train(large)
+    assert not other.events()
+
+
+def test_the_sentence_about_rewards_beyond_the_bins_names_a_limit_that_is_enough():
+    made = agent('dynamics', **{'heads.limit': 3.0, 'value.gamma': 0.9})
+    made.train(changed(reward=lambda x: np.full_like(x, -1000)))
+    (told,) = made.events()
+    assert 'rewards' in told and 'learned as 19.09, the largest is 1,000' in told and '--agent.heads.limit 10' in told
+    assert TwoHot(21, 10.0).values[-1] > 1000 / (1 - 0.9)
+
+
+def test_returns_beyond_the_outermost_bin_are_counted_where_rewards_are_not():
+    made = agent('policy', **{'heads.limit': 1.0, 'value.gamma': 0.99, 'imagination.horizon': 8})
+    for head in (made.heads.reward_head, made.heads.cont_head):
+        with torch.no_grad():
+            for part in head.parts:
+                part.output.bias.zero_()
+                part.output.bias[20 if head is made.heads.reward_head else 0] = 40.0  # the outermost bin, symexp(1), and never an end
+    metrics = made.train(changed(reward=lambda x: np.ones_like(x)))
+    assert metrics['reward/beyond'] == 0 and metrics['value/beyond'] > 0.5 and metrics['value/largest'] > 2
+    (told,) = made.events()
+    assert 'of the imagined returns' in told and '--agent.heads.limit 5' in told, 'rewards of one, a hundred of them'
+
+
+def roles_of(monkeypatch, updates, **changes):
+    """What every frame of some updates was for: bool (frames,) under 'large' steps, with a 'past', 'single' images."""
+    made, seen, sizes = agent('dynamics', **{'schedule.dynamics_updates': 999, **changes}), [], []
+    draw, loss = shortcut.draw_schedule, shortcut.loss
+
+    def spy_draw(*args):
+        sizes.append(draw(*args))
+        return sizes[-1]
+
+    def spy_loss(dynamics, context, action, valid, is_first, config, large):
+        found = loss(dynamics, context, action, valid, is_first, config, large)
+        seen.append({
+            'large': sizes[-1][1] > 0, 'past': context.mask.sum(-1) > 1, 'single': is_first.all(1)[:, None].expand(is_first.shape)})
+        return found
+    monkeypatch.setattr(shortcut, 'draw_schedule', spy_draw)
+    monkeypatch.setattr('dreamer4.agent.shortcut.loss', spy_loss)
+    for seed in range(updates):
+        made.train(sampler(seed))
+    return {key: torch.cat([one[key].flatten() for one in seen]) for key in seen[0]}
+
+
+@pytest.mark.parametrize('single', [0.0, 0.3, 0.5])
+def test_large_steps_are_trained_with_a_past_and_without_whatever_the_share_of_single_images(monkeypatch, single):
+    frames = roles_of(monkeypatch, 20, **{'batch.size': 8, 'batch.single': single})
+    share = lambda a, b: (frames[a] & b).float().mean() / frames[a].float().mean()
+    assert abs(frames['large'].float().mean() - 0.25) < 0.02
+    assert abs(share('large', frames['single']) - round(8 * single) / 8) < 0.1
+    assert abs(share('large', frames['past']) - frames['past'].float().mean()) < 0.1
+
+
+@pytest.mark.parametrize('changes', [{}, {'tokenizer.time_every': 1, 'batch.frames': 16}])
+def test_demonstrations_take_every_role(monkeypatch, changes):
+    """The replay puts them last; they are the sequences whose images are white."""
+    made, taught, learned, plans = agent('dynamics', **{'batch.size': 8, 'batch.single': 0.25, **changes}), [], [], []
+    losses, cut, plan = made.tokenizer.losses, Batch.cut, made._plan
+
+    def white(images):
+        return (images.flatten(2) == 255).all(-1).all(1)
+
+    def spy_cut(batch, begin, end):
+        place = torch.arange(8)
+        large = place < plans[-1].roles.large
+        taught.append(torch.stack([white(batch.obs['image']), large, (place >= begin) & (place < end)]))
+        return cut(batch, begin, end)
+
+    def spy_losses(obs, *args):
+        learned.append(white(obs['image']).float().mean())
+        return losses(obs, *args)
+    made._plan, made.tokenizer.losses = lambda: plans.append(plan()) or plans[-1], spy_losses
+    monkeypatch.setattr(Batch, 'cut', spy_cut)
+
+    def sample(batch, length):
+        rows = sampler()(batch, length)
+        rows['image'][batch // 2:] = 255
+        return rows
+    for _ in range(40):
+        made.train(sample)
+    demo, large, single = torch.stack(taught, 1).flatten(1).bool()
+    for role in (large, single, large & single, large & ~single):
+        assert 0.3 < demo[role].float().mean() < 0.7
+    assert 0.3 < torch.stack(learned).mean() < 0.7, 'the tokenizer learns from them too'
+
+
+@pytest.mark.parametrize('share', [0.25, 0.75])
+def test_long_batches_of_one_sequence_train_both_kinds_of_steps(share):
+    made = agent('policy', **{'batch.size': 4, 'batch.length': 8, 'batch.long_length': 32, 'batch.long_every': 2, 'shortcut.bootstrap': share})
+    kinds = []
+    for update in range(24):
+        metrics = made.train(sampler(update))
+        assert all(np.isfinite(v) for v in metrics.values())
+        if update % 2:
+            kinds.append(tuple(kind for kind in ('flow', 'bootstrap') if f'loss/{kind}' in metrics))
+        else:
+            assert {'loss/flow', 'loss/bootstrap'} <= set(metrics)
+    assert set(kinds) == {('flow',), ('bootstrap',)} and abs(kinds.count(('bootstrap',)) / len(kinds) - share) < 0.25
+
+
+def mixture(flags, filler=0, seed=0, unlabeled=2):
+    """A sampler of whose sequences the last ones are unlabeled, as demonstrations are; `filler` is what stands in their place."""
+    base = sampler(seed)
+
+    def sample(batch, length):
+        rows, which = base(batch, length), np.arange(batch) >= batch - unlabeled
+        for flag in flags:
+            rows[flag] = np.broadcast_to(which[:, None], (batch, length))
+        if {'unlabeled', 'unlabeled_action'} & set(flags):
+            rows['arm'][which], rows['gear'][which], rows['lamps'][which] = filler, 2 * bool(filler), bool(filler)
+        if {'unlabeled', 'unlabeled_reward'} & set(flags):
+            rows['reward'][which], rows['is_terminal'][which] = filler, bool(filler)
+        return rows
+    return sample
+
+
+@pytest.mark.parametrize('flags', [['unlabeled'], ['unlabeled_action'], ['unlabeled_reward'], ['unlabeled_action', 'unlabeled_reward']])
+def test_a_mixture_trains_gates_and_reports_without_the_labels_that_are_not_known(flags):
+    """Bitwise the same agent whatever stands in place of unknown actions and rewards, NaN included."""
+    trees, metrics, reports = [], [], []
+    for filler in (0, 0.7, np.nan):
+        made = agent('dynamics', **{'schedule.dynamics_updates': 2, 'schedule.gate_every': 1, 'schedule.reward_skill': 0, 'schedule.latent_error': 0,
+                                    'schedule.value_updates': 1})
+        sample = mixture(flags, filler)
+        metrics.append([made.train(sample) for _ in range(5)])
+        assert made.schedule.stage == 'policy' and all(np.isfinite(v) for row in metrics[-1] for v in row.values())
+        reports.append(made.report(sample))
+        trees.append(made.save())
+    assert metrics[0] == metrics[1] == metrics[2] and 'gate/error' in metrics[0][1]
+    assert equal(trees[0], trees[1]) and equal(trees[0], trees[2])
+    assert equal(reports[0], reports[1]) and equal(reports[0], reports[2])
+
+
+def test_unlabeled_frames_teach_the_world_model_and_no_reward():
+    """The frames of the unlabeled sequences move tokenizer and dynamics; heads of reward and behaviour learn from the others alone."""
+    made = agent('dynamics')
+    batch = made._batch(mixture(['unlabeled'])(4, 9))
+    for name in ('reward', 'cont', 'behaviour'):
+        speak(getattr(made.heads, f'{name}_head'))
+    context = made._commit(batch)
+    latent = context.latent.detach().requires_grad_()
+    context = made.dynamics.commit(latent, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first)
+    _, parts = made._model_loss(batch, context, 0)
+    reach = lambda loss: (torch.autograd.grad(loss, latent, retain_graph=True)[0].abs().sum((1, 2, 3)) > 0).tolist()
+    assert all(reach(parts[name]) == [True, True, False, False] for name in ('reward', 'cont', 'behaviour'))
+    losses = shortcut.loss(
+        made.dynamics, context, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, made.config.shortcut, 0)
+    assert (losses['flow'].sum(1) > 0).all()
+
+
+@pytest.mark.parametrize('unit', [0.0, 1.0])
+def test_rewards_that_never_change_open_the_gate_with_a_word(unit):
+    made = agent('dynamics', **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0})
+    same = changed(reward=lambda x: np.full_like(x, unit))
+    for _ in range(5):
+        made.train(same)
+    assert made.schedule.stage == 'value' and any('the rewards never change' in words for words in made.events())
+    waiting = agent('dynamics', **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0})
+    for _ in range(5):
+        waiting.train(sampler())
+    assert waiting.schedule.stage == 'dynamics' and 'reward_skill' in waiting.status()
+
+
+def test_frames_that_never_change_open_both_gates_with_a_word():
+    still = changed(image=lambda x: np.full_like(x, 90), joints=lambda x: np.ones_like(x))
+    made = agent(**{'schedule.tokenizer_updates': 2, 'schedule.dynamics_updates': 2, 'schedule.gate_every': 1, 'schedule.reward_skill': 0})
+    for _ in range(6):
+        made.train(still)
+    told = made.events()
+    assert made.schedule.stage == 'value' and len(told) == 2
+    assert 'nothing to reconstruct' in told[0] and 'nothing to predict' in told[1]
+    tree = made.save()
+    assert tree['schedule']['measures']['unexplained'] is None
+    other = agent()
+    other.load(tree)
+    assert other.schedule.stage == 'value'
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('key', ['reward', 'joints'])
+@pytest.mark.parametrize('changes', [{}, {'actor.loss': 'reinforce'}])
+def test_an_agent_goes_on_after_a_refused_batch(key, value, changes):
+    made, sound = agent('policy', **changes), sampler()
+
+    def broken(batch, length):
+        rows = sound(batch, length)
+        rows[key].reshape(batch, length, -1)[0, 3] = value
+        return rows
+    made.train(sound)
+    if (key, value) == ('reward', np.inf):
+        made.train(broken)  # learned as the outermost bin
+    else:
+        with pytest.raises(NonFiniteLoss):
+            made.train(broken)
+    for _ in range(2):
+        assert all(np.isfinite(v) for v in made.train(sound).values())
+    state = made.save()
+    for name in ('rms', 'slow_tokenizer', 'acting_policy', 'dynamics', 'heads'):
+        assert all(np.isfinite(v).all() for v in flat(state[name])), name
+    assert np.isfinite(state['return_range'])
+
+
+def flat(tree):
+    return [x for v in tree.values() for x in flat(v)] if isinstance(tree, dict) else [tree]
 
 
 @pytest.mark.parametrize('key,value,text', [

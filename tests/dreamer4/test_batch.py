@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 
 from dreamer4.actions import Actions
-from dreamer4.batch import make_batch
+from dreamer4.batch import Roles, make_batch
 
 ACTIONS = Actions({'action': spaces.Discrete(10)}, 'bins', 5, 0.0)
 
@@ -42,16 +42,94 @@ def test_the_policy_target_is_the_action_chosen_at_the_frame_and_none_at_the_end
     assert b.action[b.action_valid].flatten().tolist() == [5, 3, 4, 6]
 
 
-def test_unlabeled_rows_have_no_action_before_or_after():
-    data = rows() | {'unlabeled': np.array([[False, True, False, False, False, False]])}
+@pytest.mark.parametrize('flag', ['unlabeled', 'unlabeled_action'])
+def test_rows_with_unknown_actions_have_no_action_before_or_after(flag):
+    data = rows() | {flag: np.array([[False, True, False, False, False, False]])}
     b = batch(data)
     assert b.action_valid.tolist() == [[False, False, True, True, True]]
     assert b.prev_valid.tolist() == [[True, False, False, True, True]]
+    assert b.reward_valid.tolist() == [[flag == 'unlabeled_action'] + [True] * 4]
+
+
+@pytest.mark.parametrize('flag', ['unlabeled', 'unlabeled_reward'])
+def test_rows_with_unknown_rewards_have_neither_reward_nor_end(flag):
+    data = rows() | {flag: np.array([[False, False, True, False, True, False]])}
+    b = batch(data)
+    assert b.reward_valid.tolist() == [[True, False, True, False, True]]
+    assert b.reward.tolist() == [[70, 0, 0, 0, 40]] and not b.is_terminal.any()
+    assert b.is_last[0, 1], 'where an episode ends is known'
+    assert b.action_valid.tolist() == [[True, False, True, flag == 'unlabeled_reward', True]]
+
+
+def test_flags_of_both_kinds_add_up():
+    none = np.zeros((1, 6), bool)
+    data = rows() | {'unlabeled': none, 'unlabeled_action': ~none, 'unlabeled_reward': none}
+    b = batch(data)
+    assert not b.action_valid.any() and not b.prev_valid.any() and b.reward_valid.all()
+
+
+@pytest.mark.parametrize('filler', [np.nan, np.inf, 1e9])
+def test_what_stands_in_for_unknown_values_never_reaches_the_batch(filler):
+    """A filler may be no action of the space, whose table it must not index."""
+    actions = Actions({'arm': spaces.Box(-1, 1, (2,), np.float32), 'gear': spaces.Discrete(3)}, 'bins', 5, 0.0)
+    unknown = np.array([[False, True, False, True, True, False]])
+    data = rows() | {'arm': np.zeros((1, 6, 2), np.float32), 'gear': np.ones((1, 6), np.int32), 'unlabeled': unknown}
+    clean = make_batch(data, ['image'], actions, torch.device('cpu'))
+    data['arm'][unknown], data['gear'][unknown], data['reward'][unknown] = filler, 10 ** 6, filler
+    dirty = make_batch(data, ['image'], actions, torch.device('cpu'))
+    for key, value in dirty.flat().items():
+        assert value.isfinite().all(), key
+    assert torch.isfinite(actions.embed(dirty.prev_action)).all()
+    for mask, name in (('prev_valid', 'prev_action'), ('action_valid', 'action'), ('reward_valid', 'reward')):
+        where = getattr(clean, mask)
+        assert torch.equal(getattr(clean, name)[where], getattr(dirty, name)[where])
 
 
 def test_cut_sequences_are_single_images_without_history():
-    b = batch().cut(1)
-    assert b.is_first.all() and not b.prev_valid.any()
+    three = batch().at(torch.tensor([0, 0, 0]))
+    b = three.cut(1, 2)
+    assert b.is_first[1].all() and not b.prev_valid[1].any() and b.single.tolist() == [False, True, False]
+    for row in (0, 2):
+        assert torch.equal(b.is_first[row], three.is_first[row]) and torch.equal(b.prev_valid[row], three.prev_valid[row])
+
+
+def test_a_shuffled_batch_has_the_same_sequences_in_another_order():
+    data = {key: np.concatenate([value + (value.dtype == np.float32) * i for i in range(20)]) for key, value in rows().items()}
+    before, after = batch(data), batch(data).shuffled()
+    order = after.reward[:, 0].long() - 70
+    assert sorted(order.tolist()) == list(range(20)) and order.tolist() != list(range(20))
+    for key, value in before.flat().items():
+        assert torch.equal(value[order], after.flat()[key]), key
+
+
+def drawn(rows, large, single, count=4000):
+    """For each of many draws, bool (count, rows): which sequences train large steps, and which are single images."""
+    found = [Roles.draw(rows, large, single, np.random.default_rng(i)) for i in range(count)]
+    place = np.arange(rows)
+    return np.array([place < r.large for r in found]), np.array([(place >= r.single[0]) & (place < r.single[1]) for r in found])
+
+
+@pytest.mark.parametrize('rows, large, single', [
+    (16, 0.25, 0.3), (16, 0.25, 0.25), (16, 0.25, 0.9), (16, 0.75, 0.5), (4, 0.25, 0.5), (8, 0.1, 0.3), (5, 0.5, 0.4), (3, 0.9, 0.34)])
+def test_every_role_takes_its_share_of_the_other(rows, large, single):
+    steps, images = drawn(rows, large, single)
+    count = round(single * rows)
+    assert (images.sum(1) == count).all() and abs(steps.mean() - large) < 0.01
+    assert abs((steps & images).mean() - large * count / rows) < 0.015
+    assert abs((steps & ~images).mean() - large * (1 - count / rows)) < 0.015
+
+
+@pytest.mark.parametrize('rows', [1, 2, 7])
+@pytest.mark.parametrize('large', [0.0, 0.3, 0.75])
+def test_shares_hold_in_batches_of_few_long_sequences_and_one_always_has_a_past(rows, large):
+    steps, images = drawn(rows, large, 0.99)
+    assert abs(steps.mean() - large) < 0.02 and not images.all(1).any()
+    assert images.sum() == (rows - 1) * len(images)
+
+
+def test_there_are_roles_without_shares():
+    steps, images = drawn(4, 0.0, 0.0, 10)
+    assert not steps.any() and not images.any()
 
 
 def test_missing_keys_are_named():

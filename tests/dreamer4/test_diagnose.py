@@ -59,3 +59,36 @@ def test_reports_win_over_gates_and_missing_numbers_are_said_to_be_missing():
 def test_a_wrong_folder_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert 'metrics.jsonl does not exist' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('flags, changes, words', [
+    ({'report/rewards_vary': 0.0}, {
+        'report/reward_skill': 0.0, 'report/reward_skill_real': -1.0, 'report/return_corr': 0.0, 'value/explained': 0.0,
+        'policy/positive': 1.0}, 'rewards never change'),
+    ({'tokenizer/frames_vary': 0.0, 'tokenizer/images_vary': 0.0, 'report/frames_move': 0.0}, {
+        'tokenizer/pixel_std': 0.0, 'tokenizer/latent_spread': 0.0, 'report/psnr/image': 12.0, 'report/error': 100.0, 'report/error_1': 100.0,
+        'report/shuffle_ratio': 1.0, 'report/reward_skill': 0.0, 'report/reward_skill_real': 0.0}, 'frames never change: all are black'),
+    ({'tokenizer/frames_vary': 1.0, 'tokenizer/images_vary': 0.0}, {
+        'tokenizer/pixel_std': 0.0, 'report/psnr/image': 12.0}, 'images never change: all are black'),
+    ({'tokenizer/frames_vary': 1.0, 'report/frames_move': 0.0}, {
+        'report/error': 100.0, 'report/error_1': 100.0, 'report/shuffle_ratio': 1.0}, 'frames never change within an episode'),
+    ({'report/actions_vary': 0.0}, {'report/shuffle_ratio': 1.0, 'policy/entropy': 0.0}, 'actions never vary')])
+def test_data_that_give_nothing_to_measure_are_told_and_nothing_is_blamed(tmp_path, capsys, flags, changes, words):
+    assert main([str(logged(tmp_path, **changes))]) == 1, 'without the flags they are faults'
+    capsys.readouterr()
+    assert main([str(logged(tmp_path, **changes, **flags))]) == 0
+    out = capsys.readouterr().out
+    assert 'Nothing wrong' in out and out.count('To know: ') == 1 and f'To know: {words}' in out and '!!' not in out
+
+
+def test_a_fault_beside_still_frames_is_still_found(tmp_path, capsys):
+    changes = {'tokenizer/frames_vary': 1.0, 'tokenizer/images_vary': 0.0, 'tokenizer/pixel_std': 0.0, 'report/error_1': 1.3}
+    assert main([str(logged(tmp_path, **changes))]) == 1
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith('First cause: one step ahead')
+
+
+@pytest.mark.parametrize('name', ['reward', 'value'])
+def test_numbers_beyond_the_bins_are_named_with_the_key_to_change(tmp_path, capsys, name):
+    assert main([str(logged(tmp_path, **{f'{name}/beyond': 0.02, 'value/explained': 0.01}))]) == 1
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith('First cause: a share of 0.02') and 'agent.heads.limit' in last

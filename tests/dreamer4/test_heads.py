@@ -67,9 +67,9 @@ def test_policy_starts_as_the_behaviour_head_when_copied(reads):
     heads = Heads(8, 6, ACTIONS, HeadsConfig(**HEADS | dict(reads=reads)))
     speak(heads.behaviour_head)
     x = heads.inputs(torch.randn(5, 8), torch.randn(5, 2, 3))
-    assert not torch.allclose(heads.policy(x).log_probs, heads.behaviour(x).log_probs)
+    assert not torch.allclose(heads.policy(x).log_probs[0], heads.behaviour(x).log_probs[0])
     heads.start_policy_from_behaviour()
-    assert torch.allclose(heads.policy(x).log_probs, heads.behaviour(x).log_probs)
+    assert torch.allclose(heads.policy(x).log_probs[0], heads.behaviour(x).log_probs[0])
 
 
 @pytest.mark.parametrize('reads, feature, latent', [('apart', True, True), ('together', True, True), ('feature', True, False)])
@@ -112,3 +112,29 @@ def test_rewards_of_first_frames_and_actions_of_last_frames_are_no_targets():
     reach = lambda loss: torch.autograd.grad(loss, x, retain_graph=True)[0].abs().sum(-1)[0] > 0
     assert reach(losses['reward']).tolist() == [True, True, False, True]
     assert reach(losses['behaviour']).tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize('offsets', [0, 2])
+@pytest.mark.parametrize('flag, unknown', [
+    ('unlabeled', ('reward', 'cont', 'behaviour')), ('unlabeled_action', ('behaviour',)), ('unlabeled_reward', ('reward', 'cont'))])
+def test_labels_that_are_not_known_are_no_targets_at_any_offset(flag, unknown, offsets):
+    torch.manual_seed(0)
+    rng, shape = np.random.default_rng(0), (2, 7)
+    rows = {
+            'action': rng.integers(0, 3, shape).astype(np.int32), 'reward': rng.normal(size=shape).astype(np.float32),
+            'is_first': np.zeros(shape, bool), 'is_last': np.zeros(shape, bool), 'is_terminal': np.zeros(shape, bool),
+            flag: np.zeros(shape, bool)}
+    heads = Heads(4, 0, ACTIONS, HeadsConfig(**HEADS | dict(reads='feature', offsets=offsets)))
+    for name in ('reward_head', 'behaviour_head', 'cont_head'):
+        speak(getattr(heads, name))
+    x, everywhere = torch.randn(2, 6, 4), torch.ones(2, 6, dtype=torch.bool)
+    losses = lambda: heads.losses(x, make_batch(rows, [], ACTIONS, torch.device('cpu')), everywhere)
+    before = losses()
+    rows[flag][0] = True
+    labeled = losses()
+    rows['action'][0], rows['reward'][0], rows['is_terminal'][0] = 2 - rows['action'][0], 9.0, True
+    assert all(losses()[name] == labeled[name] for name in unknown), 'what stands there does not matter'
+    for name, loss in labeled.items():
+        assert (loss != before[name]) == (name in unknown), name
+    rows[flag][:] = True
+    assert all(losses()[name] == 0 for name in unknown)

@@ -107,7 +107,7 @@ def error_over_copy(moves):
         model.coordinates.measure(z, first)
         context = model.commit(z, push, ~first, first)
         optimizer.zero_grad()
-        shortcut.loss(model, context, push, ~first, first, config, False)['flow'].mean().backward()
+        shortcut.loss(model, context, push, ~first, first, config, 0)['flow'].mean().backward()
         optimizer.step()
     z, push = cart(32)
     context = model.commit(z, push, ~first, first)
@@ -120,3 +120,13 @@ def test_small_moves_are_learned_where_whole_latents_end_up_worse_than_copying()
     moves, whole = error_over_copy(True), error_over_copy(False)
     assert moves < 0.2, f'one imagined step errs {moves:.2f} times as much as copying the frame'
     assert whole > 1, f'whole latents err {whole:.2f} times as much: then nothing speaks for moves here'
+
+
+def test_a_batch_that_is_not_finite_leaves_the_units_as_they_were():
+    moves, (z, first) = Moves(2, 3), sequence()
+    moves.measure(z, first)
+    before = moves.usual.clone()
+    broken = z.clone()
+    broken[0, 1, 0, 0] = float('nan')
+    moves.measure(broken, first)
+    assert torch.equal(moves.usual, before) and moves.count == 1

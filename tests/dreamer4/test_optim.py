@@ -121,3 +121,15 @@ def test_running_rms_passes_the_gradient_of_the_loss_and_none_of_the_divisor():
     rms, x = RunningRMS({'loss': 0.0}, 0.0), torch.tensor(4.0, requires_grad=True)
     rms('loss', x).backward()
     assert torch.allclose(x.grad, torch.tensor(0.25))
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf'), 1e30])
+@pytest.mark.parametrize('before', [0, 3])
+def test_running_rms_forgets_a_loss_that_is_refused(bad, before):
+    """1e30 is finite, but its square is not: the mean would be infinite, and every later loss zero."""
+    rms, same = RunningRMS({'loss': 0.0, 'other': 0.0}, 0.9), RunningRMS({'loss': 0.0, 'other': 0.0}, 0.9)
+    for each in (rms, same):
+        for _ in range(before):
+            each('loss', torch.tensor(3.0))
+    rms('loss', torch.tensor(bad))
+    assert rms('loss', torch.tensor(2.0)) == same('loss', torch.tensor(2.0)) and rms('other', torch.tensor(5.0)) == 1

@@ -226,6 +226,7 @@ def on_meta(stage, changes):
 
 @pytest.mark.parametrize('stage, changes', [
     ('tokenizer', {}), ('dynamics', {}), ('policy', {}), ('policy', {'actor.loss': 'reinforce', 'tokenizer.time_every': 1}),
+    ('policy', {'batch.single': 0.5, 'heads.continuous': 'truncnormal'}),
     ('policy', {'shortcut.history': 'forcing', 'heads.continuous': 'normal', 'actor.prior': 'behaviour', 'heads.learn_on': 'noised'})])
 def test_an_update_touches_no_tensor_of_another_device(elsewhere, stage, changes):
     made, update = elsewhere(stage, **changes), 0

@@ -74,3 +74,60 @@ def test_the_pace_halves_after_so_many_updates_of_the_policy_and_not_before_it_l
     s.updates = 100_000
     assert s.pace() == SLOWEST
     assert schedule(anneal=0).pace() == 1
+
+
+def passed(s, updates=3):
+    """Stage after some updates, and all that was said."""
+    return [words for _ in range(updates) for words in s.advance()], s.stage
+
+
+def test_one_bad_measurement_holds_a_stage_back_for_two_good_ones_and_no_longer():
+    s = schedule(latent_error=0.0, value_updates=99)
+    s.stage = 'dynamics'
+    s.measure('reward_skill', -284.0, 0.5)
+    assert passed(s) == ([], 'dynamics') and s.waits_for() == 'dynamics waits: reward_skill 0.00, needs > 0.5'
+    for _ in range(2):
+        s.measure('reward_skill', 0.98, 0.5)
+    assert passed(s, 1) == ([], 'value')
+
+
+def test_an_error_a_thousand_times_that_of_copying_is_an_error_like_any_other():
+    s = schedule(reward_skill=0.0, value_updates=99)
+    s.stage = 'dynamics'
+    s.measure('latent_error', 1e3, 0.5)
+    for _ in range(2):
+        s.measure('latent_error', 0.3, 0.5)
+    assert passed(s) == ([], 'value')
+
+
+def test_where_there_is_nothing_to_measure_a_stage_ends_by_its_count_and_says_so():
+    s = schedule(value_updates=99)
+    s.measure('unexplained', None, 0.98)
+    words, stage = passed(s)
+    assert stage == 'dynamics' and words == ['The tokenizer stage ends unmeasured: the frames never change, so there is nothing to reconstruct.']
+    s.measure('reward_skill', None, 0.5)
+    s.measure('latent_error', 0.1, 0.5)
+    words, stage = passed(s)
+    assert stage == 'value' and len(words) == 1 and 'the rewards never change' in words[0]
+
+
+def test_what_cannot_be_measured_now_does_not_erase_what_was_measured_before():
+    s = schedule(latent_error=0.0, value_updates=99)
+    s.stage = 'dynamics'
+    s.measure('reward_skill', 0.1, 0.5)
+    s.measure('reward_skill', None, 0.5)
+    s.measure('reward_skill', float('nan'), 0.5)
+    assert passed(s) == ([], 'dynamics') and s.measures['reward_skill'] == 0.1
+    other = schedule(latent_error=0.0, value_updates=99)
+    other.stage = 'dynamics'
+    other.measure('reward_skill', None, 0.5)
+    other.measure('reward_skill', 0.1, 0.5)
+    assert passed(other) == ([], 'dynamics'), 'rewards that began to change are measured from then on'
+
+
+def test_a_stage_that_ends_by_patience_says_what_was_missing():
+    s = schedule(patience=3, latent_error=0.0, value_updates=99)
+    s.stage = 'dynamics'
+    s.measure('reward_skill', 0.2, 0.5)
+    words, stage = passed(s, 5)
+    assert stage == 'value' and 'by schedule.patience, after 5 updates: reward_skill 0.20, needs > 0.5' in words[0]

@@ -90,10 +90,12 @@ def test_the_loss_reaches_only_what_it_should(history, moves):
     action, valid = torch.randn(4, 3, 2), torch.ones(4, 3, dtype=torch.bool)
     first = torch.zeros(4, 3, dtype=torch.bool)
     context = world.commit(z, action, valid, first)
-    out = shortcut.loss(world, context, action, valid, first, settings(history=history), True)
+    out = shortcut.loss(world, context, action, valid, first, settings(history=history), 1)
     assert out['flow'].shape == (3, 3) and out['bootstrap'].shape == (1, 3)
-    without = shortcut.loss(world, context, action, valid, first, settings(history=history), False)
+    without = shortcut.loss(world, context, action, valid, first, settings(history=history), 0)
     assert set(without) == {'flow'} and without['flow'].shape == (4, 3)
+    alone = shortcut.loss(world, context, action, valid, first, settings(history=history), 4)
+    assert set(alone) == {'bootstrap'} and alone['bootstrap'].shape == (4, 3), 'there is no mean of nothing'
 
 
 def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_noise_alone():
@@ -126,7 +128,7 @@ def coin():
     for update in range(800):
         side = (torch.rand(rows, 1, 1, 1) < 0.5).float() * 2 - 1
         context = world.commit(0.7 * torch.cat([side, -side], -1), action, valid, first)
-        parts = shortcut.loss(world, context, action, valid, first, config, update > 150)
+        parts = shortcut.loss(world, context, action, valid, first, config, rows // 2 if update > 150 else 0)
         optimizer.zero_grad()
         sum(v.mean() for v in parts.values()).backward()
         optimizer.step()

@@ -126,6 +126,23 @@ def test_eight_frames_can_be_memorised():
     assert metrics['unexplained'] < 0.06, metrics
 
 
+@pytest.mark.parametrize('image, vector, vary, images_vary', [(1, 1, 1, 1), (0, 1, 1, 0), (1, 0, 1, 1), (0, 0, 0, 0)])
+def test_what_is_unexplained_is_measured_on_what_differs(image, vector, vary, images_vary):
+    space = {'image': IMAGE, 'joints': spaces.Box(-9, 9, (2,), np.float32)}
+    net = tokenizer(space)
+    obs, first = frames(space)
+    if not image:
+        obs['image'] = obs['image'][:1, :1].expand_as(obs['image'])
+    if not vector:
+        obs['joints'] = obs['joints'][:1, :1].expand_as(obs['joints'])
+    losses, metrics = net.losses(obs, first)
+    assert (metrics['frames_vary'], metrics['images_vary']) == (vary, images_vary)
+    truth = obs['image'].float() / 255 if image else vectorize(obs['joints'], space['joints'])
+    spread = (truth - truth.mean((0, 1))).square().mean()
+    expected = losses['image' if image else 'vector'] / spread if vary else torch.zeros(())
+    assert torch.allclose(metrics['unexplained'], expected.detach())
+
+
 def test_images_that_patches_do_not_cover_are_refused():
     with pytest.raises(ValueError, match="image 'image' is 16x24, not a multiple of patch 5"):
         tokenizer({'image': IMAGE}, patch=5)

@@ -759,6 +759,17 @@ def test_demonstrations_fill_their_share_and_are_never_changed(tmp_path):
     assert before == sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / 'demos').iterdir())
 
 
+def test_demonstrations_stand_in_every_place_of_a_batch_alike(tmp_path):
+    demos = make(tmp_path / 'demos')
+    for count in range(50):
+        demos.add(row(count, worker=9), 0)
+    demos.close()
+    replay = make(demos=str(tmp_path / 'demos'), demo_share=0.25)
+    fill(replay, 50)
+    places = np.stack([replay.sample(8, 3, draw=number)['action'][:, 0, 1] == 9 for number in range(600)])
+    assert (places.sum(1) == 2).all() and (abs(places.mean(0) - 0.25) < 0.06).all()
+
+
 def test_demonstrations_that_do_not_fit_or_exist_are_refused(tmp_path):
     with pytest.raises(ReplayError, match='does not exist'):
         make(demos=str(tmp_path / 'none'), demo_share=0.5)
@@ -836,3 +847,30 @@ def test_the_index_of_many_chunks_opens_one_file(tmp_path, monkeypatch):
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(ConfigError, match=f'replay.{next(iter(changes))}'):
         make(**changes)
+
+
+@pytest.mark.parametrize('length, expected', [(1, 19), (4, 10), (7, 4), (9, 2), (10, 1), (11, 0)])
+def test_sequences_that_can_be_drawn_are_counted_stream_by_stream(length, expected):
+    replay = make()
+    for worker, rows in ((0, 10), (1, 6), (2, 3)):
+        for count in range(rows):
+            replay.add(row(count, worker), worker)
+    assert replay.sequences(length) == expected and replay.longest == 10
+    if expected:
+        assert replay.sample(4, length)['count'].shape == (4, length)
+    else:
+        with pytest.raises(ReplayEmptyError):
+            replay.sample(4, length)
+
+
+def test_demonstrations_that_are_too_short_are_named_before_they_are_drawn(tmp_path):
+    demos = make(tmp_path / 'demos')
+    for count in range(6):
+        demos.add(row(count), 0)
+    demos.close()
+    replay = make(demos=str(tmp_path / 'demos'), demo_share=0.1)
+    for count in range(20):
+        replay.add(row(count), 0)
+    assert replay.sequences(6) == 15
+    with pytest.raises(ReplayEmptyError, match='demos: the demonstrations hold no sequence of 7 rows, the longest stream has 6'):
+        replay.sequences(7)

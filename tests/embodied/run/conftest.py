@@ -40,6 +40,7 @@ class CheckingAgent:
     """
 
     frames_per_update = SEQUENCES * LENGTH
+    sequence_rows = LENGTH
 
     def __init__(self, obs_space, act_space, seed=0, act=lambda agent: None, train=lambda agent: None):
         """Args: act and train are called with this agent at each of its policy() and train() calls."""
@@ -65,9 +66,9 @@ class CheckingAgent:
         return {'count': count.copy(), 'episode': episode.copy()}, action
 
     def train(self, sample):
-        batch = sample(SEQUENCES, LENGTH)
+        batch = sample(SEQUENCES, self.sequence_rows)
         count, first, last = batch['count'], batch['is_first'], batch['is_last']
-        assert count.shape == (SEQUENCES, LENGTH)
+        assert count.shape == (SEQUENCES, self.sequence_rows)
         np.testing.assert_array_equal(count[:, 1:], np.where(first[:, 1:], 0, count[:, :-1] + 1), 'rows of a sequence do not follow')
         assert (first[:, 1:] == last[:, :-1]).all(), 'an episode begins where one ends'
         assert not batch['box'][last].any(), 'the action of a last row is zeros'
@@ -78,7 +79,7 @@ class CheckingAgent:
         return {'loss': float(self.weights.sum()), 'count': float(count.mean())}
 
     def report(self, sample):
-        sample(SEQUENCES, LENGTH)
+        sample(SEQUENCES, self.sequence_rows)
         self.reports += 1
         return {'error': float(self.weights.sum()), 'video': np.zeros((3, 4, 4, 3), np.uint8)}
 
@@ -97,6 +98,9 @@ class CheckingAgent:
 
     def status(self):
         return ''
+
+    def events(self):
+        return []
 
 
 class World:

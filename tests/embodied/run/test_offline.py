@@ -54,3 +54,15 @@ def test_a_folder_that_does_not_name_its_spaces_is_refused(world, folder):
     (folder / 'meta.json').write_text(json.dumps({**meta, 'obs_space': None, 'act_space': None}))
     with pytest.raises(errors.ConfigError, match='meta.json'):
         learn(world('off', replay_directory=str(folder)))
+
+
+def test_a_folder_of_streams_that_are_shorter_than_a_sequence_is_refused_at_the_start(world, folder):
+    run = world('off', replay_directory=str(folder))
+    make = run.make_agent
+
+    def make_agent(*spaces):
+        make(*spaces).sequence_rows = 200
+        return run.agent
+    run.make_agent = make_agent
+    with pytest.raises(errors.ConfigError, match='sequences of 200 rows, but the longest stream of the folder has 3'):
+        learn(run)

@@ -172,3 +172,49 @@ def test_updates_of_the_pretraining_are_logged_while_no_decision_is_made(world):
     pretraining = [line for line in lines if 0 < line['updates'] <= 60]
     assert len(pretraining) >= 3 and len({line['step'] for line in pretraining[:3]}) < 3
     assert len({line['updates'] for line in pretraining}) == len(pretraining)
+
+
+def longer(run, rows):
+    """The same, with an agent that learns from sequences of so many rows."""
+    make = run.make_agent
+
+    def make_agent(*spaces):
+        make(*spaces).sequence_rows = rows
+        return run.agent
+    run.make_agent = make_agent
+    return run
+
+
+def test_learning_begins_when_a_sequence_can_be_drawn_and_the_run_goes_on_until_then(world):
+    """48 rows are there after 16 acts, but they are 16 of each env."""
+    acts = []
+    run = longer(world(run_prefill=48, run_report_every=10, train=lambda agent: acts.append(len(agent.modes))), 24).run(train)
+    assert 24 <= min(acts) <= 27 and run.agent.updates > 10
+    told = (run.logdir / 'events.log').read_text()
+    assert told.count('Learning waits for longer streams') == 1 and 'sequences of 24 rows of one env, and the longest of 3 has 1' in told
+    again = longer(world(run_steps=150), 24).run(train)
+    assert again.agent.updates > run.agent.updates
+
+
+def test_a_run_goes_on_after_a_restart_that_left_no_sequence(world):
+    """Where all rows of the folder are loaded anew, the streams of the run before are not continued, and each is too short."""
+    longer(world(run_steps=70, replay_resume='all'), 20).run(train)
+    run = world(run_steps=160, replay_resume='all', run_report_every=10)
+    for path in (run.logdir / 'replay').glob('*.npz'):
+        path.unlink()
+    before = run.saved()[1]['updates']
+    assert before and longer(run, 30).run(train).agent.updates > before and run.agent.reports
+
+
+def test_budgets_that_never_hold_a_sequence_are_refused_at_the_start(world):
+    with pytest.raises(errors.ConfigError, match='sequences of 3,000 rows of one env, but the budgets .* of each of 3 envs'):
+        longer(world(replay_disk_gb=1e-3, replay_max_gb=1e-3), 3000).run(train)
+
+
+def test_demonstrations_that_are_too_short_end_the_run_before_it_learns(world):
+    from embodied.run import collect
+    demos = world('demos', run_steps=15).run(collect).logdir / 'replay'
+    run = longer(world(replay_demos=str(demos), replay_demo_share=0.5), 20)
+    with pytest.raises(errors.ReplayEmptyError, match='the demonstrations hold no sequence of 20 rows'):
+        run.run(train)
+    assert run.agent.updates == 0
