@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from .command import start, write
 from .learning import RESULTS, machine, one_run, share
 
 # Two-sided 95 % quantiles of Student's t for 1, 2 ... degrees of freedom.
@@ -109,7 +110,7 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
             flags=alone + list(VARIANTS[name].flags), frames=args.frames, minutes=args.minutes, episodes=100))
         with lock:
             results['runs'].append({'variant': name, 'jobs': args.jobs, **run})
-            path.write_text(json.dumps(results, indent=1) + '\n')
+            write(path, results)
             print(f'{name} {task} seed {seed}: {run["eval"]["mean"]:.3g} after {run["seconds"]:.0f} s', flush=True)
 
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -151,4 +152,4 @@ def table(runs: list[dict]) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

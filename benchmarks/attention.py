@@ -8,7 +8,6 @@ what it said instead is printed.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import torch
 from dreamer4.agent import Agent
 from dreamer4.nets.attention import MASKED, attend
 
+from .command import start, write
 from .learning import RESULTS, commit, machine
 from .speed import make, seconds
 
@@ -118,9 +118,9 @@ def main() -> None:
         base, _, size = preset.partition(':')
         results['presets'][preset] = measure(make(base, size, {}, ['--agent.threads', str(args.threads)]), args.seconds)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f'{args.name}.json').write_text(json.dumps(results, indent=1) + '\n')
+    write(RESULTS / f'{args.name}.json', results)
     print(table(results))
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

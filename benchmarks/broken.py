@@ -19,6 +19,7 @@ import numpy as np
 
 from dreamer4.diagnose import NOTHING, diagnose, lacking, latest
 
+from .command import start, write
 from .learning import RESULTS, ROOT, commit, machine
 
 Columns = dict[str, np.ndarray]
@@ -75,7 +76,7 @@ def main() -> None:
             first = found[0] if found else 'nothing'
             results['cases'][name] = {'first cause': first, 'all': found, 'named': word in first if word else not found, 'commit': commit()}
             print(f'{"ok" if results["cases"][name]["named"] else "!!"} {name}: {first}', flush=True)
-            path.write_text(json.dumps(results, indent=1) + '\n')
+            write(path, results)
     sys.exit(not all(results['cases'][name]['named'] for name in args.only))
 
 
@@ -93,4 +94,4 @@ def rewrite(source: Path, target: Path, change: Callable[[Columns], Columns]) ->
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -25,6 +25,7 @@ import numpy as np
 
 from embodied.checkpoint import Checkpoint
 
+from .command import start, write
 from .learning import RESULTS, ROOT, commit, machine, rows
 
 TASK = ['--configs', 'pixel', '--task', 'pixel_catch']
@@ -50,7 +51,7 @@ def main() -> None:
                 result[name] = {**part(Path(folder) / 'run', count, args), 'seconds': round(time.monotonic() - begun)}
             for key, value in result[name].items():
                 print(f'{name} {key:>30}: {value}', flush=True)
-            path.write_text(json.dumps(result, indent=1) + '\n')
+            write(path, result)
     sys.exit(any(part['problems'] for part in result.values() if isinstance(part, dict) and 'problems' in part))
 
 
@@ -156,4 +157,4 @@ def finish(logdir: Path) -> list[str]:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

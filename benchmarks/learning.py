@@ -20,6 +20,8 @@ import numpy as np
 
 from embodied.config import parse as parse_config
 
+from .command import start, write
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
 PIXEL = ('pixel_catch', 'pixel_reach', 'pixel_memory')
@@ -43,7 +45,7 @@ def main() -> None:
             if any(run['task'] == task and run['seed'] == seed for run in results['runs']):
                 continue
             results['runs'].append(one_run(task, seed, name, args))
-            path.write_text(json.dumps(results, indent=1) + '\n')
+            write(path, results)
             print(line(results['runs'][-1]), flush=True)
     results['runs'].sort(key=lambda run: (tasks.index(run['task']) if run['task'] in tasks else len(tasks), run['seed']))
     draw(results['runs'], path.with_suffix('.png'))
@@ -225,4 +227,4 @@ def commit() -> str:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

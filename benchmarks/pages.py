@@ -51,8 +51,10 @@ def dmc() -> str:
         '|---|---|---|---|---|---|---|---|']
     for run in found['runs']:
         frames, scored = run['curve']['frames'][-1], run['eval']
+        random = run['random']
+        played = f'{random["mean"]:.0f}' if random['episodes'] else '-'
         lines.append(
-            f'| `{run["task"]}` | {run["seed"]} | {run["random"]["mean"]:.0f} ({run["random"]["episodes"]} episodes) '
+            f'| `{run["task"]}` | {run["seed"]} | {played} ({random["episodes"]} episodes) '
             f'| {scored["mean"]:.0f} +- {scored["ci95"]:.0f} ({scored["episodes"]}) | {learning.published_cell(run["task"], frames)} '
             f'| {frames:,} | {run["seconds"] / 60:.0f} | `{" ".join(run["flags"])}` |')
     return '\n'.join([*lines, '', origin(found)])

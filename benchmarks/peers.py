@@ -28,6 +28,7 @@ from dreamer4.optim import Optimizer
 from dreamer4.tokenizer import Tokenizer
 from embodied.config import parse
 
+from .command import start, write
 from .learning import RESULTS, ROOT, commit, machine
 from .runtime import Peer
 
@@ -151,7 +152,7 @@ def main() -> None:
         'machine': machine(), 'commit': commit(), 'shapes': SHAPES, 'threads': args.threads, 'rounds': args.rounds, 'millions': millions,
         'seconds': {name: {what: seconds[name, what] for what in MEASURES} for name in contestants}}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / 'peers.json').write_text(json.dumps(result, indent=1) + '\n')
+    write(RESULTS / 'peers.json', result)
     print(table(result))
 
 
@@ -169,4 +170,4 @@ def table(result: dict) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from . import runtime_driver, runtime_replay
+from .command import start, write
 from .learning import RESULTS, ROOT, commit, machine
 
 DREAMERV3 = 'DreamerV3'
@@ -86,7 +87,7 @@ def main() -> None:
                 replay.append({'name': name, 'value': value, 'unit': unit})
     RESULTS.mkdir(exist_ok=True)
     result = {'machine': machine(), 'commit': commit(), 'driver': driver, 'replay': replay}
-    (RESULTS / 'runtime.json').write_text(json.dumps(result, indent=1) + '\n')
+    write(RESULTS / 'runtime.json', result)
 
 
 def drivers(results: dict[str, dict[str, float]]) -> str:
@@ -100,4 +101,4 @@ def drivers(results: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

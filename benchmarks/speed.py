@@ -10,7 +10,6 @@ Peak: a large matrix product in the precision of the run, measured on the same d
 """
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -28,6 +27,7 @@ from dreamer4.record import WARM
 from dreamer4.summary import parameters, update_flops
 from embodied.config import parse
 
+from .command import start, write
 from .learning import RESULTS, ROOT, commit, machine
 
 FLAGS = ('is_first', 'is_last', 'is_terminal')
@@ -184,9 +184,9 @@ def main() -> None:
         results['runs'][name] = measure(make(args.preset, size, base | changes, args.flags), args.seconds)
         print(line(name, results['runs'][name]), flush=True)
         RESULTS.mkdir(exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + '\n')
+        write(path, results)
     print(f'Peak {max(run["peak"] for run in results["runs"].values()) / 1e12:.3g} TFLOP/s. In brackets: share of it.')
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -12,7 +12,6 @@ benchmarks/results/world_NAME.json.
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from dreamer4.agent_config import AgentConfig
 from embodied.config import parse
 from embodied.errors import ConfigError
 
+from .command import start, write
 from .learning import RESULTS, ROOT, commit, machine
 from .simulator import Simulator
 from .world_data import Recorded
@@ -199,7 +199,6 @@ def main() -> None:
         raise ConfigError(f'--task {args.task}: {args.data} holds {task}')
     _, found = run(recorded, args.obs, words, budget, args.starts, args.seed)
     path = args.json or RESULTS / f'world_{args.name or f"{task}_{args.obs}"}.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = {
         'task': task,
         'obs': args.obs,
@@ -208,7 +207,7 @@ def main() -> None:
         'machine': machine(),
         'commit': commit(),
     }
-    path.write_text(json.dumps(about | found, indent=1) + '\n')
+    write(path, about | found)
     stages = ', '.join(
         f'{name} {one["updates"]} updates in {one["seconds"]:.0f} CPU s'
         for name, one in found['trained'].items()
@@ -221,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -24,6 +24,7 @@ from embodied.errors import ConfigError
 from embodied.seeds import derive
 from embodied.wrappers import TimeLimit
 
+from .command import start, write
 from .controllers import Held, Script, law
 from .learning import ROOT
 from .simulator import Simulator, suite_env
@@ -205,7 +206,7 @@ def save(recorded: Recorded, folder: Path) -> None:
         npz.write(
             file, {key: np.ascontiguousarray(column) for key, column in recorded.rows.items()}
         )
-    (folder / 'about.json').write_text(json.dumps(recorded.about, indent=1) + '\n')
+    write(folder / 'about.json', recorded.about)
 
 
 def main() -> None:
@@ -235,4 +236,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)
