@@ -63,6 +63,15 @@ class Simulator:
         """A."""
         return len(self._low)
 
+    @property
+    def substeps(self) -> int:
+        """Steps of the physics in a frame."""
+        return round(self._env.control_timestep() / self.physics.timestep())
+
+    def controls(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (..., A) in [-1, 1], clipped and scaled to what the motors take."""
+        return self._low + (np.clip(actions, -1, 1) + 1) / 2 * (self._high - self._low)
+
     def state(self) -> np.ndarray:
         """The present state (S,)."""
         found = np.empty(self._size)
@@ -104,13 +113,12 @@ class Simulator:
         Returns:
             next states (N, S), rewards (N,) summed over the frames of the decision.
         """
-        controls = self._low + (np.clip(actions, -1, 1) + 1) / 2 * (self._high - self._low)
         after, rewards, env = np.empty_like(states), np.zeros(len(states)), self._env
-        for i, (state, control) in enumerate(zip(states, controls)):
+        for i, (state, control) in enumerate(zip(states, self.controls(actions))):
             self.go_to(state)
             for _ in range(self.repeat):
                 env.task.before_step(control, env.physics)
-                env.physics.step(round(env.control_timestep() / env.physics.timestep()))
+                env.physics.step(self.substeps)
                 rewards[i] += env.task.get_reward(env.physics)
             after[i] = self.state()
         return after, rewards
@@ -153,9 +161,13 @@ class Simulator:
                 out |= numbered(name, positions[:, q : q + width])
             width = {kinds.mjJNT_BALL: 3, kinds.mjJNT_FREE: 6}.get(kind, 1)
             out |= numbered(f'{name} velocity', velocities[:, v : v + width])
+        return out | self.moved(states)
+
+    def moved(self, states: np.ndarray) -> dict[str, np.ndarray]:
+        """The entries of the model that a reset moves, '<array> <number>' -> (N,)."""
         rest = states[:, self._size :]
         names = [name for name, index in self._moved.items() for _ in index]
-        return out | {f'{name} {i}': rest[:, i] for i, name in enumerate(names)}
+        return {f'{name} {i}': rest[:, i] for i, name in enumerate(names)}
 
 
 def numbered(name: str, columns: np.ndarray) -> dict[str, np.ndarray]:
