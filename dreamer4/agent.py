@@ -466,15 +466,25 @@ class Agent:
         act = lambda x, t: self.heads.policy(x).sample()
         trajectory = imagine(
                 self.dynamics, self.heads, context, rows, frames, c.imagination.horizon, c.shortcut.steps, act, self._task(batch))
-        x = trajectory.inputs
-        reward, cont = self.heads.reward(x), self.heads.cont(x)
+        reward, cont = self.heads.reward(trajectory.inputs), self.heads.cont(trajectory.inputs)
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
+        return self._score(trajectory.inputs, trajectory.action, reward, cont)
+
+    def _score(
+            self, x: torch.Tensor, action: torch.Tensor, reward: torch.Tensor, cont: torch.Tensor
+            ) -> Dream:
+        """What value and policy learn from: inputs (W, H + 1, F), action (W, H, M), and reward and
+        cont (W, H + 1) on arrival at frames 0 .. H."""
+        c = self.config
         target_value = self.heads.twohot.mean(self.slow_value.module(x))
-        returns = {lam: losses.lambda_return(reward, cont, target_value, c.value.gamma, lam) for lam in {c.value.lam, c.actor.lam}}
+        returns = {
+                lam: losses.lambda_return(reward, cont, target_value, c.value.gamma, lam)
+                for lam in {c.value.lam, c.actor.lam}}
         if c.actor.loss == 'reinforce':
             self._track_returns(returns[c.actor.lam])
         return Dream(
-                x[:, :-1], trajectory.action, reward[:, 1:], cont[:, 1:], returns[c.value.lam], returns[c.actor.lam], losses.alive(cont))
+                x[:, :-1], action, reward[:, 1:], cont[:, 1:], returns[c.value.lam],
+                returns[c.actor.lam], losses.alive(cont))
 
     def _actor_critic_losses(self, dream: Dream) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Score value and policy on a dream; only their heads receive gradient (Dreamer 4, Section 3.3)."""
