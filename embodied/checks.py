@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from .base import OUTCOME, Env, RandomAgent, Values
+from .contract import space_faults, value_fault
 from .errors import EmbodiedError
-from .wrappers import space_faults, value_fault
 
 
 def check_env(make: Callable[[int], Env], steps: int = 300) -> list[str]:
