@@ -91,6 +91,10 @@ class Env:
         """Continue from what save() of an env with the same task, config and repeat returned."""
         raise EnvError(f'{type(self).__name__} cannot load a state: it does not support save() and load().')
 
+    def notes(self) -> list[tuple[str, str]]:
+        """What a person should know of this env: (topic, sentence), each handed out once; a topic is told once in a run."""
+        return []
+
     def close(self) -> None:
         """Give back what the env holds: processes, graphics contexts, files. May be called more than once."""
 

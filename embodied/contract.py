@@ -3,20 +3,74 @@
 import numpy as np
 from gymnasium import spaces
 
-from .base import FLAG, OUTCOME, Env
+from .base import FLAG, OUTCOME, Env, Spaces
+from .errors import EnvContractError, EnvNonFinite
+
+
+class Guard:
+    """Holds observations against their spaces: what no agent could read raises, what leaves its declared box is noted.
+
+    Attributes:
+      notes: (topic, sentence) of what was noted and not yet taken; one for each key.
+    """
+
+    def __init__(self, observed: Spaces, name: str):
+        """Args: the spaces by key; the env's name, for messages."""
+        self.notes: list[tuple[str, str]] = []
+        self._spaces, self._name = observed, name
+        boxes = {key: space for key, space in observed.items() if isinstance(space, spaces.Box)}
+        self._finite = {
+            key for key, space in boxes.items() if space.dtype.kind == 'f' and not key.startswith('log/')}
+        self._bounded = {key for key, space in boxes.items() if is_tight(space)}
+
+    def __call__(self, key: str, value) -> None:
+        """Check one value.
+
+        Raises:
+          EnvContractError: it has another dtype or shape, or is no class of its space.
+          EnvNonFinite: it holds NaN or an infinity. Keys 'log/' may: no agent reads them.
+        """
+        space = self._spaces[key]
+        if fault := value_fault(space, value):
+            raise EnvContractError(f'{self._name}: observation {key!r}: {fault}')
+        if key in self._finite and (fault := nonfinite(value)):
+            raise EnvNonFinite(f'{self._name}: {spoken(key)} is not finite: {fault}.')
+        if key in self._bounded and (fault := beyond(space, value)):
+            self._bounded.discard(key)
+            self.notes.append((
+                f'bounds {key}', f'{self._name}: {spoken(key)} leaves its declared box: {fault} '
+                'It is used as it is, and not reported again.'))
+
+    def take(self) -> list[tuple[str, str]]:
+        """The notes, which are forgotten."""
+        taken, self.notes = self.notes, []
+        return taken
+
+
+def spoken(key: str) -> str:
+    """What to call a key of an observation in a sentence."""
+    return 'the reward' if key == 'reward' else f'observation {key!r}'
+
+
+def is_tight(space: spaces.Box) -> bool:
+    """Whether values of its dtype can lie outside of a box."""
+    if space.dtype.kind == 'b':
+        return False
+    if space.dtype.kind == 'f':
+        return bool(np.isfinite(space.low).any() or np.isfinite(space.high).any())
+    limits = np.iinfo(space.dtype)
+    return bool((space.low > limits.min).any() or (space.high < limits.max).any())
 
 
 def value_fault(space: spaces.Space, value) -> str | None:
-    """What is wrong with value as a member of space, in words; None when it is one."""
+    """Why value cannot be read as a member of space, in words; None when it can. The bounds of a Box do not matter here."""
     if not isinstance(value, (np.ndarray, np.generic)):
         return f'expected a numpy array or scalar, got {type(value).__name__}.'
     if value.dtype != space.dtype or value.shape != space.shape:
         return f'expected {space.dtype}{list(space.shape)}, got {value.dtype}{list(value.shape)}.'
     match space:
         case spaces.Box():
-            if value.dtype.kind == 'b' or value.dtype == np.uint8 and space.low.min(initial=0) == 0 and space.high.min(initial=255) == 255:
-                return None
-            low, high = space.low, space.high
+            return None
         case spaces.Discrete():
             low, high = space.start, space.start + space.n - 1
         case spaces.MultiDiscrete():
@@ -25,11 +79,40 @@ def value_fault(space: spaces.Space, value) -> str | None:
             low, high = 0, 1
         case _:
             return f'a space of the kind {type(space).__name__} is not supported.'
-    if value.dtype.kind == 'f' and np.isnan(value).any():
-        return f'expected numbers, got NaN in {preview(value)}.'
     if not ((low <= value) & (value <= high)).all():
         return f'expected values in {preview(low)} .. {preview(high)}, got {preview(value)}.'
     return None
+
+
+def action_value_fault(space: spaces.Space, value) -> str | None:
+    """Why value is no action of space, in words; None when it is one."""
+    if fault := value_fault(space, value):
+        return fault
+    if not isinstance(space, spaces.Box):
+        return None
+    return value.dtype.kind == 'f' and nonfinite(value) or beyond(space, value)
+
+
+def nonfinite(value) -> str | None:
+    """Where a float array or number is NaN or infinite, in words; None where it nowhere is."""
+    finite = np.isfinite(value)
+    if finite.all():
+        return None
+    value, places = np.asarray(value), np.argwhere(~finite)
+    text = str(value[tuple(places[0])])
+    if value.ndim:
+        text += f' at {places[0].tolist()}'
+    return text + (f' and {len(places) - 1} more of {value.size} entries' if len(places) > 1 else '')
+
+
+def beyond(space: spaces.Box, value) -> str | None:
+    """How a value leaves its box, in words; None where it does not."""
+    outside = (value < space.low) | (value > space.high)
+    if not outside.any():
+        return None
+    place = tuple(np.argwhere(outside)[0])
+    return (f'{np.asarray(value)[place]} came{f" at {[int(index) for index in place]}" if place else ""}, '
+            f'{space.low[place]} .. {space.high[place]} was declared.')
 
 
 def preview(value) -> str:

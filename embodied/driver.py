@@ -19,6 +19,7 @@ from weakref import finalize
 import numpy as np
 
 from .base import Env, Values
+from .contract import nonfinite
 from .errors import ConfigError
 from .pool import Pool
 
@@ -81,7 +82,7 @@ class Driver:
 
     def __init__(
             self, make_envs: Sequence[Callable[[], Env]], config: DriverConfig,
-            on_event: Callable[[str], None] | None = None):
+            on_event: Callable[[str], None] | None = None, notes: bool = True):
         """Start the envs and reset each of them once, all at the same time.
 
         Args:
@@ -90,13 +91,15 @@ class Driver:
             renewed(count), its result builds replacement number `count`, with random numbers of its own (see envs.Maker).
           on_event: receives a text for each thing that happened to the envs: faults, replacements, fallbacks at the start,
             software rendering. Standard error by default.
+          notes: whether on_event also receives what the envs say about themselves (Env.notes); False where another driver
+            of the same envs told it.
 
         Raises:
           EnvError: the envs do not start in any of the ways that are tried; what was tried, with tracebacks.
         """
         self.config = config
         self.num_envs = len(make_envs)
-        self._pool = Pool(make_envs, config, on_event or _print)
+        self._pool = Pool(make_envs, config, on_event or _print, notes)
         self._on_event = on_event or _print
         self._finalizer = finalize(self, self._pool.close)  # runs once: by close(), with the last reference, or at exit
         self.obs_space, self.act_space, self.repeat = self._pool.obs_space, self._pool.act_space, self._pool.repeat
@@ -271,6 +274,8 @@ class Driver:
                 raise ValueError(
                     f'the policy must return action {key!r} as {array.dtype}{list(array.shape)}, '
                     f'got {value.dtype}{list(value.shape)}')
+            if value.dtype.kind == 'f' and (fault := nonfinite(value)):
+                raise ValueError(f'the policy must return finite numbers for action {key!r}, got {fault}')
             checked[key] = value.astype(array.dtype)
             checked[key][is_last] = 0
         return checked

@@ -15,11 +15,13 @@ import numpy as np
 
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env
-from .errors import ConfigError
+from .errors import ConfigError, EnvNonFinite
 from .worker import MISTAKES, LocalWorker, ProcessWorker, WorkerFault, demand_same_spaces, graphics_environment, pickled
 
 SOFTWARE_RENDERERS = ('llvmpipe', 'softpipe', 'swrast', 'osmesa')
 CLOSE_GRACE = 2.0  # seconds the workers have to close their envs
+GOOD_LIFE = 50  # steps after which a worker may fail with NaN without this counting towards driver.max_restarts
+TOLD_IN_FULL = 5  # such faults that are reported one by one; of the later ones every 10th, 100th, ... is
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Pool:
     After construction every env has been reset once, and its first observation lies in the arena.
     """
 
-    def __init__(self, make_envs: Sequence[Callable[[], Env]], config: Any, on_event: Callable[[str], None]):
+    def __init__(
+            self, make_envs: Sequence[Callable[[], Env]], config: Any, on_event: Callable[[str], None], notes: bool = True):
         """Start the envs; arguments and errors are those of the Driver, config is its DriverConfig."""
         if not make_envs:
             raise ConfigError('a driver needs at least one env, got none')
@@ -58,6 +61,9 @@ class Pool:
         self._tasks = {index: _name(make_env) for index, make_env in enumerate(make_envs)}
         self._faults = deque()  # (time, text) of those within the window
         self._age = np.zeros(self.num_envs, np.int64)  # steps since the episode began, for messages
+        self._life = np.zeros(self.num_envs, np.int64)  # steps since the env was made
+        self._blown = 0  # faults by values that are not finite
+        self._tells, self._told = notes, set()  # topics of notes that were passed on
         self._memory = SharedMemory()
         self._workers = []
         self._waiting = deque()  # workers that owe a step
@@ -97,11 +103,12 @@ class Pool:
         while self._waiting:
             worker = self._waiting[0]
             try:
-                worker.receive(deadline)
+                self._tell(worker.receive(deadline))
             except WorkerFault as fault:
                 self._replace(worker, fault)
             self._waiting.popleft()
         self._age += 1
+        self._life += 1
         self._age[self.arena.obs['is_first']] = 0
 
     def save(self) -> list[Any]:
@@ -180,7 +187,9 @@ class Pool:
         _, faults = self._gather(deadline, 'attach', *self._layout)
         if not faults:
             self.arena.action['reset'][:] = True
-            _, faults = self._gather(deadline, 'step')
+            notes, faults = self._gather(deadline, 'step')
+            for some in notes:
+                self._tell(some)
         if not faults:
             names, faults = self._gather(deadline, 'renderers')
             self.renderers = sorted({name for group in names for name in group if name})
@@ -191,6 +200,7 @@ class Pool:
         for worker, info in zip(self._workers, infos, strict=True):
             demand_same_spaces((self._workers[0].envs[0], infos[0]), (worker.envs[0], info))
             self._tasks |= {index: task for index, task in info['tasks'].items() if task}
+            self._tell(info['notes'])
         self._info = infos[0]
         self.obs_space, self.act_space, self.repeat = (self._info[key] for key in ('obs_space', 'act_space', 'repeat'))
         self._layout = self.obs_space, self.act_space, self.num_envs
@@ -238,7 +248,7 @@ class Pool:
 
     def _renew(self, worker):
         """Give the envs of a worker random streams of their own for their next life: the old ones would repeat what was seen."""
-        self._age[worker.envs] = 0  # what fails from here on fails in a new episode
+        self._age[worker.envs] = self._life[worker.envs] = 0  # what fails from here on fails in a new episode
         for index in worker.envs:
             self._renewals[index] += 1
             if hasattr(self._make_envs[index], 'renewed'):
@@ -254,7 +264,7 @@ class Pool:
             self.arena.busy[worker.envs] = False
             self.arena.action['reset'][worker.envs] = True
             worker.request('step')
-            worker.receive(deadline)
+            self._tell(worker.receive(deadline))
         except WorkerFault as fault:
             return fault
         except BaseException:
@@ -277,6 +287,19 @@ class Pool:
         text = self._fault_text(worker, fault, f'in step {age + 1} of its episode')
         if fault.error in MISTAKES:
             raise fault.error(text)
+        if fault.error is not EnvNonFinite or self._life[worker.envs].max() < GOOD_LIFE:
+            self._count(fault, text)
+        self.restarts += 1
+        lost = f'; envs {worker.envs} of that worker begin new episodes' if len(worker.envs) > 1 else ''
+        if fault.error is EnvNonFinite:
+            self._blown += 1
+            if self._blown > TOLD_IN_FULL and self._blown not in (10 ** power for power in range(1, 12)):
+                return
+            lost += f' ({self._blown:,} such by now)' if self._blown > TOLD_IN_FULL else ''
+        self._on_event(f'replacing a worker{lost}: {text}')
+
+    def _count(self, fault, text):
+        """Hold a fault against those that are tolerated within the window."""
         now = time.monotonic()
         self._faults.append((now, text))
         while now - self._faults[0][0] > self.config.restart_window:
@@ -285,9 +308,13 @@ class Pool:
             raise fault.error(
                 f'{len(self._faults)} env faults within {self.config.restart_window:g} s, driver.max_restarts allows '
                 f'{self.config.max_restarts}:\n' + '\n'.join(text for _, text in self._faults))
-        self.restarts += 1
-        lost = f'; envs {worker.envs} of that worker begin new episodes' if len(worker.envs) > 1 else ''
-        self._on_event(f'replacing a worker{lost}: {text}')
+
+    def _tell(self, notes):
+        """Pass on what envs say about themselves, one note of each topic."""
+        for topic, text in notes or ():
+            if self._tells and topic not in self._told:
+                self._told.add(topic)
+                self._on_event(text)
 
     def _fault_text(self, worker, fault, when):
         if fault.env is None:

@@ -30,7 +30,8 @@ import numpy as np
 
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env, Spaces
-from .errors import ConfigError, EmbodiedError, EnvContractError, EnvCrashed, EnvMissing, EnvTimeout
+from .contract import nonfinite, spoken
+from .errors import ConfigError, EmbodiedError, EnvContractError, EnvCrashed, EnvMissing, EnvNonFinite, EnvTimeout
 
 # The child sets the caller's sys.path before it imports anything of ours; -P keeps its folder out of the path until then.
 BOOTSTRAP = (
@@ -55,7 +56,7 @@ class WorkerFault(Exception):
     """What went wrong in a worker, in words.
 
     Attributes:
-      error: the class in embodied.errors that says it: EnvCrashed, EnvTimeout, or one of MISTAKES.
+      error: the class in embodied.errors that says it: EnvCrashed, EnvTimeout, EnvNonFinite, or one of MISTAKES.
       env: index of the env at fault, or None where only the group is known.
       text: one line.
       trace: remote traceback or stack dump, may be empty.
@@ -98,9 +99,10 @@ class EnvGroup:
         self._arena_fd = arena_fd
         self._arena = None
         self._envs = {}
+        self._floats = []
 
     def build(self, constructors: Mapping[int, bytes]) -> dict[str, Any]:
-        """Make the envs. Args: dict index -> cloudpickled constructor. Returns a dict obs_space, act_space, repeat, tasks."""
+        """Make the envs. Args: dict index -> cloudpickled constructor. Returns a dict obs_space, act_space, repeat, tasks, notes."""
         self.close()
         for self.current, constructor in constructors.items():
             self._envs[self.current] = pickle.loads(constructor)()
@@ -109,14 +111,19 @@ class EnvGroup:
         first, *others = infos.items()
         for self.current, info in others:
             demand_same_spaces(first, (self.current, info))
-        return {**first[1], 'tasks': tasks}
+        return {**first[1], 'tasks': tasks, 'notes': self._notes()}
 
     def attach(self, obs_space: Spaces, act_space: Spaces, num_envs: int) -> None:
         """Map the arena, which the caller has given its size."""
         self._arena = Arena(obs_space, act_space, num_envs, map_memory(self._arena_fd))
+        self._floats = [
+            key for key, array in self._arena.obs.items() if array.dtype.kind == 'f' and not key.startswith('log/')]
 
-    def step(self) -> None:
-        """Step each env with its row of the actions and write what it returns to its row of the observations."""
+    def step(self) -> list[tuple[str, str]] | None:
+        """Step each env with its row of the actions and write what it returns to its row of the observations.
+
+        Returns notes of the envs (see Env.notes), None where there are none.
+        """
         actions = {key: array.copy() for key, array in self._arena.action.items()}  # envs may keep what they are given
         busy = self._arena.busy
         for index, env in self._envs.items():
@@ -128,6 +135,7 @@ class EnvGroup:
             self._write(index, obs)
             if action['reset'] and not obs['is_first']:
                 raise EnvContractError(f"env {index}: obs['is_first'] must be True after action['reset'], got False")
+        return self._notes() or None
 
     def renderers(self) -> list[str]:
         """Names of what the envs render with, '' where they do not say."""
@@ -162,6 +170,12 @@ class EnvGroup:
                     f'env {index}: obs[{key!r}] must be {array.dtype}{list(array.shape[1:])} as in obs_space, '
                     f'got {value.dtype}{list(value.shape)}')
             array[index] = value
+        for key in self._floats:
+            if fault := nonfinite(obs[key]):
+                raise EnvNonFinite(f'{spoken(key)} is not finite: {fault}.')
+
+    def _notes(self):
+        return [note for env in self._envs.values() if hasattr(env, 'notes') for note in env.notes()]
 
 
 def _describe(env):
@@ -192,9 +206,10 @@ def _fault_fields(error, env):
         text = f'{type(error).__name__}: {error}'
     except Exception:
         text = type(error).__name__
+    told = isinstance(error, EnvNonFinite)  # its text says all; the traceback would show our own check
     return {
-        'error': next((kind for kind in MISTAKES if isinstance(error, kind)), EnvCrashed), 'env': env,
-        'text': text, 'trace': ''.join(traceback.format_exception(error)),
+        'error': next((kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed), 'env': env,
+        'text': text, 'trace': '' if told else ''.join(traceback.format_exception(error)),
         'graphics': any(name in sys.modules for name in GRAPHICS)}
 
 

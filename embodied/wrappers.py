@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from .base import Env, Values
-from .contract import space_faults, value_fault
+from .contract import Guard, action_value_fault, preview, space_faults
 from .errors import EnvContractError
 
 
@@ -45,6 +45,9 @@ class Wrapper(Env):
 
     def load(self, state: Values) -> None:
         self.env.load(state)
+
+    def notes(self) -> list[tuple[str, str]]:
+        return self.env.notes()
 
     def close(self) -> None:
         self.env.close()
@@ -90,8 +93,7 @@ class NormalizeAction(Wrapper):
 class UnifyDtypes(Wrapper):
     """Outside float32, int32, uint8 and bool, inside whatever the env has. MultiBinary keeps the int8 of its space.
 
-    Raises:
-      EnvContractError: an integer does not fit int32.
+    Observed integers beyond int32 become its largest or smallest number, which is noted.
     """
 
     def __init__(self, env: Env):
@@ -99,6 +101,7 @@ class UnifyDtypes(Wrapper):
         self._obs_space = {name: unified(space) for name, space in env.obs_space.items()}
         self._act_space = {name: unified(space) for name, space in env.act_space.items()}
         self._inner = {name: space.dtype for name, space in env.act_space.items()}
+        self._notes, self._saturated = [], set()
 
     @property
     def obs_space(self):
@@ -112,8 +115,22 @@ class UnifyDtypes(Wrapper):
         obs = self.env.step({name: cast(name, value, self._inner.get(name)) for name, value in action.items()})
         return {name: self._unify(name, value) for name, value in obs.items()}
 
+    def notes(self):
+        notes, self._notes = self._notes, []
+        return notes + self.env.notes()
+
     def _unify(self, name, value):
-        return cast(name, value, self._obs_space[name].dtype if name in self._obs_space else None)
+        dtype, value = self._obs_space[name].dtype if name in self._obs_space else None, np.asarray(value)
+        if dtype == np.int32 and value.dtype.kind in 'iu' and value.dtype.itemsize >= 4:
+            limits = np.iinfo(dtype)
+            fitting = np.clip(value, limits.min, limits.max)
+            if name not in self._saturated and not np.array_equal(fitting, value):
+                self._saturated.add(name)
+                self._notes.append((
+                    f'saturates {name}', f'{env_name(self)}: observation {name!r} holds integers beyond int32 '
+                    f'({preview(value)}), which become its largest number; a float Box keeps their size.'))
+            value = fitting
+        return cast(name, value, dtype)
 
 
 class CheckSpaces(Wrapper):
@@ -121,6 +138,7 @@ class CheckSpaces(Wrapper):
 
     Raises:
       EnvContractError: naming the key, what its space expects and what came.
+      EnvNonFinite: naming the key of an observation or reward that is NaN or infinite.
     """
 
     def __init__(self, env: Env):
@@ -128,20 +146,26 @@ class CheckSpaces(Wrapper):
         if faults := space_faults(env):
             raise EnvContractError(f'The spaces of {env_name(env)} break the contract: ' + ' '.join(faults))
         self._act_space, self._obs_space = env.act_space, env.obs_space
+        self._guard = Guard(self._obs_space, env_name(env))
 
     def step(self, action):
-        self._check('action', self._act_space, action)
+        self._demand_keys('action', self._act_space, action)
+        for name, value in action.items():
+            if fault := action_value_fault(self._act_space[name], value):
+                raise EnvContractError(f'{env_name(self)}: action {name!r}: {fault}')
         obs = self.env.step(action)
-        self._check('observation', self._obs_space, obs)
+        self._demand_keys('observation', self._obs_space, obs)
+        for name, value in obs.items():
+            self._guard(name, value)
         return obs
 
-    def _check(self, what, space, values):
+    def notes(self):
+        return self._guard.take() + self.env.notes()
+
+    def _demand_keys(self, what, space, values):
         if space.keys() != values.keys():
             raise EnvContractError(
                 f'{env_name(self)}: expected the {what} keys {sorted(space)}, got {sorted(values)}.')
-        for name, value in values.items():
-            if fault := value_fault(space[name], value):
-                raise EnvContractError(f'{env_name(self)}: {what} {name!r}: {fault}')
 
 
 class ClipAction(Wrapper):
