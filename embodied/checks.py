@@ -15,6 +15,7 @@ import numpy as np
 from .base import OUTCOME, Env, RandomAgent, Values
 from .contract import Guard, space_faults
 from .errors import EmbodiedError, EnvContractError, EnvNonFinite
+from .pictures import readings
 from .wrappers import env_name
 
 
@@ -163,8 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     config = parse([], configs_dir(Path(__file__).parents[1] / 'dreamer4')).env.to_dict()
     try:
         env = envs.make(args.task, config, 0)
-        print('observations: ' + ', '.join(f'{key} {space}' for key, space in env.obs_space.items()))
-        print('actions: ' + ', '.join(f'{key} {space}' for key, space in env.act_space.items()))
+        print('\n'.join(readings(env.obs_space, env.act_space)))
         env.close()
         findings = check_env(lambda seed: envs.make(args.task, config, seed), args.steps, lambda note: print(f'note: {note}'))
     except EmbodiedError as error:

@@ -14,10 +14,10 @@ class Guard:
       notes: (topic, sentence) of what was noted and not yet taken; one for each key.
     """
 
-    def __init__(self, observed: Spaces, name: str):
-        """Args: the spaces by key; the env's name, for messages."""
+    def __init__(self, observed: Spaces, name: str, fate: str = 'used as it is'):
+        """Args: the spaces by key; the env's name, and what happens to a value beyond its box, for messages."""
         self.notes: list[tuple[str, str]] = []
-        self._spaces, self._name = observed, name
+        self._spaces, self._name, self._fate = observed, name, fate
         boxes = {key: space for key, space in observed.items() if isinstance(space, spaces.Box)}
         self._finite = {
             key for key, space in boxes.items() if space.dtype.kind == 'f' and not key.startswith('log/')}
@@ -39,7 +39,7 @@ class Guard:
             self._bounded.discard(key)
             self.notes.append((
                 f'bounds {key}', f'{self._name}: {spoken(key)} leaves its declared box: {fault} '
-                'It is used as it is, and not reported again.'))
+                f'It is {self._fate}, and not reported again.'))
 
     def take(self) -> list[tuple[str, str]]:
         """The notes, which are forgotten."""

@@ -1,22 +1,24 @@
 """Envs around an env. wrap() gives every env the same face: actions in [-1, 1] or counted from 0, float32, int32, uint8 and bool,
-checked at every step. TimeLimit and ActionRepeat are for those who build an env of their own.
+pictures as uint8 (height, width, channels), checked at every step. TimeLimit and ActionRepeat are for those who build an env of their own.
 """
 
 import numpy as np
 from gymnasium import spaces
 
-from .base import Env, Values
+from .base import OUTCOME, Env, Values
 from .contract import Guard, action_value_fault, preview, space_faults
 from .errors import EnvContractError
+from .pictures import LARGE_VECTOR, picture, reading, resize
 
 
 def wrap(env: Env) -> Env:
     """The chain that the driver expects around every env; embodied.envs.make() applies it.
 
     Outside, Box actions are float32 in [-1, 1] (what lies beyond is clipped), other floats float32, integers int32 (a MultiBinary
-    stays int8, the dtype of its space), images uint8, flags bool; whatever breaks a space raises EnvContractError.
+    stays int8, the dtype of its space), pictures uint8 (H, W, C), flags bool; what no agent could read raises EnvContractError,
+    what is not finite EnvNonFinite, and what leaves its declared box is noted.
     """
-    return ClipAction(CheckSpaces(UnifyDtypes(NormalizeAction(env))))
+    return ClipAction(CheckSpaces(ReadImages(UnifyDtypes(NormalizeAction(env)))))
 
 
 class Wrapper(Env):
@@ -131,6 +133,56 @@ class UnifyDtypes(Wrapper):
                     f'({preview(value)}), which become its largest number; a float Box keeps their size.'))
             value = fitting
         return cast(name, value, dtype)
+
+
+class ReadImages(Wrapper):
+    """Outside, what pictures.picture() recognises is an image, uint8 (H, W, C); notes say which observations came otherwise.
+
+    Raises:
+      EnvContractError, EnvNonFinite: as in CheckSpaces, of pictures that have to be converted.
+    """
+
+    def __init__(self, env: Env, size: int = 0):
+        """Args: size: height and width that images are resized to; 0 leaves them as they are."""
+        super().__init__(env)
+        observed = {name: space for name, space in env.obs_space.items() if name not in OUTCOME and not name.startswith('log/')}
+        found = {name: image for name, space in observed.items() if (image := picture(space))}
+        self._size, self._resized = size, {name for name, image in found.items() if size and image.space.shape[:2] != (size, size)}
+        self._pictures = {name: image for name, image in found.items() if not image.unchanged or name in self._resized}
+        self._guard = Guard({name: image.source for name, image in self._pictures.items()}, env_name(env), 'cut off')
+        self._obs_space = env.obs_space | {name: self._space(name, image.space) for name, image in self._pictures.items()}
+        self._notes = [
+            (f'picture {name}', f'{env_name(env)}: observation {name!r}: {image}'
+             + (f', resized to {size}x{size}.' if name in self._resized else '.')) for name, image in self._pictures.items()]
+        self._notes += [
+            (f'large {name}', f'{env_name(env)}: observation {name!r}: {space.dtype} {"x".join(map(str, space.shape))} is read as '
+             f'{reading(space)}; if it is a picture, declare it as uint8, or with bounds such as 0 .. 1 or 0 .. 255.')
+            for name, space in observed.items()
+            if name not in found and len(space.shape) > 1 and np.prod(space.shape) > LARGE_VECTOR]
+
+    @property
+    def obs_space(self):
+        return self._obs_space
+
+    def step(self, action):
+        obs = self.env.step(action)
+        if not self._pictures:
+            return obs
+        images = {}
+        for name, image in self._pictures.items():
+            if name in obs:  # that one is missing is for CheckSpaces to say
+                self._guard(name, obs[name])
+                images[name] = image.read(obs[name])
+                if name in self._resized:
+                    images[name] = resize(images[name], self._size)
+        return {**obs, **images}
+
+    def notes(self):
+        notes, self._notes = self._notes, []
+        return notes + self._guard.take() + self.env.notes()
+
+    def _space(self, name, space):
+        return spaces.Box(0, 255, (self._size, self._size, space.shape[2]), np.uint8) if name in self._resized else space
 
 
 class CheckSpaces(Wrapper):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from embodied.base import Agent, Env, Values
+from embodied.base import Agent, Env, Values, is_image
 from embodied.driver import Driver, DriverConfig
 from embodied.errors import ConfigError
 from embodied.logger import gif
@@ -165,10 +165,6 @@ def evaluate(
 def spread(total: int, parts: int) -> list[int]:
     """`total` as a sum of `parts` numbers that differ by at most one, larger ones first."""
     return [total // parts + (index < total % parts) for index in range(parts)]
-
-
-def is_image(value: np.ndarray) -> bool:
-    return value.dtype == np.uint8 and value.ndim == 3 and value.shape[-1] in (1, 3)
 
 
 def eval_only(
