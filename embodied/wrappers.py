@@ -290,10 +290,10 @@ class TimeLimit(Wrapper):
 
 
 def env_name(env: Env) -> str:
-    """The class of the env inside all wrappers, for messages."""
+    """What the env inside all wrappers calls itself, or its class, for messages."""
     while isinstance(env, Wrapper):
         env = env.env
-    return type(env).__name__
+    return getattr(env, 'title', '') or type(env).__name__
 
 
 def is_float_box(space: spaces.Space) -> bool:
