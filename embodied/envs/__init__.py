@@ -23,7 +23,7 @@ SUITES = {
     'crafter': ('crafter', 'make', 'CrafterConfig'),
 }
 OWN = ('own', 'make', 'GymConfig')  # of package.module:Class, whose settings are those of env.gym
-FORMS = 'a task is <suite>_<name>, gym_<module>:<Id>, or package.module:Class for an env of your own'
+FORMS = 'A task is <suite>_<name>, gym_<module>:<Id>, or package.module:Class for an env of your own.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def make_config(task: str, config: Mapping) -> tuple:
     """
     suite, name = split(task)
     if suite not in SUITES and suite != 'own':
-        raise ConfigError(f'{unknown("suite", suite, SUITES, f" in the task {task!r}")}; {FORMS}.')
+        raise ConfigError(f'{unknown("suite", suite, SUITES, f" in the task {task!r}")} {FORMS}')
     block = 'gym' if suite == 'own' else suite
     if block not in config:
         raise ConfigError(f'The task {task!r} needs the config block env.{block}; env has {sorted(config)}.')

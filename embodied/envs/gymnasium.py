@@ -24,7 +24,7 @@ from .imports import demand, load_module
 from .leaves import UNSEEN, assemble, chosen, fixed, leaves, named, native, observe, observed_space, readable, renamed
 
 RENDERED = 64  # height and width of rendered frames where no size is given
-FORM = 'an id that a package registers is written gym_<module>:<Id>, as in gym_minigrid:MiniGrid-Empty-5x5-v0'
+FORM = 'An id that a package registers is written gym_<module>:<Id>, as in gym_minigrid:MiniGrid-Empty-5x5-v0.'
 # How ids begin -> the module that registers them.
 REGISTERED_BY = {
     'ALE/': 'ale_py', 'MiniGrid-': 'minigrid', 'BabyAI-': 'minigrid', 'MiniWorld-': 'miniworld', 'miniwob/': 'miniwob',
@@ -104,7 +104,7 @@ def unknown_id(identifier: str) -> str:
                 game = identifier.removeprefix(begin).partition('-')[0]
                 other = f', or atari_{re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", game).lower()}'
             return f'The id {identifier!r} is registered by the module {module}: write --task gym_{module}:{identifier}{other}.'
-    return f'{unknown("task", f"gym_{identifier}", [f"gym_{known}" for known in gymnasium.registry])}; {FORM}'
+    return f'{unknown("task", f"gym_{identifier}", [f"gym_{known}" for known in gymnasium.registry])} {FORM}'
 
 
 def from_gymnasium(env: gymnasium.Env, seed: int = 0, image: bool = False, size: int = 0) -> Env:
