@@ -5,17 +5,21 @@ The driver above sees N envs that always answer. What it must know of a replacem
 """
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env
-from .errors import ConfigError, EnvNonFinite
+from .errors import ConfigError, EnvNonFinite, EnvTimeout
+from .watch import Watch
 from .worker import MISTAKES, LocalWorker, ProcessWorker, WorkerFault, demand_same_spaces, graphics_environment, pickled
 
 SOFTWARE_RENDERERS = ('llvmpipe', 'softpipe', 'swrast', 'osmesa')
@@ -47,7 +51,8 @@ class Pool:
     """
 
     def __init__(
-            self, make_envs: Sequence[Callable[[], Env]], config: Any, on_event: Callable[[str], None], notes: bool = True):
+            self, make_envs: Sequence[Callable[[], Env]], config: Any, on_event: Callable[[str], None], notes: bool = True,
+            folder: Path | None = None):
         """Start the envs; arguments and errors are those of the Driver, config is its DriverConfig."""
         if not make_envs:
             raise ConfigError('a driver needs at least one env, got none')
@@ -56,6 +61,8 @@ class Pool:
         self.restarts = 0
         self.parallel = self.num_envs > 1 if config.parallel == 'auto' else config.parallel
         self._on_event = on_event
+        self._folder, self._stacks = folder, {}  # where dumps go; stack -> the first env that hung there
+        self._watch = Watch(on_event)
         self._make_envs = list(make_envs)
         self._renewals = [0] * self.num_envs  # replacements of every env so far
         self._tasks = {index: _name(make_env) for index, make_env in enumerate(make_envs)}
@@ -95,15 +102,20 @@ class Pool:
     def receive(self) -> None:
         """Wait until the observations of all envs are in the arena; failed workers are replaced on the way.
 
+        A step may take config.timeout, one that begins an episode config.start_timeout.
+
         Raises:
           EnvContractError: an env returned what its spaces do not announce.
           EnvCrashed, EnvTimeout: more faults than allowed, with the tracebacks of all.
         """
-        deadline = time.monotonic() + self.config.timeout
+        begun = time.monotonic()
         while self._waiting:
             worker = self._waiting[0]
+            allowed = self.config.timeout
+            if self.arena.action['reset'][worker.envs].any():
+                allowed = max(allowed, self.config.start_timeout)
             try:
-                self._tell(worker.receive(deadline))
+                self._tell(worker.receive(self._until(begun + allowed, allowed)))
             except WorkerFault as fault:
                 self._replace(worker, fault)
             self._waiting.popleft()
@@ -132,6 +144,7 @@ class Pool:
         for worker in self._workers:
             worker.finish(deadline)
         self._memory.close()
+        self._watch.close()
 
     # Starting
 
@@ -168,7 +181,7 @@ class Pool:
     def _make_workers(self, plan):
         envs = dict(enumerate(pickled(self._make_envs)))
         if not self.parallel:
-            return [LocalWorker({index: constructor}, self._memory.fd) for index, constructor in envs.items()]
+            return [LocalWorker({index: constructor}, self._memory.fd, self._watch) for index, constructor in envs.items()]
         groups = np.array_split(np.arange(self.num_envs), -(-self.num_envs // plan.envs_per_worker))
         return [
             ProcessWorker({int(index): envs[index] for index in group}, self._memory.fd, plan.environ)
@@ -216,10 +229,14 @@ class Pool:
         results, faults = [], []
         for worker in self._workers:
             try:
-                results.append(worker.receive(deadline))
+                results.append(worker.receive(self._until(deadline, self.config.start_timeout)))
             except WorkerFault as fault:
                 faults.append((worker, self._located(worker, fault)))
         return results, faults
+
+    def _until(self, deadline, allowed):
+        """When a worker must have answered. Those in this process work one after another, so each has the time for itself."""
+        return deadline if self.parallel else time.monotonic() + allowed
 
     def _start_failure(self, plan, faults):
         first = self._fault_text(*faults[0], 'while starting')
@@ -255,7 +272,7 @@ class Pool:
                 worker.constructors[index], = pickled([self._make_envs[index].renewed(self._renewals[index])])
 
     def _revive(self, worker):
-        deadline = time.monotonic() + self.config.start_timeout
+        deadline = time.monotonic() + self.config.start_timeout  # in this process, too: there is one worker here
         try:
             worker.start()
             demand_same_spaces((worker.envs[0], self._info), (worker.envs[0], worker.receive(deadline)))
@@ -321,7 +338,25 @@ class Pool:
             name = f'one of envs {worker.envs} ({self._tasks[worker.envs[0]]})'
         else:
             name = f'env {fault.env} ({self._tasks[fault.env]})'
-        return f'{name} {when}: {fault.text}\n{fault.trace}'.rstrip()
+        return f'{name} {when}: {fault.text}\n{self._trace(fault)}'.rstrip()
+
+    def _trace(self, fault):
+        """Where a fault happened: of equal stacks the first, and of the threads of a process that hangs the main one."""
+        if fault.error is not EnvTimeout:
+            return fault.trace
+        stack = re.sub('0x[0-9a-f]+', '', fault.trace)
+        if stack and stack in self._stacks:
+            return f'(hangs where env {self._stacks[stack]} did)'
+        self._stacks[stack] = fault.env
+        if not fault.threads or self._folder is None:
+            return fault.trace
+        path = self._folder / f'stacks-{datetime.now():%Y%m%dT%H%M%S}-env{fault.env}.txt'
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(fault.dump)
+        except OSError as error:
+            return f'{fault.trace}\n({fault.threads} further threads; their stacks cannot be written: {error})'
+        return f'{fault.trace}\n(the stacks of {fault.threads} further threads are in {path})'
 
     def _ask_all(self, name, arguments, failure):
         """Ask each worker with its arguments for one (result, error text) per env; what fails is told and left out."""
@@ -331,7 +366,7 @@ class Pool:
         results = {}
         for worker in self._workers:
             try:
-                answers = worker.receive(deadline)
+                answers = worker.receive(self._until(deadline, self.config.start_timeout))
             except WorkerFault as fault:
                 fault = self._located(worker, fault)
                 answers = [(failure, self._fault_text(worker, fault, f'while asked to {name}'))] * len(worker.envs)

@@ -103,6 +103,7 @@ class UnifyDtypes(Wrapper):
         self._obs_space = {name: unified(space) for name, space in env.obs_space.items()}
         self._act_space = {name: unified(space) for name, space in env.act_space.items()}
         self._inner = {name: space.dtype for name, space in env.act_space.items()}
+        self._dtypes = {name: space.dtype for name, space in self._obs_space.items()}
         self._notes, self._saturated = [], set()
 
     @property
@@ -122,7 +123,9 @@ class UnifyDtypes(Wrapper):
         return notes + self.env.notes()
 
     def _unify(self, name, value):
-        dtype, value = self._obs_space[name].dtype if name in self._obs_space else None, np.asarray(value)
+        dtype, value = self._dtypes.get(name), np.asarray(value)
+        if value.dtype == dtype:
+            return value
         if dtype == np.int32 and value.dtype.kind in 'iu' and value.dtype.itemsize >= 4:
             limits = np.iinfo(dtype)
             fitting = np.clip(value, limits.min, limits.max)
@@ -192,6 +195,8 @@ class CheckSpaces(Wrapper):
       EnvContractError: naming the key, what its space expects and what came.
       EnvNonFinite: naming the key of an observation or reward that is NaN or infinite.
     """
+
+    checked = True  # nobody needs to look at its values again
 
     def __init__(self, env: Env):
         super().__init__(env)

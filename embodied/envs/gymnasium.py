@@ -212,6 +212,8 @@ class Gymnasium(Env):
 
     def _single(self, what, value):
         """A reward or flag as a number."""
+        if isinstance(value, (bool, int, float)):
+            return value
         try:
             array = np.asarray('None' if value is None else value, np.float64)
         except (TypeError, ValueError) as error:

@@ -200,7 +200,9 @@ class Session:
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
-        driver = self.open(Driver([make_env('env', index) for index in range(self.setup.run.envs)], self.setup.driver, self.event))
+        driver = self.open(Driver(
+            [make_env('env', index) for index in range(self.setup.run.envs)], self.setup.driver, self.event,
+            folder=self.setup.logdir / 'stacks'))
         self.counters.repeat = driver.repeat
         driver.on_row(self.counters.row)
         return driver

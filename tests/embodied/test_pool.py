@@ -1,14 +1,19 @@
-"""Envs whose values come apart, and what envs say about themselves: replaced, counted, told once, never emitted."""
+"""Envs whose values come apart or that hang, and what envs say about themselves: replaced, counted, told once, never emitted."""
 
 import contextlib
+import functools
+import os
+import signal
 import sys
+import threading
+import time
 
 import cloudpickle
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from embodied import errors
+from embodied import errors, watch
 from embodied.base import FLAG, OUTCOME, Env, outcome
 from embodied.driver import Driver, DriverConfig
 from embodied.wrappers import wrap
@@ -49,13 +54,13 @@ class BlownEnv(Env):
         return row
 
 
-def collect(makers, steps, **changes):
+def collect(makers, steps, folder=None, **changes):
     """Rows per env, events, and the number of replacements of a driver that took so many steps."""
     values = {
         'parallel': False, 'overlap': True, 'timeout': 20, 'start_timeout': 60, 'envs_per_worker': 1, 'max_restarts': 9,
         'restart_window': 60}
     events, rows = [], [[] for _ in makers]
-    with contextlib.closing(Driver(makers, DriverConfig(**{**values, **changes}), events.append)) as driver:
+    with contextlib.closing(Driver(makers, DriverConfig(**{**values, **changes}), events.append, folder=folder)) as driver:
         driver.on_row(lambda row, index: rows[index].append(row))
         driver.reset(lambda num_envs: None)
         driver(lambda carry, obs: (carry, {'go': np.zeros(len(obs['is_first']), np.int32)}), steps=steps * len(makers))
@@ -105,3 +110,81 @@ def test_a_policy_that_returns_nan_is_blamed_and_not_the_env():
     driver.reset(lambda num_envs: None)
     with pytest.raises(ValueError, match=r"finite numbers for action 'go', got nan at \[0, 1\]"):
         driver(lambda carry, obs: (carry, {'go': np.array([[0, np.nan]], np.float32)}), steps=1)
+
+
+class Slow(BlownEnv):
+    """Takes its time in a reset, or hangs in some step of the first life of its file."""
+
+    def __init__(self, reset=0.0, hang=None, marker=None):
+        super().__init__('state', 0, 10 ** 6)
+        self.reset, self.hang, self.marker = reset, hang, marker
+
+    def step(self, action):
+        row = super().step(action)
+        row['state'][:] = 0
+        time.sleep(self.reset * bool(action['reset']))
+        row['is_last'] = np.bool_(self.life % 4 == 3)
+        if self.hang and self.life == 2 and not os.path.exists(self.marker):
+            open(self.marker, 'w').close()
+            self.hang()
+        return row
+
+
+@pytest.mark.parametrize('parallel', [True, False])
+def test_a_reset_may_take_longer_than_a_step(parallel):
+    rows, events, restarts = collect(
+        [functools.partial(Slow, 1.2)], 6, parallel=parallel, timeout=1, max_restarts=0)
+    assert restarts == 0 and not events
+    assert [bool(row['is_first']) for row in rows[0]].count(True) == 2
+
+
+def sleep():
+    time.sleep(1000)
+
+
+def stubborn():
+    """Cannot be interrupted, and ends after a while."""
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        with contextlib.suppress(BaseException):
+            time.sleep(end - time.monotonic())
+
+
+def crowded():
+    for _ in range(20):
+        threading.Thread(target=functools.partial(time.sleep, 1000), daemon=True, name='crowd').start()
+    time.sleep(1000)
+
+
+@pytest.mark.parametrize('parallel', [True, False])
+def test_a_hang_is_noticed_and_its_env_replaced_wherever_it_lives(parallel, tmp_path):
+    before = signal.getsignal(signal.SIGALRM)
+    rows, events, restarts = collect(
+        [functools.partial(Slow, 0, sleep, str(tmp_path / 'hung'))], 6, parallel=parallel, timeout=2)
+    assert restarts == 1 and len(events) == 1 and 'did not answer' in events[0] and 'in sleep' in events[0]
+    assert 'EnvTimeout' not in events[0] and [int(row['life']) for row in rows[0]] == [0, 1, 0, 1, 2, 3]
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_hang_that_cannot_be_interrupted_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, 'GRACE', 0.2)
+    _, events, restarts = collect(
+        [functools.partial(Slow, 0, stubborn, str(tmp_path / 'hung'))], 6, parallel=False, timeout=1)
+    assert restarts == 0
+    assert 'env 0 has not answered within 1 s and cannot be interrupted' in events[0]
+    assert '--driver.parallel true' in events[0] and 'in stubborn' in events[0]
+
+
+def test_of_many_threads_that_hang_one_is_shown_and_all_are_kept(tmp_path):
+    _, events, _ = collect(
+        [functools.partial(Slow, 0, crowded, str(tmp_path / 'hung'))], 4, parallel=True, timeout=2, folder=tmp_path / 'stacks')
+    assert events[0].count('most recent call first') == 1 and 'in crowded' in events[0]
+    (path,) = (tmp_path / 'stacks').iterdir()
+    assert f'further threads are in {path}' in events[0] and path.read_text().count('most recent call first') >= 21
+
+
+def test_of_many_envs_that_hang_at_one_place_one_stack_is_shown(tmp_path):
+    makers = [functools.partial(Slow, 0, sleep, str(tmp_path / f'hung{index}')) for index in range(3)]
+    _, events, restarts = collect(makers, 4, parallel=True, timeout=2)
+    assert restarts == len(events) == 3 and sum('in sleep' in event for event in events) == 1
+    assert sum('(hangs where env 0 did)' in event for event in events) == 2
