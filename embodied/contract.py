@@ -5,6 +5,9 @@ from gymnasium import spaces
 
 from .base import FLAG, OUTCOME, Env, Spaces
 from .errors import EnvContractError, EnvNonFinite
+from .npz import valid_key
+
+RESERVED = ('row_id', 'stepid')  # columns that the replay adds
 
 
 class Guard:
@@ -138,6 +141,9 @@ def space_faults(env: Env) -> list[str]:
         faults.append("act_space has no action beside 'reset'.")
     if both := sorted(obs_space.keys() & act_space.keys()):
         faults.append(f'{both} are both observations and actions.')
+    for name in [*obs_space, *act_space]:
+        if not valid_key(name) or name in RESERVED:
+            faults.append(f'{name!r} cannot be a key: it means something else in a row, or cannot be stored; rename it.')
     for name, space in obs_space.items():
         if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
             faults.append(f'The observation {name!r} has the space {space}; flatten it to Box, Discrete, MultiDiscrete, MultiBinary.')

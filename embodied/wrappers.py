@@ -323,11 +323,12 @@ def unified(space: spaces.Space) -> spaces.Space:
 
 
 def cast(name: str, value, dtype: np.dtype | None) -> np.ndarray:
-    """value as an array, in dtype where that is another size of the same kind; what is of another kind is left to CheckSpaces."""
+    """value as an array, in dtype where that is another size of its kind, or floats where integers came; what is of another kind
+    is left to CheckSpaces."""
     value = np.asarray(value)
     if dtype is None or value.dtype == dtype:
         return value
-    if value.dtype.kind == dtype.kind == 'f':
+    if dtype.kind == 'f' and value.dtype.kind in 'fiu':
         return value.astype(dtype)
     if value.dtype.kind in 'iu' and dtype.kind in 'iu':
         result = value.astype(dtype)

@@ -140,7 +140,8 @@ class Gymnasium(Env):
                                    'env.gym.image true renders it.')
         self.obs_space: Spaces = observed_space(self._observed) | OUTCOME
         if self._renders:
-            self.obs_space['image'] = spaces.Box(0, 255, (size, size, 3), np.uint8)
+            self._rendered = 'image' if 'image' not in {**self._observed, **self.act_space} else 'rendered'
+            self.obs_space[self._rendered] = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self._done, self._seeded = True, False
         self._takes_seed = takes(env.reset, 'seed') and takes(getattr(env, 'unwrapped', env).reset, 'seed')
         if not self._takes_seed:
@@ -205,7 +206,7 @@ class Gymnasium(Env):
     def _reset(self):
         seed = {} if self._seeded or not self._takes_seed else {'seed': self._seed % 2 ** 32}
         result = self._env.reset(**seed)
-        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict | None):
             raise EnvContractError(f'{self.title}: reset() returned {described(result)}, expected (observation, info). {OLD}')
         self._done, self._seeded = False, True
         return self._observe(result[0], outcome(is_first=True))
@@ -230,7 +231,7 @@ class Gymnasium(Env):
         except EnvContractError as error:
             raise EnvContractError(f'{self.title}: {error}') from error
         if self._renders:
-            values['image'] = self._render()
+            values[self._rendered] = self._render()
         return {**values, **result}
 
     def _render(self):

@@ -83,3 +83,19 @@ def test_a_wrapped_env_goes_on_beyond_its_box_and_says_so_once():
 def test_a_wrapped_env_refuses_what_is_not_finite(values, words):
     with pytest.raises(EnvNonFinite, match=words):
         wrap(Told(values)).step(act(True))
+
+
+@pytest.mark.parametrize('name', ['a:b', '', 'a//b', '..', 'row_id', 'stepid', 'x\n'])
+def test_keys_that_a_row_cannot_have_are_refused_by_name(name):
+    class Named(Told):
+        obs_space = Told.obs_space | {name: spaces.Discrete(2)}
+    with pytest.raises(EnvContractError, match=re.escape(f'{name!r} cannot be a key')):
+        wrap(Named())
+
+
+def test_whole_numbers_are_floats_where_those_are_declared():
+    class Whole(Told):
+        def step(self, action):
+            return {**super().step(action), 'state': 1, 'reward': 3}
+    row = wrap(Whole((0, 0, 0))).step(act(True))
+    assert row['state'].dtype == row['reward'].dtype == np.float32 and row['reward'] == 3

@@ -120,6 +120,8 @@ def test_rendered_frames_are_observed_where_the_env_shows_none():
     assert first.shape == (16, 16, 3) and first.max() == 0 and (second == 30).all()
     with pytest.raises(EnvContractError, match="render_mode 'rgb_array'"):
         from_gymnasium(Zoo(), image=True)
+    Painter.observation_space = spaces.Dict({'image': spaces.Box(0, 9, (3,), np.float32)})
+    assert set(from_gymnasium(Painter(), image=True).obs_space) > {'image', 'rendered'}, 'a vector may be called image'
 
 
 class Told(gymnasium.Env):
