@@ -22,7 +22,7 @@ from .cache import Latents, latents_gb
 from .dynamics import Context, Dynamics
 from .heads import Heads, beyond_bins
 from .imagination import draw_starts, imagine
-from .optim import Optimizer, RunningRMS, SlowCopy, descend
+from .optim import NonFiniteLoss, Optimizer, RunningRMS, SlowCopy, descend
 from .nets.attention import Attention
 from .record import CudaGraphs, plainly
 from .schedule import Schedule
@@ -277,8 +277,11 @@ class Agent:
         plan = self._plan()
         batch = self._with_latents(plan, self._batch(rows), rows)
         metrics = fetch(self._run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat()))  # here alone the host waits for the device
-        for optimizer in self.optimizers.values():
-            optimizer.check(metrics)
+        try:
+            for optimizer in self.optimizers.values():
+                optimizer.check(metrics)
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(f'{error}. {batch.blame()}') from error
         metrics = {k: v for k, v in metrics.items() if not k.endswith('/nonfinite')}
         self.updates += 1
         if 'tokenizer/unexplained' in metrics:

@@ -53,6 +53,21 @@ class Batch:
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'obs'}
         return {f'obs/{k}': v for k, v in self.obs.items()} | {k: v for k, v in rest.items() if v is not None}
 
+    def blame(self) -> str:
+        """One sentence about the values that are not finite, or else the largest: what to look at where a loss is not finite."""
+        floats = {k: v.detach().float().reshape(*self.shape, -1) for k, v in self.flat().items() if v.is_floating_point() and v.numel()}
+        parts = []
+        for key, value in floats.items():
+            bad = (~torch.isfinite(value)).any(-1)
+            for sequence in bad.any(1).nonzero().flatten().tolist()[:3]:
+                frames = bad[sequence].nonzero().flatten().tolist()
+                parts.append(f'{key} in sequence {sequence}, frames {", ".join(map(str, frames[:5]))}{" ..." if len(frames) > 5 else ""}')
+        if parts:
+            return f'In the batch these are not finite: {"; ".join(parts)}.'
+        sizes = {key: value.abs().max().item() for key, value in floats.items()}
+        largest = max(sizes, key=sizes.get)
+        return f'All values of the batch are finite; the largest is {sizes[largest]:.3g} in {largest}.'
+
     @classmethod
     def of(cls, flat: Mapping[str, torch.Tensor]) -> 'Batch':
         """Inverse of flat."""

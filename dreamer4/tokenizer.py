@@ -3,6 +3,7 @@
 Letters: B batch, T time, P patches of all images, V vector tokens, L latent tokens, Z channels of a latent, D width.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 from gymnasium import spaces
+
+from embodied.base import is_image
 
 from .nets.layers import zero_init
 from .nets.layout import Layout
@@ -19,6 +22,7 @@ from .nets.transformer import Transformer, causal_mask
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
 EMBED_STD = 0.5
+TAKEN = frozenset(dir(nn.ModuleDict()))  # names that a module cannot have
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Tokenizer(nn.Module):
         config: see TokenizerConfig. With time_every = 0 a frame's latents depend on that frame alone.
 
     Raises:
-        ValueError: an image whose height or width is not a multiple of the patch, or nothing to encode.
+        ValueError: there is nothing to encode.
     """
 
     def __init__(self, obs_space: Mapping[str, spaces.Space], config: TokenizerConfig):
@@ -68,11 +72,8 @@ class Tokenizer(nn.Module):
 
     def build(self, config: TokenizerConfig) -> None:
         """Make the networks."""
-        for key, space in self.images.items():
-            if space.shape[0] % config.patch or space.shape[1] % config.patch:
-                raise ValueError(f'tokenizer: image {key!r} is {space.shape[0]}x{space.shape[1]}, not a multiple of patch {config.patch}')
         width = config.width
-        patches = {k: (s.shape[0] // config.patch) * (s.shape[1] // config.patch) for k, s in self.images.items()}
+        patches = {k: math.prod(-(-side // config.patch) for side in s.shape[:2]) for k, s in self.images.items()}
         slots = {f'image/{k}': n for k, n in patches.items()} | {f'vector/{k}': 1 for k in self.vectors}
         self.layout = Layout(**slots, latent=config.latents)
         self.register_buffer('encoder_mask', self.layout.mask(lambda q, k: q == k or q == 'latent'), persistent=False)
@@ -230,11 +231,6 @@ class PixelScale(nn.Module):
         return torch.addcmul(self.mean, image, self.std)
 
 
-def is_image(space: spaces.Space) -> bool:
-    """Whether a space is an image: a uint8 box of rank 3."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
-
-
 def vector_size(space: spaces.Space) -> int:
     """Number of features of a non-image space: one-hot for Discrete and MultiDiscrete, flat otherwise."""
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
@@ -252,19 +248,29 @@ def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
 
 
 def patchify(image: torch.Tensor, patch: int) -> torch.Tensor:
-    """(B, T, H, W, C) -> patches (B, T, H W / patch^2, patch^2 C)."""
+    """(B, T, H, W, C) -> patches (B, T, P, patch^2 C); zeros fill up the last row and column of patches.
+
+    Zero is the mean image there (see PixelScale), so that what is added carries no signal.
+    """
     b, t, h, w, c = image.shape
-    x = image.reshape(b, t, h // patch, patch, w // patch, patch, c).transpose(3, 4)
-    return x.reshape(b, t, (h // patch) * (w // patch), patch * patch * c)
+    down, right = -h % patch, -w % patch
+    if down or right:
+        image = nn.functional.pad(image, (0, 0, 0, right, 0, down))
+    x = image.reshape(b, t, (h + down) // patch, patch, (w + right) // patch, patch, c).transpose(3, 4)
+    return x.reshape(b, t, -1, patch * patch * c)
 
 
 def unpatchify(patches: torch.Tensor, patch: int, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Inverse of patchify: (B, T, P, patch^2 C) -> (B, T, *shape)."""
+    """Inverse of patchify: (B, T, P, patch^2 C) -> (B, T, *shape); what was added is cut off."""
     h, w, c = shape
-    x = patches.reshape(*patches.shape[:2], h // patch, w // patch, patch, patch, c).transpose(3, 4)
-    return x.reshape(*patches.shape[:2], h, w, c)
+    rows, columns = -(-h // patch), -(-w // patch)
+    x = patches.reshape(*patches.shape[:2], rows, columns, patch, patch, c).transpose(3, 4)
+    return x.reshape(*patches.shape[:2], rows * patch, columns * patch, c)[:, :, :h, :w]
 
 
 def safe(key: str) -> str:
-    """Module names may hold no dots."""
-    return key.replace('.', '_')
+    """A name for the module of an observation key: the key itself, or, where torch could not hold that, one behind ':'.
+
+    No key holds a colon, so that two keys never share a module.
+    """
+    return f':{key.replace(".", ":")}' if '.' in key or key in TAKEN else key

@@ -35,6 +35,13 @@ Spaces = dict[str, spaces.Space]
 Values = dict[str, Any]
 
 
+def is_image(what: spaces.Space | np.ndarray) -> bool:
+    """Whether a space or an array is an image: uint8 (height, width, channels), with any number of channels."""
+    if isinstance(what, spaces.Space) and not isinstance(what, spaces.Box):
+        return False
+    return what.dtype == np.uint8 and len(what.shape) == 3
+
+
 def outcome(reward: float = 0.0, *, is_first: bool = False, is_last: bool = False, is_terminal: bool = False) -> Values:
     """The four keys that every observation has, in their dtypes; an env adds its own keys to them."""
     return {
@@ -46,28 +53,19 @@ class Env:
     """One environment, stepped with dicts of arrays.
 
     Attributes:
+      obs_space: name -> space; always holds reward: REWARD and is_first, is_last, is_terminal: FLAG. Names that begin with
+        'log/' are numbers for metrics: the policy does not see them and the replay does not store them. Nested observations are
+        flattened with '/', such as 'arm/joints'.
+      act_space: name -> space; always holds reset: FLAG, and at least one action: a float Box with finite bounds, or a Discrete
+        or MultiDiscrete that counts from 0, or a MultiBinary. No name is both an action and an observation.
       repeat: env frames per decision; more than 1 where actions are repeated.
+
+    Both spaces may be attributes of the class or of the instance, or properties.
     """
 
+    obs_space: Spaces
+    act_space: Spaces
     repeat: int = 1
-
-    @property
-    def obs_space(self) -> Spaces:
-        """Name -> space; always holds reward: REWARD and is_first, is_last, is_terminal: FLAG.
-
-        Names that begin with 'log/' are numbers for metrics: the policy does not see them and the replay does not store them.
-        Nested observations are flattened with '/', such as 'arm/joints'.
-        """
-        raise NotImplementedError
-
-    @property
-    def act_space(self) -> Spaces:
-        """Name -> space; always holds reset: FLAG, and at least one action.
-
-        An action is a float Box with finite bounds, or a Discrete or MultiDiscrete that counts from 0, or a MultiBinary. No name is both an
-        action and an observation.
-        """
-        raise NotImplementedError
 
     def step(self, action: Values) -> Values:
         """Take one step, or start an episode where action['reset'] is true or the last one ended; see the table above.
@@ -90,6 +88,10 @@ class Env:
     def load(self, state: Values) -> None:
         """Continue from what save() of an env with the same task, config and repeat returned."""
         raise EnvError(f'{type(self).__name__} cannot load a state: it does not support save() and load().')
+
+    def notes(self) -> list[tuple[str, str]]:
+        """What a person should know of this env: (topic, sentence), each handed out once; a topic is told once in a run."""
+        return []
 
     def close(self) -> None:
         """Give back what the env holds: processes, graphics contexts, files. May be called more than once."""

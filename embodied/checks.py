@@ -13,22 +13,28 @@ from pathlib import Path
 import numpy as np
 
 from .base import OUTCOME, Env, RandomAgent, Values
-from .errors import EmbodiedError
-from .wrappers import space_faults, value_fault
+from .contract import Guard, space_faults
+from .errors import EmbodiedError, EnvContractError, EnvNonFinite
+from .pictures import readings
+from .wrappers import env_name
 
 
-def check_env(make: Callable[[int], Env], steps: int = 300) -> list[str]:
+def check_env(make: Callable[[int], Env], steps: int = 300, on_note: Callable[[str], None] = print) -> list[str]:
     """Findings about an environment, one sentence each; an empty list if there are none.
 
     Args:
       make: seed -> a new environment; it is made three times.
       steps: to take in each of them.
+      on_note: receives what is worth knowing and no fault: values beyond a declared box, observations that are left out.
     """
     env = make(0)
     try:
         if findings := space_faults(env):
             return findings
-        rows, findings = walk(env, actions(env, steps))
+        guard = Guard(env.obs_space, env_name(env))
+        rows, findings = walk(env, actions(env, steps), guard)
+        for note in dict((*guard.take(), *env.notes())).values():
+            on_note(note)
     finally:
         env.close()
     return findings or (check_order(rows) + check_reset(make) + check_seed(make, steps, rows) + check_state(make, steps))
@@ -41,21 +47,26 @@ def actions(env: Env, steps: int) -> list[Values]:
     return [{**{key: value[0] for key, value in action.items()}, 'reset': np.bool_(i == 0)} for i, action in enumerate(drawn)]
 
 
-def walk(env: Env, chosen: list[Values]) -> tuple[list[Values], list[str]]:
+def walk(env: Env, chosen: list[Values], guard: Guard | None = None) -> tuple[list[Values], list[str]]:
     """Rows of some actions, and what was wrong with a single one of them."""
     rows, copies, findings = [], [], []
+    guard = guard or Guard(env.obs_space, env_name(env))
     for number, action in enumerate(chosen):
         try:
             row = env.step(action)
+        except (EnvContractError, EnvNonFinite) as error:
+            return rows, [f'step {number}: {error}']
         except Exception as error:  # whatever the environment raises is a finding
             return rows, [f'step {number} with {action} raised {type(error).__name__}: {error}']
         if missing := sorted(env.obs_space.keys() - row.keys()):
             return rows, [f'step {number} returned no {missing}, which obs_space names.']
         if unknown := sorted(key for key in row.keys() - env.obs_space.keys() if not key.startswith('log/')):
             return rows, [f'step {number} returned {unknown}, which obs_space does not name.']
-        for key, space in env.obs_space.items():
-            if fault := value_fault(space, np.asarray(row[key]) if key in OUTCOME else row[key]):
-                return rows, [f'step {number}: the observation {key!r}: {fault}']
+        for key in env.obs_space:
+            try:
+                guard(key, np.asarray(row[key]) if key in OUTCOME else row[key])
+            except (EnvContractError, EnvNonFinite) as error:
+                return rows, [f'step {number}: {error}']
         rows.append(row)
         copies.append({key: np.array(value) for key, value in row.items()})
     for number, (row, copy) in enumerate(zip(rows, copies)):
@@ -153,10 +164,9 @@ def main(argv: list[str] | None = None) -> int:
     config = parse([], configs_dir(Path(__file__).parents[1] / 'dreamer4')).env.to_dict()
     try:
         env = envs.make(args.task, config, 0)
-        print('observations: ' + ', '.join(f'{key} {space}' for key, space in env.obs_space.items()))
-        print('actions: ' + ', '.join(f'{key} {space}' for key, space in env.act_space.items()))
+        print('\n'.join(readings(env.obs_space, env.act_space)))
         env.close()
-        findings = check_env(lambda seed: envs.make(args.task, config, seed), args.steps)
+        findings = check_env(lambda seed: envs.make(args.task, config, seed), args.steps, lambda note: print(f'note: {note}'))
     except EmbodiedError as error:
         print(f'{args.task}: {error}', file=sys.stderr)
         return 2

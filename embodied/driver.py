@@ -13,12 +13,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 from weakref import finalize
 
 import numpy as np
 
 from .base import Env, Values
+from .contract import nonfinite
 from .errors import ConfigError
 from .pool import Pool
 
@@ -33,7 +35,8 @@ class DriverConfig:
       parallel: 'auto' (in the calling process for one env, in worker processes otherwise), True or False.
       overlap: envs step while the learner computes; the same rows come out either way.
       timeout: seconds a worker may take for one step of its envs.
-      start_timeout: seconds all workers together may take to build their envs and to reset them once.
+      start_timeout: seconds all workers together may take to build their envs and to reset them once, and each worker for a step
+        that begins an episode.
       envs_per_worker: 0 spreads the envs over the cores. More saves switching between processes, fewer lose less when one fails.
       max_restarts: replacements allowed within restart_window; the next one ends the run.
       restart_window: seconds.
@@ -81,7 +84,7 @@ class Driver:
 
     def __init__(
             self, make_envs: Sequence[Callable[[], Env]], config: DriverConfig,
-            on_event: Callable[[str], None] | None = None):
+            on_event: Callable[[str], None] | None = None, notes: bool = True, folder: Path | None = None):
         """Start the envs and reset each of them once, all at the same time.
 
         Args:
@@ -90,13 +93,16 @@ class Driver:
             renewed(count), its result builds replacement number `count`, with random numbers of its own (see envs.Maker).
           on_event: receives a text for each thing that happened to the envs: faults, replacements, fallbacks at the start,
             software rendering. Standard error by default.
+          notes: whether on_event also receives what the envs say about themselves (Env.notes); False where another driver
+            of the same envs told it.
+          folder: where the stacks of all threads of a worker that hangs are written; on_event receives that of its main one.
 
         Raises:
           EnvError: the envs do not start in any of the ways that are tried; what was tried, with tracebacks.
         """
         self.config = config
         self.num_envs = len(make_envs)
-        self._pool = Pool(make_envs, config, on_event or _print)
+        self._pool = Pool(make_envs, config, on_event or _print, notes, folder)
         self._on_event = on_event or _print
         self._finalizer = finalize(self, self._pool.close)  # runs once: by close(), with the last reference, or at exit
         self.obs_space, self.act_space, self.repeat = self._pool.obs_space, self._pool.act_space, self._pool.repeat
@@ -271,6 +277,8 @@ class Driver:
                 raise ValueError(
                     f'the policy must return action {key!r} as {array.dtype}{list(array.shape)}, '
                     f'got {value.dtype}{list(value.shape)}')
+            if value.dtype.kind == 'f' and (fault := nonfinite(value)):
+                raise ValueError(f'the policy must return finite numbers for action {key!r}, got {fault}')
             checked[key] = value.astype(array.dtype)
             checked[key][is_last] = 0
         return checked

@@ -27,6 +27,10 @@ class EnvContractError(EnvError):
     """An environment returned, or was given, something that its spaces or the row table do not allow."""
 
 
+class EnvNonFinite(EnvError):
+    """An environment returned NaN or an infinity: what it simulates has come apart, and a fresh one goes on in its place."""
+
+
 class EnvMissing(EnvError):
     """The package that an environment suite needs is not installed; the text names the extra that installs it."""
 

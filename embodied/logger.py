@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import struct
 import sys
 import time
 from collections import deque
@@ -26,6 +27,7 @@ from PIL import Image
 
 from .base import Values
 from .errors import CheckpointError, ConfigError
+from .pictures import displayable
 
 COUNTERS = ('step', 'frames', 'updates', 'episodes')
 RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
@@ -33,6 +35,8 @@ LIVE_SECONDS = 0.2  # the terminal line is redrawn no more often
 RATE_SECONDS = 30.0  # rates are means over so long
 FLUSH_SECONDS = 20  # TensorBoard shows events so late
 MAX_WAITING = 10_000  # lines that wait for a disk
+# What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what follows where memory ends.
+UNSHOWABLE = (ValueError, TypeError, OSError, OverflowError, SystemError, MemoryError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Logger:
         self._metrics = JsonLines(self.logdir / 'metrics.jsonl', on_event)
         self._scores = JsonLines(self.logdir / 'scores.jsonl', on_event)
         self._events = Events(self.logdir, on_event) if config.tensorboard else None
-        self._scalars = {}
+        self._scalars, self._unshown = {}, set()
         self._score = None
         self._start = time.monotonic()
         self._live = sys.stdout.isatty()
@@ -87,11 +91,11 @@ class Logger:
         """Take scalars for the next line; write images to TensorBoard, and videos there and as GIF, at once.
 
         Args:
-          metrics: name -> number, uint8 image (H, W, C) or uint8 video (T, H, W, C), C being 1 or 3.
+          metrics: name -> number, uint8 image (H, W, C) or uint8 video (T, H, W, C); what cannot be shown is left out and said once.
           prefix: names become prefix/name.
 
         Raises:
-          ValueError: a value is none of these, or its name is a key of every line.
+          ValueError: a name is a key of every line.
         """
         frames = self._counters()['frames']
         for name, value in metrics.items():
@@ -101,15 +105,12 @@ class Logger:
             if np.ndim(value) == 0:
                 self._scalars[name] = float(value)
                 continue
-            value = np.asarray(value)
-            if value.dtype != np.uint8 or value.ndim not in (3, 4) or value.shape[-1] not in (1, 3) or 0 in value.shape:
-                raise ValueError(
-                    f'{name}: expected a number, or a uint8 image (H, W, C) or video (T, H, W, C) of 1 or 3 channels, '
-                    f'got {value.dtype} {value.shape}.')
-            if value.ndim == 4:
-                self._video(name, value, frames)
-            elif self._events:
-                self._events.image(name, png(value), value.shape, frames)
+            try:
+                self._show(name, np.asarray(value), frames)
+            except UNSHOWABLE as error:  # no picture may end a run
+                if name not in self._unshown:
+                    self._unshown.add(name)
+                    self._on_event(f'{name} cannot be shown: {type(error).__name__}: {error}')
 
     def score(self, score: float, length: int) -> None:
         """One finished episode, sum of rewards and decisions: its line in scores.jsonl, at once."""
@@ -192,6 +193,17 @@ class Logger:
         parts += [] if self._score is None else [f'return {self._score:.4g}']
         parts += [f'left {duration(rates["left"])}', *([status] if status else [])]
         return ' | '.join(parts)
+
+    def _show(self, name: str, value: np.ndarray, frames: int) -> None:
+        """Write an image or a video."""
+        if value.dtype != np.uint8 or value.ndim not in (3, 4) or 0 in value.shape:
+            raise ValueError(
+                f'expected a number, or a uint8 image (H, W, C) or video (T, H, W, C), got {value.dtype} {value.shape}.')
+        value = displayable(value)
+        if value.ndim == 4:
+            self._video(name, value, frames)
+        elif self._events:
+            self._events.image(name, png(value), value.shape, frames)
 
     def _video(self, name: str, frames: np.ndarray, step: int) -> None:
         content = gif(frames, self._config.fps)
@@ -363,22 +375,23 @@ def encode(row: Values) -> bytes:
 
 
 def png(image: np.ndarray) -> bytes:
-    """uint8 (H, W, 1 or 3) as PNG."""
+    """uint8 (H, W, C) as PNG."""
     out = io.BytesIO()
-    picture(image).save(out, 'png')
+    pillow(image).save(out, 'png')
     return out.getvalue()
 
 
 def gif(frames: np.ndarray, fps: int) -> bytes:
-    """uint8 (T, H, W, 1 or 3) as an animated GIF that repeats for ever."""
+    """uint8 (T, H, W, C) as an animated GIF that repeats without end."""
     out = io.BytesIO()
-    first, *rest = map(picture, frames)
+    first, *rest = map(pillow, frames)
     first.save(out, 'gif', save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
     return out.getvalue()
 
 
-def picture(image: np.ndarray) -> Image.Image:
-    """uint8 (H, W, 1 or 3) as an image of PIL."""
+def pillow(image: np.ndarray) -> Image.Image:
+    """uint8 (H, W, C) as an image of PIL."""
+    image = displayable(image)
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 

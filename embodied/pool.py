@@ -5,21 +5,27 @@ The driver above sees N envs that always answer. What it must know of a replacem
 """
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env
-from .errors import ConfigError
+from .errors import ConfigError, EnvNonFinite, EnvTimeout
+from .watch import Watch
 from .worker import MISTAKES, LocalWorker, ProcessWorker, WorkerFault, demand_same_spaces, graphics_environment, pickled
 
 SOFTWARE_RENDERERS = ('llvmpipe', 'softpipe', 'swrast', 'osmesa')
 CLOSE_GRACE = 2.0  # seconds the workers have to close their envs
+GOOD_LIFE = 50  # steps after which a worker may fail with NaN without this counting towards driver.max_restarts
+TOLD_IN_FULL = 5  # such faults that are reported one by one; of the later ones every 10th, 100th, ... is
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,9 @@ class Pool:
     After construction every env has been reset once, and its first observation lies in the arena.
     """
 
-    def __init__(self, make_envs: Sequence[Callable[[], Env]], config: Any, on_event: Callable[[str], None]):
+    def __init__(
+            self, make_envs: Sequence[Callable[[], Env]], config: Any, on_event: Callable[[str], None], notes: bool = True,
+            folder: Path | None = None):
         """Start the envs; arguments and errors are those of the Driver, config is its DriverConfig."""
         if not make_envs:
             raise ConfigError('a driver needs at least one env, got none')
@@ -53,11 +61,16 @@ class Pool:
         self.restarts = 0
         self.parallel = self.num_envs > 1 if config.parallel == 'auto' else config.parallel
         self._on_event = on_event
+        self._folder, self._stacks = folder, {}  # where dumps go; stack -> the first env that hung there
+        self._watch = Watch(on_event)
         self._make_envs = list(make_envs)
         self._renewals = [0] * self.num_envs  # replacements of every env so far
         self._tasks = {index: _name(make_env) for index, make_env in enumerate(make_envs)}
         self._faults = deque()  # (time, text) of those within the window
         self._age = np.zeros(self.num_envs, np.int64)  # steps since the episode began, for messages
+        self._life = np.zeros(self.num_envs, np.int64)  # steps since the env was made
+        self._blown = 0  # faults by values that are not finite
+        self._tells, self._told = notes, set()  # topics of notes that were passed on
         self._memory = SharedMemory()
         self._workers = []
         self._waiting = deque()  # workers that owe a step
@@ -89,19 +102,25 @@ class Pool:
     def receive(self) -> None:
         """Wait until the observations of all envs are in the arena; failed workers are replaced on the way.
 
+        A step may take config.timeout, one that begins an episode config.start_timeout.
+
         Raises:
           EnvContractError: an env returned what its spaces do not announce.
           EnvCrashed, EnvTimeout: more faults than allowed, with the tracebacks of all.
         """
-        deadline = time.monotonic() + self.config.timeout
+        begun = time.monotonic()
         while self._waiting:
             worker = self._waiting[0]
+            allowed = self.config.timeout
+            if self.arena.action['reset'][worker.envs].any():
+                allowed = max(allowed, self.config.start_timeout)
             try:
-                worker.receive(deadline)
+                self._tell(worker.receive(self._until(begun + allowed, allowed)))
             except WorkerFault as fault:
                 self._replace(worker, fault)
             self._waiting.popleft()
         self._age += 1
+        self._life += 1
         self._age[self.arena.obs['is_first']] = 0
 
     def save(self) -> list[Any]:
@@ -125,6 +144,7 @@ class Pool:
         for worker in self._workers:
             worker.finish(deadline)
         self._memory.close()
+        self._watch.close()
 
     # Starting
 
@@ -161,7 +181,7 @@ class Pool:
     def _make_workers(self, plan):
         envs = dict(enumerate(pickled(self._make_envs)))
         if not self.parallel:
-            return [LocalWorker({index: constructor}, self._memory.fd) for index, constructor in envs.items()]
+            return [LocalWorker({index: constructor}, self._memory.fd, self._watch) for index, constructor in envs.items()]
         groups = np.array_split(np.arange(self.num_envs), -(-self.num_envs // plan.envs_per_worker))
         return [
             ProcessWorker({int(index): envs[index] for index in group}, self._memory.fd, plan.environ)
@@ -180,7 +200,9 @@ class Pool:
         _, faults = self._gather(deadline, 'attach', *self._layout)
         if not faults:
             self.arena.action['reset'][:] = True
-            _, faults = self._gather(deadline, 'step')
+            notes, faults = self._gather(deadline, 'step')
+            for some in notes:
+                self._tell(some)
         if not faults:
             names, faults = self._gather(deadline, 'renderers')
             self.renderers = sorted({name for group in names for name in group if name})
@@ -191,6 +213,7 @@ class Pool:
         for worker, info in zip(self._workers, infos, strict=True):
             demand_same_spaces((self._workers[0].envs[0], infos[0]), (worker.envs[0], info))
             self._tasks |= {index: task for index, task in info['tasks'].items() if task}
+            self._tell(info['notes'])
         self._info = infos[0]
         self.obs_space, self.act_space, self.repeat = (self._info[key] for key in ('obs_space', 'act_space', 'repeat'))
         self._layout = self.obs_space, self.act_space, self.num_envs
@@ -206,10 +229,14 @@ class Pool:
         results, faults = [], []
         for worker in self._workers:
             try:
-                results.append(worker.receive(deadline))
+                results.append(worker.receive(self._until(deadline, self.config.start_timeout)))
             except WorkerFault as fault:
                 faults.append((worker, self._located(worker, fault)))
         return results, faults
+
+    def _until(self, deadline, allowed):
+        """When a worker must have answered. Those in this process work one after another, so each has the time for itself."""
+        return deadline if self.parallel else time.monotonic() + allowed
 
     def _start_failure(self, plan, faults):
         first = self._fault_text(*faults[0], 'while starting')
@@ -238,14 +265,14 @@ class Pool:
 
     def _renew(self, worker):
         """Give the envs of a worker random streams of their own for their next life: the old ones would repeat what was seen."""
-        self._age[worker.envs] = 0  # what fails from here on fails in a new episode
+        self._age[worker.envs] = self._life[worker.envs] = 0  # what fails from here on fails in a new episode
         for index in worker.envs:
             self._renewals[index] += 1
             if hasattr(self._make_envs[index], 'renewed'):
                 worker.constructors[index], = pickled([self._make_envs[index].renewed(self._renewals[index])])
 
     def _revive(self, worker):
-        deadline = time.monotonic() + self.config.start_timeout
+        deadline = time.monotonic() + self.config.start_timeout  # in this process, too: there is one worker here
         try:
             worker.start()
             demand_same_spaces((worker.envs[0], self._info), (worker.envs[0], worker.receive(deadline)))
@@ -254,7 +281,7 @@ class Pool:
             self.arena.busy[worker.envs] = False
             self.arena.action['reset'][worker.envs] = True
             worker.request('step')
-            worker.receive(deadline)
+            self._tell(worker.receive(deadline))
         except WorkerFault as fault:
             return fault
         except BaseException:
@@ -277,6 +304,19 @@ class Pool:
         text = self._fault_text(worker, fault, f'in step {age + 1} of its episode')
         if fault.error in MISTAKES:
             raise fault.error(text)
+        if fault.error is not EnvNonFinite or self._life[worker.envs].max() < GOOD_LIFE:
+            self._count(fault, text)
+        self.restarts += 1
+        lost = f'; envs {worker.envs} of that worker begin new episodes' if len(worker.envs) > 1 else ''
+        if fault.error is EnvNonFinite:
+            self._blown += 1
+            if self._blown > TOLD_IN_FULL and self._blown not in (10 ** power for power in range(1, 12)):
+                return
+            lost += f' ({self._blown:,} such by now)' if self._blown > TOLD_IN_FULL else ''
+        self._on_event(f'replacing a worker{lost}: {text}')
+
+    def _count(self, fault, text):
+        """Hold a fault against those that are tolerated within the window."""
         now = time.monotonic()
         self._faults.append((now, text))
         while now - self._faults[0][0] > self.config.restart_window:
@@ -285,16 +325,38 @@ class Pool:
             raise fault.error(
                 f'{len(self._faults)} env faults within {self.config.restart_window:g} s, driver.max_restarts allows '
                 f'{self.config.max_restarts}:\n' + '\n'.join(text for _, text in self._faults))
-        self.restarts += 1
-        lost = f'; envs {worker.envs} of that worker begin new episodes' if len(worker.envs) > 1 else ''
-        self._on_event(f'replacing a worker{lost}: {text}')
+
+    def _tell(self, notes):
+        """Pass on what envs say about themselves, one note of each topic."""
+        for topic, text in notes or ():
+            if self._tells and topic not in self._told:
+                self._told.add(topic)
+                self._on_event(text)
 
     def _fault_text(self, worker, fault, when):
         if fault.env is None:
             name = f'one of envs {worker.envs} ({self._tasks[worker.envs[0]]})'
         else:
             name = f'env {fault.env} ({self._tasks[fault.env]})'
-        return f'{name} {when}: {fault.text}\n{fault.trace}'.rstrip()
+        return f'{name} {when}: {fault.text}\n{self._trace(fault)}'.rstrip()
+
+    def _trace(self, fault):
+        """Where a fault happened: of equal stacks the first, and of the threads of a process that hangs the main one."""
+        if fault.error is not EnvTimeout:
+            return fault.trace
+        stack = re.sub('0x[0-9a-f]+', '', fault.trace)
+        if stack and stack in self._stacks:
+            return f'(hangs where env {self._stacks[stack]} did)'
+        self._stacks[stack] = fault.env
+        if not fault.threads or self._folder is None:
+            return fault.trace
+        path = self._folder / f'stacks-{datetime.now():%Y%m%dT%H%M%S}-env{fault.env}.txt'
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(fault.dump)
+        except OSError as error:
+            return f'{fault.trace}\n({fault.threads} further threads; their stacks cannot be written: {error})'
+        return f'{fault.trace}\n(the stacks of {fault.threads} further threads are in {path})'
 
     def _ask_all(self, name, arguments, failure):
         """Ask each worker with its arguments for one (result, error text) per env; what fails is told and left out."""
@@ -304,7 +366,7 @@ class Pool:
         results = {}
         for worker in self._workers:
             try:
-                answers = worker.receive(deadline)
+                answers = worker.receive(self._until(deadline, self.config.start_timeout))
             except WorkerFault as fault:
                 fault = self._located(worker, fault)
                 answers = [(failure, self._fault_text(worker, fault, f'while asked to {name}'))] * len(worker.envs)

@@ -19,6 +19,7 @@ from embodied import npz
 from embodied import schema as schemas
 from embodied.chunk import Chunk
 from embodied.errors import ChunkError, EmbodiedError, ReplayError
+from embodied.pictures import displayable
 from embodied.replay_folder import Folder
 from embodied.schema import Schema
 from embodied.streams import Stream, Streams, chains
@@ -179,7 +180,7 @@ def export(directory: Path, number: int, out: Path, key: str | None, fps: float)
 
 
 def _image_key(schema: Schema) -> str:
-    images = [key for key, dtype, shape in schema.specs if dtype == np.uint8 and len(shape) == 3 and shape[-1] in (1, 3)]
+    images = [key for key, dtype, shape in schema.specs if dtype == np.uint8 and len(shape) == 3]
     if not images:
         raise ReplayError(f'The rows hold no image; name a column with --key and write .npz. They hold {_names(schema)}.')
     return 'image' if 'image' in images else images[0]
@@ -204,9 +205,10 @@ def _pillow(frames: np.ndarray) -> list[Any]:
 
 
 def _rgb(frames: np.ndarray) -> np.ndarray:
-    """(T, H, W, 3) uint8 from colour or grey images."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3):
-        raise ReplayError(f'Images must be uint8 (height, width, 1 or 3), this column is {frames.dtype} {frames.shape[1:]}; use .npz.')
+    """(T, H, W, 3) uint8 from images of any number of channels."""
+    if frames.dtype != np.uint8 or frames.ndim != 4:
+        raise ReplayError(f'Images must be uint8 (height, width, channels), this column is {frames.dtype} {frames.shape[1:]}; use .npz.')
+    frames = displayable(frames)
     return np.repeat(frames, 3, -1) if frames.shape[-1] == 1 else np.ascontiguousarray(frames)
 
 

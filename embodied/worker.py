@@ -30,7 +30,9 @@ import numpy as np
 
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env, Spaces
-from .errors import ConfigError, EmbodiedError, EnvContractError, EnvCrashed, EnvMissing, EnvTimeout
+from .contract import nonfinite, spoken
+from .errors import ConfigError, EmbodiedError, EnvContractError, EnvCrashed, EnvMissing, EnvNonFinite, EnvTimeout
+from .watch import Hang, Watch
 
 # The child sets the caller's sys.path before it imports anything of ours; -P keeps its folder out of the path until then.
 BOOTSTRAP = (
@@ -49,22 +51,26 @@ GRAPHICS = ('OpenGL', 'mujoco', 'glfw', 'pyglet', 'moderngl')  # an env that imp
 
 EXIT_GRACE = 1.0  # seconds a worker whose socket closed has to hand over its exit code
 DUMP_GRACE = 0.3  # seconds a hung worker has to write down where it hangs
+CLOSE_LIMIT = 5.0  # seconds an env in this process may take to close
 
 
 class WorkerFault(Exception):
     """What went wrong in a worker, in words.
 
     Attributes:
-      error: the class in embodied.errors that says it: EnvCrashed, EnvTimeout, or one of MISTAKES.
+      error: the class in embodied.errors that says it: EnvCrashed, EnvTimeout, EnvNonFinite, or one of MISTAKES.
       env: index of the env at fault, or None where only the group is known.
       text: one line.
-      trace: remote traceback or stack dump, may be empty.
+      trace: remote traceback or stack of the main thread, may be empty.
+      threads: number of further threads, and dump: the stacks of all, where it is one of several that hang.
       graphics: whether something that renders was loaded; None where the process cannot tell any more.
     """
 
-    def __init__(self, error: type[EmbodiedError], env: int | None, text: str, trace: str = '', graphics: bool | None = None):
+    def __init__(self, error: type[EmbodiedError], env: int | None, text: str, trace: str = '', graphics: bool | None = None,
+                 dump: str = ''):
         super().__init__(text)
         self.error, self.env, self.text, self.trace, self.graphics = error, env, text, trace, graphics
+        self.threads, self.dump = dump.count('(most recent call first)') - 1 if dump else 0, dump
 
 
 def graphics_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -98,9 +104,10 @@ class EnvGroup:
         self._arena_fd = arena_fd
         self._arena = None
         self._envs = {}
+        self._floats = []
 
     def build(self, constructors: Mapping[int, bytes]) -> dict[str, Any]:
-        """Make the envs. Args: dict index -> cloudpickled constructor. Returns a dict obs_space, act_space, repeat, tasks."""
+        """Make the envs. Args: dict index -> cloudpickled constructor. Returns a dict obs_space, act_space, repeat, tasks, notes."""
         self.close()
         for self.current, constructor in constructors.items():
             self._envs[self.current] = pickle.loads(constructor)()
@@ -109,14 +116,19 @@ class EnvGroup:
         first, *others = infos.items()
         for self.current, info in others:
             demand_same_spaces(first, (self.current, info))
-        return {**first[1], 'tasks': tasks}
+        return {**first[1], 'tasks': tasks, 'notes': self._notes()}
 
     def attach(self, obs_space: Spaces, act_space: Spaces, num_envs: int) -> None:
         """Map the arena, which the caller has given its size."""
         self._arena = Arena(obs_space, act_space, num_envs, map_memory(self._arena_fd))
+        self._floats = [
+            key for key, array in self._arena.obs.items() if array.dtype.kind == 'f' and not key.startswith('log/')]
 
-    def step(self) -> None:
-        """Step each env with its row of the actions and write what it returns to its row of the observations."""
+    def step(self) -> list[tuple[str, str]] | None:
+        """Step each env with its row of the actions and write what it returns to its row of the observations.
+
+        Returns notes of the envs (see Env.notes), None where there are none.
+        """
         actions = {key: array.copy() for key, array in self._arena.action.items()}  # envs may keep what they are given
         busy = self._arena.busy
         for index, env in self._envs.items():
@@ -128,6 +140,7 @@ class EnvGroup:
             self._write(index, obs)
             if action['reset'] and not obs['is_first']:
                 raise EnvContractError(f"env {index}: obs['is_first'] must be True after action['reset'], got False")
+        return self._notes() or None
 
     def renderers(self) -> list[str]:
         """Names of what the envs render with, '' where they do not say."""
@@ -162,6 +175,13 @@ class EnvGroup:
                     f'env {index}: obs[{key!r}] must be {array.dtype}{list(array.shape[1:])} as in obs_space, '
                     f'got {value.dtype}{list(value.shape)}')
             array[index] = value
+        if not getattr(self._envs[index], 'checked', False):
+            for key in self._floats:
+                if fault := nonfinite(obs[key]):
+                    raise EnvNonFinite(f'{spoken(key)} is not finite: {fault}.')
+
+    def _notes(self):
+        return [note for env in self._envs.values() if hasattr(env, 'notes') for note in env.notes()]
 
 
 def _describe(env):
@@ -192,9 +212,10 @@ def _fault_fields(error, env):
         text = f'{type(error).__name__}: {error}'
     except Exception:
         text = type(error).__name__
+    told = isinstance(error, EnvNonFinite)  # its text says all; the traceback would show our own check
     return {
-        'error': next((kind for kind in MISTAKES if isinstance(error, kind)), EnvCrashed), 'env': env,
-        'text': text, 'trace': ''.join(traceback.format_exception(error)),
+        'error': next((kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed), 'env': env,
+        'text': text, 'trace': '' if told else ''.join(traceback.format_exception(error)),
         'graphics': any(name in sys.modules for name in GRAPHICS)}
 
 
@@ -266,13 +287,14 @@ def _end_with_parent(fd, parent, tied):
 
 
 class LocalWorker:
-    """Answers in the calling process. A hang cannot be noticed here; everything else is as in ProcessWorker."""
+    """Answers in the calling process. A hang is interrupted where Python can interrupt it; all else is as in ProcessWorker."""
 
-    def __init__(self, constructors: Mapping[int, bytes], arena_fd: int):
+    def __init__(self, constructors: Mapping[int, bytes], arena_fd: int, watch: Watch):
         self.envs = list(constructors)
         self.pid = os.getpid()
         self.constructors = constructors
         self._arena_fd = arena_fd
+        self._watch = watch
         self._group = None
         self._request = None
 
@@ -289,8 +311,12 @@ class LocalWorker:
         if self._group is None:
             raise WorkerFault(EnvCrashed, None, 'the env is not running')
         (name, args), self._request = self._request, None
+        allowed = max(deadline - time.monotonic(), 0.0)
         try:
-            return getattr(self._group, name)(*args)
+            return self._watched(lambda: getattr(self._group, name)(*args), allowed)
+        except Hang as error:
+            trace = ''.join(traceback.format_exception(error))
+            raise WorkerFault(EnvTimeout, self._group.current, f'did not answer within {allowed:.3g} s', trace) from error
         except (Exception, SystemExit) as error:
             raise WorkerFault(**_fault_fields(error, self._group.current)) from error
 
@@ -300,7 +326,15 @@ class LocalWorker:
     def stop(self) -> None:
         group, self._group, self._request = self._group, None, None
         if group:
-            _attempt(group.close)  # it may be closed because it is broken
+            with contextlib.suppress(Hang):
+                self._watched(lambda: _attempt(group.close), CLOSE_LIMIT)  # it may be closed because it is broken
+
+    def _watched(self, call, seconds):
+        self._watch.begin(f'env {self.envs[0]}', seconds)
+        try:
+            return call()
+        finally:
+            self._watch.end()
 
 
 class ProcessWorker:
@@ -412,10 +446,17 @@ class ProcessWorker:
     def _hung(self):
         self._process.send_signal(signal.SIGUSR1)  # faulthandler writes the stacks of all threads to the log
         self._poll.poll(math.ceil(1000 * DUMP_GRACE))
-        return WorkerFault(EnvTimeout, None, f'worker process {self.pid} did not answer in time', self._stacks())
+        dump = self._stacks()
+        return WorkerFault(EnvTimeout, None, f'worker process {self.pid} did not answer in time', main_stack(dump), dump=dump)
 
     def _stacks(self):
         return os.pread(self._log.fd, 1 << 16, 0).decode(errors='replace')
+
+
+def main_stack(dump: str) -> str:
+    """The stack of the thread that answers requests, out of a dump of those of all threads."""
+    stacks = [stack for stack in dump.split('\n\n') if '(most recent call first)' in stack]
+    return next((stack for stack in stacks if ' in serve' in stack), stacks[-1] if stacks else dump)
 
 
 def pickled(make_envs: Iterable[Callable[[], Env]]) -> list[bytes]:

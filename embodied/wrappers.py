@@ -1,21 +1,24 @@
 """Envs around an env. wrap() gives every env the same face: actions in [-1, 1] or counted from 0, float32, int32, uint8 and bool,
-checked at every step. TimeLimit and ActionRepeat are for those who build an env of their own.
+pictures as uint8 (height, width, channels), checked at every step. TimeLimit and ActionRepeat are for those who build an env of their own.
 """
 
 import numpy as np
 from gymnasium import spaces
 
-from .base import FLAG, OUTCOME, Env, Values
+from .base import OUTCOME, Env, Values
+from .contract import Guard, action_value_fault, preview, space_faults
 from .errors import EnvContractError
+from .pictures import LARGE_VECTOR, picture, reading, resize
 
 
 def wrap(env: Env) -> Env:
     """The chain that the driver expects around every env; embodied.envs.make() applies it.
 
     Outside, Box actions are float32 in [-1, 1] (what lies beyond is clipped), other floats float32, integers int32 (a MultiBinary
-    stays int8, the dtype of its space), images uint8, flags bool; whatever breaks a space raises EnvContractError.
+    stays int8, the dtype of its space), pictures uint8 (H, W, C), flags bool; what no agent could read raises EnvContractError,
+    what is not finite EnvNonFinite, and what leaves its declared box is noted.
     """
-    return ClipAction(CheckSpaces(UnifyDtypes(NormalizeAction(env))))
+    return ClipAction(CheckSpaces(ReadImages(UnifyDtypes(NormalizeAction(env)))))
 
 
 class Wrapper(Env):
@@ -44,6 +47,9 @@ class Wrapper(Env):
 
     def load(self, state: Values) -> None:
         self.env.load(state)
+
+    def notes(self) -> list[tuple[str, str]]:
+        return self.env.notes()
 
     def close(self) -> None:
         self.env.close()
@@ -89,8 +95,7 @@ class NormalizeAction(Wrapper):
 class UnifyDtypes(Wrapper):
     """Outside float32, int32, uint8 and bool, inside whatever the env has. MultiBinary keeps the int8 of its space.
 
-    Raises:
-      EnvContractError: an integer does not fit int32.
+    Observed integers beyond int32 become its largest or smallest number, which is noted.
     """
 
     def __init__(self, env: Env):
@@ -98,6 +103,8 @@ class UnifyDtypes(Wrapper):
         self._obs_space = {name: unified(space) for name, space in env.obs_space.items()}
         self._act_space = {name: unified(space) for name, space in env.act_space.items()}
         self._inner = {name: space.dtype for name, space in env.act_space.items()}
+        self._dtypes = {name: space.dtype for name, space in self._obs_space.items()}
+        self._notes, self._saturated = [], set()
 
     @property
     def obs_space(self):
@@ -111,8 +118,74 @@ class UnifyDtypes(Wrapper):
         obs = self.env.step({name: cast(name, value, self._inner.get(name)) for name, value in action.items()})
         return {name: self._unify(name, value) for name, value in obs.items()}
 
+    def notes(self):
+        notes, self._notes = self._notes, []
+        return notes + self.env.notes()
+
     def _unify(self, name, value):
-        return cast(name, value, self._obs_space[name].dtype if name in self._obs_space else None)
+        dtype, value = self._dtypes.get(name), np.asarray(value)
+        if value.dtype == dtype:
+            return value
+        if dtype == np.int32 and value.dtype.kind in 'iu' and value.dtype.itemsize >= 4:
+            limits = np.iinfo(dtype)
+            fitting = np.clip(value, limits.min, limits.max)
+            if name not in self._saturated and not np.array_equal(fitting, value):
+                self._saturated.add(name)
+                self._notes.append((
+                    f'saturates {name}', f'{env_name(self)}: observation {name!r} holds integers beyond int32 '
+                    f'({preview(value)}), which become its largest number; a float Box keeps their size.'))
+            value = fitting
+        return cast(name, value, dtype)
+
+
+class ReadImages(Wrapper):
+    """Outside, what pictures.picture() recognises is an image, uint8 (H, W, C); notes say which observations came otherwise.
+
+    Raises:
+      EnvContractError, EnvNonFinite: as in CheckSpaces, of pictures that have to be converted.
+    """
+
+    def __init__(self, env: Env, size: int = 0):
+        """Args: size: height and width that images are resized to; 0 leaves them as they are."""
+        super().__init__(env)
+        observed = {name: space for name, space in env.obs_space.items() if name not in OUTCOME and not name.startswith('log/')}
+        found = {name: image for name, space in observed.items() if (image := picture(space))}
+        self._size, self._resized = size, {name for name, image in found.items() if size and image.space.shape[:2] != (size, size)}
+        self._pictures = {name: image for name, image in found.items() if not image.unchanged or name in self._resized}
+        self._guard = Guard({name: image.source for name, image in self._pictures.items()}, env_name(env), 'cut off')
+        self._obs_space = env.obs_space | {name: self._space(name, image.space) for name, image in self._pictures.items()}
+        self._notes = [
+            (f'picture {name}', f'{env_name(env)}: observation {name!r}: {image}'
+             + (f', resized to {size}x{size}.' if name in self._resized else '.')) for name, image in self._pictures.items()]
+        self._notes += [
+            (f'large {name}', f'{env_name(env)}: observation {name!r}: {space.dtype} {"x".join(map(str, space.shape))} is read as '
+             f'{reading(space)}; if it is a picture, declare it as uint8, or with bounds such as 0 .. 1 or 0 .. 255.')
+            for name, space in observed.items()
+            if name not in found and len(space.shape) > 1 and np.prod(space.shape) > LARGE_VECTOR]
+
+    @property
+    def obs_space(self):
+        return self._obs_space
+
+    def step(self, action):
+        obs = self.env.step(action)
+        if not self._pictures:
+            return obs
+        images = {}
+        for name, image in self._pictures.items():
+            if name in obs:  # that one is missing is for CheckSpaces to say
+                self._guard(name, obs[name])
+                images[name] = image.read(obs[name])
+                if name in self._resized:
+                    images[name] = resize(images[name], self._size)
+        return {**obs, **images}
+
+    def notes(self):
+        notes, self._notes = self._notes, []
+        return notes + self._guard.take() + self.env.notes()
+
+    def _space(self, name, space):
+        return spaces.Box(0, 255, (self._size, self._size, space.shape[2]), np.uint8) if name in self._resized else space
 
 
 class CheckSpaces(Wrapper):
@@ -120,27 +193,36 @@ class CheckSpaces(Wrapper):
 
     Raises:
       EnvContractError: naming the key, what its space expects and what came.
+      EnvNonFinite: naming the key of an observation or reward that is NaN or infinite.
     """
+
+    checked = True  # nobody needs to look at its values again
 
     def __init__(self, env: Env):
         super().__init__(env)
         if faults := space_faults(env):
             raise EnvContractError(f'The spaces of {env_name(env)} break the contract: ' + ' '.join(faults))
         self._act_space, self._obs_space = env.act_space, env.obs_space
+        self._guard = Guard(self._obs_space, env_name(env))
 
     def step(self, action):
-        self._check('action', self._act_space, action)
+        self._demand_keys('action', self._act_space, action)
+        for name, value in action.items():
+            if fault := action_value_fault(self._act_space[name], value):
+                raise EnvContractError(f'{env_name(self)}: action {name!r}: {fault}')
         obs = self.env.step(action)
-        self._check('observation', self._obs_space, obs)
+        self._demand_keys('observation', self._obs_space, obs)
+        for name, value in obs.items():
+            self._guard(name, value)
         return obs
 
-    def _check(self, what, space, values):
+    def notes(self):
+        return self._guard.take() + self.env.notes()
+
+    def _demand_keys(self, what, space, values):
         if space.keys() != values.keys():
             raise EnvContractError(
                 f'{env_name(self)}: expected the {what} keys {sorted(space)}, got {sorted(values)}.')
-        for name, value in values.items():
-            if fault := value_fault(space[name], value):
-                raise EnvContractError(f'{env_name(self)}: {what} {name!r}: {fault}')
 
 
 class ClipAction(Wrapper):
@@ -213,10 +295,10 @@ class TimeLimit(Wrapper):
 
 
 def env_name(env: Env) -> str:
-    """The class of the env inside all wrappers, for messages."""
+    """What the env inside all wrappers calls itself, or its class, for messages."""
     while isinstance(env, Wrapper):
         env = env.env
-    return type(env).__name__
+    return getattr(env, 'title', '') or type(env).__name__
 
 
 def is_float_box(space: spaces.Space) -> bool:
@@ -241,11 +323,12 @@ def unified(space: spaces.Space) -> spaces.Space:
 
 
 def cast(name: str, value, dtype: np.dtype | None) -> np.ndarray:
-    """value as an array, in dtype where that is another size of the same kind; what is of another kind is left to CheckSpaces."""
+    """value as an array, in dtype where that is another size of its kind, or floats where integers came; what is of another kind
+    is left to CheckSpaces."""
     value = np.asarray(value)
     if dtype is None or value.dtype == dtype:
         return value
-    if value.dtype.kind == dtype.kind == 'f':
+    if dtype.kind == 'f' and value.dtype.kind in 'fiu':
         return value.astype(dtype)
     if value.dtype.kind in 'iu' and dtype.kind in 'iu':
         result = value.astype(dtype)
@@ -253,72 +336,3 @@ def cast(name: str, value, dtype: np.dtype | None) -> np.ndarray:
             raise EnvContractError(f'{name!r} does not fit {dtype}: {value}')
         return result
     return value
-
-
-def value_fault(space: spaces.Space, value) -> str | None:
-    """What is wrong with value as a member of space, in words; None when it is one."""
-    if not isinstance(value, (np.ndarray, np.generic)):
-        return f'expected a numpy array or scalar, got {type(value).__name__}.'
-    if value.dtype != space.dtype or value.shape != space.shape:
-        return f'expected {space.dtype}{list(space.shape)}, got {value.dtype}{list(value.shape)}.'
-    match space:
-        case spaces.Box():
-            if value.dtype.kind == 'b' or value.dtype == np.uint8 and space.low.min(initial=0) == 0 and space.high.min(initial=255) == 255:
-                return None
-            low, high = space.low, space.high
-        case spaces.Discrete():
-            low, high = space.start, space.start + space.n - 1
-        case spaces.MultiDiscrete():
-            low, high = space.start, space.start + space.nvec - 1
-        case spaces.MultiBinary():
-            low, high = 0, 1
-        case _:
-            return f'a space of the kind {type(space).__name__} is not supported.'
-    if value.dtype.kind == 'f' and np.isnan(value).any():
-        return f'expected numbers, got NaN in {preview(value)}.'
-    if not ((low <= value) & (value <= high)).all():
-        return f'expected values in {preview(low)} .. {preview(high)}, got {preview(value)}.'
-    return None
-
-
-def preview(value) -> str:
-    """A value short enough for one line."""
-    value = np.asarray(value)
-    if value.size and (value == value.flat[0]).all():
-        return str(value.flat[0])
-    return np.array2string(value, threshold=8, precision=6, separator=', ').replace('\n', '')
-
-
-def space_faults(env: Env) -> list[str]:
-    """What the spaces of an env lack of the contract of Env, one sentence each."""
-    obs_space, act_space = env.obs_space, env.act_space
-    faults = []
-    for name, expected in OUTCOME.items():
-        if obs_space.get(name) != expected:
-            faults.append(f'obs_space[{name!r}] must be {expected}, it is {obs_space.get(name)}.')
-    if act_space.get('reset') != FLAG:
-        faults.append(f"act_space['reset'] must be {FLAG}, it is {act_space.get('reset')}.")
-    if not act_space.keys() - {'reset'}:
-        faults.append("act_space has no action beside 'reset'.")
-    if both := sorted(obs_space.keys() & act_space.keys()):
-        faults.append(f'{both} are both observations and actions.')
-    for name, space in obs_space.items():
-        if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-            faults.append(f'The observation {name!r} has the space {space}; flatten it to Box, Discrete, MultiDiscrete, MultiBinary.')
-    for name, space in act_space.items():
-        if name != 'reset' and (fault := action_fault(space)):
-            faults.append(f'The action {name!r} has the space {space}; {fault}')
-    return faults
-
-
-def action_fault(space: spaces.Space) -> str | None:
-    """Why the space cannot be an action, in words; None when it can."""
-    match space:
-        case spaces.Box() if space.dtype.kind == 'f':
-            finite = np.isfinite(space.low).all() and np.isfinite(space.high).all()
-            return None if finite else 'a Box action needs finite bounds.'
-        case spaces.Discrete() | spaces.MultiDiscrete():
-            return 'it must count from 0.' if np.any(space.start) else None
-        case spaces.MultiBinary():
-            return None
-    return 'an action is a float Box, Discrete, MultiDiscrete or MultiBinary.'

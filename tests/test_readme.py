@@ -1,15 +1,13 @@
 """Every command and snippet of the README runs."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from embodied import checks
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / 'README.md').read_text()
@@ -44,15 +42,30 @@ def test_the_first_ten_minutes_run_in_their_order(tmp_path):
         assert done.returncode in allowed, f'{words}: {done.stdout[-1000:]} {done.stderr[-2000:]}'
 
 
-def test_the_custom_environment_keeps_the_contract():
-    names = {}
-    exec(next(block for block in BLOCKS['python'] if 'class Coin' in block), names)
+def own(line, home, *more):
+    """A line of the README about the environment of one's own, run in the folder that holds it."""
+    words = shlex.split(line)[1:]
+    words = shortened(words, home) if '--configs' in words else words
+    done = subprocess.run([sys.executable, *words, *more], capture_output=True, text=True, timeout=200, cwd=home)
+    assert done.returncode == 0, f'{words}: {done.stdout[-1000:]} {done.stderr[-2000:]}'
+    return done.stdout
 
-    def make(seed):
-        env = names['Coin']()
-        env.rng = np.random.default_rng(seed)
-        return env
-    assert checks.check_env(make, 50) == []
+
+def test_the_custom_environment_is_checked_trained_evaluated_and_loaded(tmp_path):
+    (tmp_path / 'coin.py').write_text(next(block for block in BLOCKS['python'] if 'class Coin' in block))
+    check, learn = re.findall(r'^    (python -m .* --task coin:Coin.*)$', TEXT, re.M)
+    assert 'coin:Coin keeps the contract' in own(check, tmp_path, '--steps', '50')
+    out = own(learn, tmp_path, '--run.steps', '150')
+    assert 'observes image: image 16x16x3' in out and 'acts by action: classes 2' in out
+    source = ['--from_checkpoint', str(tmp_path / 'coin'), '--logdir', str(tmp_path / 'evaluated')]
+    own('python -m dreamer4.main --script eval_only --eval.episodes 3 --task coin:Coin', tmp_path, *source)
+    result = json.loads((tmp_path / 'evaluated' / 'eval' / 'eval.json').read_text())
+    assert result['lengths'] == [1, 1, 1] and set(result['returns']) <= {0.0, 1.0}
+    program = (
+        f'from dreamer4.load import load, play\nagent, env = load({str(tmp_path / "coin")!r})\n'
+        'print(sum(row["is_last"] for row in play(agent, env, 10)))')
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=200, cwd=tmp_path)
+    assert done.stdout.split() == ['5'], done.stderr
 
 
 def test_the_snippet_that_acts_with_a_checkpoint_runs(tmp_path):

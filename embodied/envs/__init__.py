@@ -1,10 +1,11 @@
-"""The environments by name: one table, suite -> where it is. A suite's module, and the packages it needs, are imported only when
-one of its tasks is made, so that a suite that is not installed breaks no other.
+"""The environments by name: one table, suite -> where it is; and package.module:Class, an env of the user's own. A suite's module, and
+the packages it needs, are imported only when one of its tasks is made, so that a suite that is not installed breaks no other.
 """
 
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Mapping
 
 from .. import wrappers
@@ -21,6 +22,8 @@ SUITES = {
     'atari': ('atari', 'make', 'AtariConfig'),
     'crafter': ('crafter', 'make', 'CrafterConfig'),
 }
+OWN = ('own', 'make', 'GymConfig')  # of package.module:Class, whose settings are those of env.gym
+FORMS = 'A task is <suite>_<name>, gym_<module>:<Id>, or package.module:Class for an env of your own.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ def make(task: str, config: Mapping, seed: int) -> Env:
     """The environment of a task, wrapped by wrappers.wrap().
 
     Args:
-      task: suite and name, such as 'pixel_catch', 'dmc_cheetah_run', 'gym_CartPole-v1', 'dummy'.
+      task: suite and name, such as 'pixel_catch', 'dmc_cheetah_run', 'gym_CartPole-v1', 'dummy'; or 'package.module:Class'.
       config: suite -> its values, the `env` block of the config; only the entry of the task's suite is read.
       seed: of this env, >= 0; two envs of equal task, config and seed behave alike.
 
@@ -60,14 +63,34 @@ def make_config(task: str, config: Mapping) -> tuple:
     Raises:
       ConfigError: unknown suite or config key.
     """
-    suite, _, name = task.partition('_')
-    if suite not in SUITES:
-        raise ConfigError(unknown('suite', suite, SUITES, f' in the task {task!r}'))
-    if suite not in config:
-        raise ConfigError(f'The task {task!r} needs the config block env.{suite}; env has {sorted(config)}.')
-    module, maker, config_class = SUITES[suite]
+    suite, name = split(task)
+    if suite not in SUITES and suite != 'own':
+        raise ConfigError(f'{unknown("suite", suite, SUITES, f" in the task {task!r}")} {FORMS}')
+    block = 'gym' if suite == 'own' else suite
+    if block not in config:
+        raise ConfigError(f'The task {task!r} needs the config block env.{block}; env has {sorted(config)}.')
+    module, maker, config_class = OWN if suite == 'own' else SUITES[suite]
     module = importlib.import_module(f'.{module}', __name__)
-    return getattr(module, maker), name, build_config(getattr(module, config_class), config[suite], f'env.{suite}')
+    return getattr(module, maker), name, build_config(getattr(module, config_class), config[block], f'env.{block}')
+
+
+def split(task: str) -> tuple[str, str]:
+    """Suite and name of a task; ('own', task) where it names a class or function of a module.
+
+    Raises:
+      ConfigError: it names a file.
+    """
+    suite, _, name = task.partition('_')
+    module, colon, attribute = task.partition(':')
+    if colon and (module.endswith('.py') or '/' in module) and attribute.isidentifier():
+        dotted = module.removesuffix('.py').removeprefix('./').replace('/', '.')
+        raise ConfigError(f'--task {task} names a file; name the module, as seen from the present folder: {dotted}:{attribute}')
+    parts = [*module.split('.'), *attribute.split('.')]
+    if colon and all(part.isidentifier() for part in parts):
+        # gym_minigrid:Id is an id of Gymnasium, unless there is a module of just this name.
+        if suite not in SUITES or importlib.util.find_spec(parts[0]) is not None:
+            return 'own', task
+    return suite, name
 
 
 def available() -> list[str]:

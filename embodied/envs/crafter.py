@@ -9,6 +9,8 @@ from ..base import FLAG, OUTCOME, REWARD, Env, Values, outcome
 from ..errors import ConfigError, EnvMissing
 from . import unknown
 
+LEAST_SIZE = 18  # pixels; below, the nine fields and the numbers on them vanish
+
 
 @dataclasses.dataclass(frozen=True)
 class CrafterConfig:
@@ -25,6 +27,8 @@ def make(name: str, config: CrafterConfig, seed: int) -> Env:
     """
     if name not in ('reward', 'noreward'):
         raise ConfigError(unknown('task', f'crafter_{name}', ['crafter_reward', 'crafter_noreward']))
+    if config.size < LEAST_SIZE:
+        raise ConfigError(f'env.crafter.size must be at least {LEAST_SIZE}, got {config.size}.')
     try:
         import crafter
     except ImportError as error:
@@ -33,10 +37,15 @@ def make(name: str, config: CrafterConfig, seed: int) -> Env:
 
 
 class Crafter(Env):
-    """An episode ends terminally when the player dies and by the game's own limit of 10000 steps otherwise."""
+    """An episode ends terminally when the player dies and by the game's own limit of 10000 steps otherwise. The world is a function of
+    its seed and the actions, which that of the package is not."""
 
     def __init__(self, env, size: int):
         self._env, self._size, self._done = env, size, True
+        # The game keeps the creatures of an area in a set, whose order is that of their addresses, and draws by position which of
+        # them vanishes: equal seeds would give equal worlds for a hundred steps or so.
+        balance = env._balance_chunk
+        env._balance_chunk = lambda chunk, creatures: balance(chunk, sorted(creatures, key=lambda creature: tuple(creature.pos)))
         self._achievements = sorted(_achievements())
 
     @property

@@ -1,10 +1,14 @@
-"""Any Gymnasium environment: gym_<id> makes one by name, from_gymnasium() takes one that exists.
+"""Any Gymnasium environment: gym_<Id> makes one by name, gym_<module>:<Id> imports the module that registers it first, and
+from_gymnasium() takes one that exists.
 
 terminated becomes is_last with is_terminal, truncated is_last alone. Nested observations and actions become one flat dict with keys
 joined by '/'. A single observation is called 'image' where it is one and 'state' otherwise; a single action 'action'.
 """
 
 import dataclasses
+import inspect
+import re
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -13,8 +17,21 @@ from PIL import Image
 
 from ..base import FLAG, OUTCOME, Env, Spaces, Values, outcome
 from ..errors import ConfigError, EnvContractError
-from ..wrappers import ActionRepeat
+from ..pictures import picture
+from ..wrappers import ActionRepeat, ReadImages, UnifyDtypes
 from . import unknown
+from .imports import demand, load_module
+from .leaves import UNSEEN, assemble, chosen, fixed, leaves, named, native, observe, observed_space, readable, renamed
+
+RENDERED = 64  # height and width of rendered frames where no size is given
+FORM = 'An id that a package registers is written gym_<module>:<Id>, as in gym_minigrid:MiniGrid-Empty-5x5-v0.'
+# How ids begin -> the module that registers them.
+REGISTERED_BY = {
+    'ALE/': 'ale_py', 'MiniGrid-': 'minigrid', 'BabyAI-': 'minigrid', 'MiniWorld-': 'miniworld', 'miniwob/': 'miniwob',
+    'highway-': 'highway_env', 'Fetch': 'gymnasium_robotics', 'Adroit': 'gymnasium_robotics', 'PointMaze': 'gymnasium_robotics',
+    'AntMaze': 'gymnasium_robotics', 'Panda': 'panda_gym', 'FlappyBird-': 'flappy_bird_gymnasium', 'gym_pusht/': 'gym_pusht'}
+OLD = ('It speaks the old Gym API: let reset(seed=None) return (observation, info) and step() return (observation, reward, '
+       'terminated, truncated, info), or convert it with the package shimmy.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +40,7 @@ class GymConfig:
 
     Attributes:
       image: render the env (render_mode 'rgb_array') as observation 'image', where it observes none.
-      size: height and width that rendered images are resized to.
+      size: height and width that images are resized to; 0 leaves observed ones as they are and renders 64.
       repeat: frames per decision, >= 1.
     """
 
@@ -32,152 +49,220 @@ class GymConfig:
     repeat: int
 
 
+def check(name: str, config: GymConfig) -> None:
+    """Refuse what cannot be made, as far as that shows without importing anything.
+
+    Raises:
+      ConfigError: Gymnasium knows no such id, there is no such module, or a value is out of range.
+    """
+    check_values(config)
+    module, _, identifier = name.rpartition(':')
+    if module:
+        demand(module, f'gym_{name}')
+    elif identifier not in gymnasium.registry:
+        raise ConfigError(unknown_id(identifier))
+
+
+def check_values(config: GymConfig) -> None:
+    """Raises ConfigError where a value is out of range."""
+    if config.size < 0 or config.repeat < 1:
+        raise ConfigError(
+            f'env.gym.repeat must be at least 1 and env.gym.size at least 0, got {config.repeat} and {config.size}.')
+
+
 def make(name: str, config: GymConfig, seed: int) -> Env:
     """The env gym_<name>, such as gym_CartPole-v1.
 
     Raises:
       ConfigError: Gymnasium knows no such id, or the env cannot be made; says why.
     """
-    if config.size < 1 or config.repeat < 1:
-        raise ConfigError(f'env.gym.size and env.gym.repeat must be at least 1, got {config.size} and {config.repeat}.')
-    if name.split(':')[-1] not in gymnasium.registry and ':' not in name:
-        raise ConfigError(unknown('task', f'gym_{name}', [f'gym_{known}' for known in gymnasium.registry]))
+    check(name, config)
+    module, _, identifier = name.rpartition(':')
+    if module:
+        load_module(module, f'gym_{name}')
+        if identifier not in gymnasium.registry:
+            raise ConfigError(unknown('id', identifier, list(gymnasium.registry), f' in the task gym_{name}'))
+    render = {'render_mode': 'rgb_array'} if config.image else {}
     try:
-        env = gymnasium.make(name, render_mode='rgb_array' if config.image else None)
+        env = gymnasium.make(identifier, disable_env_checker=True, **render)  # it is checked here, at every step
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ConfigError(f'gym_{name} cannot be made: {error}') from error
-    env = from_gymnasium(env, seed=seed, image=config.image, size=config.size)
-    return ActionRepeat(env, config.repeat) if config.repeat > 1 else env
+    return repeated(from_gymnasium(env, seed=seed, image=config.image, size=config.size), config.repeat)
 
 
-def from_gymnasium(env: gymnasium.Env, seed: int = 0, image: bool = False, size: int = 64) -> Env:
+def repeated(env: Env, repeat: int) -> Env:
+    """An env that takes each action `repeat` times."""
+    return ActionRepeat(env, repeat) if repeat > 1 else env
+
+
+def unknown_id(identifier: str) -> str:
+    """What to do about an id that Gymnasium does not know."""
+    for begin, module in REGISTERED_BY.items():
+        if identifier.startswith(begin):
+            other = ''
+            if begin == 'ALE/':
+                game = identifier.removeprefix(begin).partition('-')[0]
+                other = f', or atari_{re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", game).lower()}'
+            return f'The id {identifier!r} is registered by the module {module}: write --task gym_{module}:{identifier}{other}.'
+    return f'{unknown("task", f"gym_{identifier}", [f"gym_{known}" for known in gymnasium.registry])} {FORM}'
+
+
+def from_gymnasium(env: gymnasium.Env, seed: int = 0, image: bool = False, size: int = 0) -> Env:
     """A gymnasium env as an Env.
 
     Args:
-      env: with spaces made of Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple; action Boxes must be bounded.
+      env: its action Boxes must be bounded. Observations that are no numbers, such as texts, are left out, which is noted.
       seed: given to its first reset; later resets go on with its generator.
       image: render it as the observation 'image' where it has none; needs render_mode 'rgb_array'.
-      size: height and width of rendered images.
+      size: height and width that images are resized to; 0 leaves observed ones as they are and renders 64.
 
     Raises:
-      EnvContractError: a space of another kind, or an unbounded action Box; names its key.
+      EnvContractError: there is nothing to observe or to choose, or an action cannot be chosen; names its key.
     """
-    return Gymnasium(env, seed, image, size)
+    adapted = Gymnasium(env, seed, image, size or RENDERED)
+    return ReadImages(UnifyDtypes(adapted), size) if size else adapted
 
 
 class Gymnasium(Env):
     """See from_gymnasium()."""
 
     def __init__(self, env: gymnasium.Env, seed: int, image: bool, size: int):
-        self._env, self._seed, self._size = env, seed, size
-        single = 'image' if is_image(env.observation_space) else 'state'
-        self._observed = flatten_space(env.observation_space, single)
-        self._acted = flatten_space(env.action_space, 'action')
-        for key, space in self._acted.items():
-            if isinstance(space, spaces.Box) and not space.is_bounded():
-                raise EnvContractError(
-                    f'{env}: the action {key!r} is unbounded ({space}); wrap the env with gymnasium.wrappers.RescaleAction or ClipAction')
-        self._renders = image and not any(is_image(space) for space in self._observed.values())
-        if self._renders and env.render_mode != 'rgb_array':
-            raise EnvContractError(f"{env}: expected render_mode 'rgb_array' to observe images, got {env.render_mode!r}")
-        self._done, self._seeded = True, False
-
-    @property
-    def obs_space(self) -> Spaces:
-        observed = {key: shifted(space) for key, space in self._observed.items()}
+        self._env, self._seed, self._size, self._notes, self._noted = env, seed, size, [], set()
+        self.title = title(env)
+        self._read_actions(env)
+        self._read_observations(env)
+        self._renders = image and not any(picture(leaf.space) for leaf in self._observed.values())
+        if self._renders and getattr(env, 'render_mode', None) != 'rgb_array':
+            raise EnvContractError(
+                f"{self.title}: expected render_mode 'rgb_array' to observe images, got {getattr(env, 'render_mode', None)!r}")
+        if not self._observed and not self._renders:
+            raise EnvContractError(f'{self.title}: there is nothing that an agent could observe in {env.observation_space}; '
+                                   'env.gym.image true renders it.')
+        self.obs_space: Spaces = observed_space(self._observed) | OUTCOME
         if self._renders:
-            observed['image'] = spaces.Box(0, 255, (self._size, self._size, 3), np.uint8)
-        return {**observed, **OUTCOME}
+            self._rendered = 'image' if 'image' not in {**self._observed, **self.act_space} else 'rendered'
+            self.obs_space[self._rendered] = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self._done, self._seeded = True, False
+        self._takes_seed = takes(env.reset, 'seed') and takes(getattr(env, 'unwrapped', env).reset, 'seed')
+        if not self._takes_seed:
+            self._note('seed', 'reset() takes no seed: its episodes do not follow from the seed of the run.')
 
-    @property
-    def act_space(self) -> Spaces:
-        return {**{key: shifted(space) for key, space in self._acted.items()}, 'reset': FLAG}
+    def _read_actions(self, env):
+        """Which leaves of an action are chosen, and which are given a fixed value."""
+        found = leaves(env.action_space)
+        self._fixed = {leaf.path: fixed(leaf.space) for leaf in found if isinstance(leaf.space, UNSEEN)}
+        for leaf in found:
+            if leaf.path in self._fixed:
+                self._note(f'fixed {leaf.path}', f'action {"/".join(map(str, leaf.path))!r} is a {type(leaf.space).__name__}, which '
+                           f'no agent here can choose: it is always {self._fixed[leaf.path]!r}.')
+        self._acted = named([leaf for leaf in found if leaf.path not in self._fixed], 'action', 'act_')
+        self.act_space: Spaces = {'reset': FLAG}
+        for key, leaf in self._acted.items():
+            try:
+                self.act_space[key] = chosen(leaf.space)
+            except EnvContractError as error:
+                raise EnvContractError(f'{self.title}: the action {key!r} {error}. Its space is {leaf.space}.') from error
+        if not self._acted:
+            raise EnvContractError(f'{self.title}: there is no action to choose in {env.action_space}.')
+        self._note_names(self._acted, 'action')
+
+    def _read_observations(self, env):
+        """Which leaves of an observation are read, and which are left out."""
+        found = leaves(env.observation_space)
+        if left := [leaf for leaf in found if not readable(leaf.space)]:
+            words = ', '.join(f'{"/".join(map(str, leaf.path)) or "observation"} ({type(leaf.space).__name__})' for leaf in left)
+            self._note('left out', f'what no agent here can read is left out of the observation: {words}.')
+        single = 'image' if picture(env.observation_space) else 'state'
+        self._observed = named([leaf for leaf in found if readable(leaf.space)], single, 'obs_', self.act_space)
+        self._note_names(self._observed, 'observation')
+
+    def _note_names(self, names, what):
+        for spelt, key in renamed(names).items():
+            self._note(f'name {key}', f'{what} {spelt!r} is called {key!r}: its own name means something else in a row, or cannot be stored.')
+
+    def _note(self, topic, text):
+        if topic not in self._noted:
+            self._noted.add(topic)
+            self._notes.append((topic, f'{self.title}: {text}'))
+
+    def notes(self):
+        notes, self._notes = self._notes, []
+        return notes
 
     def step(self, action: Values) -> Values:
         if action['reset'] or self._done:
-            obs, _ = self._env.reset(seed=None if self._seeded else self._seed % 2 ** 32)
-            self._done, self._seeded = False, True
-            return self._observe(obs, outcome(is_first=True))
-        inner = {key: native(space, action[key]) for key, space in self._acted.items()}
-        obs, reward, terminated, truncated, _ = self._env.step(unflatten(self._env.action_space, inner, 'action'))
+            return self._reset()
+        inner = {leaf.path: native(leaf.space, action[key]) for key, leaf in self._acted.items()}
+        result = self._env.step(assemble(self._env.action_space, self._fixed | inner))
+        if not isinstance(result, tuple) or len(result) != 5:
+            raise EnvContractError(
+                f'{self.title}: step() returned {described(result)}, expected (observation, reward, terminated, truncated, info). '
+                + (OLD if isinstance(result, tuple) and len(result) == 4 else ''))
+        obs, reward, terminated, truncated, _ = result
+        terminated, truncated = self._single('terminated', terminated), self._single('truncated', truncated)
         self._done = bool(terminated or truncated)
-        return self._observe(obs, outcome(float(reward), is_last=self._done, is_terminal=bool(terminated)))
+        return self._observe(obs, outcome(self._single('reward', reward), is_last=self._done, is_terminal=bool(terminated)))
+
+    def _reset(self):
+        seed = {} if self._seeded or not self._takes_seed else {'seed': self._seed % 2 ** 32}
+        result = self._env.reset(**seed)
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict | None):
+            raise EnvContractError(f'{self.title}: reset() returned {described(result)}, expected (observation, info). {OLD}')
+        self._done, self._seeded = False, True
+        return self._observe(result[0], outcome(is_first=True))
+
+    def _single(self, what, value):
+        """A reward or flag as a number."""
+        if isinstance(value, (bool, int, float)):
+            return value
+        try:
+            array = np.asarray('None' if value is None else value, np.float64)
+        except (TypeError, ValueError) as error:
+            raise EnvContractError(f'{self.title}: {what} must be a number, got {value!r:.80}.') from error
+        if array.size != 1:
+            raise EnvContractError(f'{self.title}: {what} must be one number, got shape {array.shape}: give the env one of them, or their sum.')
+        if array.shape:
+            self._note(f'shape {what}', f'{what} comes with shape {array.shape}; its one number is taken.')
+        return array.item()
 
     def _observe(self, obs, result: Values) -> Values:
-        flat = flatten_value(self._env.observation_space, obs, next(iter(self._observed)))
-        values = {key: flat[key] - getattr(space, 'start', 0) if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else flat[key]
-                  for key, space in self._observed.items()}
-        values = {key: np.array(value, self._observed[key].dtype) for key, value in values.items()}  # the env may reuse its own
+        try:
+            values = observe(self._observed, obs)
+        except EnvContractError as error:
+            raise EnvContractError(f'{self.title}: {error}') from error
         if self._renders:
-            frame = Image.fromarray(np.asarray(self._env.render())[..., :3])
-            values['image'] = np.array(frame.resize((self._size, self._size), Image.Resampling.BILINEAR))
+            values[self._rendered] = self._render()
         return {**values, **result}
+
+    def _render(self):
+        frame = np.asarray(self._env.render())
+        if frame.dtype != np.uint8 or frame.ndim != 3:
+            raise EnvContractError(f'{self.title}: render() must return uint8 (height, width, 3), got {frame.dtype} {frame.shape}.')
+        frame = Image.fromarray(frame[..., :3])
+        return np.array(frame.resize((self._size, self._size), Image.Resampling.BILINEAR))
 
     def close(self) -> None:
         self._env.close()
 
 
-def is_image(space: spaces.Space) -> bool:
-    """Whether a space is a uint8 picture (H, W, C)."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+def title(env: Any) -> str:
+    """What to call an env in messages: its id, or its class."""
+    spec = getattr(env, 'spec', None)
+    return getattr(spec, 'id', None) or type(getattr(env, 'unwrapped', env)).__name__
 
 
-def flatten_space(space: spaces.Space, name: str) -> Spaces:
-    """Leaves of a nested space by key; `name` is that of a space that is no container."""
-    inner = children(space)
-    if inner is None:
-        if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-            raise EnvContractError(f'{name!r} is a {type(space).__name__} space; expected Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple')
-        return {name: space}
-    return {path: leaf for key, child in inner.items() for path, leaf in join(key, flatten_space(child, '')).items()}
+def takes(function: Any, name: str) -> bool:
+    """Whether a function can be called with an argument of this name."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-def flatten_value(space: spaces.Space, value, name: str) -> Values:
-    """The value of a nested space as a flat dict with the keys of flatten_space."""
-    inner = children(space)
-    if inner is None:
-        return {name: value}
-    items = value.items() if isinstance(space, spaces.Dict) else enumerate(value)
-    return {path: leaf for key, item in items for path, leaf in join(str(key), flatten_value(inner[str(key)], item, '')).items()}
-
-
-def unflatten(space: spaces.Space, flat: Values, name: str):
-    """Inverse of flatten_value."""
-    inner = children(space)
-    if inner is None:
-        return flat[name]
-    parts = {
-        key: unflatten(child, {path[len(key):].removeprefix('/'): v for path, v in flat.items() if path.split('/')[0] == key}, '')
-        for key, child in inner.items()}
-    return parts if isinstance(space, spaces.Dict) else tuple(parts.values())
-
-
-def children(space: spaces.Space) -> Spaces | None:
-    """Parts of a container by key, None for a leaf."""
-    if isinstance(space, spaces.Dict):
-        return {str(key): child for key, child in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return {str(index): child for index, child in enumerate(space.spaces)}
-    return None
-
-
-def join(key: str, leaves: dict) -> dict:
-    return {f'{key}/{path}' if path else key: leaf for path, leaf in leaves.items()}
-
-
-def shifted(space: spaces.Space) -> spaces.Space:
-    """Discrete spaces counted from 0; others as they are."""
-    if isinstance(space, spaces.Discrete):
-        return spaces.Discrete(int(space.n))
-    if isinstance(space, spaces.MultiDiscrete):
-        return spaces.MultiDiscrete(space.nvec)
-    return space
-
-
-def native(space: spaces.Space, value):
-    """A value counted from 0 as the env's own, with its dtype."""
-    if isinstance(space, spaces.Discrete):
-        return space.dtype.type(int(value) + int(space.start))
-    if isinstance(space, spaces.MultiDiscrete):
-        return (np.asarray(value) + space.start).astype(space.dtype)
-    return np.asarray(value, space.dtype)
+def described(result: Any) -> str:
+    """What a method returned, in a few words."""
+    if isinstance(result, tuple):
+        return f'{len(result)} values'
+    shape = f' of shape {result.shape}' if hasattr(result, 'shape') else ''
+    return f'{type(result).__name__}{shape}'

@@ -1,7 +1,8 @@
 """Evaluation: exactly so many episodes in envs of their own, never mixed with what is collected for training.
 
 The episodes that count are the first few of each env, fixed in advance. Whoever stops at the first N to finish, counts the short
-ones. Every evaluation of a run uses fresh envs with the same seeds, so that two of them differ by the policy alone.
+ones. Every evaluation of a run uses fresh envs with the same seeds, so that two of them differ by the policy alone. An episode that
+does not end is cut, which is counted, so that every evaluation ends.
 """
 
 import contextlib
@@ -10,6 +11,8 @@ import functools
 import json
 import math
 import os
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from embodied.base import Agent, Env, Values
+from embodied.base import Agent, Env, Values, is_image
 from embodied.driver import Driver, DriverConfig
 from embodied.errors import ConfigError
-from embodied.logger import gif
+from embodied.logger import UNSHOWABLE, gif
+from embodied.run.film import Film
+from embodied.wrappers import TimeLimit
 
 MODES = ('sample', 'mode')
+LIVE_SECONDS, PLAIN_SECONDS = 0.2, 10.0  # between two signs of progress, on a terminal and elsewhere
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the table 1.96 + 2.4 / df is right to 0.002.
 STUDENT_T = (
@@ -39,9 +45,10 @@ class EvalConfig:
     envs: int
     mode: str
     videos: int
+    length: int
 
     def __post_init__(self):
-        for name in ('every', 'episodes', 'envs'):
+        for name in ('every', 'episodes', 'envs', 'length'):
             if getattr(self, name) < 1:
                 raise ConfigError(f'eval.{name} must be at least 1, got {getattr(self, name)}.')
         if self.videos < 0:
@@ -57,11 +64,13 @@ class Evaluation:
     Attributes:
       returns, lengths: sum of rewards and number of decisions of each episode, env by env.
       videos: name -> uint8 (T, H, W, C), one for each recorded episode and image.
+      cut: episodes that were cut after eval.length decisions; their returns are those until then.
     """
 
     returns: list[float]
     lengths: list[int]
     videos: dict[str, np.ndarray]
+    cut: int = 0
 
     @property
     def mean(self) -> float:
@@ -83,7 +92,28 @@ class Evaluation:
 
     def __str__(self) -> str:
         interval = '' if self.ci95 is None else f', 95 % interval of the mean {self.mean - self.ci95:.4g} to {self.mean + self.ci95:.4g}'
-        return f'return {self.mean:.4g}, standard deviation {self.std:.4g}{interval}, {len(self.returns)} episodes'
+        cut = f', {self.cut} of them cut after {max(self.lengths):,} decisions (eval.length)' if self.cut else ''
+        return f'return {self.mean:.4g}, standard deviation {self.std:.4g}{interval}, {len(self.returns)} episodes{cut}'
+
+
+@dataclass(frozen=True)
+class Limited:
+    """Constructor of an env whose episodes are cut after `length` decisions."""
+
+    make: Callable[[], Env]
+    length: int
+
+    def __call__(self) -> Env:
+        return TimeLimit(self.make(), self.length)
+
+    @property
+    def task(self) -> str:
+        return getattr(self.make, 'task', '')
+
+    def renewed(self, count: int) -> 'Limited':
+        """The constructor of replacement number `count`, as in envs.Maker."""
+        renew = getattr(self.make, 'renewed', None)
+        return dataclasses.replace(self, make=renew(count)) if renew else self
 
 
 class FirstEpisodes:
@@ -92,9 +122,12 @@ class FirstEpisodes:
     An episode that was cut because its env failed does not count; the next one takes its place.
     """
 
-    def __init__(self, quotas: list[int], videos: int):
-        """Args: quotas per env; videos: of how many episodes to record the images, one env after the other."""
-        self._quotas, self._videos = quotas, spread(min(videos, sum(quotas)), len(quotas))
+    def __init__(self, quotas: list[int], videos: int, length: float = math.inf):
+        """Args: quotas per env; videos: of how many episodes to record the images, one env after the other; length: decisions after
+        which episodes are cut.
+        """
+        self._quotas, self._videos, self._length = quotas, spread(min(videos, sum(quotas)), len(quotas)), length
+        self.decisions = 0
         self._done = [[] for _ in quotas]
         self._open = [None for _ in quotas]
 
@@ -114,33 +147,36 @@ class FirstEpisodes:
         episode = self._open[worker]
         episode['score'] += float(row['reward'])
         episode['length'] += 1
+        self.decisions += not row['is_first']
         if len(self._done[worker]) < self._videos[worker]:
             for key, value in row.items():
                 if is_image(value) and not key.startswith('log/'):
-                    episode['frames'].setdefault(key, []).append(value)
+                    episode['frames'].setdefault(key, Film()).add(value)
         if row['is_last']:
+            episode['cut'] = episode['length'] >= self._length and not row['is_terminal']
             self._done[worker].append(episode)
 
     def result(self) -> Evaluation:
         episodes = [episode for done in self._done for episode in done]
         videos = {
-            f'{key.replace("/", "-")}_{number}': np.stack(frames)
-            for number, episode in enumerate(episodes) for key, frames in episode['frames'].items()}
-        return Evaluation([e['score'] for e in episodes], [e['length'] for e in episodes], videos)
+            f'{key.replace("/", "-")}_{number}': film.frames()
+            for number, episode in enumerate(episodes) for key, film in episode['frames'].items()}
+        return Evaluation(
+            [e['score'] for e in episodes], [e['length'] for e in episodes], videos, sum(e['cut'] for e in episodes))
 
 
 def evaluate(
         agent: Agent, make_env: Callable[[str, int], Callable[[], Env]], config: EvalConfig, driver: DriverConfig,
         videos: int = 0, on_event: Callable[[str], None] | None = None,
-        interrupted: Callable[[], bool] = lambda: False) -> Evaluation | None:
-    """Run config.episodes episodes.
+        interrupted: Callable[[], bool] = lambda: False, notes: bool = True) -> Evaluation | None:
+    """Run config.episodes episodes of at most config.length decisions, and show how far they are.
 
     Args:
       agent: its policy acts in config.mode.
       make_env: make_env('eval', i) is the constructor of env i.
       config, driver: blocks of the config; no more envs are made than there are episodes.
       videos: episodes to record.
-      on_event: as in Driver.
+      on_event, notes: as in Driver.
       interrupted: asked once per driver step.
 
     Returns:
@@ -150,25 +186,46 @@ def evaluate(
       EnvError: the envs fail more often than the driver's config allows.
     """
     quotas = spread(config.episodes, min(config.envs, config.episodes))
-    episodes = FirstEpisodes(quotas, videos)
-    envs = Driver([make_env('eval', index) for index in range(len(quotas))], driver, on_event)
-    with contextlib.closing(envs):
+    episodes, progress = FirstEpisodes(quotas, videos, config.length), Progress()
+    makers = [Limited(make_env('eval', index), config.length) for index in range(len(quotas))]
+    envs = Driver(makers, driver, on_event, notes)
+    with contextlib.closing(envs), contextlib.closing(progress):
         envs.on_row(episodes)
         envs.reset(agent.init_policy)
         while not episodes.complete:
             if interrupted():
                 return None
             envs(functools.partial(agent.policy, mode=config.mode), steps=1)
+            progress(f'evaluating: {episodes.count} of {config.episodes} episodes, {episodes.decisions:,} decisions')
     return episodes.result()
+
+
+class Progress:
+    """A line that is redrawn on a terminal, and written now and then elsewhere."""
+
+    def __init__(self):
+        self._live = sys.stdout.isatty()
+        self._seconds = LIVE_SECONDS if self._live else PLAIN_SECONDS
+        self._last = time.monotonic()
+        self._drawn = False
+
+    def __call__(self, text: str) -> None:
+        """Show how far it is, if it is time."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return
+        self._last, self._drawn = now, True
+        print(f'\r\x1b[K{text}' if self._live else text, end='' if self._live else '\n', flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal line as it was."""
+        if self._live and self._drawn:
+            print('\r\x1b[K', end='', flush=True)
 
 
 def spread(total: int, parts: int) -> list[int]:
     """`total` as a sum of `parts` numbers that differ by at most one, larger ones first."""
     return [total // parts + (index < total % parts) for index in range(parts)]
-
-
-def is_image(value: np.ndarray) -> bool:
-    return value.dtype == np.uint8 and value.ndim == 3 and value.shape[-1] in (1, 3)
 
 
 def eval_only(
@@ -184,7 +241,7 @@ def eval_only(
     Returns:
       the evaluation; also in logdir/eval: eval.json and one GIF per recorded episode and image.
     """
-    probe = Driver([make_env('eval', 0)], dataclasses.replace(setup.driver, parallel=True))
+    probe = Driver([make_env('eval', 0)], dataclasses.replace(setup.driver, parallel=True), notes=False)
     with contextlib.closing(probe):
         agent = make_agent(probe.obs_space, probe.act_space)
     save = load_agent(agent)
@@ -192,10 +249,13 @@ def eval_only(
     folder = setup.logdir / 'eval'
     folder.mkdir(parents=True, exist_ok=True)
     for name, frames in result.videos.items():
-        (folder / f'{name}.gif').write_bytes(gif(frames, fps))
+        try:
+            (folder / f'{name}.gif').write_bytes(gif(frames, fps))
+        except UNSHOWABLE as error:  # the numbers matter more
+            print(f'The video {name} cannot be written: {type(error).__name__}: {error}')
     content = {
         'mean': result.mean, 'std': result.std, 'ci95': result.ci95, 'episodes': len(result.returns), 'returns': result.returns,
-        'lengths': result.lengths, 'task': setup.task, 'checkpoint': str(save), 'seed': setup.seed, 'mode': setup.eval.mode}
+        'lengths': result.lengths, 'cut': result.cut, 'task': setup.task, 'checkpoint': str(save), 'seed': setup.seed, 'mode': setup.eval.mode}
     partial = folder / 'eval.json.partial'
     partial.write_text(json.dumps(content, indent=1) + '\n')
     os.replace(partial, folder / 'eval.json')

@@ -24,6 +24,7 @@ from embodied.errors import CheckpointError, ConfigError, EnvError, ReplayWriteE
 from embodied.lock import FolderLock
 from embodied.logger import Logger
 from embodied.metrics import EpisodeStats, Window
+from embodied.pictures import readings
 from embodied.replay import Replay
 from embodied.run.evaluate import EvalConfig
 
@@ -199,7 +200,9 @@ class Session:
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
-        driver = self.open(Driver([make_env('env', index) for index in range(self.setup.run.envs)], self.setup.driver, self.event))
+        driver = self.open(Driver(
+            [make_env('env', index) for index in range(self.setup.run.envs)], self.setup.driver, self.event,
+            folder=self.setup.logdir / 'stacks'))
         self.counters.repeat = driver.repeat
         driver.on_row(self.counters.row)
         return driver
@@ -262,6 +265,7 @@ class Session:
             lines.append(
                 f'{driver.num_envs} envs in {place}, {driver.repeat} frame(s) per decision, {per_decision:.3g} updates per decision, '
                 f'rendering: {", ".join(driver.renderers) or "none that is named"}')
+            lines += readings(driver.obs_space, driver.act_space)
         lines += [replay.estimate(), *(agent.summary().splitlines() if hasattr(agent, 'summary') else [])]
         for line in lines:
             self.event(line)

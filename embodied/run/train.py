@@ -128,14 +128,14 @@ class Evaluator:
             return
         setup = session.setup
         result = evaluate(
-            self._agent, self._make_env, setup.eval, setup.driver, 1, session.event, lambda: session.interrupted)
+            self._agent, self._make_env, setup.eval, setup.driver, 1, session.event, lambda: session.interrupted, notes=False)
         if result is None:
             self._due.load(before)  # still due when the run goes on
             return
         now, count = session.counters(), len(result.returns)
         self._scores.append({
             'frames': now['frames'], 'step': now['step'], 'score': result.mean, 'std': result.std, 'episodes': count})
-        session.logger.add({'score': result.mean, 'std': result.std, 'episodes': count}, 'eval')
+        session.logger.add({'score': result.mean, 'std': result.std, 'episodes': count, 'cut': result.cut}, 'eval')
         session.logger.add(result.videos, 'eval')
         session.event(f'Evaluation at {now["frames"]:,} frames: {result}')
 

@@ -137,3 +137,18 @@ def test_missing_keys_are_named():
     del data['reward']
     with pytest.raises(KeyError, match='reward'):
         batch(data)
+
+
+def test_what_is_not_finite_is_named_by_key_sequence_and_frames():
+    b = batch()
+    b.reward[0, 3] = float('nan')
+    b.obs['speed'] = torch.zeros(1, 5, 2)
+    b.obs['speed'][0, 1:3, 1] = float('inf')
+    words = b.blame()
+    assert 'reward in sequence 0, frames 3' in words and 'obs/speed in sequence 0, frames 1, 2' in words and 'action' not in words
+
+
+def test_where_all_is_finite_the_largest_value_is_named():
+    b = batch()
+    b.reward[0, 2] = -3e20
+    assert 'All values of the batch are finite; the largest is 3e+20 in reward' in b.blame()

@@ -143,6 +143,27 @@ def test_what_is_unexplained_is_measured_on_what_differs(image, vector, vary, im
     assert torch.allclose(metrics['unexplained'], expected.detach())
 
 
-def test_images_that_patches_do_not_cover_are_refused():
-    with pytest.raises(ValueError, match="image 'image' is 16x24, not a multiple of patch 5"):
-        tokenizer({'image': IMAGE}, patch=5)
+@pytest.mark.parametrize('shape, patch', [((16, 24, 3), 5), ((7, 7, 2), 8), ((9, 17, 4), 8), ((1, 3, 119), 2)])
+def test_images_that_patches_do_not_cover_are_filled_up(shape, patch):
+    """Of any size and number of channels; what is filled up neither enters the loss nor the result."""
+    space = {'image': spaces.Box(0, 255, shape, np.uint8)}
+    model = tokenizer(space, patch=patch)
+    obs, first = frames(space)
+    assert torch.allclose(unpatchify(patchify(obs['image'].float(), patch), patch, shape), obs['image'].float())
+    model.measure(obs)
+    losses, _ = model.losses(obs, first)
+    assert model.decode(model.encode(obs, first), first)['image'].shape == (2, 3, *shape)
+    blank = model.scale['image'].mean.expand(2, 3, *shape)
+    assert torch.allclose(losses['image'], (obs['image'] / 255 - blank).square().mean(), rtol=1e-4), 'a new decoder draws the mean'
+
+
+NAMES = ('type', 'keys', 'values', 'training', 'half', 'forward', 'a.b', 'a_b', 'a', 'a/b', 'pop', '..x', 'T_destination')
+
+
+def test_keys_of_any_spelling_have_a_module_of_their_own():
+    space = {name: spaces.Box(-1, 1, (2,), np.float32) for name in NAMES} | {f'image/{name}': IMAGE for name in NAMES}
+    model = tokenizer(space)
+    obs, first = frames(space)
+    assert model.decode(model.encode(obs, first), first).keys() == space.keys()
+    assert len(model.inward) == len(model.outward) == len(space) and len(model.scale) == len(NAMES)
+    model.load_state_dict(model.state_dict())

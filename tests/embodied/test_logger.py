@@ -76,10 +76,8 @@ def test_what_is_not_finite_is_null_and_named(tmp_path, counters):
     assert lines(tmp_path / 'x.jsonl') == [{'a': None, 'nonfinite': ['a']}]
 
 
-@pytest.mark.parametrize('name, value', [
-    ('x', np.zeros(3)), ('x', np.zeros((4, 4), np.uint8)), ('x', np.zeros((4, 4, 3), np.float32)), ('x', np.zeros((4, 4, 2), np.uint8)),
-    ('x', np.zeros((0, 4, 4, 3), np.uint8)), ('step', 1.0), ('nonfinite', 1.0)])
-def test_values_that_have_no_place_are_refused_by_name(tmp_path, counters, name, value):
+@pytest.mark.parametrize('name, value', [('step', 1.0), ('nonfinite', 1.0)])
+def test_names_that_every_line_has_are_refused(tmp_path, counters, name, value):
     with pytest.raises(ValueError, match=name):
         Logger(tmp_path, QUIET, counters).add({name: value})
 
@@ -232,6 +230,29 @@ def test_videos_are_gifs_of_which_the_newest_are_kept(tmp_path, counters):
     assert names == ['000000000010-report-open-loop.gif', '000000000100-report-open-loop.gif']
     with Image.open(tmp_path / 'videos' / names[0]) as video:
         assert video.n_frames == 4 and video.size == (8, 8) and video.info['duration'] == 100
+
+
+@pytest.mark.parametrize('channels, width', [(2, 12), (4, 24), (119, 48)])
+def test_channels_that_are_no_colours_are_shown_side_by_side(tmp_path, counters, channels, width):
+    frames = np.arange(2 * 4 * 6 * channels, dtype=np.uint8).reshape(2, 4, 6, channels)
+    assert Image.open(io.BytesIO(png(frames[0]))).size == (width, 4)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(frames[0]))))[:, 6:12], frames[0, :, :, 1])
+    logger = Logger(tmp_path, LoggerConfig(tensorboard=True, videos=2, fps=10), counters)
+    logger.add({'open/loop': frames, 'open/frame': frames[0]}, 'report')
+    with Image.open(next((tmp_path / 'videos').iterdir())) as video:
+        assert video.n_frames == 2 and video.size == (width, 4)
+
+
+@pytest.mark.parametrize('value', [
+    np.zeros(3), np.zeros((2, 4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 4, 3), np.uint8), np.zeros((1, 2, 70000, 3), np.uint8)])
+def test_what_cannot_be_shown_is_said_once_and_ends_nothing(tmp_path, counters, value):
+    events = []
+    logger = Logger(tmp_path, QUIET, counters, events.append)
+    for _ in range(2):
+        logger.add({'picture': value, 'loss': 1.0}, 'report')
+    logger.write()
+    assert len(events) == 1 and 'report/picture cannot be shown' in events[0]
+    assert json.loads((tmp_path / 'metrics.jsonl').read_text())['report/loss'] == 1.0
 
 
 @pytest.mark.parametrize('channels', [1, 3])

@@ -21,7 +21,7 @@ ENV = {'dummy': {'length': 7, 'terminal': False, 'size': 4}}
 RUN = {
     'steps': 120, 'updates': 30, 'envs': 3, 'train_ratio': 8.0, 'max_catchup': 64.0, 'prefill': 48, 'pretrain': 0,
     'log_every': 25, 'report_every': 50, 'save_every': 0.0, 'keep': 2}
-EVAL = {'every': 40, 'episodes': 5, 'envs': 2, 'mode': 'sample', 'videos': 2}
+EVAL = {'every': 40, 'episodes': 5, 'envs': 2, 'mode': 'sample', 'videos': 2, 'length': 1000}
 REPLAY = {
     'directory': '', 'max_gb': 0.1, 'disk_gb': 0.1, 'chunk_rows': 16, 'uniform': 0.5, 'recent': 0.3, 'newest': 0.2, 'recent_rows': 30,
     'resume': 'manifest', 'demos': '', 'demo_share': 0.0, 'prefetch': True}

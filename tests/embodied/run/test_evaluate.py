@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from embodied.run import eval_only, evaluate, load_agent, train
 from embodied.run.evaluate import EvalConfig, Evaluation, FirstEpisodes, spread
 from embodied.wrappers import wrap
 
+evaluation = sys.modules['embodied.run.evaluate']  # the package has a function of the same name
+
 
 def row(reward=0.0, is_first=False, is_last=False, **more):
-    return {'reward': np.float32(reward), 'is_first': np.bool_(is_first), 'is_last': np.bool_(is_last), **more}
+    flags = {'is_first': np.bool_(is_first), 'is_last': np.bool_(is_last), 'is_terminal': np.bool_(False)}
+    return {'reward': np.float32(reward), **flags, **more}
 
 
 def play(episodes, worker, rewards, image=0):
@@ -101,12 +105,12 @@ def uneven(kind, index) -> functools.partial[Env]:
 @pytest.mark.parametrize('num_episodes, envs, lengths', [(5, 3, [1, 1, 2, 2, 3]), (2, 9, [1, 2])])
 def test_exactly_so_many_episodes_first_ones_of_each_env(world, num_episodes, envs, lengths):
     agent = Quiet()
-    result = evaluate(agent, uneven, EvalConfig(1, num_episodes, envs, 'mode', 0), world().setup.driver)
+    result = evaluate(agent, uneven, EvalConfig(1, num_episodes, envs, 'mode', 0, 99), world().setup.driver)
     assert result.lengths == lengths and agent.modes == {'mode'} and not result.videos
 
 
 def test_an_interrupted_evaluation_has_no_result(world):
-    assert evaluate(Quiet(), uneven, EvalConfig(1, 3, 3, 'sample', 0), world().setup.driver, interrupted=lambda: True) is None
+    assert evaluate(Quiet(), uneven, EvalConfig(1, 3, 3, 'sample', 0, 99), world().setup.driver, interrupted=lambda: True) is None
 
 
 def test_evaluations_mix_with_nothing_of_training(world):
@@ -159,7 +163,61 @@ def test_a_missing_checkpoint_is_named(world, tmp_path):
         load_agent(world().make_agent({}, {}), tmp_path / 'nowhere')
 
 
-@pytest.mark.parametrize('change', [{'every': 0}, {'episodes': 0}, {'envs': 0}, {'videos': -1}, {'mode': 'best'}])
+@pytest.mark.parametrize('change', [{'every': 0}, {'episodes': 0}, {'envs': 0}, {'videos': -1}, {'mode': 'best'}, {'length': 0}])
 def test_settings_out_of_range_are_refused_by_name(change):
     with pytest.raises(errors.ConfigError, match=f'eval.{next(iter(change))}'):
-        EvalConfig(**{'every': 1, 'episodes': 1, 'envs': 1, 'mode': 'sample', 'videos': 0, **change})
+        EvalConfig(**{'every': 1, 'episodes': 1, 'envs': 1, 'mode': 'sample', 'videos': 0, 'length': 9, **change})
+
+
+class Endless(Dummy):
+    """Never ends by itself; its third life is the first one that does not fail."""
+
+    def __init__(self, life=0):
+        super().__init__('box', DummyConfig(10 ** 9, False, 4), 0)
+        self.life = life
+
+    def step(self, action):
+        obs = super().step(action)
+        if self.life < 2 and obs['count'] == 3:
+            raise RuntimeError('not yet')
+        return obs
+
+
+class Lives:
+    """Constructor of an Endless env and of its replacements."""
+
+    def __init__(self, life=0):
+        self.life = life
+
+    def __call__(self):
+        return wrap(Endless(self.life))
+
+    def renewed(self, count):
+        return Lives(count)
+
+
+def test_an_evaluation_ends_where_its_envs_do_not_and_says_so(world, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, 'PLAIN_SECONDS', 0.0)
+    events = []
+    result = evaluate(
+        Quiet(), lambda kind, index: Lives(2 * (index == 1)), EvalConfig(1, 5, 2, 'sample', 0, 6), world(driver_max_restarts=2).setup.driver, 2,
+        events.append)
+    assert result.lengths == [6] * 5 and result.cut == 5 and result.returns == [6.0] * 5
+    assert str(result).endswith('5 episodes, 5 of them cut after 6 decisions (eval.length)')
+    assert len([event for event in events if 'not yet' in event]) == 2, 'replacements are cut like the first envs'
+    assert [len(frames) for frames in result.videos.values()] == [7, 7]
+    shown = capsys.readouterr().out.splitlines()
+    assert 'evaluating: 0 of 5 episodes, 0 decisions' in shown and any('4 of 5 episodes' in line for line in shown)
+
+
+def test_episodes_that_end_in_time_are_not_counted_as_cut(world):
+    result = evaluate(Quiet(), uneven, EvalConfig(1, 4, 2, 'sample', 0, 9), world().setup.driver)
+    assert result.cut == 0 and 'cut' not in str(result)
+
+
+def test_cuts_are_in_what_is_written(world, capsys):
+    source = world('source').run(train)
+    target = world('target', eval_length=5)
+    eval_only(target.make_agent, target.make_env, target.setup, lambda agent: load_agent(agent, source.logdir), fps=5)
+    content = json.loads((target.logdir / 'eval' / 'eval.json').read_text())
+    assert content['lengths'] == [5] * 5 and content['cut'] == 5 and '5 of them cut' in capsys.readouterr().out

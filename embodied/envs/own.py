@@ -1,0 +1,86 @@
+"""Environments of the user: package.module:Class, or a function that makes one, of our own Env or a Gymnasium env."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from ..base import Env
+from ..errors import ConfigError, EnvContractError
+from ..wrappers import ReadImages, UnifyDtypes
+from . import unknown
+from .gymnasium import GymConfig, check_values, from_gymnasium, repeated
+from .imports import demand, load_module
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def check(name: str, config: GymConfig) -> None:
+    """Refuse what cannot be made, as far as that shows without importing the module.
+
+    Raises:
+      ConfigError: there is no such module, or a value is out of range.
+    """
+    check_values(config)
+    demand(name.partition(':')[0], name)
+
+
+def make(name: str, config: GymConfig, seed: int) -> Env:
+    """The env that package.module:Class, or package.module:function, returns.
+
+    It is called with seed=... if it takes a seed, in [0, 2^32), and with render_mode='rgb_array' if it takes that and
+    env.gym.image is set.
+
+    Raises:
+      ConfigError: there is no such module or name, or it cannot be called with no more than a seed.
+      EnvContractError: what it returns is no single env.
+    """
+    check(name, config)
+    module, _, attribute = name.partition(':')
+    target = load_module(module, name)
+    for part in attribute.split('.'):
+        if not hasattr(target, part):
+            known = [each for each in dir(target) if not each.startswith('_')]
+            raise ConfigError(unknown('name', part, known, f' in the task {name}'))
+        target = getattr(target, part)
+    if not callable(target):
+        raise ConfigError(f'--task {name}: expected a class or a function that makes an env, got {type(target).__name__}.')
+    return adapted(call(target, name, config, seed % 2 ** 32), name, config, seed)
+
+
+def call(target: Callable, name: str, config: GymConfig, seed: int) -> Any:
+    """What a class or function makes with a seed, if it takes one.
+
+    Raises:
+      ConfigError: it needs other arguments.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return target()
+    known = {'seed': seed} | ({'render_mode': 'rgb_array'} if config.image else {})
+    named = {key: value for key, value in known.items() if key in parameters and parameters[key].kind is not parameters[key].POSITIONAL_ONLY}
+    needed = [p for p in parameters.values() if p.default is p.empty and p.kind in (*POSITIONAL, p.KEYWORD_ONLY) and p.name not in named]
+    if len(needed) == 1 and needed[0].kind in POSITIONAL and 'seed' not in named:
+        return target(seed, **named)
+    if needed:
+        raise ConfigError(
+            f'--task {name}: it needs {", ".join(p.name for p in needed)}; name a function that takes at most a seed and makes the env.')
+    return target(**named)
+
+
+def adapted(env: Any, name: str, config: GymConfig, seed: int) -> Env:
+    """An env of ours, or of Gymnasium, with the settings of env.gym.
+
+    Raises:
+      EnvContractError: it is neither.
+    """
+    if isinstance(env, Env) or all(hasattr(env, part) for part in ('obs_space', 'act_space', 'step')):
+        sized = ReadImages(UnifyDtypes(env), config.size) if config.size else env
+        return repeated(sized, config.repeat)
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        raise EnvContractError(f'{name} makes a vector of envs; make a single one, run.envs says how many are run.')
+    if isinstance(env, gymnasium.Env) or all(hasattr(env, part) for part in ('observation_space', 'action_space', 'reset', 'step')):
+        return repeated(from_gymnasium(env, seed, config.image, config.size), config.repeat)
+    raise EnvContractError(f'{name} makes a {type(env).__module__}.{type(env).__qualname__}; expected an embodied.Env or a gymnasium.Env.')
