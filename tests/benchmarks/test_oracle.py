@@ -53,7 +53,7 @@ def test_value_and_policy_learn_what_is_best():
         agent.learn()
     after = evaluate(agent, tests, True, 20)
     assert before['score'] < 8 and after['score'] > 16, (before, after)
-    assert agent.schedule.stage == 'policy' and agent.slow_policy.calls > 0
+    assert agent.schedule.stage == 'policy' and agent.acting_policy.calls > 0
 
 
 def test_the_value_is_judged_by_the_returns_that_came():
