@@ -104,7 +104,7 @@ class Ours:
             context, action, first = self._commit()
         else:
             action, first = self.codec.embed(self.codes), torch.zeros(self.s['batch'], self.s['time'], dtype=torch.bool, device=self.device)
-            context = Context(self.latents, None, [], causal_mask(first))
+            context = Context(self.latents, self.latents, self.latents, None, [], causal_mask(first))
         losses = shortcut.loss(self.nets['dynamics'], context, action, ~first, first, self.config.shortcut, self.s['bootstrap_rows'])
         self.optimizers['dynamics'].step(sum(loss.mean() for loss in losses.values()))
 

@@ -72,7 +72,8 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     plan = replace(agent._plan(), moves=(('slow_tokenizer', (True,)),))
 
     def tokenizer(_) -> dict[str, torch.Tensor]:
-        return agent._train_tokenizer(plan, batch)
+        loss, metrics = agent._tokenizer_loss(plan, batch)
+        return metrics | agent.optimizers['tokenizer'].step(loss)
 
     def model(_) -> dict[str, torch.Tensor]:
         with agent._precision():
