@@ -38,7 +38,8 @@ BELOW = {
     'dreamer4.imagination': ('dreamer4.agent', 'dreamer4.losses')}
 
 WIRING = ('dreamer4.main', 'dreamer4.load')  # these know everything
-CONTRACTS = ('embodied', 'embodied.base', 'embodied.errors')  # what the rest of dreamer4 may know of embodied
+# What the rest of dreamer4 may know of embodied.
+CONTRACTS = ('embodied', 'embodied.base', 'embodied.errors', 'embodied.extras')
 
 
 def name_of(path):
