@@ -17,7 +17,7 @@ from pathlib import Path
 
 from embodied import envs, schema
 from embodied.base import RandomAgent
-from embodied.config import Config, Value, configs_dir, diff, expand_timestamp, nearest, parse
+from embodied.config import Config, Value, configs_dir, diff, expand_timestamp, parse
 from embodied.driver import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
 from embodied.logger import Logger, LoggerConfig
@@ -27,7 +27,6 @@ from embodied.seeds import derive
 
 from . import __version__
 
-SCRIPTS = ('train', 'train_eval', 'eval_only', 'offline', 'collect')
 # What may differ between a run and its resumption; everything else decides what was learned or stored.
 MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume|prefetch)|agent\.(device|threads|graphs|cache\..*)'
 
@@ -93,8 +92,6 @@ def run_config(config: Config) -> dict[str, Value] | None:
 
 def run(config: Config) -> int:
     """Build the parts of config.script and run it."""
-    if config.script not in SCRIPTS:
-        raise ConfigError(f'--script: unknown script {config.script!r}; {nearest(config.script, SCRIPTS)}')
     if not config.task and config.script != 'offline':
         raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
     if config.script == 'offline' and not config.replay.directory:
