@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from dreamer4.load import load
 from embodied.errors import EnvCrashed
 from embodied.replay_tool import main as replay_tool
 
+ROOT = Path(__file__).parents[1]
 TINY = ['--run.steps', '80', '--run.prefill', '60', '--driver.parallel', 'false', '--agent.threads', '1', '--logger.tensorboard', 'false']
 
 
@@ -190,3 +193,23 @@ def test_the_version_names_what_results_depend_on(capsys):
     assert text.startswith(f'dreamer4 {__version__}, python 3.')
     assert text.count('\n') == 1
     assert f'torch {torch.__version__}' in text and f'numpy {np.__version__}' in text
+
+
+COMMANDS = sorted(
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    for folder in ('dreamer4', 'embodied', 'benchmarks') for path in (ROOT / folder).rglob('*.py')
+    if "__name__ == '__main__'" in path.read_text())
+
+
+@pytest.mark.parametrize('module', COMMANDS)
+def test_every_command_answers_help_with_its_usage(module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [module, '--help'])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(module, run_name='__main__')
+    text = capsys.readouterr().out
+    assert not end.value.code and 'usage:' in text.lower() and '--help' in text
+
+
+def test_commands_are_found():
+    assert {'dreamer4.main', 'dreamer4.diagnose', 'embodied.replay', 'embodied.checks'} <= {*COMMANDS}
