@@ -212,4 +212,4 @@ def test_every_command_answers_help_with_its_usage(module, monkeypatch, capsys):
 
 
 def test_commands_are_found():
-    assert {'dreamer4.main', 'dreamer4.diagnose', 'embodied.replay', 'embodied.checks'} <= {*COMMANDS}
+    assert {'dreamer4.main', 'dreamer4.diagnose', 'embodied.checks'} <= {*COMMANDS}
