@@ -10,6 +10,7 @@ torch takes seconds to import, so only what needs it imports it, behind the chec
 import functools
 import platform
 import re
+import shlex
 import sys
 from dataclasses import replace
 from importlib import metadata
@@ -148,7 +149,18 @@ class Parts:
         else:
             load = lambda agent: load_agent(agent, self.setup.from_checkpoint)
             eval_only(self.agent, self.env, self.setup, load, self.logger_config.fps)
+        if script in ('train', 'train_eval', 'offline'):
+            self._suggest()
         return 0
+
+    def _suggest(self) -> None:
+        """Say what to do with a run that has ended."""
+        logdir = shlex.quote(str(self.setup.logdir))
+        commands = [f'tensorboard --logdir {logdir}', f'python -m dreamer4.diagnose {logdir}']
+        if self.config.task:
+            evaluate = 'python -m dreamer4.main --script eval_only --from_checkpoint'
+            commands.append(f'{evaluate} {logdir}')
+        print('\n'.join(['Next:', *(f'  {command}' for command in commands)]))
 
     @functools.cached_property
     def agent_config(self):
@@ -215,7 +227,9 @@ class Parts:
         return Path(self.config.replay.directory).expanduser() if self.config.replay.directory else self.setup.logdir / 'replay'
 
     def logger(self, counters) -> Logger:
-        return Logger(self.setup.logdir, self.logger_config, counters)
+        logger = Logger(self.setup.logdir, self.logger_config, counters)
+        logger.text('config', f'```yaml\n{self.config.to_yaml()}```')
+        return logger
 
 
 if __name__ == '__main__':
