@@ -34,6 +34,9 @@ COUNTERS = ('step', 'frames', 'updates', 'episodes')
 RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
 LIVE_SECONDS = 0.2  # the terminal line is redrawn no more often
 FLUSH_SECONDS = 20  # TensorBoard shows events so late
+VIDEO_WIDTH = 256  # pixels of a GIF, at least, as far as
+VIDEO_HEIGHT = 1024  # pixels in height allow it
+LOOP_SECONDS = 1.0  # that a GIF lasts, at least
 MAX_WAITING = 10_000  # lines that wait for a disk
 # What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what follows where memory ends.
 UNSHOWABLE = (ValueError, TypeError, OSError, OverflowError, SystemError, MemoryError, struct.error)
@@ -375,10 +378,18 @@ def png(image: np.ndarray) -> bytes:
 
 
 def gif(frames: np.ndarray, fps: int) -> bytes:
-    """uint8 (T, H, W, C) as an animated GIF that repeats without end."""
-    out = io.BytesIO()
-    first, *rest = map(pillow, frames)
-    first.save(out, 'gif', save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+    """uint8 (T, H, W, C) as an animated GIF that repeats without end.
+
+    Small frames are enlarged, and short videos slowed down, until a person can follow them.
+    """
+    out, frames = io.BytesIO(), displayable(frames)
+    height, width = frames.shape[1:3]
+    times = max(1, min(-(-VIDEO_WIDTH // width), VIDEO_HEIGHT // height))
+    larger = lambda frame: frame.repeat(times, 0).repeat(times, 1)
+    first, *rest = (pillow(larger(frame)) for frame in frames)
+    hundredths = math.ceil(100 * max(1 / fps, LOOP_SECONDS / len(frames)))  # the format's unit
+    first.save(
+        out, 'gif', save_all=True, append_images=rest, duration=10 * hundredths, loop=0)
     return out.getvalue()
 
 

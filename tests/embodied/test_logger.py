@@ -250,7 +250,18 @@ def test_videos_are_gifs_of_which_the_newest_are_kept(tmp_path, counters):
     names = sorted(path.name for path in (tmp_path / 'videos').iterdir())
     assert names == ['000000000010-report-open-loop.gif', '000000000100-report-open-loop.gif']
     with Image.open(tmp_path / 'videos' / names[0]) as video:
-        assert video.n_frames == 4 and video.size == (8, 8) and video.info['duration'] == 100
+        assert video.n_frames == 4 and video.size == (256, 256)
+
+
+@pytest.mark.parametrize('count, fps, width, duration, drawn', [
+    (4, 10, 8, 250, 256), (13, 15, 32, 80, 256), (30, 15, 100, 70, 300), (30, 20, 300, 50, 300),
+    (1, 15, 7, 1000, 259)])
+def test_a_video_lasts_a_second_and_is_wide_enough_to_see(count, fps, width, duration, drawn):
+    frames = np.zeros((count, 6, width, 3), np.uint8)
+    frames += np.arange(count, dtype=np.uint8)[:, None, None, None]  # equal ones would be joined
+    with Image.open(io.BytesIO(gif(frames, fps))) as video:
+        assert video.size[0] == drawn and video.n_frames == count
+        assert video.info['duration'] == duration and count * duration >= 1000
 
 
 @pytest.mark.parametrize('channels, width', [(2, 12), (4, 24), (119, 48)])
@@ -261,7 +272,8 @@ def test_channels_that_are_no_colours_are_shown_side_by_side(tmp_path, counters,
     logger = Logger(tmp_path, LoggerConfig(tensorboard=True, videos=2, fps=10), counters)
     logger.add({'open/loop': frames, 'open/frame': frames[0]}, 'report')
     with Image.open(next((tmp_path / 'videos').iterdir())) as video:
-        assert video.n_frames == 2 and video.size == (width, 4)
+        times = -(-256 // width)
+        assert video.n_frames == 2 and video.size == (times * width, times * 4)
 
 
 @pytest.mark.parametrize('value', [
