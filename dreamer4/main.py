@@ -22,6 +22,7 @@ from embodied.config import Config, Value, configs_dir, diff, expand_timestamp, 
 from embodied.driver import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
 from embodied.logger import Logger, LoggerConfig
+from embodied.machine import memory_gb, over_disk, over_memory
 from embodied.replay import Replay, ReplayConfig
 from embodied.run import EvalConfig, RunConfig, Setup, collect, eval_only, load_agent, offline, train
 from embodied.seeds import derive
@@ -139,7 +140,8 @@ class Parts:
     def run(self) -> int:
         script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
         print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)
-        self.agent_config  # imports torch, and refuses what cannot work before any env is built
+        # Imports torch, and refuses what cannot work before any env is built.
+        self.setup = replace(self.setup, warnings=self._budget_warnings(self.agent_config))
         if script in ('train', 'train_eval'):
             train(self.agent, self.env, self.replay, self.logger, self.setup, evaluating=script == 'train_eval')
         elif script == 'offline':
@@ -172,6 +174,23 @@ class Parts:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return built
+
+    def _budget_warnings(self, agent_config) -> tuple[str, ...]:
+        """Sentences about budgets that this machine cannot meet."""
+        from .agent_config import find_device
+        from .cache import free_gb
+        budgets, device = self.replay_config, find_device(agent_config.device)
+        rows, cache = {'replay.max_gb': budgets.max_gb}, agent_config.cache
+        sizes = {'frames_gb': cache.frames_gb, 'latents_gb': cache.latents_gb}  # -1 is what fits
+        kept = {f'agent.cache.{name}': max(0.0, size) for name, size in sizes.items()}
+        if device.type == 'cpu':
+            found = over_memory(rows | kept, memory_gb(), 'this machine')
+        else:
+            found = over_memory(rows, memory_gb(), 'this machine')
+            found += over_memory(kept, free_gb(device), str(device))
+        if self.config.script != 'offline':  # which adds nothing to the folder
+            found += over_disk('replay.disk_gb', budgets.disk_gb, self._replay_folder())
+        return tuple(found)
 
     def agent(self, obs_space, act_space):
         from .agent import Agent

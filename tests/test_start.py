@@ -106,3 +106,18 @@ def test_every_command_answers_help_with_its_usage(module, monkeypatch, capsys):
 
 def test_commands_are_found():
     assert {'dreamer4.main', 'dreamer4.diagnose', 'embodied.checks'} <= {*COMMANDS}
+
+
+@pytest.mark.parametrize('flags, words', [
+    (['--replay.max_gb', '6'], 'replay.max_gb 6 may take 6 GB'),
+    (['--agent.cache.frames_gb', '7'], 'agent.cache.frames_gb 7 may take 7.5 GB'),
+    (['--replay.disk_gb', '1e6'], 'replay.disk_gb is 1e+06 GB'), ([], None)])
+def test_a_run_says_at_its_start_and_in_its_log_what_the_machine_lacks(
+        flags, words, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, 'memory_gb', lambda: 5.0)
+    logdir, argv = tmp_path / 'run', ['--configs', 'pixel', 'debug', '--task', 'pixel_catch']
+    argv += ['--run.steps', '2', '--driver.parallel', 'false', '--logger.tensorboard', 'false']
+    assert command.main([*argv, '--agent.threads', '1', '--logdir', str(logdir), *flags]) == 0
+    for text in (capsys.readouterr().out, (logdir / 'events.log').read_text()):
+        found = [line for line in text.splitlines() if 'warning: ' in line]
+        assert len(found) == (words is not None) and all(words in line for line in found)

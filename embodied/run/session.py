@@ -71,6 +71,7 @@ class Setup:
       logdir: its folder.
       from_checkpoint: logdir, ckpt folder or single save that the agent starts from; None for none.
       run, eval, driver: blocks of the config.
+      warnings: what a person should know before it runs.
     """
 
     task: str
@@ -80,6 +81,7 @@ class Setup:
     run: RunConfig
     eval: EvalConfig
     driver: DriverConfig
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -271,7 +273,7 @@ class Session:
                 f'rendering: {", ".join(driver.renderers) or "none that is named"}')
             lines += readings(driver.obs_space, driver.act_space)
         lines += [replay.estimate(), *(agent.summary().splitlines() if hasattr(agent, 'summary') else [])]
-        for line in lines:
+        for line in (*lines, *setup.warnings):
             self.event(line)
 
     def event(self, text: str) -> None:
