@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from embodied.config import Config, parse
+from embodied.config import parse
 
 from dreamer4.agent_config import AgentConfig
 
@@ -18,12 +18,8 @@ SMALL = {
 
 
 def tiny(**changes) -> AgentConfig:
-    """Small settings; keys of `changes` are dotted names below `agent`.
-
-    Without the marks of the YAML file, so that words reach the checks of the agent's own classes.
-    """
-    plain = Config(parse([], CONFIGS).to_dict())
-    config = plain.update({f'agent.{k}': v for k, v in (SMALL | changes).items()})
+    """Small settings; keys of `changes` are dotted names below `agent`."""
+    config = parse([], CONFIGS).update({f'agent.{k}': v for k, v in (SMALL | changes).items()})
     return config.agent.build(AgentConfig)
 
 
