@@ -5,6 +5,7 @@
 Every fault is written to the file LEDGER before it happens; once FAULTS lines stand there the envs stay sound.
 """
 
+import argparse
 import dataclasses
 import os
 import random
@@ -72,14 +73,20 @@ class BreakingMaker(envs.Maker):
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('ledger', type=Path, help='file that lists the faults')
+    parser.add_argument('faults', type=int, help='lines of it, after which envs stay sound')
+    parser.add_argument('flags', nargs=argparse.REMAINDER, help='arguments of dreamer4.main')
+    args = parser.parse_args()
     from dreamer4 import main as program
-    ledger, faults = Path(sys.argv[1]), int(sys.argv[2])
+    ledger, faults = args.ledger, args.faults
     plain = program.Parts.env
 
     def breaking(self, kind, index):
         return BreakingMaker(**vars(plain(self, kind, index)), ledger=ledger, faults=faults)
     program.Parts.env = breaking
-    return program.main(sys.argv[3:])
+    return program.main(args.flags)
 
 
 if __name__ == '__main__':

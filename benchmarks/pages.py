@@ -4,6 +4,7 @@
     python -m benchmarks.pages --check    # only say whether the pages are up to date
 """
 
+import argparse
 import json
 import re
 import sys
@@ -157,16 +158,19 @@ def rendered(text: str) -> str:
 
 
 def main() -> None:
-    stale = []
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--check', action='store_true', help='change nothing; status 1 if stale')
+    args, stale = parser.parse_args(), []
     for page in PAGES:
         path = ROOT / page
         text = path.read_text()
         if rendered(text) != text:
             stale.append(page)
-            if '--check' not in sys.argv:
+            if not args.check:
                 path.write_text(rendered(text))
     print('rewritten: ' + ', '.join(stale) if stale else 'all pages are up to date')
-    sys.exit(bool(stale) and '--check' in sys.argv)
+    sys.exit(bool(stale) and args.check)
 
 
 if __name__ == '__main__':

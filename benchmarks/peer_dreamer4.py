@@ -7,6 +7,7 @@ millions of parameters of the tokenizer and of the dynamics, or seconds of one c
 calls its own losses; nothing of a peer is kept here.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -207,7 +208,13 @@ def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 
 
 def main() -> None:
-    name, checkout, shapes = sys.argv[1], Path(sys.argv[2]), SimpleNamespace(**json.loads(sys.argv[3]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('name', choices=sorted(ADAPTERS))
+    parser.add_argument('checkout', type=Path, help='of its repository')
+    parser.add_argument('shapes', type=json.loads, help='JSON')
+    args = parser.parse_args()
+    name, checkout, shapes = args.name, args.checkout, SimpleNamespace(**args.shapes)
     torch.set_num_threads(shapes.threads)
     out, sys.stdout = sys.stdout, sys.stderr  # peers print
     peer = ADAPTERS[name](checkout, shapes)

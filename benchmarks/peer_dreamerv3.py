@@ -5,6 +5,7 @@ late PAUSES SECONDS, add ROWS, add_full ROWS, sample BATCHES) and answers each w
 in the interface of this peer; nothing of the peer is kept here.
 """
 
+import argparse
 import functools
 import json
 import statistics
@@ -121,6 +122,8 @@ class Peer:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     measured, out = Peer(), sys.stdout
     sys.stdout = sys.stderr  # the peer prints
     for request in sys.stdin:

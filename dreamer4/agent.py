@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from embodied.base import UNLABELED
+from embodied.base import UNLABELED, Status
 from embodied.errors import CheckpointError
 
 from . import losses, perceptual, report, shortcut
@@ -25,7 +25,7 @@ from .imagination import draw_starts, imagine
 from .optim import NonFiniteLoss, Optimizer, RunningRMS, SlowCopy, descend
 from .nets.attention import Attention
 from .record import CudaGraphs, plainly
-from .schedule import Schedule
+from .schedule import STAGES, Schedule
 from .state import pack_tree, unpack_tree
 from .summary import describe
 from .conv_tokenizer import ConvTokenizer
@@ -33,6 +33,12 @@ from .tokenizer import Tokenizer
 
 NEWEST = slice(-1, None)
 TOKENIZERS = {'patches': Tokenizer, 'conv': ConvTokenizer}
+# Stage -> the metrics that tell a watcher how it goes.
+WATCHED = {
+    'tokenizer': ('tokenizer/unexplained',),
+    'dynamics': ('loss/flow', 'loss/reward'),
+    'value': ('loss/flow', 'loss/reward', 'value/loss'),
+    'policy': ('loss/flow', 'loss/reward', 'value/loss', 'policy/entropy')}
 FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', *UNLABELED, 'task_id')
 
 
@@ -161,9 +167,11 @@ class Agent:
         c = self.config.batch
         return max(c.length, c.long_length if c.long_every else 0) + 1
 
-    def status(self) -> str:
-        """Stage and what it waits for."""
-        return self.schedule.waits_for() or self.schedule.stage
+    def status(self) -> Status:
+        """Stage, what it waits for, and the metrics that tell how it goes."""
+        stage, words = self.schedule.stage, self.schedule.waits_for()
+        waits = words.removeprefix(stage).strip()
+        return Status(stage, waits, stage == STAGES[-1], WATCHED[stage])
 
     def events(self) -> list[str]:
         """Sentences that a person should read, each once: those since the last call."""

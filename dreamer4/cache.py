@@ -186,7 +186,12 @@ def frames_gb(config: CacheConfig, device: torch.device) -> float:
     """Gigabytes for frames: as configured, or on a GPU a share of what is free, elsewhere none."""
     if config.frames_gb >= 0:
         return config.frames_gb
-    return SHARE * torch.cuda.mem_get_info(device)[0] / 1e9 if device.type == 'cuda' else 0.0
+    return SHARE * free_gb(device) if device.type == 'cuda' else 0.0
+
+
+def free_gb(device: torch.device) -> float:
+    """Memory of a GPU that nobody takes, 10^9 bytes."""
+    return torch.cuda.mem_get_info(device)[0] / 1e9
 
 
 def latents_gb(config: CacheConfig, standing: float) -> float:

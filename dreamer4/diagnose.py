@@ -6,6 +6,7 @@ The order is the order of causes: a policy cannot be better than the value, nor 
 dynamics, nor those than the tokenizer. Look at the first line that is not fine; what stands below it may only be its consequence.
 """
 
+import argparse
 import contextlib
 import json
 import math
@@ -174,17 +175,18 @@ def lacking(values: Mapping[str, float]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the table; 0 if all that was measured is fine, 1 if something is not, 2 for a wrong folder."""
-    argv = sys.argv[1:] if argv is None else argv
-    if len(argv) != 1:
-        print('usage: python -m dreamer4.diagnose LOGDIR', file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(
+        prog='python -m dreamer4.diagnose', description=__doc__.split('\n\n')[0],
+        epilog='Exit status 0: all that was measured is fine; 1: something is not; 2: no such run.')
+    parser.add_argument('logdir', help='folder of a run that has logged at least once')
+    logdir = parser.parse_args(argv).logdir
     try:
-        values = latest(argv[0])
+        values = latest(logdir)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
     rows = diagnose(values)
-    print(f'{argv[0]} at ' + ', '.join(f'{k} {values[k]:.0f}' for k in ('frames', 'updates', 'episodes') if k in values))
+    print(f'{logdir} at ' + ', '.join(f'{k} {values[k]:.0f}' for k in ('frames', 'updates', 'episodes') if k in values))
     for part, name, value, good, words in rows:
         mark = {True: 'ok', False: '!!', None: '--'}[good]
         print(f'{mark} {part:<10} {name:<24} {"" if value is None else f"{value:.3g}":>9}  {words}')

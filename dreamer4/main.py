@@ -4,68 +4,96 @@
 
 Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that was asked for makes no sense; 130 Ctrl-C, where
 there was nothing to save. A checkpoint is evaluated, and collected with, as its run was configured; presets and flags override.
+torch takes seconds to import, so only what needs it imports it, behind the checks of flags and tasks.
 """
 
+import functools
+import platform
 import re
+import shlex
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 from embodied import envs, schema
 from embodied.base import RandomAgent
-from embodied.config import Config, configs_dir, diff, expand_timestamp, nearest, parse
+from embodied.config import Config, Value, configs_dir, diff, expand_timestamp, parse
 from embodied.driver import DriverConfig
-from embodied.errors import CheckpointError, ConfigError, EmbodiedError
+from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
 from embodied.logger import Logger, LoggerConfig
+from embodied.machine import memory_gb, over_disk, over_memory
 from embodied.replay import Replay, ReplayConfig
 from embodied.run import EvalConfig, RunConfig, Setup, collect, eval_only, load_agent, offline, train
 from embodied.seeds import derive
 
-from .agent import Agent
-from .agent_config import AgentConfig, find_device
-from .cache import Mirror, frames_gb
-from .optim import NonFiniteLoss
+from . import __version__
 
-SCRIPTS = ('train', 'train_eval', 'eval_only', 'offline', 'collect')
 # What may differ between a run and its resumption; everything else decides what was learned or stored.
 MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume|prefetch)|agent\.(device|threads|graphs|cache\..*)'
 
 # What an agent brings along to where it acts; the machine may be another one.
 OF_THE_AGENT = r'task|env\..*|agent\.(?!device|threads|precision|graphs|cache).*'
 
+ABOUT = f"""\
+dreamer4 {__version__} learns control from pixels or vectors, online or from a replay folder.
+
+  python -m dreamer4.main --configs pixel --task pixel_catch --logdir logdir/catch
+  python -m dreamer4.main --script eval_only --from_checkpoint logdir/catch
+  python -m dreamer4.main --configs dmc_vision --help
+
+Tasks are a suite and a name: {", ".join(envs.available())}, as in gym_CartPole-v1.
+--version names the versions of all that computes."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if '--version' in argv:
+        print(versions())
+        return 0
     try:
-        return run(configure(sys.argv[1:] if argv is None else argv))
+        return run(configure(argv))
     except ConfigError as error:
         print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)  # an env worker's ConfigError brings its traceback along
         return 2
-    except (EmbodiedError, NonFiniteLoss, ImportError) as error:
+    except EnvMissing as error:
+        print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
+        return 1
+    except (EmbodiedError, ImportError) as error:
         print(f'dreamer4: {type(error).__name__}: {error}', file=sys.stderr)
         return 2 if isinstance(error, CheckpointError) else 1
     except KeyboardInterrupt:
         return 130
 
 
+def versions() -> str:
+    """This program, Python, and the packages that results depend on, in one line."""
+    packages = [f'{name} {metadata.version(name)}' for name in ('torch', 'numpy', 'gymnasium')]
+    return ', '.join([f'dreamer4 {__version__}', f'python {platform.python_version()}', *packages])
+
+
 def configure(argv: list[str]) -> Config:
     """The config of a command line; where an agent is only to act, its run's config.yaml says what it is and where it acts."""
     folder = configs_dir(Path(__file__).parent)
-    config = parse(argv, folder)
+    base = run_config(parse(argv, folder, answer=False))
+    return parse(argv, folder, base, ABOUT)
+
+
+def run_config(config: Config) -> dict[str, Value] | None:
+    """What the run that `config` acts with says of its agent and where it acts; None for no such run."""
     if config.script not in ('eval_only', 'collect') or not config.from_checkpoint:
-        return config
+        return None
     place = Path(config.from_checkpoint).expanduser()
     logdir = place.parent if place.name == 'ckpt' else place.parent.parent if place.parent.name == 'ckpt' else place
     if not (logdir / 'config.yaml').exists():
-        return config
-    trained = {key: value for key, value in Config.load(logdir / 'config.yaml').flat.items() if re.fullmatch(OF_THE_AGENT, key)}
-    return parse(argv, folder, base=trained)
+        return None
+    flat = Config.load(logdir / 'config.yaml').flat
+    return {key: value for key, value in flat.items() if re.fullmatch(OF_THE_AGENT, key)}
 
 
 def run(config: Config) -> int:
     """Build the parts of config.script and run it."""
-    if config.script not in SCRIPTS:
-        raise ConfigError(f'--script: unknown script {config.script!r}; {nearest(config.script, SCRIPTS)}')
     if not config.task and config.script != 'offline':
         raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
     if config.script == 'offline' and not config.replay.directory:
@@ -73,7 +101,7 @@ def run(config: Config) -> int:
     if config.script == 'eval_only' and not config.from_checkpoint:
         raise ConfigError('--from_checkpoint is missing: the eval_only script evaluates a checkpoint')
     if config.task:
-        envs.make_config(config.task, config.env.to_dict())
+        envs.check(config.task, config.env.to_dict())
     logdir = Path(expand_timestamp(config.logdir)).expanduser()
     config = config.update({'logdir': str(logdir)})
     if config.script != 'eval_only':
@@ -108,10 +136,12 @@ class Parts:
             driver=config.driver.build(DriverConfig))
         self.logger_config = config.logger.build(LoggerConfig)
         self.replay_config = config.replay.build(ReplayConfig)
-        self.agent_config = config.agent.build(AgentConfig)
 
     def run(self) -> int:
-        script = self.config.script
+        script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
+        print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)
+        # Imports torch, and refuses what cannot work before any env is built.
+        self.setup = replace(self.setup, warnings=self._budget_warnings(self.agent_config))
         if script in ('train', 'train_eval'):
             train(self.agent, self.env, self.replay, self.logger, self.setup, evaluating=script == 'train_eval')
         elif script == 'offline':
@@ -121,20 +151,60 @@ class Parts:
         else:
             load = lambda agent: load_agent(agent, self.setup.from_checkpoint)
             eval_only(self.agent, self.env, self.setup, load, self.logger_config.fps)
+        if script in ('train', 'train_eval', 'offline'):
+            self._suggest()
         return 0
 
-    def agent(self, obs_space, act_space) -> Agent:
+    def _suggest(self) -> None:
+        """Say what to do with a run that has ended."""
+        logdir = shlex.quote(str(self.setup.logdir))
+        commands = [f'tensorboard --logdir {logdir}', f'python -m dreamer4.diagnose {logdir}']
+        if self.config.task:
+            evaluate = 'python -m dreamer4.main --script eval_only --from_checkpoint'
+            commands.append(f'{evaluate} {logdir}')
+        print('\n'.join(['Next:', *(f'  {command}' for command in commands)]))
+
+    @functools.cached_property
+    def agent_config(self):
+        """The block `agent`, checked."""
+        from .agent_config import AgentConfig, check
+        built = self.config.agent.build(AgentConfig)
+        try:
+            check(built)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return built
+
+    def _budget_warnings(self, agent_config) -> tuple[str, ...]:
+        """Sentences about budgets that this machine cannot meet."""
+        from .agent_config import find_device
+        from .cache import free_gb
+        budgets, device = self.replay_config, find_device(agent_config.device)
+        rows, cache = {'replay.max_gb': budgets.max_gb}, agent_config.cache
+        sizes = {'frames_gb': cache.frames_gb, 'latents_gb': cache.latents_gb}  # -1 is what fits
+        kept = {f'agent.cache.{name}': max(0.0, size) for name, size in sizes.items()}
+        if device.type == 'cpu':
+            found = over_memory(rows | kept, memory_gb(), 'this machine')
+        else:
+            found = over_memory(rows, memory_gb(), 'this machine')
+            found += over_memory(kept, free_gb(device), str(device))
+        if self.config.script != 'offline':  # which adds nothing to the folder
+            found += over_disk('replay.disk_gb', budgets.disk_gb, self._replay_folder())
+        return tuple(found)
+
+    def agent(self, obs_space, act_space):
+        from .agent import Agent
         config = self.agent_config
         if self.config.script in ('eval_only', 'collect'):  # it acts, and needs no weights of a loss
             config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
         try:
             agent = Agent(obs_space, act_space, config, derive(self.config.seed, 'agent'))
-        except ValueError as error:  # settings that do not go together, or not with these spaces
+        except ValueError as error:  # settings that do not go with these spaces
             raise ConfigError(str(error)) from error
         self._keep_config()
         return agent
 
-    def collector(self, obs_space, act_space) -> Agent | RandomAgent:
+    def collector(self, obs_space, act_space):
         if self.setup.from_checkpoint is not None:
             return self.agent(obs_space, act_space)
         self._keep_config()
@@ -149,22 +219,21 @@ class Parts:
     def env(self, kind: str, index: int):
         return envs.Maker(self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index))
 
-    def replay(self, obs_space, act_space, meta) -> Replay | Mirror:
+    def replay(self, obs_space, act_space, meta):
         return self._mirrored(Replay(
             self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=print))
 
-    def _mirrored(self, replay: Replay) -> Replay | Mirror:
+    def _mirrored(self, replay: Replay):
         """The replay, with its images on the device where an agent learns and there is room for them."""
+        from .agent_config import find_device
+        from .cache import Mirror, frames_gb
         if self.config.script == 'collect':
             return replay
-        try:
-            device = find_device(self.agent_config.device)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        device = find_device(self.agent_config.device)
         gigabytes = frames_gb(self.agent_config.cache, device)
         return Mirror(replay, device, gigabytes) if gigabytes else replay
 
-    def offline_replay(self) -> Replay | Mirror:
+    def offline_replay(self):
         folder = self._replay_folder()
         if not folder.is_dir():
             raise ConfigError(f'--replay.directory: {folder} is no folder')
@@ -177,7 +246,9 @@ class Parts:
         return Path(self.config.replay.directory).expanduser() if self.config.replay.directory else self.setup.logdir / 'replay'
 
     def logger(self, counters) -> Logger:
-        return Logger(self.setup.logdir, self.logger_config, counters)
+        logger = Logger(self.setup.logdir, self.logger_config, counters)
+        logger.text('config', f'```yaml\n{self.config.to_yaml()}```')
+        return logger
 
 
 if __name__ == '__main__':

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from embodied.errors import EmbodiedError
 
-class NonFiniteLoss(RuntimeError):
+
+class NonFiniteLoss(EmbodiedError):
     """A loss or gradient was NaN or infinite; the part that it belongs to was not moved by it."""
 
 

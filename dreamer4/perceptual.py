@@ -8,6 +8,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from embodied.extras import install_hint
+
 from .tokenizer import TokenizerConfig
 
 WEIGHT = 0.2  # of `tokenizer.lpips: auto` (Dreamer 4, Section 3.1)
@@ -33,7 +35,8 @@ class Perceptual(nn.Module):
         except (ImportError, RuntimeError) as error:  # a torchvision that does not match torch fails with RuntimeError
             raise ImportError(
                     f'the perceptual loss needs the package lpips and a torchvision that matches torch ({error}); '
-                    'install the extra "lpips", or set --agent.tokenizer.lpips 0 (off) or auto (off where it is missing)') from error
+                    f'{install_hint("lpips")}, or set --agent.tokenizer.lpips 0 (off) or auto (off '
+                    'where it is missing)') from error
         try:
             self.model = lpips.LPIPS(net=net, verbose=False).requires_grad_(False).eval()
         except NO_WEIGHTS as error:

@@ -13,6 +13,7 @@ from .dynamics import Context, Dynamics
 from .heads import Heads, masked_mean
 from .imagination import imagine, predict
 from .tokenizer import Tokenizer
+from .video import open_loop_video
 
 FOREGROUND = 0.1  # a pixel that differs this much from the mean frame is foreground
 SAME = 1e-6  # float32 numbers that differ by this share of their size are the same
@@ -188,7 +189,7 @@ def image_metrics(tokenizer: Tokenizer, batch: Batch, latent: torch.Tensor) -> d
 @torch.no_grad()
 def video(
         tokenizer: Tokenizer, dynamics: Dynamics, loop: OpenLoop, batch: Batch, start: int, rows: int = 4) -> dict[str, np.ndarray]:
-    """Open-loop videos: per image key uint8 (T, 3 h, rows w, C): truth above prediction above their difference.
+    """Open-loop videos of the first sequences by image key, uint8 (T, height, width, 3).
 
     Up to frame `start` the prediction shows the reconstruction of real frames; later frames are imagined. Sequences whose actions are not
     known are shown only where there are no others.
@@ -198,11 +199,11 @@ def video(
     known = tokenizer.encode(part.obs, part.is_first)
     latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.latent[chosen])], 1)
     guess = tokenizer.decode(latent, part.is_first)
+    given = loop.valid.new_ones(rows, start + 1)
+    valid = torch.cat([given, loop.valid[:rows]], 1).cpu().numpy()
     out = {}
     for key in tokenizer.images:
-        truth = part.obs[key].float() / 255
-        pred = guess[key].clamp(0, 1)
-        panel = torch.cat([truth, pred, (pred - truth + 1) / 2], 2)  # (rows, T, 3h, w, C)
-        panel = panel.permute(1, 2, 0, 3, 4).flatten(2, 3)
-        out[key] = (panel * 255).byte().cpu().numpy()
+        pred = (guess[key].clamp(0, 1) * 255).round().byte()
+        truth = part.obs[key].cpu().numpy()
+        out[key] = open_loop_video(key, truth, pred.cpu().numpy(), start, valid)
     return out

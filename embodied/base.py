@@ -19,7 +19,7 @@ Rows may lack labels: where `unlabeled_action` is set the action is not known, w
 is_terminal, where `unlabeled` is set none of them (labels.py). What stands there instead is never learned from.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -97,6 +97,22 @@ class Env:
         """Give back what the env holds: processes, graphics contexts, files. May be called more than once."""
 
 
+class Status(NamedTuple):
+    """What an agent is doing, for the terminal line.
+
+    Attributes:
+      stage: one word, '' when there is nothing to say.
+      waits: what the stage waits for, in words, '' for nothing.
+      settled: the pace will stay: no later stage costs more.
+      metrics: names of what train() returns that matter in this stage.
+    """
+
+    stage: str = ''
+    waits: str = ''
+    settled: bool = True
+    metrics: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Acts and learns; numpy in, numpy out. Trees are nested dicts whose leaves are numpy arrays or JSON scalars, lists, strings."""
@@ -147,8 +163,8 @@ class Agent(Protocol):
     def load_carry(self, tree: Values) -> Any:
         """The carry that save_carry() was given."""
 
-    def status(self) -> str:
-        """A few words for the terminal line about what the agent is doing, '' when there is nothing to say."""
+    def status(self) -> Status:
+        """What somebody who watches the run should see."""
 
     def events(self) -> list[str]:
         """Sentences that a person should read, each once: those since the last call."""
@@ -191,8 +207,8 @@ class RandomAgent:
     def load_carry(self, tree: Values) -> dict:
         return {}
 
-    def status(self) -> str:
-        return 'random'
+    def status(self) -> Status:
+        return Status('random')
 
     def events(self) -> list[str]:
         return []

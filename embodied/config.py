@@ -13,8 +13,10 @@ presets. What a key takes:
     any, with a comment that holds a mark such as {auto|int}    one of these: the types bool int float str, and words that stand for themselves
 """
 
+import contextlib
 import dataclasses
 import difflib
+import io
 import os
 import re
 import sys
@@ -38,6 +40,7 @@ T = TypeVar('T')
 DEFAULTS = 'defaults.yaml'
 NAME = re.compile(r'[A-Za-z_]\w*', re.ASCII)
 PLAIN_KEY = re.compile(r'[\w.-]*', re.ASCII)
+QUESTIONS = ('help', 'print_config')  # flags that are answered instead of a run
 MARK = re.compile(r'\{(\w+(?:\|\w+)+)\}\s*')
 
 
@@ -223,15 +226,24 @@ class Config(Mapping):
                 raise ConfigError(f'{where}: {target.__name__} expects {_hint_name(hint)}, got {shorten(self._tree[name])}.') from None
         return target(**arguments)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the tree as YAML; the file appears whole or not at all. Raises ConfigError where it cannot be written."""
+    def to_yaml(self) -> str:
+        """The tree as YAML text, which load() reads from a file."""
         yaml = YAML(typ='safe', pure=True)
         yaml.Representer = _Representer
         yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+        yaml.dump(_listed(self.to_dict()), text := io.StringIO())
+        return text.getvalue()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the tree as YAML; the file appears whole or not at all.
+
+        Raises:
+          ConfigError: it cannot be written.
+        """
         temporary = Path(path).with_name(f'.{Path(path).name}.tmp')
         try:
             with temporary.open('w', encoding='utf-8') as file:
-                yaml.dump(_listed(self.to_dict()), file)
+                file.write(self.to_yaml())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -244,33 +256,40 @@ class Config(Mapping):
         return cls(read_yaml(Path(path)).values)
 
 
-def parse(argv: Sequence[str], folder: str | os.PathLike, base: Mapping[str, Any] | None = None) -> Config:
+def parse(
+        argv: Sequence[str], folder: str | os.PathLike, base: Mapping[str, Any] | None = None,
+        about: str = '', answer: bool = True) -> Config:
     """The config that a command line asks for.
 
-    `--configs a b` overlays presets in this order; then `--key value`, `--key=value` and `--regular.expression value` override, in
-    their order. `--help` prints every key and ends the process.
+    `--configs a b` overlays presets in this order; then `--key value`, `--key=value` and
+    `--regular.expression value` override, in their order. `--help [block ...]` prints every key with
+    its value after presets and flags, `--print_config` the same as YAML; both end the process.
 
     Args:
       argv: the arguments, without the program's name.
       folder: holds defaults.yaml and files of presets.
       base: values in place of defaults, below presets and flags.
+      about: what --help says first.
+      answer: whether --help and --print_config are answered; otherwise they are passed over.
 
     Raises:
       ConfigError: an argument, preset, key or value is not as it must be; the text is one line.
     """
     defaults, presets = read_folder(Path(folder))
     flags = _flags(argv)
-    if any(name == 'help' for name, _ in flags):
-        _show(help_text(defaults, presets))
-        sys.exit(0)
     config = with_kinds(defaults).update(base, source='the settings that this command starts from')
     for name in [preset for name, values in flags if name == 'configs' for value in values for preset in value.split(',')]:
         if name not in presets:
             raise ConfigError(f'--configs: unknown preset {shorten(name)}; {nearest(name, presets)}.')
         config = config.update(presets[name], source=f"preset '{name}'")
     for name, values in flags:
-        if name != 'configs':
+        if name != 'configs' and name not in QUESTIONS:
             config = config.update({name: _flag_value(name, values, config)}, source=f'--{name}')
+    for name, values in flags:
+        if name in QUESTIONS and answer:
+            asked = name == 'help'
+            _show(help_text(config, defaults, presets, about, values) if asked else config.to_yaml())
+            sys.exit(0)
     return config
 
 
@@ -304,21 +323,52 @@ def with_kinds(defaults: YamlTree) -> Config:
     return Config(defaults.values, kinds)
 
 
-def help_text(defaults: YamlTree, presets: Mapping[str, Any]) -> str:
-    """Every key with its default, what it takes and its comment, and the names of the presets."""
-    config, lines, seen = with_kinds(defaults), [], set()
-    for key, value in config.flat.items():
+def help_text(
+        config: Config, defaults: YamlTree, presets: Mapping[str, Any], about: str = '',
+        topics: Sequence[str] = ()) -> str:
+    """Every key with its value in `config`, what it takes, its default if that differs, its comment.
+
+    Args:
+      config: the defaults with presets and flags over them.
+      defaults, presets: as read_folder() returns them.
+      about: the first lines.
+      topics: keys, blocks or expressions; only such keys are shown. None for all.
+
+    Raises:
+      ConfigError: a topic matches no key.
+    """
+    normal, lines, seen = with_kinds(defaults).flat, [], set()
+    for key in _on_topic(list(config.flat), topics):
         parts = key.split('.')
         for block in ('.'.join(parts[:depth]) for depth in range(1, len(parts))):
             if block not in seen:
                 seen.add(block)
                 lines += ['', f'{block}: {defaults.comments.get(block, "")}'.rstrip(': ')]
-        comment = MARK.sub('', defaults.comments.get(key, ''))
-        lines.append(f'  --{key} {_shown(value)}  ({config._kinds[key]})'.ljust(58) + f'  {comment}')
-    return '\n'.join([
+        comment, changed = MARK.sub('', defaults.comments.get(key, '')), config[key] != normal[key]
+        takes = str(config._kinds[key]) + (f'; default {_shown(normal[key])}' if changed else '')
+        lines.append(f'  --{key} {_shown(config[key])}  ({takes})'.ljust(58) + f'  {comment}')
+    return '\n'.join([*([] if topics else [*([about, ''] if about else []),
         'Usage: --configs preset ... --key value --key=value --expression value', '',
         '  --configs name ...    presets, overlaid in this order: ' + ' '.join(sorted(presets)),
-        "  an expression such as --'.*\\.width' sets every key that it matches as a whole", '', *map(str.rstrip, lines)])
+        "  --'.*\\.width' 64      an expression sets every key that it matches as a whole",
+        '  --help run agent.optim    only these keys or blocks; with --configs as these set them',
+        '  --print_config        all values as YAML, and nothing is run', '']),
+        *map(str.rstrip, lines)])
+
+
+def _on_topic(keys: Sequence[str], topics: Sequence[str]) -> list[str]:
+    """The keys that are, or lie in, one of the topics, or that match it as an expression."""
+    shown = set()
+    for topic in topics:
+        hits = {key for key in keys if key == topic or key.startswith(f'{topic}.')}
+        with contextlib.suppress(re.error, RecursionError, OverflowError):
+            hits |= {key for key in keys if re.fullmatch(topic, key)}
+        if not hits:
+            blocks = {key[:at.start()] for key in keys for at in re.finditer(r'\.', key)}
+            near = nearest(topic, [*keys, *sorted(blocks)])
+            raise ConfigError(f'--help: there is no key or block {shorten(topic)}; {near}.')
+        shown |= hits
+    return [key for key in keys if key in shown or not topics]
 
 
 def diff(old: Config, new: Config) -> dict[str, tuple[Value | None, Value | None]]:
@@ -378,7 +428,9 @@ def _flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
         else:
             flags[-1][1].append(argument)
     for name, values in flags:
-        if name != 'help' and not values:
+        if name == 'print_config' and values:
+            raise ConfigError(f'--print_config takes no value, got {shorten(" ".join(values))}.')
+        if name not in QUESTIONS and not values:
             raise ConfigError(f'--{name} needs a value.')
     return flags
 

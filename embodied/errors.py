@@ -32,7 +32,7 @@ class EnvNonFinite(EnvError):
 
 
 class EnvMissing(EnvError):
-    """The package that an environment suite needs is not installed; the text names the extra that installs it."""
+    """A package or library that a suite needs is not installed; the text says how to install it."""
 
 
 class ReplayError(EmbodiedError):

@@ -25,15 +25,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .base import Values
+from .base import Status, Values
 from .errors import CheckpointError, ConfigError
 from .pictures import displayable
+from .progress import Pace, Returns, live_line
 
 COUNTERS = ('step', 'frames', 'updates', 'episodes')
 RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
 LIVE_SECONDS = 0.2  # the terminal line is redrawn no more often
-RATE_SECONDS = 30.0  # rates are means over so long
 FLUSH_SECONDS = 20  # TensorBoard shows events so late
+VIDEO_WIDTH = 256  # pixels of a GIF, at least, as far as
+VIDEO_HEIGHT = 1024  # pixels in height allow it
+LOOP_SECONDS = 1.0  # that a GIF lasts, at least
 MAX_WAITING = 10_000  # lines that wait for a disk
 # What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what follows where memory ends.
 UNSHOWABLE = (ValueError, TypeError, OSError, OverflowError, SystemError, MemoryError, struct.error)
@@ -81,11 +84,11 @@ class Logger:
         self._scores = JsonLines(self.logdir / 'scores.jsonl', on_event)
         self._events = Events(self.logdir, on_event) if config.tensorboard else None
         self._scalars, self._unshown = {}, set()
-        self._score = None
+        self.returns = Returns()
         self._start = time.monotonic()
         self._live = sys.stdout.isatty()
         self._drawn = -math.inf
-        self._rates = Rates()
+        self._pace = Pace()
 
     def add(self, metrics: Mapping[str, float | np.ndarray], prefix: str = '') -> None:
         """Take scalars for the next line; write images to TensorBoard, and videos there and as GIF, at once.
@@ -115,35 +118,44 @@ class Logger:
     def score(self, score: float, length: int) -> None:
         """One finished episode, sum of rewards and decisions: its line in scores.jsonl, at once."""
         now = self._counters()
-        self._score = float(score)
-        self._scores.append({'frames': now['frames'], 'step': now['step'], 'score': self._score, 'length': int(length)})
+        self.returns.add(float(score), now['frames'])
+        self._scores.append({
+            'frames': now['frames'], 'step': now['step'], 'score': float(score),
+            'length': int(length)})
+
+    def text(self, name: str, text: str) -> None:
+        """Markdown for TensorBoard's page of texts, where it replaces what `name` was before."""
         if self._events:
-            self._events.scalars({'episode/score': score, 'episode/length': length}, now['frames'])
+            self._events.text(name, text, self._counters()['frames'])
 
     def write(self) -> None:
         """One line of metrics.jsonl with all scalars since the last; no line if there are none."""
         if not self._scalars:
             return
         now = self._counters()
-        self._metrics.append({**{name: now[name] for name in COUNTERS}, 'seconds': round(self._seconds(), 1), **self._scalars})
+        head = {name: now[name] for name in COUNTERS} | {'seconds': round(self.seconds, 1)}
+        self._metrics.append(head | self._scalars)
         if self._events:
             self._events.scalars({name: value for name, value in self._scalars.items() if math.isfinite(value)}, now['frames'])
         self._scalars = {}
 
-    def line(self, share: float, status: str = '', force: bool = False) -> None:
+    def line(
+            self, share: float, status: Status = Status(), metrics: Mapping[str, float] = {},
+            force: bool = False) -> None:
         """Draw the terminal line, over the last one on a terminal.
 
         Args:
           share: of the run that is done, in [0, 1].
-          status: words of the agent.
+          status: of the agent.
+          metrics: present values, of which the line shows those that status names.
           force: also where output is no terminal, and however short ago the last one was drawn.
         """
         now = time.monotonic()
-        self._rates.add(now, self._counters(), share)
+        self._pace.add(now, self._counters(), share, status.stage)
         if not force and not (self._live and now - self._drawn >= LIVE_SECONDS):
             return
         self._drawn = now
-        text = self._text(status)
+        text = live_line(self._counters(), share, status, metrics, self._pace, self.returns)
         if self._live:
             width = max(shutil.get_terminal_size().columns - 1, 1)
             print(f'\r{text[:width]:<{width}}', end='', flush=True)
@@ -153,7 +165,8 @@ class Logger:
     def save(self) -> dict[str, Any]:
         """What is not yet written, and how far the files were."""
         return {
-            'scalars': dict(self._scalars), 'score': self._score, 'counters': dict(self._counters()), 'seconds': self._seconds(),
+            'scalars': dict(self._scalars), 'returns': self.returns.save(),
+            'counters': dict(self._counters()), 'seconds': self.seconds,
             'bytes': {'metrics': self._metrics.bytes, 'scores': self._scores.bytes}}
 
     def load(self, tree: Mapping[str, Any]) -> None:
@@ -163,11 +176,13 @@ class Logger:
           CheckpointError: the tree is not one of save().
         """
         try:
-            scalars, score, counters, sizes = (tree[key] for key in ('scalars', 'score', 'counters', 'bytes'))
+            scalars, counters, sizes = (tree[key] for key in ('scalars', 'counters', 'bytes'))
+            if 'returns' in tree:  # they are for eyes, and older saves have none
+                self.returns.load(tree['returns'])
             self._start = time.monotonic() - tree['seconds']
             self._metrics.cut(sizes['metrics'], counters)
             self._scores.cut(sizes['scores'], counters)
-            self._scalars, self._score = dict(scalars), score
+            self._scalars = dict(scalars)
             if self._events:
                 self._events.resume(counters['frames'])
         except (KeyError, TypeError) as error:
@@ -183,16 +198,10 @@ class Logger:
         if self._events:
             self._events.close()
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """That the run has taken, over all its processes."""
         return time.monotonic() - self._start
-
-    def _text(self, status: str) -> str:
-        counters, rates = self._counters(), self._rates.read()
-        parts = [f'{name} {counters[name]:,}' for name in ('step', 'frames', 'episodes', 'updates')]
-        parts += [f'{rates["updates"]:.1f} updates/s', f'{rates["frames"]:.0f} frames/s']
-        parts += [] if self._score is None else [f'return {self._score:.4g}']
-        parts += [f'left {duration(rates["left"])}', *([status] if status else [])]
-        return ' | '.join(parts)
 
     def _show(self, name: str, value: np.ndarray, frames: int) -> None:
         """Write an image or a video."""
@@ -298,34 +307,14 @@ class JsonLines:
             file.truncate(end + tail.rfind(b'\n') + 1)
 
 
-class Rates:
-    """How fast counters have risen lately, and how long the rest will take at this pace."""
-
-    def __init__(self):
-        self._samples = deque()
-
-    def add(self, now: float, counters: Mapping[str, int], share: float) -> None:
-        """One sample: seconds, counters, and the share of the run that is done."""
-        if len(self._samples) > 1 and now - self._samples[-2][0] < LIVE_SECONDS:
-            self._samples.pop()
-        self._samples.append((now, counters['updates'], counters['frames'], share))
-        while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_SECONDS:
-            self._samples.popleft()
-
-    def read(self) -> dict[str, float]:
-        """Updates and frames per second, and seconds left (infinite while nothing moves)."""
-        first, last = self._samples[0], self._samples[-1]
-        updates, frames, share = ((new - old) / max(last[0] - first[0], 1e-6) for old, new in zip(first[1:], last[1:]))
-        return {'updates': updates, 'frames': frames, 'left': (1 - last[3]) / share if share > 0 else math.inf}
-
-
 class Events:
     """TensorBoard's event file, written with its own writer and neither torch nor TensorFlow."""
 
     def __init__(self, logdir: Path, on_event: Callable[[str], None]):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
         self._make, self._proto, self._summary = EventFileWriter, event_pb2, summary_pb2.Summary
+        self._tensor = tensor_pb2.TensorProto
         self._logdir, self._on_event = str(logdir), on_event
         self._writer = None
         self._failed = False
@@ -338,6 +327,13 @@ class Events:
         """Args: name; PNG or GIF; its (H, W, C); frames."""
         image = self._summary.Image(height=shape[0], width=shape[1], colorspace=shape[2], encoded_image_string=content)
         self._add([self._summary.Value(tag=name, image=image)], step)
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Args: name; Markdown; frames."""
+        content = self._tensor(dtype='DT_STRING', string_val=[text.encode()])
+        value = self._summary.Value(tag=name, tensor=content)
+        value.metadata.plugin_data.plugin_name = 'text'
+        self._add([value], step)
 
     def resume(self, step: int) -> None:
         """Say that a run goes on after `step`: what earlier files hold beyond is no longer shown."""
@@ -382,10 +378,18 @@ def png(image: np.ndarray) -> bytes:
 
 
 def gif(frames: np.ndarray, fps: int) -> bytes:
-    """uint8 (T, H, W, C) as an animated GIF that repeats without end."""
-    out = io.BytesIO()
-    first, *rest = map(pillow, frames)
-    first.save(out, 'gif', save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+    """uint8 (T, H, W, C) as an animated GIF that repeats without end.
+
+    Small frames are enlarged, and short videos slowed down, until a person can follow them.
+    """
+    out, frames = io.BytesIO(), displayable(frames)
+    height, width = frames.shape[1:3]
+    times = max(1, min(-(-VIDEO_WIDTH // width), VIDEO_HEIGHT // height))
+    larger = lambda frame: frame.repeat(times, 0).repeat(times, 1)
+    first, *rest = (pillow(larger(frame)) for frame in frames)
+    hundredths = math.ceil(100 * max(1 / fps, LOOP_SECONDS / len(frames)))  # the format's unit
+    first.save(
+        out, 'gif', save_all=True, append_images=rest, duration=10 * hundredths, loop=0)
     return out.getvalue()
 
 
@@ -393,16 +397,6 @@ def pillow(image: np.ndarray) -> Image.Image:
     """uint8 (H, W, C) as an image of PIL."""
     image = displayable(image)
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def duration(seconds: float) -> str:
-    """3723 -> '1:02:03'; more than a hundred days as 'long', infinite as '?'."""
-    if seconds == math.inf:
-        return '?'
-    if not seconds < 8.64e6:
-        return 'long'
-    hours, rest = divmod(int(seconds), 3600)
-    return f'{hours}:{rest // 60:02d}:{rest % 60:02d}'
 
 
 def _write(file: io.FileIO, content: bytes) -> int:

@@ -9,11 +9,18 @@ import numpy as np
 from .base import Values
 from .errors import CheckpointError
 
+SMOOTHING = 0.9  # decay of running means
+
 
 class Window:
-    """Means of metrics since they were last taken. Non-finite values are counted by name, never averaged away."""
+    """Means of metrics since they were last taken. Non-finite values are counted, never averaged.
+
+    Attributes:
+      smooth: running mean of each metric, for eyes; it is no part of the state.
+    """
 
     def __init__(self):
+        self.smooth = {}
         self._sums, self._counts, self._broken = {}, {}, {}
 
     def add(self, metrics: Mapping[str, float], prefix: str = '') -> None:
@@ -23,6 +30,7 @@ class Window:
             if not math.isfinite(value):
                 self._broken[name] = self._broken.get(name, 0) + 1
                 continue
+            self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 

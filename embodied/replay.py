@@ -74,7 +74,13 @@ class ReplayConfig:
     demo_share: float
     prefetch: bool
 
+    @property
+    def mixture(self) -> Mixture:
+        """What sequences are drawn from."""
+        return Mixture(self.uniform, self.recent, self.newest, self.recent_rows)
+
     def __post_init__(self):
+        self.mixture  # refuses shares that cannot be
         if not (0 < self.max_gb < math.inf and 0 < self.disk_gb < math.inf):
             raise ConfigError(f'replay.max_gb and replay.disk_gb must be above 0 and finite; got {self.max_gb} and {self.disk_gb}.')
         if self.chunk_rows < 1:
@@ -115,7 +121,7 @@ class Replay:
           ReplayWriteError: the folder cannot be made.
         """
         self._config = config
-        self._mixture = Mixture(config.uniform, config.recent, config.newest, config.recent_rows)
+        self._mixture = config.mixture
         self._read_only = read_only
         self._on_event = on_event or _warn
         self._lock = threading.Condition()

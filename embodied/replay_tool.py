@@ -19,6 +19,7 @@ from embodied import npz
 from embodied import schema as schemas
 from embodied.chunk import Chunk
 from embodied.errors import ChunkError, EmbodiedError, ReplayError
+from embodied.extras import install_hint
 from embodied.pictures import displayable
 from embodied.replay_folder import Folder
 from embodied.schema import Schema
@@ -229,7 +230,9 @@ def _write_mp4(out: Path, frames: np.ndarray, fps: float) -> None:
         import imageio
         import imageio_ffmpeg  # noqa: F401  imageio finds it by itself, but fails late and obscurely without
     except ImportError as error:
-        raise ReplayError(f'Writing .mp4 needs the package {error.name!r}, which is not installed; .gif and .npz do not.') from error
+        raise ReplayError(
+            f'Writing .mp4 needs the package {error.name!r}, .gif and .npz do not; '
+            f'{install_hint("video")}') from error
     imageio.mimwrite(out, _rgb(frames), fps=fps, macro_block_size=1)
 
 

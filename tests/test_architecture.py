@@ -20,6 +20,7 @@ ALLOWED = {
     'embodied.envs.crafter': {'numpy', 'gymnasium', 'PIL', 'crafter (lazy)'},
     'embodied.envs.dmc': {'numpy', 'gymnasium', 'dm_control (lazy)', 'OpenGL (lazy)'},
     'dreamer4': {'torch', 'numpy', 'gymnasium', 'einops', 'lpips (lazy)'},
+    'dreamer4.video': {'numpy', 'PIL'},
     'dreamer4.nets': {'torch', 'einops'}}
 
 # Which modules of the package itself a module must not reach, directly or through others: the layers of the runtime.
@@ -38,7 +39,9 @@ BELOW = {
     'dreamer4.imagination': ('dreamer4.agent', 'dreamer4.losses')}
 
 WIRING = ('dreamer4.main', 'dreamer4.load')  # these know everything
-CONTRACTS = ('embodied', 'embodied.base', 'embodied.errors')  # what the rest of dreamer4 may know of embodied
+# What the rest of dreamer4 may know of embodied.
+CONTRACTS = (
+    'embodied', 'embodied.base', 'embodied.errors', 'embodied.extras', 'embodied.pictures')
 
 
 def name_of(path):

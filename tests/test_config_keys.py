@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dreamer4.agent_config import AgentConfig
+from dreamer4.agent_config import AgentConfig, check
 from embodied import envs
-from embodied.config import parse
+from embodied.config import MARK, parse, read_folder
 from embodied.driver import DriverConfig
+from embodied.errors import ConfigError
 from embodied.logger import LoggerConfig
 from embodied.replay import ReplayConfig
 from embodied.run import EvalConfig, RunConfig
@@ -45,6 +46,40 @@ def test_every_key_is_read_by_someone():
         name = key.rsplit('.', 1)[-1]
         uses = re.findall(rf'(?:\.|\[\'){name}\b', source)
         assert uses, f'nobody reads {key}'
+
+
+def choices():
+    """Key -> the words that its mark names, for keys that take nothing but words."""
+    comments = read_folder(ROOT / 'configs')[0].comments
+    marks = {key: MARK.search(text) for key, text in comments.items()}
+    options = {key: mark[1].split('|') for key, mark in marks.items() if mark}
+    types = {'bool', 'int', 'float', 'str', 'any'}
+    return {key: words for key, words in options.items() if not types & set(words)}
+
+
+def test_every_word_of_a_mark_is_one_that_the_class_behind_it_takes():
+    """What is no such word is refused by the mark, before anything is built."""
+    for key, words in choices().items():
+        for word in words:
+            config = parse([f'--{key}', word, '--agent.device', 'cpu'], ROOT / 'configs')
+            for block, kind in BLOCKS.items():
+                built = config[block].build(kind)
+                if block == 'agent' and word != 'flex':  # which is refused on a CPU
+                    check(built)
+            if key.startswith('env.'):
+                suite = key.split('.')[1]
+                envs.check({'dmc': 'dmc_cheetah_run'}[suite], config.env.to_dict())
+        with pytest.raises(ConfigError, match=f'--{key}: expected .*{words[-1]}, got'):
+            parse([f'--{key}', 'anything'], ROOT / 'configs')
+
+
+FREE = ('agent.device',)
+
+
+def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():
+    """So that a misspelt one is answered at once, and --help lists them all the same way."""
+    for key, text in read_folder(ROOT / 'configs')[0].comments.items():
+        assert ' | ' not in text or MARK.search(text) or key in FREE, key
 
 
 @pytest.mark.parametrize('presets', [

@@ -37,7 +37,7 @@ def trained(tmp_path_factory):
     (['--task', 'pixel_catch', '--driver.parallel', 'perhaps'], 'driver.parallel'),
     (['--task', 'pixels_catch'], "did you mean 'pixel'"),
     (['--task', 'dummy_boxes'], "did you mean 'box'"),
-    (['--task', 'pixel_catch', '--agent.tokenizer.kind', 'patch'], 'agent.tokenizer.kind must be one of patches, conv'),
+    (['--task', 'pixel_catch', '--agent.tokenizer.kind', 'patch'], 'agent.tokenizer.kind: expected patches or conv'),
     (['--script', 'offline', '--replay.directory', '/nowhere'], '/nowhere is no folder')])
 def test_mistakes_are_one_line_and_status_two(flags, words, tmp_path, capsys):
     assert call('--configs', 'pixel', '--logdir', tmp_path / 'x', '--driver.parallel', 'false', *flags) == 2

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 
 from .. import wrappers
@@ -91,6 +92,16 @@ def split(task: str) -> tuple[str, str]:
         if suite not in SUITES or importlib.util.find_spec(parts[0]) is not None:
             return 'own', task
     return suite, name
+
+
+def check(task: str, config: Mapping) -> None:
+    """Refuse a task that make() would refuse, as far as that shows without importing a simulator.
+
+    Raises:
+      ConfigError, EnvMissing: as in make().
+    """
+    maker, name, values = make_config(task, config)
+    sys.modules[maker.__module__].check(name, values)
 
 
 def available() -> list[str]:

@@ -7,7 +7,8 @@ from gymnasium import spaces
 from PIL import Image
 
 from ..base import FLAG, OUTCOME, Env, Values, outcome
-from ..errors import ConfigError, EnvMissing
+from ..errors import ConfigError
+from ..extras import require
 from . import unknown
 
 
@@ -32,22 +33,27 @@ class AtariConfig:
     length: int
 
 
-def make(name: str, config: AtariConfig, seed: int) -> Env:
-    """The task atari_<name>.
+def check(name: str, config: AtariConfig) -> None:
+    """Refuse what make() would refuse, without loading a game.
 
     Raises:
       ConfigError: unknown game or value. EnvMissing: the package ale-py is not installed.
     """
-    try:
-        import ale_py
-        from ale_py import roms
-    except ImportError as error:
-        raise EnvMissing(f'atari_{name} needs the package ale-py ({error}); install the extra: pip install dreamer4[atari]') from error
+    if min(config.repeat, config.size, config.length) < 1 or config.noops < 0:
+        raise ConfigError(
+            'env.atari: repeat, size and length must be at least 1 and noops at least 0.')
+    require('ale_py', 'atari')
+    from ale_py import roms
     games = roms.get_all_rom_ids()
     if name not in games:
         raise ConfigError(unknown('task', f'atari_{name}', [f'atari_{game}' for game in games]))
-    if min(config.repeat, config.size, config.length) < 1 or config.noops < 0:
-        raise ConfigError('env.atari: repeat, size and length must be at least 1 and noops at least 0.')
+
+
+def make(name: str, config: AtariConfig, seed: int) -> Env:
+    """The task atari_<name>; raises as check()."""
+    check(name, config)
+    import ale_py
+    from ale_py import roms
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
     ale.setInt('random_seed', seed % 2 ** 31)

@@ -6,7 +6,8 @@ import numpy as np
 from gymnasium import spaces
 
 from ..base import FLAG, OUTCOME, REWARD, Env, Values, outcome
-from ..errors import ConfigError, EnvMissing
+from ..errors import ConfigError
+from ..extras import require
 from . import unknown
 
 LEAST_SIZE = 18  # pixels; below, the nine fields and the numbers on them vanish
@@ -19,8 +20,8 @@ class CrafterConfig:
     size: int
 
 
-def make(name: str, config: CrafterConfig, seed: int) -> Env:
-    """The task crafter_<name>.
+def check(name: str, config: CrafterConfig) -> None:
+    """Refuse what make() would refuse, without importing the game.
 
     Raises:
       ConfigError: unknown task. EnvMissing: the package crafter is not installed.
@@ -29,10 +30,13 @@ def make(name: str, config: CrafterConfig, seed: int) -> Env:
         raise ConfigError(unknown('task', f'crafter_{name}', ['crafter_reward', 'crafter_noreward']))
     if config.size < LEAST_SIZE:
         raise ConfigError(f'env.crafter.size must be at least {LEAST_SIZE}, got {config.size}.')
-    try:
-        import crafter
-    except ImportError as error:
-        raise EnvMissing(f'crafter_{name} needs the package crafter ({error}); install the extra: pip install dreamer4[crafter]') from error
+    require('crafter', 'crafter')
+
+
+def make(name: str, config: CrafterConfig, seed: int) -> Env:
+    """The task crafter_<name>; raises as check()."""
+    check(name, config)
+    import crafter
     return Crafter(crafter.Env(size=(config.size, config.size), reward=name == 'reward', seed=seed % 2 ** 31), config.size)
 
 

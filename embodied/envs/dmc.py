@@ -6,16 +6,29 @@ Rows per episode: 1 + 1000 / repeat for nearly all tasks, cut by a time limit. F
 import dataclasses
 import os
 import sys
+import warnings
 
 import numpy as np
 from gymnasium import spaces
 
 from ..base import FLAG, OUTCOME, Env, Values, outcome
-from ..errors import ConfigError, EnvError, EnvMissing
+from ..errors import ConfigError, EnvMissing
+from ..extras import install_hint, require
 from ..wrappers import ActionRepeat, Wrapper
 from . import unknown
 
 CAMERAS = {'quadruped': 2}  # domain -> camera where the first one, 0, does not show the task
+# Domain -> its tasks: names that need no look into the suite, whose import takes half a second.
+TASKS = {
+    'acrobot': 'swingup swingup_sparse', 'ball_in_cup': 'catch', 'cheetah': 'run',
+    'cartpole': 'balance balance_sparse swingup swingup_sparse two_poles three_poles',
+    'dog': 'stand walk trot run fetch', 'finger': 'spin turn_easy turn_hard',
+    'fish': 'upright swim', 'hopper': 'stand hop',
+    'humanoid': 'stand walk run run_pure_state', 'humanoid_CMU': 'stand walk run',
+    'lqr': 'lqr_2_1 lqr_6_2', 'manipulator': 'bring_ball bring_peg insert_ball insert_peg',
+    'pendulum': 'swingup', 'point_mass': 'easy hard', 'quadruped': 'walk run escape fetch',
+    'reacher': 'easy hard', 'stacker': 'stack_2 stack_4', 'swimmer': 'swimmer6 swimmer15',
+    'walker': 'stand walk run'}
 QUALITIES = ('standard', 'fast')
 
 
@@ -40,11 +53,11 @@ class DMCConfig:
     quality: str
 
 
-def make(name: str, config: DMCConfig, seed: int) -> Env:
-    """The task dmc_<name>.
+def check(name: str, config: DMCConfig) -> None:
+    """Refuse what make() would refuse; imports the suite only for a name that is not in TASKS.
 
     Raises:
-      ConfigError: unknown task or value. EnvMissing: dm_control is not installed. EnvError: no graphics library can be loaded.
+      ConfigError: unknown task or value. EnvMissing: dm_control is not installed.
     """
     if not (config.image or config.proprio):
         raise ConfigError('env.dmc.image and env.dmc.proprio are both false; there would be nothing to observe.')
@@ -52,6 +65,19 @@ def make(name: str, config: DMCConfig, seed: int) -> Env:
         raise ConfigError(unknown('quality', config.quality, QUALITIES, ' in env.dmc.quality'))
     if config.repeat < 1 or config.size < 1:
         raise ConfigError(f'env.dmc.repeat and env.dmc.size must be at least 1, got {config.repeat} and {config.size}.')
+    require('dm_control', 'dmc')
+    known = {f'{domain}_{task}' for domain, tasks in TASKS.items() for task in tasks.split()}
+    if full_name(name) not in known:
+        find(name, import_suite(config.image).ALL_TASKS)
+
+
+def make(name: str, config: DMCConfig, seed: int) -> Env:
+    """The task dmc_<name>.
+
+    Raises:
+      ConfigError, EnvMissing: as in check(). EnvMissing, too: no graphics library can be loaded.
+    """
+    check(name, config)
     suite = import_suite(config.image)
     domain, task = find(name, suite.ALL_TASKS)
     # The suite seeds a numpy RandomState, which takes 32 bits.
@@ -71,17 +97,21 @@ def import_suite(render: bool):
     """
     os.environ.setdefault('MUJOCO_GL', 'egl')
     try:
-        from dm_control import suite
+        with warnings.catch_warnings():
+            if not render:
+                warnings.filterwarnings('ignore', module='glfw')  # no display: none is needed
+            from dm_control import suite
         return suite
     except ModuleNotFoundError as error:
         if (error.name or '').split('.')[0] in ('dm_control', 'mujoco'):
-            raise EnvMissing("dmc tasks need dm_control; install the extra 'dmc': pip install 'dreamer4[dmc]'.") from error
+            raise EnvMissing(
+                f'the package {error.name} is not installed; {install_hint("dmc")}') from error
         raise
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
         # PyOpenGL reports a missing library as AttributeError, dm_control as RuntimeError or ImportError.
         backend = os.environ['MUJOCO_GL']
         if render:
-            raise EnvError(
+            raise EnvMissing(
                 f'No frames can be rendered with MUJOCO_GL={backend} ({error}). Install its library (Debian, Ubuntu: '
                 'apt-get install libegl1 libgl1 for egl, libosmesa6 for osmesa), choose another backend with '
                 'MUJOCO_GL=egl|osmesa|glfw, or do without images (env.dmc.image false).') from error
@@ -96,10 +126,14 @@ def import_suite(render: bool):
 def find(name: str, tasks) -> tuple[str, str]:
     """Domain and task of '<domain>_<task>'. Both may hold '_', so the name is looked up whole; 'cup' is short for 'ball_in_cup'."""
     known = {f'{domain}_{task}': (domain, task) for domain, task in tasks}
-    full = f'ball_in_{name}' if name.startswith('cup_') else name
-    if full not in known:
+    if full_name(name) not in known:
         raise ConfigError(unknown('task', f'dmc_{name}', [f'dmc_{task}' for task in known]))
-    return known[full]
+    return known[full_name(name)]
+
+
+def full_name(name: str) -> str:
+    """The suite's own name of a task."""
+    return f'ball_in_{name}' if name.startswith('cup_') else name
 
 
 class DMC(Env):

@@ -35,6 +35,23 @@ ACTIONS = {
 }
 
 
+def kinds(name: str) -> list[str]:
+    """Which of ACTIONS the task dummy_<name> has."""
+    return list(ACTIONS) if name in ('', 'default') else name.split('+')
+
+
+def check(name: str, config: DummyConfig) -> None:
+    """ConfigError where there is no task dummy_<name>, or not with these values."""
+    for kind in kinds(name):
+        if kind not in ACTIONS:
+            where = f' in the task dummy_{name}'
+            raise ConfigError(unknown('kind of action', kind, ACTIONS, where))
+    if min(config.length, config.size) < 1:
+        raise ConfigError(
+            'env.dummy.length and env.dummy.size must be at least 1, '
+            f'got {config.length} and {config.size}.')
+
+
 class Dummy(Env):
     """The counting env. Its name says which actions it has: 'default' or '' all kinds, otherwise one or several of ACTIONS joined
     by '+', such as 'discrete' or 'box+multibinary'.
@@ -47,14 +64,9 @@ class Dummy(Env):
     """
 
     def __init__(self, name: str, config: DummyConfig, seed: int):
-        kinds = list(ACTIONS) if name in ('', 'default') else name.split('+')
-        for kind in kinds:
-            if kind not in ACTIONS:
-                raise ConfigError(unknown('kind of action', kind, ACTIONS, f' in the task dummy_{name}'))
-        if config.length < 1 or config.size < 1:
-            raise ConfigError(f'env.dummy.length and env.dummy.size must be at least 1, got {config.length} and {config.size}.')
+        check(name, config)
         self._config = config
-        self._actions = {kind: ACTIONS[kind] for kind in kinds}
+        self._actions = {kind: ACTIONS[kind] for kind in kinds(name)}
         self._echo_size = sum(int(np.prod(space.shape)) for space in self._actions.values())
         self._rng = np.random.default_rng(seed)
         self._count, self._episode, self._done = 0, -1, True

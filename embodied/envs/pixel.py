@@ -38,8 +38,6 @@ class PixelEnv(Env):
     action_space: spaces.Space
 
     def __init__(self, config: PixelConfig, seed: int):
-        if config.size < 8 or config.size % 8:
-            raise ConfigError(f'env.pixel.size must be a positive multiple of 8, got {config.size}.')
         self.size = config.size
         self.world = {}
         self._rng = np.random.default_rng(seed)
@@ -214,10 +212,17 @@ class Memory(PixelEnv):
 TASKS = {'catch': Catch, 'reach': Reach, 'memory': Memory}
 
 
-def make(name: str, config: PixelConfig, seed: int) -> PixelEnv:
-    """The task pixel_<name>."""
+def check(name: str, config: PixelConfig) -> None:
+    """ConfigError where there is no task pixel_<name>, or not at this size."""
     if name not in TASKS:
         raise ConfigError(unknown('task', f'pixel_{name}', [f'pixel_{task}' for task in TASKS]))
+    if config.size < 8 or config.size % 8:
+        raise ConfigError(f'env.pixel.size must be a positive multiple of 8, got {config.size}.')
+
+
+def make(name: str, config: PixelConfig, seed: int) -> PixelEnv:
+    """The task pixel_<name>."""
+    check(name, config)
     return TASKS[name](config, seed)
 
 

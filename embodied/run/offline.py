@@ -39,5 +39,6 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
             session.metrics.add(agent.train(replay.sample))
             counters.updates += 1
             session.report_if_due(counters.updates, agent, replay)
-            session.log_if_due(counters.updates, counters.updates / total, agent, replay, None)
+            share = counters.updates / total
+            session.log_if_due(counters.updates, share, agent, replay, None)
             session.save_if_due()

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embodied.base import Agent, Env, Spaces, Values
+from embodied.base import Agent, Env, Spaces, Status, Values
 from embodied.checkpoint import Checkpoint, find_save, read
 from embodied.clock import Every
 from embodied.driver import Driver, DriverConfig
@@ -25,6 +25,7 @@ from embodied.lock import FolderLock
 from embodied.logger import Logger
 from embodied.metrics import EpisodeStats, Window
 from embodied.pictures import readings
+from embodied.progress import ending
 from embodied.replay import Replay
 from embodied.run.evaluate import EvalConfig
 
@@ -70,6 +71,7 @@ class Setup:
       logdir: its folder.
       from_checkpoint: logdir, ckpt folder or single save that the agent starts from; None for none.
       run, eval, driver: blocks of the config.
+      warnings: what a person should know before it runs.
     """
 
     task: str
@@ -79,6 +81,7 @@ class Setup:
     run: RunConfig
     eval: EvalConfig
     driver: DriverConfig
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -171,7 +174,7 @@ class Session:
         self._interrupt = Interrupt()
         self._clocks = {'log': Every(steps=setup.run.log_every), 'report': Every(steps=setup.run.report_every)}
         self._tracked = {}
-        self._begun = False
+        self._begun, self._complete, self._stage = False, False, ''
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._lock.close)
         self._stack.callback(self.logger.close)
@@ -183,12 +186,15 @@ class Session:
     def __exit__(self, kind, error, trace):
         with self._stack:
             if self._begun and (error is None or isinstance(error, EnvError)):
+                saved = False
                 try:
-                    self._write_checkpoint(last=error is None)
+                    saved = self._write_checkpoint(last=error is None)
                 finally:
                     # After the checkpoint, which holds these numbers: a run that goes on drops this line and completes them.
                     self.logger.add(self.metrics.take())
                     self.logger.write()
+                if saved:
+                    self._say_what_is_saved()
 
     def open(self, part: Any) -> Any:
         """`part`, which is closed at the end, the last one opened first."""
@@ -267,7 +273,7 @@ class Session:
                 f'rendering: {", ".join(driver.renderers) or "none that is named"}')
             lines += readings(driver.obs_space, driver.act_space)
         lines += [replay.estimate(), *(agent.summary().splitlines() if hasattr(agent, 'summary') else [])]
-        for line in lines:
+        for line in (*lines, *setup.warnings):
             self.event(line)
 
     def event(self, text: str) -> None:
@@ -278,6 +284,7 @@ class Session:
 
     def goes_on(self, unfinished: bool) -> bool:
         """Whether the loop should go round again: there is work left and nobody asked for the end."""
+        self._complete = not unfinished
         return unfinished and not self._interrupt.asked
 
     @property
@@ -290,14 +297,25 @@ class Session:
         if self._clocks['report'](counter) and self.counters.updates and replay.sequences(agent.sequence_rows):
             self.logger.add(agent.report(functools.partial(replay.sample, draw=counter)), 'report')
 
-    def log_if_due(self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None) -> None:
-        """Every run.log_every a line of metrics; in between the line that lives, and at once what the agent has to tell."""
+    def log_if_due(
+            self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None,
+            status: Status | None = None) -> None:
+        """Every run.log_every a line of metrics; in between the line that lives.
+
+        What the agent has to tell, and that its stage is another one, is told at once. Status is the
+        agent's unless it is given.
+        """
         for text in agent.events():
             self.event(text)
+        status = agent.status() if status is None else status
         due = self._clocks['log'](counter)
+        if status.stage != self._stage:
+            self._stage = status.stage
+            step, updates = self.counters.step, self.counters.updates
+            self.event(f'Stage {status.stage}, from {step:,} steps and {updates:,} updates on.')
         if due:
             self.log(replay, driver)
-        self.logger.line(share, agent.status(), force=due)
+        self.logger.line(share, status, self.metrics.smooth, force=due)
 
     def log(self, replay: Replay, driver: Driver | None) -> None:
         """One line of metrics.jsonl."""
@@ -325,8 +343,16 @@ class Session:
                 os.replace(path, path.with_suffix('.lost.jsonl'))
                 self.event(f'{path} is of a run without a checkpoint, its lines are in {path.stem}.lost.jsonl now.')
 
-    def _write_checkpoint(self, last: bool = False) -> None:
-        """Save; a disk that is full or away is reported, and the next save tries again, unless this is the last one."""
+    def _say_what_is_saved(self) -> None:
+        """How far and how well the run went, where its files are, and that it can go on."""
+        total = 'run.steps' if self.counters.step else 'run.updates'
+        for line in ending(
+                self.counters(), self.logger.seconds, self._complete, total, self.logger.returns,
+                self.setup.logdir):
+            self.event(line)
+
+    def _write_checkpoint(self, last: bool = False) -> bool:
+        """Save; whether that worked. A failure is reported, and raised if this is the last save."""
         try:
             trees = {name: save() for name, (save, _) in self._tracked.items()}
             self.checkpoint.save(trees, {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed})
@@ -334,6 +360,8 @@ class Session:
             if last:
                 raise
             self.event(f'This checkpoint could not be saved, the last good one stands, the run goes on: {error}')
+            return False
+        return True
 
 
 def load_agent(agent: Agent, path: Path) -> Path:

@@ -1,6 +1,6 @@
 """Collect and learn in one loop: envs step, their rows go to the replay, the agent learns from the replay, for ever."""
 
-from embodied.base import Agent, Values
+from embodied.base import Agent, Status, Values
 from embodied.clock import Every, Ratio
 from embodied.errors import ConfigError
 from embodied.logger import JsonLines
@@ -51,7 +51,8 @@ def train(
             else:
                 driver(agent.policy, steps=1, during=learner.learn)
             session.report_if_due(counters.step, agent, replay)
-            session.log_if_due(counters.step + learner.pretrained, counters.step / total, agent, replay, driver)
+            count, share = counters.step + learner.pretrained, counters.step / total
+            session.log_if_due(count, share, agent, replay, driver, learner.status())
             if evaluator:
                 evaluator.evaluate_if_due()
             session.save_if_due()
@@ -79,13 +80,25 @@ class Learner:
         sequences = self._replay.sequences(length)
         if self._session.counters.updates > 0:  # a small budget may have evicted some since
             return sequences > 0
-        enough = len(self._replay) >= max(self._run.prefill, 2 * rows)
+        enough = len(self._replay) >= self._needed
         if enough and sequences * length < rows and not self._told:
             self._told = True
             self._session.event(
                 f'Learning waits for longer streams: the agent learns from sequences of {length:,} rows of one env, and the longest '
                 f'of {self._run.envs} has {self._replay.longest:,}.')
         return enough and sequences * length >= rows
+
+    @property
+    def _needed(self) -> int:
+        return max(self._run.prefill, 2 * self._agent.frames_per_update)
+
+    def status(self) -> Status:
+        """Of the agent, or before it learns how far the prefill is."""
+        rows, needed = len(self._replay), self._needed
+        if self._session.counters.updates or self.filled:
+            return self._agent.status()
+        waits = f'{rows:,} of {needed:,} rows' if rows < needed else 'waits for longer streams'
+        return Status('prefill', waits, settled=False)
 
     @property
     def pretrained(self) -> int:

@@ -50,9 +50,9 @@ def test_gray_images_are_repeated_and_other_channels_refused(package):
         Perceptual('vgg')(torch.rand(1, 1, 16, 16, 4), torch.rand(1, 1, 16, 16, 4))
 
 
-def test_a_missing_package_names_the_extra_and_the_switch(monkeypatch):
+def test_a_missing_package_says_how_to_install_it_and_names_the_switch(monkeypatch):
     monkeypatch.setitem(sys.modules, 'lpips', None)
-    with pytest.raises(ImportError, match='extra "lpips".*--agent.tokenizer.lpips 0'):
+    with pytest.raises(ImportError, match=r'install .*\[lpips\].*--agent.tokenizer.lpips 0'):
         Perceptual('vgg')
 
 
@@ -97,7 +97,7 @@ def test_auto_is_the_weight_of_the_paper_where_everything_is_there(package):
     assert agent('auto').events() == []
 
 
-@pytest.mark.parametrize('missing, words', [('no_package', 'extra "lpips"'), ('no_weights', 'Name or service not known')])
+@pytest.mark.parametrize('missing, words', [('no_package', '[lpips]'), ('no_weights', 'Name or service not known')])
 def test_auto_is_off_with_one_sentence_where_something_is_missing(missing, words, request):
     request.getfixturevalue(missing)
     made = agent('auto')

@@ -142,17 +142,59 @@ def test_malformed_and_explosive_yaml_is_refused(text, expected):
     assert 'x.yaml' in str(info.value)
 
 
-def test_help_lists_every_key_with_default_type_and_comment(folder, capsys):
+def answer_of(*argv, folder, capsys):
+    """What a question such as --help prints before the process ends, in order."""
     with pytest.raises(SystemExit) as info:
-        parse(['--configs', 'small', '--help'], folder)
+        parse(argv, folder)
     assert info.value.code == 0
-    text = capsys.readouterr().out
-    for expected in (r'--run\.steps 10000000000  \(int\) +decisions\n', r"--task ''  \(str\) +suite and name\n", r'--run\.debug false  \(bool\) +above the key\n',
-                     r'--run\.names \[a, b\]  \(list of str\) +list of words, continued below\n', r'--workers auto  \(auto or int\) +processes\n',
-                     r'\nrun: how long\n', r'small wide'):
+    return capsys.readouterr().out
+
+
+def test_help_lists_every_key_with_value_type_and_comment(folder, capsys):
+    text = answer_of('--help', folder=folder, capsys=capsys)
+    for expected in (
+            r'--run\.steps 10000000000  \(int\) +decisions\n',
+            r"--task ''  \(str\) +suite and name\n",
+            r'--run\.debug false  \(bool\) +above the key\n', r'\nrun: how long\n', r'small wide',
+            r'--run\.names \[a, b\]  \(list of str\) +list of words, continued below\n',
+            r'--workers auto  \(auto or int\) +processes\n'):
         assert re.search(expected, text), (expected, text)
-    assert 'header' not in text
+    assert 'header' not in text and '; default' not in text
     assert all(f'--{key} ' in text for key in parse([], folder).flat)
+
+
+def test_help_shows_what_presets_and_flags_make_of_a_key_beside_its_default(folder, capsys):
+    argv = ['--help', '--configs', 'small', '--run.ratio', '2']
+    text = answer_of(*argv, folder=folder, capsys=capsys)
+    for expected in (
+            '--run.steps 1000  (int; default 10000000000)', '--net.width 8  (int; default 64)',
+            '--run.ratio 2.0  (float; default 32.0)', '--net.inner.lr 0.0003  (float)'):
+        assert expected in text, (expected, text)
+
+
+@pytest.mark.parametrize('topics, keys', [
+    (['net'], ['net.width', 'net.inner.width', 'net.inner.lr']),
+    (['net.inner'], ['net.inner.width', 'net.inner.lr']),
+    (['task', 'run.debug'], ['task', 'run.debug']),
+    (['.*width'], ['net.width', 'net.inner.width'])])
+def test_help_of_a_topic_shows_its_keys_alone(folder, capsys, topics, keys):
+    text = answer_of('--configs', 'small', '--help', *topics, folder=folder, capsys=capsys)
+    assert re.findall(r'^  --([\w.]+)', text, re.M) == keys
+
+
+def test_help_of_an_unknown_topic_names_the_nearest(folder):
+    assert 'nearest: net' in error_of('--help', 'nett', folder=folder)
+    assert error_of('--help', '(', folder=folder)
+
+
+def test_printed_config_is_the_one_that_a_run_would_save(folder, tmp_path, capsys):
+    argv = ['--configs', 'small', '--workers', '3', '--run.names', 'x,y']
+    printed = tmp_path / 'run' / 'config.yaml'
+    printed.parent.mkdir()
+    printed.write_text(answer_of(*argv, '--print_config', folder=folder, capsys=capsys))
+    assert Config.load(printed) == parse(argv, folder) == parse(
+        [*argv, '--print_config'], folder, answer=False)
+    assert 'takes no value' in error_of('--print_config', 'x', folder=folder)
 
 
 def test_saved_and_loaded_is_the_same(folder, tmp_path):
@@ -279,11 +321,11 @@ def test_any_text_is_a_tree_or_a_config_error(text):
 @given(argv=st.lists(st.text(max_size=12) | st.sampled_from(['--run.steps', '--net', '--configs', 'small', '--.*', '--run.names=', '--(a+)+']), max_size=5))
 def test_any_command_line_is_a_config_or_a_config_error(folder, argv):
     try:
-        parse([argument for argument in argv if argument not in ('-h', '--help')], folder)
+        parse(argv, folder, answer=False)
     except ConfigError as error:
         assert '\n' not in str(error)
 
 
 def test_help_of_the_own_configs_can_be_made():
     folder = configs_dir('dreamer4')
-    assert '--run.steps' in help_text(*read_folder(folder))
+    assert '--run.steps' in help_text(parse([], folder), *read_folder(folder))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embodied.base import Status
 from embodied.errors import CheckpointError, ConfigError
-from embodied.logger import JsonLines, Logger, LoggerConfig, Rates, duration, gif, png
+from embodied.logger import JsonLines, Logger, LoggerConfig, gif, png
 
 QUIET = LoggerConfig(tensorboard=False, videos=2, fps=10)
 LOUD = LoggerConfig(tensorboard=True, videos=2, fps=10)
@@ -181,15 +182,35 @@ def test_tensorboard_gets_scalars_images_and_videos_by_frames(tmp_path, counters
     image = np.random.default_rng(0).integers(0, 255, (8, 6, 3), dtype=np.uint8)
     logger.add({'loss': 0.5, 'nan': math.nan, 'image': image, 'video': np.stack([image, image])})
     logger.write()
-    logger.score(2.0, 5)
     logger.close()
     events = events_of(tmp_path)
     assert [(event.step, event.value) for event in events.Scalars('loss')] == [(20, 0.5)]
-    assert events.Scalars('episode/score')[0].value == 2.0 and 'nan' not in events.Tags()['scalars']
+    assert 'nan' not in events.Tags()['scalars']
     stored = events.Images('image')[0]
     assert (stored.height, stored.width) == (8, 6)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored.encoded_image_string))), image)
     assert Image.open(io.BytesIO(events.Images('video')[0].encoded_image_string)).n_frames == 1  # equal frames are joined
+
+
+def test_a_score_is_no_curve_of_its_own_in_tensorboard(tmp_path, counters):
+    """The mean over a window is logged as episode/score; single episodes are noise beside it."""
+    logger = Logger(tmp_path, LOUD, counters)
+    for counters['frames'], score in ((10, -1.0), (20, 1.0)):
+        logger.score(score, 5)
+    logger.add({'score': 0.0}, 'episode')
+    logger.write()
+    logger.close()
+    curve = [(event.step, event.value) for event in events_of(tmp_path).Scalars('episode/score')]
+    assert curve == [(20, 0.0)]
+
+
+def test_texts_reach_tensorboard(tmp_path, counters):
+    logger = Logger(tmp_path, LOUD, counters)
+    logger.text('config', '```yaml\nseed: 0\n```')
+    logger.close()
+    event, = events_of(tmp_path).Tensors('config')
+    assert event.tensor_proto.string_val[0] == b'```yaml\nseed: 0\n```'
+    Logger(tmp_path / 'quiet', QUIET, counters).text('config', 'nowhere to go')
 
 
 def test_tensorboard_hides_what_lies_beyond_a_resumption(tmp_path, counters):
@@ -229,7 +250,18 @@ def test_videos_are_gifs_of_which_the_newest_are_kept(tmp_path, counters):
     names = sorted(path.name for path in (tmp_path / 'videos').iterdir())
     assert names == ['000000000010-report-open-loop.gif', '000000000100-report-open-loop.gif']
     with Image.open(tmp_path / 'videos' / names[0]) as video:
-        assert video.n_frames == 4 and video.size == (8, 8) and video.info['duration'] == 100
+        assert video.n_frames == 4 and video.size == (256, 256)
+
+
+@pytest.mark.parametrize('count, fps, width, duration, drawn', [
+    (4, 10, 8, 250, 256), (13, 15, 32, 80, 256), (30, 15, 100, 70, 300), (30, 20, 300, 50, 300),
+    (1, 15, 7, 1000, 259)])
+def test_a_video_lasts_a_second_and_is_wide_enough_to_see(count, fps, width, duration, drawn):
+    frames = np.zeros((count, 6, width, 3), np.uint8)
+    frames += np.arange(count, dtype=np.uint8)[:, None, None, None]  # equal ones would be joined
+    with Image.open(io.BytesIO(gif(frames, fps))) as video:
+        assert video.size[0] == drawn and video.n_frames == count
+        assert video.info['duration'] == duration and count * duration >= 1000
 
 
 @pytest.mark.parametrize('channels, width', [(2, 12), (4, 24), (119, 48)])
@@ -240,7 +272,8 @@ def test_channels_that_are_no_colours_are_shown_side_by_side(tmp_path, counters,
     logger = Logger(tmp_path, LoggerConfig(tensorboard=True, videos=2, fps=10), counters)
     logger.add({'open/loop': frames, 'open/frame': frames[0]}, 'report')
     with Image.open(next((tmp_path / 'videos').iterdir())) as video:
-        assert video.n_frames == 2 and video.size == (width, 4)
+        times = -(-256 // width)
+        assert video.n_frames == 2 and video.size == (times * width, times * 4)
 
 
 @pytest.mark.parametrize('value', [
@@ -264,16 +297,17 @@ def test_pictures_are_what_was_given(channels):
     assert Image.open(io.BytesIO(gif(frames, 5))).n_frames == 2
 
 
-def test_the_terminal_line_names_everything_and_is_a_plain_line_where_nothing_is_redrawn(tmp_path, counters, capsys):
+def test_where_nothing_is_redrawn_the_line_is_a_plain_one_and_printed_if_forced(
+        tmp_path, counters, capsys):
     logger = Logger(tmp_path, QUIET, counters)
     logger.line(0.1)
     assert capsys.readouterr().out == ''
     logger.score(1.25, 3)
-    logger.line(0.1, 'policy waits', force=True)
+    status = Status('policy', 'waits', metrics=('loss',))
+    logger.line(0.1, status, {'loss': 0.5, 'other': 1.0}, force=True)
     text = capsys.readouterr().out
-    assert text.startswith('step 10 | frames 20 | episodes 1 | updates 3 | ') and text.count('\n') == 1
-    for part in ('updates/s', 'frames/s', 'return 1.25', 'left ?', 'policy waits'):
-        assert part in text
+    assert text.startswith('policy waits | return 1.25 ') and text.count('\n') == 1
+    assert 'loss 0.5' in text and 'other' not in text
 
 
 def test_on_a_terminal_the_line_is_drawn_over_itself(tmp_path, counters, monkeypatch):
@@ -291,21 +325,3 @@ def test_on_a_terminal_the_line_is_drawn_over_itself(tmp_path, counters, monkeyp
     logger.close()
     logger.close()
     assert sys.stdout.getvalue().count('\n') == 1
-
-
-def test_rates_are_recent_and_time_left_follows_from_them():
-    rates = Rates()
-    for now in range(0, 101):  # slow at first, then ten times as fast
-        done = min(now, 50) + 10 * max(now - 50, 0)
-        rates.add(float(now), {'updates': done, 'frames': 2 * done}, done / 1000)
-    assert rates.read() == pytest.approx({'updates': 10, 'frames': 20, 'left': 45})
-    again = Rates()
-    again.add(0.0, {'updates': 0, 'frames': 0}, 0.0)
-    assert again.read() == {'updates': 0, 'frames': 0, 'left': math.inf}
-    for tick in range(10_000):
-        again.add(tick * 1e-3, {'updates': tick, 'frames': tick}, 0.0)
-    assert len(again._samples) < 100 and again.read()['updates'] == pytest.approx(1000, rel=0.01)
-
-
-def test_durations_are_short():
-    assert [duration(seconds) for seconds in (0, 59.9, 3723, 1e9, math.inf, math.nan)] == ['0:00:00', '0:00:59', '1:02:03', 'long', '?', 'long']

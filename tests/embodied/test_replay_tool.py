@@ -111,7 +111,8 @@ def test_a_missing_package_is_named(folder, tmp_path, capsys, monkeypatch):
     assert "'pillow'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, 'imageio', None)
     assert main(['export', str(folder), '--episode', '1', '--out', str(tmp_path / 'e.mp4')]) == 2
-    assert 'imageio' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "'imageio'" in error and '[video]' in error and error.count('\n') == 1
 
 
 @pytest.mark.parametrize('arguments, message', [

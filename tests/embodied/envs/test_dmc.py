@@ -30,6 +30,13 @@ def test_every_task_of_the_suite_is_found_by_name_and_aliases_too():
     assert find('cup_catch', suite.ALL_TASKS) == ('ball_in_cup', 'catch')
 
 
+def test_the_names_that_are_known_without_the_simulator_are_those_of_the_suite():
+    from dm_control import suite
+    from embodied.envs.dmc import TASKS
+    known = {(domain, task) for domain, tasks in TASKS.items() for task in tasks.split()}
+    assert known == set(suite.ALL_TASKS)
+
+
 def test_equal_seeds_give_equal_frames_and_others_differ():
     a, b, c = (walk(make('dmc_reacher_easy', seed, proprio=True), 5) for seed in (1, 1, 2))
     assert all(np.array_equal(x['image'], y['image']) for x, y in zip(a, b))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embodied import envs
+from embodied.base import Status
 from embodied.base import sample as draw
 from embodied.checkpoint import Checkpoint
 from embodied.driver import DriverConfig
@@ -97,7 +98,7 @@ class CheckingAgent:
         return {key: value.copy() for key, value in tree.items()}
 
     def status(self):
-        return ''
+        return Status('checking', metrics=('loss',))
 
     def events(self):
         return []

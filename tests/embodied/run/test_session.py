@@ -51,6 +51,31 @@ def test_what_happened_is_in_the_log_of_events(world):
     assert 'dummy, seed 0' in text and 'Continuing' in text and 'updates per decision' in text
 
 
+def test_the_end_of_a_run_is_told_and_so_are_its_stages(world, capsys):
+    run = world(run_steps=60).run(train)
+    text = run.logdir.joinpath('events.log').read_text()
+    told = ['Stage prefill, from 0 steps', 'Stage checking, from', 'larger --run.steps goes on.']
+    assert sorted(told, key=text.index) == told
+    assert f'Files in {run.logdir}: ckpt/, ' in capsys.readouterr().out
+
+
+def test_a_run_that_is_interrupted_says_that_it_goes_on(world, capsys):
+    def stop(agent):
+        if agent.updates == 5:
+            signal.raise_signal(signal.SIGINT)
+    world(train=stop).run(train)
+    out = capsys.readouterr().out
+    assert '; the same command goes on.' in out and 'larger --' not in out
+
+
+def test_a_resumed_run_knows_the_returns_of_the_run_before(world, capsys):
+    world(run_steps=100).run(train)
+    before = [line for line in capsys.readouterr().out.splitlines() if line.startswith('Return ')]
+    world(run_steps=101).run(train)
+    after = [line for line in capsys.readouterr().out.splitlines() if line.startswith('Return ')]
+    assert before and before == after, 'no episode ended in between'
+
+
 @pytest.mark.parametrize('name', ['steps', 'updates', 'envs', 'max_catchup', 'keep', 'train_ratio', 'prefill', 'log_every', 'save_every'])
 def test_settings_out_of_range_are_refused_by_name(name):
     values = dict.fromkeys(('steps', 'updates', 'envs', 'train_ratio', 'max_catchup', 'prefill', 'pretrain', 'log_every',

@@ -1,0 +1,73 @@
+"""docs/metrics.md has a line for every number that a run logs, and for no other."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dreamer4 import main
+from dreamer4.agent import WATCHED
+from dreamer4.diagnose import CHECKS
+
+PAGE = (Path(__file__).parents[1] / 'docs' / 'metrics.md').read_text()
+TABLES = PAGE.split('## Pictures')[0]
+ELSEWHERE = {  # what a healthy run at debug size without LPIPS does not log
+    'tokenizer/lpips', 'nonfinite', 'nonfinite/<name>'}
+
+
+def rows():
+    """The cells of every line of the tables that explains metrics."""
+    lines = re.findall(r'^\| `.*$', TABLES, re.M)
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+
+
+NAMES = [name for first, *_ in rows() for name in re.findall(r'`([^`]+)`', first)]
+
+
+def pattern(name):
+    """The expression of a name in which <...> stands for anything."""
+    return re.compile(re.sub(r'<.*?>', '.+', re.escape(name)))
+
+
+@pytest.fixture(scope='module')
+def logged(tmp_path_factory):
+    """Names of all that a run with images, vectors and all kinds of actions logs."""
+    logdir = tmp_path_factory.mktemp('metrics')
+    flags = '''--script train_eval --configs gym debug --task dummy --run.steps 360
+        --run.prefill 100 --run.log_every 60 --run.report_every 180 --run.train_ratio 20
+        --eval.every 200 --agent.schedule.value_updates 3 --agent.threads 1
+        --driver.parallel false --logger.tensorboard false'''
+    assert main.main([*flags.split(), '--logdir', str(logdir)]) == 0
+    lines = (logdir / 'metrics.jsonl').read_text().splitlines()
+    return {name for line in lines for name in json.loads(line)}
+
+
+def test_every_number_of_a_run_has_a_line(logged):
+    assert 'policy/entropy' in logged and 'eval/score' in logged and 'report/error_1' in logged
+    known = [pattern(name) for name in NAMES]
+    assert sorted(name for name in logged if not any(p.fullmatch(name) for p in known)) == []
+
+
+def test_every_line_is_of_a_number_that_is_logged(logged):
+    found = lambda name: any(pattern(name).fullmatch(other) for other in logged)
+    assert {name for name in NAMES if not found(name)} == ELSEWHERE
+
+
+def test_every_line_says_what_it_is_and_in_which_unit():
+    assert len(NAMES) == len(set(NAMES)) > 60
+    for row in rows():
+        assert len(row) == 4 and len(row[1]) > 3 and row[2], row
+
+
+def test_what_diagnose_looks_at_is_explained_with_what_is_good():
+    """foreground_gain is the difference of two metrics that are."""
+    good = {name: row[3] for row in rows() for name in re.findall(r'`([^`]+)`', row[0])}
+    for check in CHECKS:
+        names = [name for name in good if name == check.name or name.endswith(f'/{check.name}')]
+        explained = names and all(good[name] for name in names)
+        assert explained or check.name == 'report/foreground_gain', check.name
+
+
+def test_the_metrics_of_the_terminal_line_are_logged(logged):
+    assert {name for names in WATCHED.values() for name in names} <= logged
