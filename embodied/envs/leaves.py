@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from ..base import OUTCOME, Spaces, Values
+from ..base import OUTCOME, UNLABELED, Spaces, Values
 from ..contract import nonfinite
 from ..errors import EnvContractError, EnvNonFinite
 from ..npz import valid_key
 
 LONGEST = 180  # characters of a key
 MOST_CHOICES = 1 << 16  # of an integer in an action
-RESERVED = (*OUTCOME, 'reset', 'row_id', 'stepid', 'unlabeled')  # keys of rows that mean something else
+RESERVED = (*OUTCOME, *UNLABELED, 'reset', 'row_id', 'stepid')  # keys of rows that mean something else
 RESERVED_PREFIXES = ('log/', 'dyn/', 'enc/', 'dec/')
 UNSEEN = (spaces.Text, spaces.Sequence)  # actions that have an empty value
 
