@@ -47,6 +47,10 @@ class ReplaySchemaError(ReplayError):
     """Rows have other keys, dtypes or shapes than the store holds."""
 
 
+class ReplayNonFinite(ReplayError):
+    """A row holds NaN or an infinity, which nobody could learn from."""
+
+
 class ReplayWriteError(ReplayError):
     """A chunk could not be written to disk."""
 
