@@ -28,7 +28,9 @@ class EnvContractError(EnvError):
 
 
 class EnvNonFinite(EnvError):
-    """An environment returned NaN or an infinity: what it simulates has come apart, and a fresh one goes on in its place."""
+    """An environment returned NaN or an infinity: what it simulates has come apart, and a fresh one
+    goes on in its place.
+    """
 
 
 class EnvMissing(EnvError):

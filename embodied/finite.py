@@ -22,26 +22,37 @@ class Finite:
     def __init__(self, schema: Schema, actions: Collection[str] = ()):
         """Args: the schema; which of its keys are actions."""
         self._floats = [
-            (index, key, _excuses(key, actions)) for index, (key, dtype, _) in enumerate(schema.specs) if dtype.kind == 'f']
+            (index, key, _excuses(key, actions))
+            for index, (key, dtype, _) in enumerate(schema.specs)
+            if dtype.kind == 'f'
+        ]
 
     def check(self, values: list[Any], row: Mapping[str, Any], worker: int) -> None:
         """Refuse a row.
 
         Args:
-          values: of the row, in the order of the schema. row: the same by key. worker: whose row it is, for the message.
+          values: of the row, in the order of the schema. row: the same by key. worker: whose row it
+            is, for the message.
 
         Raises:
           ReplayNonFinite: names the key and the worker.
         """
         for index, key, excuses in self._floats:
             value = values[index]
-            if math.isfinite(value) if np.ndim(value) == 0 else np.logical_and.reduce(np.isfinite(value), axis=None):
+            if (
+                math.isfinite(value)
+                if np.ndim(value) == 0
+                else np.logical_and.reduce(np.isfinite(value), axis=None)
+            ):
                 continue
             if not any(row.get(flag, False) for flag in excuses):
-                raise ReplayNonFinite(f'A row of worker {worker}: {spoken(key)} is not finite: {nonfinite(np.asarray(value))}.')
+                raise ReplayNonFinite(
+                    f'A row of worker {worker}: {spoken(key)} is not finite: '
+                    f'{nonfinite(np.asarray(value))}.'
+                )
 
     def rows(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Key -> numbers of the rows whose values are not finite, for the keys where there are any."""
+        """Key -> numbers of the rows whose values are not finite, where there are any."""
         found = {}
         for _, key, excuses in self._floats:
             bad = ~np.isfinite(columns[key]).reshape(len(columns[key]), -1).all(1)
@@ -67,6 +78,8 @@ def words(found: Mapping[str, np.ndarray]) -> str:
 
 def _runs(rows: np.ndarray) -> str:
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    text = ', '.join(str(run[0]) if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs[:NAMED])
+    text = ', '.join(
+        str(run[0]) if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs[:NAMED]
+    )
     more = sum(map(len, runs[NAMED:]))
     return f'{text} and {more} more' if more else text
