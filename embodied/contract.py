@@ -1,4 +1,6 @@
-"""What the contract of base.py asks of spaces and values, in words: used where envs are wrapped and where they are checked."""
+"""What the contract of base.py asks of spaces and values, in words: used where envs are wrapped and
+where they are checked.
+"""
 
 import numpy as np
 from gymnasium import spaces
@@ -11,19 +13,25 @@ RESERVED = ('row_id', 'stepid')  # columns that the replay adds
 
 
 class Guard:
-    """Holds observations against their spaces: what no agent could read raises, what leaves its declared box is noted.
+    """Holds observations against their spaces: what no agent could read raises, what leaves its
+    declared box is noted.
 
     Attributes:
       notes: (topic, sentence) of what was noted and not yet taken; one for each key.
     """
 
     def __init__(self, observed: Spaces, name: str, fate: str = 'used as it is'):
-        """Args: the spaces by key; the env's name, and what happens to a value beyond its box, for messages."""
+        """Args: the spaces by key; the env's name, and what happens to a value beyond its box, for
+        messages.
+        """
         self.notes: list[tuple[str, str]] = []
         self._spaces, self._name, self._fate = observed, name, fate
         boxes = {key: space for key, space in observed.items() if isinstance(space, spaces.Box)}
         self._finite = {
-            key for key, space in boxes.items() if space.dtype.kind == 'f' and not key.startswith('log/')}
+            key
+            for key, space in boxes.items()
+            if space.dtype.kind == 'f' and not key.startswith('log/')
+        }
         self._bounded = {key for key, space in boxes.items() if is_tight(space)}
         self._forms = {key: (space.dtype, space.shape) for key, space in boxes.items()}
 
@@ -42,9 +50,13 @@ class Guard:
             raise EnvNonFinite(f'{self._name}: {spoken(key)} is not finite: {fault}.')
         if key in self._bounded and (fault := beyond(space, value)):
             self._bounded.discard(key)
-            self.notes.append((
-                f'bounds {key}', f'{self._name}: {spoken(key)} leaves its declared box: {fault} '
-                f'It is {self._fate}, and not reported again.'))
+            self.notes.append(
+                (
+                    f'bounds {key}',
+                    f'{self._name}: {spoken(key)} leaves its declared box: {fault} '
+                    f'It is {self._fate}, and not reported again.',
+                )
+            )
 
     def take(self) -> list[tuple[str, str]]:
         """The notes, which are forgotten."""
@@ -68,7 +80,9 @@ def is_tight(space: spaces.Box) -> bool:
 
 
 def value_fault(space: spaces.Space, value) -> str | None:
-    """Why value cannot be read as a member of space, in words; None when it can. The bounds of a Box do not matter here."""
+    """Why value cannot be read as a member of space, in words; None when it can. The bounds of a
+    Box do not matter here.
+    """
     if not isinstance(value, (np.ndarray, np.generic)):
         return f'expected a numpy array or scalar, got {type(value).__name__}.'
     if value.dtype != space.dtype or value.shape != space.shape:
@@ -101,13 +115,16 @@ def action_value_fault(space: spaces.Space, value) -> str | None:
 def nonfinite(value) -> str | None:
     """Where a float array or number is NaN or infinite, in words; None where it nowhere is."""
     finite = np.isfinite(value)
-    if finite if finite.shape == () else np.logical_and.reduce(finite, axis=None):  # twice as fast as finite.all()
+    # twice as fast as finite.all()
+    if finite if finite.shape == () else np.logical_and.reduce(finite, axis=None):
         return None
     value, places = np.asarray(value), np.argwhere(~finite)
     text = str(value[tuple(places[0])])
     if value.ndim:
         text += f' at {places[0].tolist()}'
-    return text + (f' and {len(places) - 1} more of {value.size} entries' if len(places) > 1 else '')
+    return text + (
+        f' and {len(places) - 1} more of {value.size} entries' if len(places) > 1 else ''
+    )
 
 
 def beyond(space: spaces.Box, value) -> str | None:
@@ -116,8 +133,11 @@ def beyond(space: spaces.Box, value) -> str | None:
     if not np.logical_or.reduce(outside, axis=None):
         return None
     place = tuple(np.argwhere(outside)[0])
-    return (f'{np.asarray(value)[place]} came{f" at {[int(index) for index in place]}" if place else ""}, '
-            f'{space.low[place]} .. {space.high[place]} was declared.')
+    return (
+        f'{np.asarray(value)[place]} '
+        f'came{f" at {[int(index) for index in place]}" if place else ""}, '
+        f'{space.low[place]} .. {space.high[place]} was declared.'
+    )
 
 
 def preview(value) -> str:
@@ -143,10 +163,18 @@ def space_faults(env: Env) -> list[str]:
         faults.append(f'{both} are both observations and actions.')
     for name in [*obs_space, *act_space]:
         if not valid_key(name) or name in RESERVED:
-            faults.append(f'{name!r} cannot be a key: it means something else in a row, or cannot be stored; rename it.')
+            faults.append(
+                f'{name!r} cannot be a key: it means something else in a row, or cannot be '
+                'stored; rename it.'
+            )
     for name, space in obs_space.items():
-        if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-            faults.append(f'The observation {name!r} has the space {space}; flatten it to Box, Discrete, MultiDiscrete, MultiBinary.')
+        if not isinstance(
+            space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+        ):
+            faults.append(
+                f'The observation {name!r} has the space {space}; flatten it to Box, Discrete, '
+                'MultiDiscrete, MultiBinary.'
+            )
     for name, space in act_space.items():
         if name != 'reset' and (fault := action_fault(space)):
             faults.append(f'The action {name!r} has the space {space}; {fault}')

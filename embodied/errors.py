@@ -28,7 +28,9 @@ class EnvContractError(EnvError):
 
 
 class EnvNonFinite(EnvError):
-    """An environment returned NaN or an infinity: what it simulates has come apart, and a fresh one goes on in its place."""
+    """An environment returned NaN or an infinity: what it simulates has come apart, and a fresh one
+    goes on in its place.
+    """
 
 
 class EnvMissing(EnvError):
@@ -45,6 +47,10 @@ class ReplayEmptyError(ReplayError):
 
 class ReplaySchemaError(ReplayError):
     """Rows have other keys, dtypes or shapes than the store holds."""
+
+
+class ReplayNonFinite(ReplayError):
+    """A row holds NaN or an infinity, which nobody could learn from."""
 
 
 class ReplayWriteError(ReplayError):

@@ -1,8 +1,8 @@
 """Which observations are pictures, how they become uint8 (H, W, C), and how such are shown.
 
-Inside the system an image is uint8 (height, width, channels) with any number of channels; everything
-else is a vector, classes or flags. What an env declares otherwise is recognised here by dtype, rank
-and bounds. Letters: H height, W width, C channels, T stacked frames.
+Inside the system an image is uint8 (height, width, channels) with any number of channels;
+everything else is a vector, classes or flags. What an env declares otherwise is recognised here by
+dtype, rank and bounds. Letters: H height, W width, C channels, T stacked frames.
 """
 
 import math
@@ -16,13 +16,17 @@ from .base import OUTCOME, Spaces, is_image
 
 USUAL_CHANNELS = (1, 3, 4)
 FLOAT_RANGES = ((0, 1), (0, 255), (-1, 1), (-0.5, 0.5))  # bounds that pictures in floats have
-LEAST_SIDE = 8         # pixels; smaller arrays of floats are no pictures
-LEAST_FLAT_SIDE = 16   # pixels; likewise without a channel axis, which tables have not either
-LARGE_VECTOR = 1024    # entries beyond which an array that is no picture is worth a word
-SHOWN_CHANNELS = 8     # that are shown side by side
+LEAST_SIDE = 8  # pixels; smaller arrays of floats are no pictures
+LEAST_FLAT_SIDE = 16  # pixels; likewise without a channel axis, which tables have not either
+LARGE_VECTOR = 1024  # entries beyond which an array that is no picture is worth a word
+SHOWN_CHANNELS = 8  # that are shown side by side
 AXES_WORDS = {
-    'HWC': '', 'CHW': ', channels first', 'HW': ' without a channel axis', 'THWC': ', stacked frames first',
-    'TCHW': ', stacked frames and channels first'}
+    'HWC': '',
+    'CHW': ', channels first',
+    'HW': ' without a channel axis',
+    'THWC': ', stacked frames first',
+    'TCHW': ', stacked frames and channels first',
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Picture:
 
     def __str__(self) -> str:
         shape = 'x'.join(map(str, self.source.shape))
-        words = AXES_WORDS[self.axes] + ('' if self.exact else f', in {self.low:g} .. {self.high:g}')
+        words = AXES_WORDS[self.axes] + (
+            '' if self.exact else f', in {self.low:g} .. {self.high:g}'
+        )
         return f'{self.source.dtype} {shape}{words} is read as {reading(self.space)}'
 
 
@@ -70,8 +76,9 @@ def picture(space: spaces.Space) -> Picture | None:
     """How a space is read as an image; None where it is none.
 
     Images are all arrays of uint8 or bool with three or four axes; of other integers those whose
-    bounds span at most 255; of floats those with sides of at least 8 and the bounds of FLOAT_RANGES;
-    and without a channel axis those that span all of uint8, or as floats 0 .. 1 or 0 .. 255.
+    bounds span at most 255; of floats those with sides of at least 8 and the bounds of
+    FLOAT_RANGES; and without a channel axis those that span all of uint8, or as floats 0 .. 1 or 0
+    .. 255.
     """
     if not isinstance(space, spaces.Box) or not 2 <= len(space.shape) <= 4 or 0 in space.shape:
         return None
@@ -86,7 +93,12 @@ def picture(space: spaces.Space) -> Picture | None:
         ranges = FLOAT_RANGES[:2] if axes == 'HW' else FLOAT_RANGES
         fits = bounds in ranges and side >= (LEAST_FLAT_SIDE if axes == 'HW' else LEAST_SIDE)
     else:
-        fits = kind in 'biu' and axes != 'HW' and bounds is not None and 0 < bounds[1] - bounds[0] <= 255
+        fits = (
+            kind in 'biu'
+            and axes != 'HW'
+            and bounds is not None
+            and 0 < bounds[1] - bounds[0] <= 255
+        )
     if not fits:
         return None
     image = spaces.Box(0, 255, (height, width, channels), np.uint8)
@@ -126,10 +138,14 @@ def arrange(value: np.ndarray, axes: str) -> np.ndarray:
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, C) at size x size, each channel by itself where they are no colours."""
-    scale = lambda part: np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR))
+    scale = lambda part: np.asarray(
+        Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR)
+    )
     if image.shape[-1] == 3:
         return scale(image)
-    return np.stack([scale(np.ascontiguousarray(image[..., c])) for c in range(image.shape[-1])], -1)
+    return np.stack(
+        [scale(np.ascontiguousarray(image[..., c])) for c in range(image.shape[-1])], -1
+    )
 
 
 def reading(space: spaces.Space) -> str:
@@ -141,7 +157,11 @@ def reading(space: spaces.Space) -> str:
             return f'classes {space.n}'
         case spaces.MultiDiscrete():
             counts = [int(n) for n in space.nvec.reshape(-1)]
-            text = f'{len(counts)} times {counts[0]}' if len(set(counts)) == 1 else ' + '.join(map(str, counts[:8]))
+            text = (
+                f'{len(counts)} times {counts[0]}'
+                if len(set(counts)) == 1
+                else ' + '.join(map(str, counts[:8]))
+            )
             return f'classes {text}{" + ..." if len(set(counts)) > 1 and len(counts) > 8 else ""}'
         case spaces.MultiBinary():
             return f'flags {int(np.prod(space.shape))}'
@@ -150,7 +170,11 @@ def reading(space: spaces.Space) -> str:
 
 def readings(obs_space: Spaces, act_space: Spaces) -> list[str]:
     """Two lines for a person: how every observation and every action is read."""
-    observed = [f'{key}: {reading(space)}' for key, space in obs_space.items() if key not in OUTCOME and not key.startswith('log/')]
+    observed = [
+        f'{key}: {reading(space)}'
+        for key, space in obs_space.items()
+        if key not in OUTCOME and not key.startswith('log/')
+    ]
     acted = [f'{key}: {reading(space)}' for key, space in act_space.items() if key != 'reset']
     return [f'observes {"; ".join(observed)}', f'acts by {"; ".join(acted)}']
 
@@ -160,5 +184,5 @@ def displayable(frames: np.ndarray) -> np.ndarray:
     channels = frames.shape[-1]
     if channels in (1, 3):
         return frames
-    parts = [frames[..., c:c + 1] for c in range(min(channels, SHOWN_CHANNELS))]
+    parts = [frames[..., c : c + 1] for c in range(min(channels, SHOWN_CHANNELS))]
     return np.concatenate(parts, -2)

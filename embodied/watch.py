@@ -13,19 +13,23 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LOOK = 0.2    # seconds between two looks at the clock
-GRACE = 5.0   # seconds that an interrupted call has to end
-REARM = 5.0   # seconds between two settings of the clock that needs no interpreter
+LOOK = 0.2  # seconds between two looks at the clock
+GRACE = 5.0  # seconds that an interrupted call has to end
+REARM = 5.0  # seconds between two settings of the clock that needs no interpreter
 STDERR = 2
 
 
 class Hang(BaseException):
-    """Raised inside a call that took too long; no Exception, so that what the call catches lets it pass."""
+    """Raised inside a call that took too long; no Exception, so that what the call catches lets it
+    pass.
+    """
 
 
 @dataclass
 class Call:
-    """A call under way: who is called, its limit in seconds, when it is over, and how far the watch has gone."""
+    """A call under way: who is called, its limit in seconds, when it is over, and how far the watch
+    has gone.
+    """
 
     who: str
     seconds: float
@@ -45,7 +49,9 @@ class Watch:
         self._last = -REARM  # when the clock that needs no interpreter was set
 
     def begin(self, who: str, seconds: float) -> None:
-        """Raise Hang in this thread, if it is the main one, unless end() is called within so many seconds."""
+        """Raise Hang in this thread, if it is the main one, unless end() is called within so many
+        seconds.
+        """
         if self._thread is None:
             self._start()
         self._call = Call(who, seconds, time.monotonic() + seconds)
@@ -92,18 +98,25 @@ class Watch:
         faulthandler.cancel_dump_traceback_later()
 
     def _watch_interpreter(self, call, now):
-        """Let faulthandler print where a call hangs that does not let this thread run any more either."""
+        """Let faulthandler print where a call hangs that does not let this thread run any more
+        either.
+        """
         if call is None:
             if self._last > 0:
                 faulthandler.cancel_dump_traceback_later()
             self._last = -REARM
         elif now - self._last >= REARM:
-            faulthandler.dump_traceback_later(max(call.deadline - now, 0) + 2 * GRACE + REARM, file=STDERR)
+            faulthandler.dump_traceback_later(
+                max(call.deadline - now, 0) + 2 * GRACE + REARM, file=STDERR
+            )
             self._last = now
 
     def _tell(self, call):
         frame = sys._current_frames().get(self._caller)
         stack = ''.join(traceback.format_stack(frame)) if frame else ''
         self._on_event(
-            f'{call.who} has not answered within {call.seconds:g} s and cannot be interrupted: it is in this process, where '
-            f'nothing can replace it. Restart with --driver.parallel true, which can. It hangs in\n{stack}'.rstrip())
+            f'{call.who} has not answered within {call.seconds:.3g} s and cannot be interrupted: '
+            'it is in this process, where '
+            'nothing can replace it. Restart with --driver.parallel true, which can. It hangs '
+            f'in\n{stack}'.rstrip()
+        )

@@ -1,5 +1,6 @@
 """Envs around an env. wrap() gives every env the same face: actions in [-1, 1] or counted from 0, float32, int32, uint8 and bool,
-pictures as uint8 (height, width, channels), checked at every step. TimeLimit and ActionRepeat are for those who build an env of their own.
+pictures as uint8 (height, width, channels), checked at every step. TimeLimit and ActionRepeat are
+for those who build an env of their own.
 """
 
 import numpy as np
@@ -15,8 +16,9 @@ def wrap(env: Env) -> Env:
     """The chain that the driver expects around every env; embodied.envs.make() applies it.
 
     Outside, Box actions are float32 in [-1, 1] (what lies beyond is clipped), other floats float32, integers int32 (a MultiBinary
-    stays int8, the dtype of its space), pictures uint8 (H, W, C), flags bool; what no agent could read raises EnvContractError,
-    what is not finite EnvNonFinite, and what leaves its declared box is noted.
+    stays int8, the dtype of its space), pictures uint8 (H, W, C), flags bool; what no agent could
+    read raises EnvContractError, what is not finite EnvNonFinite, and what leaves its declared box
+    is noted.
     """
     return ClipAction(CheckSpaces(ReadImages(UnifyDtypes(NormalizeAction(env)))))
 
@@ -131,15 +133,21 @@ class UnifyDtypes(Wrapper):
             fitting = np.clip(value, limits.min, limits.max)
             if name not in self._saturated and not np.array_equal(fitting, value):
                 self._saturated.add(name)
-                self._notes.append((
-                    f'saturates {name}', f'{env_name(self)}: observation {name!r} holds integers beyond int32 '
-                    f'({preview(value)}), which become its largest number; a float Box keeps their size.'))
+                self._notes.append(
+                    (
+                        f'saturates {name}',
+                        f'{env_name(self)}: observation {name!r} holds integers beyond int32 '
+                        f'({preview(value)}), which become its largest number; a float Box keeps '
+                        'their size.',
+                    )
+                )
             value = fitting
         return cast(name, value, dtype)
 
 
 class ReadImages(Wrapper):
-    """Outside, what pictures.picture() recognises is an image, uint8 (H, W, C); notes say which observations came otherwise.
+    """Outside, what pictures.picture() recognises is an image, uint8 (H, W, C); notes say which
+    observations came otherwise.
 
     Raises:
       EnvContractError, EnvNonFinite: as in CheckSpaces, of pictures that have to be converted.
@@ -148,20 +156,50 @@ class ReadImages(Wrapper):
     def __init__(self, env: Env, size: int = 0):
         """Args: size: height and width that images are resized to; 0 leaves them as they are."""
         super().__init__(env)
-        observed = {name: space for name, space in env.obs_space.items() if name not in OUTCOME and not name.startswith('log/')}
+        observed = {
+            name: space
+            for name, space in env.obs_space.items()
+            if name not in OUTCOME and not name.startswith('log/')
+        }
         found = {name: image for name, space in observed.items() if (image := picture(space))}
-        self._size, self._resized = size, {name for name, image in found.items() if size and image.space.shape[:2] != (size, size)}
-        self._pictures = {name: image for name, image in found.items() if not image.unchanged or name in self._resized}
-        self._guard = Guard({name: image.source for name, image in self._pictures.items()}, env_name(env), 'cut off')
-        self._obs_space = env.obs_space | {name: self._space(name, image.space) for name, image in self._pictures.items()}
+        self._size, self._resized = (
+            size,
+            {
+                name
+                for name, image in found.items()
+                if size and image.space.shape[:2] != (size, size)
+            },
+        )
+        self._pictures = {
+            name: image
+            for name, image in found.items()
+            if not image.unchanged or name in self._resized
+        }
+        self._guard = Guard(
+            {name: image.source for name, image in self._pictures.items()}, env_name(env), 'cut off'
+        )
+        self._obs_space = env.obs_space | {
+            name: self._space(name, image.space) for name, image in self._pictures.items()
+        }
         self._notes = [
-            (f'picture {name}', f'{env_name(env)}: observation {name!r}: {image}'
-             + (f', resized to {size}x{size}.' if name in self._resized else '.')) for name, image in self._pictures.items()]
+            (
+                f'picture {name}',
+                f'{env_name(env)}: observation {name!r}: {image}'
+                + (f', resized to {size}x{size}.' if name in self._resized else '.'),
+            )
+            for name, image in self._pictures.items()
+        ]
         self._notes += [
-            (f'large {name}', f'{env_name(env)}: observation {name!r}: {space.dtype} {"x".join(map(str, space.shape))} is read as '
-             f'{reading(space)}; if it is a picture, declare it as uint8, or with bounds such as 0 .. 1 or 0 .. 255.')
+            (
+                f'large {name}',
+                f'{env_name(env)}: observation {name!r}: {space.dtype} '
+                f'{"x".join(map(str, space.shape))} is read as '
+                f'{reading(space)}; if it is a picture, declare it as uint8, or with bounds such '
+                'as 0 .. 1 or 0 .. 255.',
+            )
             for name, space in observed.items()
-            if name not in found and len(space.shape) > 1 and np.prod(space.shape) > LARGE_VECTOR]
+            if name not in found and len(space.shape) > 1 and np.prod(space.shape) > LARGE_VECTOR
+        ]
 
     @property
     def obs_space(self):
@@ -185,7 +223,11 @@ class ReadImages(Wrapper):
         return notes + self._guard.take() + self.env.notes()
 
     def _space(self, name, space):
-        return spaces.Box(0, 255, (self._size, self._size, space.shape[2]), np.uint8) if name in self._resized else space
+        return (
+            spaces.Box(0, 255, (self._size, self._size, space.shape[2]), np.uint8)
+            if name in self._resized
+            else space
+        )
 
 
 class CheckSpaces(Wrapper):
@@ -323,7 +365,8 @@ def unified(space: spaces.Space) -> spaces.Space:
 
 
 def cast(name: str, value, dtype: np.dtype | None) -> np.ndarray:
-    """value as an array, in dtype where that is another size of its kind, or floats where integers came; what is of another kind
+    """value as an array, in dtype where that is another size of its kind, or floats where integers
+    came; what is of another kind
     is left to CheckSpaces."""
     value = np.asarray(value)
     if dtype is None or value.dtype == dtype:

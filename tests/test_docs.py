@@ -31,3 +31,11 @@ def test_every_table_stands_on_one_page():
     for name, make in pages.TABLES.items():
         assert [page for page, text in texts.items() if make() in text], f'<!-- {name} --> stands nowhere'
         assert pages.rendered(f'<!-- {name} -->\n<!-- /{name} -->') == f'<!-- {name} -->\n{make()}\n<!-- /{name} -->'
+
+
+def test_every_test_that_the_robustness_page_names_exists():
+    page = (ROOT / 'docs' / 'robustness.md').read_text()
+    known = {name for path in ROOT.glob('tests/**/*.py') for name in re.findall(r'^def test_(\w+)', path.read_text(), re.M)}
+    rows = re.findall(r'^\| (?!trouble|environment|---).* \| (`.*`) \|$', page, re.M)
+    named = {name for row in rows for name in re.findall(r'`(\w+)`', row)}
+    assert len(rows) > 20 and not named - known, sorted(named - known)

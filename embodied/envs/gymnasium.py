@@ -1,8 +1,9 @@
-"""Any Gymnasium environment: gym_<Id> makes one by name, gym_<module>:<Id> imports the module that registers it first, and
-from_gymnasium() takes one that exists.
+"""Any Gymnasium environment: gym_<Id> makes one by name, gym_<module>:<Id> imports the module that
+registers it first, and from_gymnasium() takes one that exists.
 
-terminated becomes is_last with is_terminal, truncated is_last alone. Nested observations and actions become one flat dict with keys
-joined by '/'. A single observation is called 'image' where it is one and 'state' otherwise; a single action 'action'.
+terminated becomes is_last with is_terminal, truncated is_last alone. Nested observations and
+actions become one flat dict with keys joined by '/'. A single observation is called 'image' where
+it is one and 'state' otherwise; a single action 'action'.
 """
 
 import dataclasses
@@ -21,17 +22,46 @@ from ..pictures import picture
 from ..wrappers import ActionRepeat, ReadImages, UnifyDtypes
 from . import unknown
 from .imports import demand, load_module
-from .leaves import UNSEEN, assemble, chosen, fixed, leaves, named, native, observe, observed_space, readable, renamed
+from .leaves import (
+    UNSEEN,
+    assemble,
+    chosen,
+    fixed,
+    leaves,
+    named,
+    native,
+    observe,
+    observed_space,
+    readable,
+    renamed,
+)
 
 RENDERED = 64  # height and width of rendered frames where no size is given
-FORM = 'An id that a package registers is written gym_<module>:<Id>, as in gym_minigrid:MiniGrid-Empty-5x5-v0.'
+FORM = (
+    'An id that a package registers is written gym_<module>:<Id>, '
+    'as in gym_minigrid:MiniGrid-Empty-5x5-v0.'
+)
 # How ids begin -> the module that registers them.
 REGISTERED_BY = {
-    'ALE/': 'ale_py', 'MiniGrid-': 'minigrid', 'BabyAI-': 'minigrid', 'MiniWorld-': 'miniworld', 'miniwob/': 'miniwob',
-    'highway-': 'highway_env', 'Fetch': 'gymnasium_robotics', 'Adroit': 'gymnasium_robotics', 'PointMaze': 'gymnasium_robotics',
-    'AntMaze': 'gymnasium_robotics', 'Panda': 'panda_gym', 'FlappyBird-': 'flappy_bird_gymnasium', 'gym_pusht/': 'gym_pusht'}
-OLD = ('It speaks the old Gym API: let reset(seed=None) return (observation, info) and step() return (observation, reward, '
-       'terminated, truncated, info), or convert it with the package shimmy.')
+    'ALE/': 'ale_py',
+    'MiniGrid-': 'minigrid',
+    'BabyAI-': 'minigrid',
+    'MiniWorld-': 'miniworld',
+    'miniwob/': 'miniwob',
+    'highway-': 'highway_env',
+    'Fetch': 'gymnasium_robotics',
+    'Adroit': 'gymnasium_robotics',
+    'PointMaze': 'gymnasium_robotics',
+    'AntMaze': 'gymnasium_robotics',
+    'Panda': 'panda_gym',
+    'FlappyBird-': 'flappy_bird_gymnasium',
+    'gym_pusht/': 'gym_pusht',
+}
+OLD = (
+    'It speaks the old Gym API: let reset(seed=None) return (observation, info) and step() '
+    'return (observation, reward, '
+    'terminated, truncated, info), or convert it with the package shimmy.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +69,10 @@ class GymConfig:
     """What can be set.
 
     Attributes:
-      image: render the env (render_mode 'rgb_array') as observation 'image', where it observes none.
-      size: height and width that images are resized to; 0 leaves observed ones as they are and renders 64.
+      image: render the env (render_mode 'rgb_array') as observation 'image', where it observes
+        none.
+      size: height and width that images are resized to; 0 leaves observed ones as they are and
+        renders 64.
       repeat: frames per decision, >= 1.
     """
 
@@ -67,7 +99,9 @@ def check_values(config: GymConfig) -> None:
     """Raises ConfigError where a value is out of range."""
     if config.size < 0 or config.repeat < 1:
         raise ConfigError(
-            f'env.gym.repeat must be at least 1 and env.gym.size at least 0, got {config.repeat} and {config.size}.')
+            f'env.gym.repeat must be at least 1 and env.gym.size at least 0, got {config.repeat} '
+            f'and {config.size}.'
+        )
 
 
 def make(name: str, config: GymConfig, seed: int) -> Env:
@@ -81,13 +115,18 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
     if module:
         load_module(module, f'gym_{name}')
         if identifier not in gymnasium.registry:
-            raise ConfigError(unknown('id', identifier, list(gymnasium.registry), f' in the task gym_{name}'))
+            raise ConfigError(
+                unknown('id', identifier, list(gymnasium.registry), f' in the task gym_{name}')
+            )
     render = {'render_mode': 'rgb_array'} if config.image else {}
     try:
-        env = gymnasium.make(identifier, disable_env_checker=True, **render)  # it is checked here, at every step
+        # it is checked here, at every step
+        env = gymnasium.make(identifier, disable_env_checker=True, **render)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ConfigError(f'gym_{name} cannot be made: {error}') from error
-    return repeated(from_gymnasium(env, seed=seed, image=config.image, size=config.size), config.repeat)
+    return repeated(
+        from_gymnasium(env, seed=seed, image=config.image, size=config.size), config.repeat
+    )
 
 
 def repeated(env: Env, repeat: int) -> Env:
@@ -103,21 +142,28 @@ def unknown_id(identifier: str) -> str:
             if begin == 'ALE/':
                 game = identifier.removeprefix(begin).partition('-')[0]
                 other = f', or atari_{re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", game).lower()}'
-            return f'The id {identifier!r} is registered by the module {module}: write --task gym_{module}:{identifier}{other}.'
-    return f'{unknown("task", f"gym_{identifier}", [f"gym_{known}" for known in gymnasium.registry])} {FORM}'
+            return (
+                f'The id {identifier!r} is registered by the module {module}: '
+                f'write --task gym_{module}:{identifier}{other}.'
+            )
+    known = [f'gym_{each}' for each in gymnasium.registry]
+    return f'{unknown("task", f"gym_{identifier}", known)} {FORM}'
 
 
 def from_gymnasium(env: gymnasium.Env, seed: int = 0, image: bool = False, size: int = 0) -> Env:
     """A gymnasium env as an Env.
 
     Args:
-      env: its action Boxes must be bounded. Observations that are no numbers, such as texts, are left out, which is noted.
+      env: its action Boxes must be bounded. Observations that are no numbers, such as texts, are
+        left out, which is noted.
       seed: given to its first reset; later resets go on with its generator.
       image: render it as the observation 'image' where it has none; needs render_mode 'rgb_array'.
-      size: height and width that images are resized to; 0 leaves observed ones as they are and renders 64.
+      size: height and width that images are resized to; 0 leaves observed ones as they are and
+        renders 64.
 
     Raises:
-      EnvContractError: there is nothing to observe or to choose, or an action cannot be chosen; names its key.
+      EnvContractError: there is nothing to observe or to choose, or an action cannot be chosen;
+        names its key.
     """
     adapted = Gymnasium(env, seed, image, size or RENDERED)
     return ReadImages(UnifyDtypes(adapted), size) if size else adapted
@@ -134,51 +180,86 @@ class Gymnasium(Env):
         self._renders = image and not any(picture(leaf.space) for leaf in self._observed.values())
         if self._renders and getattr(env, 'render_mode', None) != 'rgb_array':
             raise EnvContractError(
-                f"{self.title}: expected render_mode 'rgb_array' to observe images, got {getattr(env, 'render_mode', None)!r}")
+                f"{self.title}: expected render_mode 'rgb_array' to observe images, got "
+                f'{getattr(env, "render_mode", None)!r}'
+            )
         if not self._observed and not self._renders:
-            raise EnvContractError(f'{self.title}: there is nothing that an agent could observe in {env.observation_space}; '
-                                   'env.gym.image true renders it.')
+            raise EnvContractError(
+                f'{self.title}: there is nothing that an agent could observe in '
+                f'{env.observation_space}; '
+                'env.gym.image true renders it.'
+            )
         self.obs_space: Spaces = observed_space(self._observed) | OUTCOME
         if self._renders:
-            self._rendered = 'image' if 'image' not in {**self._observed, **self.act_space} else 'rendered'
+            self._rendered = (
+                'image' if 'image' not in {**self._observed, **self.act_space} else 'rendered'
+            )
             self.obs_space[self._rendered] = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self._done, self._seeded = True, False
-        self._takes_seed = takes(env.reset, 'seed') and takes(getattr(env, 'unwrapped', env).reset, 'seed')
+        self._takes_seed = takes(env.reset, 'seed') and takes(
+            getattr(env, 'unwrapped', env).reset, 'seed'
+        )
         if not self._takes_seed:
-            self._note('seed', 'reset() takes no seed: its episodes do not follow from the seed of the run.')
+            self._note(
+                'seed',
+                'reset() takes no seed: its episodes do not follow from the seed of the run.',
+            )
 
     def _read_actions(self, env):
         """Which leaves of an action are chosen, and which are given a fixed value."""
         found = leaves(env.action_space)
-        self._fixed = {leaf.path: fixed(leaf.space) for leaf in found if isinstance(leaf.space, UNSEEN)}
+        self._fixed = {
+            leaf.path: fixed(leaf.space) for leaf in found if isinstance(leaf.space, UNSEEN)
+        }
         for leaf in found:
             if leaf.path in self._fixed:
-                self._note(f'fixed {leaf.path}', f'action {"/".join(map(str, leaf.path))!r} is a {type(leaf.space).__name__}, which '
-                           f'no agent here can choose: it is always {self._fixed[leaf.path]!r}.')
-        self._acted = named([leaf for leaf in found if leaf.path not in self._fixed], 'action', 'act_')
+                self._note(
+                    f'fixed {leaf.path}',
+                    f'action {"/".join(map(str, leaf.path))!r} is a '
+                    f'{type(leaf.space).__name__}, which '
+                    f'no agent here can choose: it is always {self._fixed[leaf.path]!r}.',
+                )
+        self._acted = named(
+            [leaf for leaf in found if leaf.path not in self._fixed], 'action', 'act_'
+        )
         self.act_space: Spaces = {'reset': FLAG}
         for key, leaf in self._acted.items():
             try:
                 self.act_space[key] = chosen(leaf.space)
             except EnvContractError as error:
-                raise EnvContractError(f'{self.title}: the action {key!r} {error}. Its space is {leaf.space}.') from error
+                raise EnvContractError(
+                    f'{self.title}: the action {key!r} {error}. Its space is {leaf.space}.'
+                ) from error
         if not self._acted:
-            raise EnvContractError(f'{self.title}: there is no action to choose in {env.action_space}.')
+            raise EnvContractError(
+                f'{self.title}: there is no action to choose in {env.action_space}.'
+            )
         self._note_names(self._acted, 'action')
 
     def _read_observations(self, env):
         """Which leaves of an observation are read, and which are left out."""
         found = leaves(env.observation_space)
         if left := [leaf for leaf in found if not readable(leaf.space)]:
-            words = ', '.join(f'{"/".join(map(str, leaf.path)) or "observation"} ({type(leaf.space).__name__})' for leaf in left)
-            self._note('left out', f'what no agent here can read is left out of the observation: {words}.')
+            words = ', '.join(
+                f'{"/".join(map(str, leaf.path)) or "observation"} ({type(leaf.space).__name__})'
+                for leaf in left
+            )
+            self._note(
+                'left out', f'what no agent here can read is left out of the observation: {words}.'
+            )
         single = 'image' if picture(env.observation_space) else 'state'
-        self._observed = named([leaf for leaf in found if readable(leaf.space)], single, 'obs_', self.act_space)
+        self._observed = named(
+            [leaf for leaf in found if readable(leaf.space)], single, 'obs_', self.act_space
+        )
         self._note_names(self._observed, 'observation')
 
     def _note_names(self, names, what):
         for spelt, key in renamed(names).items():
-            self._note(f'name {key}', f'{what} {spelt!r} is called {key!r}: its own name means something else in a row, or cannot be stored.')
+            self._note(
+                f'name {key}',
+                f'{what} {spelt!r} is called {key!r}: its own name means something else in a '
+                'row, or cannot be stored.',
+            )
 
     def _note(self, topic, text):
         if topic not in self._noted:
@@ -196,18 +277,35 @@ class Gymnasium(Env):
         result = self._env.step(assemble(self._env.action_space, self._fixed | inner))
         if not isinstance(result, tuple) or len(result) != 5:
             raise EnvContractError(
-                f'{self.title}: step() returned {described(result)}, expected (observation, reward, terminated, truncated, info). '
-                + (OLD if isinstance(result, tuple) and len(result) == 4 else ''))
+                f'{self.title}: step() returned {described(result)}, expected (observation, '
+                'reward, terminated, truncated, info). '
+                + (OLD if isinstance(result, tuple) and len(result) == 4 else '')
+            )
         obs, reward, terminated, truncated, _ = result
-        terminated, truncated = self._single('terminated', terminated), self._single('truncated', truncated)
+        terminated, truncated = (
+            self._single('terminated', terminated),
+            self._single('truncated', truncated),
+        )
         self._done = bool(terminated or truncated)
-        return self._observe(obs, outcome(self._single('reward', reward), is_last=self._done, is_terminal=bool(terminated)))
+        return self._observe(
+            obs,
+            outcome(
+                self._single('reward', reward), is_last=self._done, is_terminal=bool(terminated)
+            ),
+        )
 
     def _reset(self):
-        seed = {} if self._seeded or not self._takes_seed else {'seed': self._seed % 2 ** 32}
+        seed = {} if self._seeded or not self._takes_seed else {'seed': self._seed % 2**32}
         result = self._env.reset(**seed)
-        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict | None):
-            raise EnvContractError(f'{self.title}: reset() returned {described(result)}, expected (observation, info). {OLD}')
+        if (
+            not isinstance(result, tuple)
+            or len(result) != 2
+            or not isinstance(result[1], dict | None)
+        ):
+            raise EnvContractError(
+                f'{self.title}: reset() returned {described(result)}, expected (observation, '
+                f'info). {OLD}'
+            )
         self._done, self._seeded = False, True
         return self._observe(result[0], outcome(is_first=True))
 
@@ -218,11 +316,18 @@ class Gymnasium(Env):
         try:
             array = np.asarray('None' if value is None else value, np.float64)
         except (TypeError, ValueError) as error:
-            raise EnvContractError(f'{self.title}: {what} must be a number, got {value!r:.80}.') from error
+            raise EnvContractError(
+                f'{self.title}: {what} must be a number, got {value!r:.80}.'
+            ) from error
         if array.size != 1:
-            raise EnvContractError(f'{self.title}: {what} must be one number, got shape {array.shape}: give the env one of them, or their sum.')
+            raise EnvContractError(
+                f'{self.title}: {what} must be one number, got shape {array.shape}: give the env '
+                'one of them, or their sum.'
+            )
         if array.shape:
-            self._note(f'shape {what}', f'{what} comes with shape {array.shape}; its one number is taken.')
+            self._note(
+                f'shape {what}', f'{what} comes with shape {array.shape}; its one number is taken.'
+            )
         return array.item()
 
     def _observe(self, obs, result: Values) -> Values:
@@ -237,7 +342,10 @@ class Gymnasium(Env):
     def _render(self):
         frame = np.asarray(self._env.render())
         if frame.dtype != np.uint8 or frame.ndim != 3:
-            raise EnvContractError(f'{self.title}: render() must return uint8 (height, width, 3), got {frame.dtype} {frame.shape}.')
+            raise EnvContractError(
+                f'{self.title}: render() must return uint8 (height, width, 3), got {frame.dtype} '
+                f'{frame.shape}.'
+            )
         frame = Image.fromarray(frame[..., :3])
         return np.array(frame.resize((self._size, self._size), Image.Resampling.BILINEAR))
 
@@ -257,7 +365,9 @@ def takes(function: Any, name: str) -> bool:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return True
-    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return name in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
 
 
 def described(result: Any) -> str:

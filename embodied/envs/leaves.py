@@ -1,6 +1,8 @@
-"""Nested spaces as flat dictionaries and back: which leaves an agent can read or choose, what they are called, in which units.
+"""Nested spaces as flat dictionaries and back: which leaves an agent can read or choose, what they
+are called, in which units.
 
-Observations that no agent reads (text, graphs, sequences) are left out; actions that none can choose are given a fixed value.
+Observations that no agent reads (text, graphs, sequences) are left out; actions that none can
+choose are given a fixed value.
 """
 
 import math
@@ -11,14 +13,15 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from ..base import OUTCOME, Spaces, Values
+from ..base import OUTCOME, UNLABELED, Spaces, Values
 from ..contract import nonfinite
 from ..errors import EnvContractError, EnvNonFinite
 from ..npz import valid_key
 
 LONGEST = 180  # characters of a key
 MOST_CHOICES = 1 << 16  # of an integer in an action
-RESERVED = (*OUTCOME, 'reset', 'row_id', 'stepid', 'unlabeled')  # keys of rows that mean something else
+# keys of rows that mean something else
+RESERVED = (*OUTCOME, *UNLABELED, 'reset', 'row_id', 'stepid')
 RESERVED_PREFIXES = ('log/', 'dyn/', 'enc/', 'dec/')
 UNSEEN = (spaces.Text, spaces.Sequence)  # actions that have an empty value
 
@@ -36,7 +39,9 @@ class Leaf:
     space: spaces.Space
 
     def pick(self, value: Any) -> Any:
-        """Its part of a value of the whole space. Raises KeyError, IndexError or TypeError where there is none."""
+        """Its part of a value of the whole space. Raises KeyError, IndexError or TypeError where
+        there is none.
+        """
         for step in self.path:
             value = value[step]
         return value
@@ -62,19 +67,23 @@ def leaves(space: spaces.Space, path: tuple = ()) -> list[Leaf]:
     return [leaf for key, child in inner for leaf in leaves(child, (*path, key))]
 
 
-def named(found: Iterable[Leaf], single: str, prefix: str, taken: Iterable[str] = ()) -> dict[str, Leaf]:
+def named(
+    found: Iterable[Leaf], single: str, prefix: str, taken: Iterable[str] = ()
+) -> dict[str, Leaf]:
     """Leaves by a key that a row can have, different from each other and from those that are taken.
 
     Args:
       single: the key of a space that is no container.
-      prefix: what goes before a key that means something else in a row, and before one that is taken.
+      prefix: what goes before a key that means something else in a row, and before one that is
+        taken.
     """
     names, taken = {}, set(taken)
     for leaf in found:
         name = clean('/'.join(map(str, leaf.path))) if leaf.path else single
         if name in RESERVED or name.startswith(RESERVED_PREFIXES) or name in taken:
             name = f'{prefix}{name}'
-        if name == 'task_id' and not isinstance(leaf.space, spaces.Discrete):  # a number of a task is what an agent expects there
+        # a number of a task is what an agent expects there
+        if name == 'task_id' and not isinstance(leaf.space, spaces.Discrete):
             name = f'{prefix}{name}'
         free, number = name, 2
         while free in names or free in taken:
@@ -86,7 +95,9 @@ def named(found: Iterable[Leaf], single: str, prefix: str, taken: Iterable[str] 
 def clean(name: str) -> str:
     """A name with '_' in the place of what a key of a row cannot have."""
     plain = ''.join('_' if c in '\\:' or not c.isprintable() else c for c in name)[:LONGEST]
-    plain = '/'.join(part if valid_key(part) else f'_{part}'.replace('.', '_') for part in plain.split('/'))
+    plain = '/'.join(
+        part if valid_key(part) else f'_{part}'.replace('.', '_') for part in plain.split('/')
+    )
     assert valid_key(plain), name
     return plain
 
@@ -115,10 +126,18 @@ def chosen(space: spaces.Space) -> spaces.Space:
         if space.dtype.kind == 'b':
             counts = np.full(space.shape, 2)
         if (most := max(np.ravel(counts), default=1)) > MOST_CHOICES:
-            raise EnvContractError(f'an integer of it has {most:,} values, up to {MOST_CHOICES:,} can be chosen from')
-        return spaces.MultiDiscrete(np.array(counts, np.int64)) if space.shape else spaces.Discrete(int(counts))
+            raise EnvContractError(
+                f'an integer of it has {most:,} values, up to {MOST_CHOICES:,} can be chosen from'
+            )
+        return (
+            spaces.MultiDiscrete(np.array(counts, np.int64))
+            if space.shape
+            else spaces.Discrete(int(counts))
+        )
     if isinstance(space, spaces.Box) and not space.is_bounded():
-        raise EnvContractError('is unbounded; wrap the env with gymnasium.wrappers.RescaleAction or ClipAction')
+        raise EnvContractError(
+            'is unbounded; wrap the env with gymnasium.wrappers.RescaleAction or ClipAction'
+        )
     if isinstance(space, spaces.Box) and space.dtype.kind != 'f' or not readable(space):
         raise EnvContractError('expected Box, Discrete, MultiDiscrete or MultiBinary')
     return counted(space)
@@ -136,7 +155,9 @@ def native(space: spaces.Space, value: Any) -> Any:
 
 
 def fixed(space: spaces.Space) -> Any:
-    """The value that an action has where nobody can choose it: the shortest text, an empty sequence."""
+    """The value that an action has where nobody can choose it: the shortest text, an empty
+    sequence.
+    """
     if isinstance(space, spaces.Text):
         return (space.character_list or ('',))[0] * space.min_length
     return ()
@@ -153,29 +174,38 @@ def counted(space: spaces.Space) -> spaces.Space:
 
 def count(space: spaces.Space, value: np.ndarray) -> np.ndarray:
     """An observation of a leaf, counted from 0 where it is one of classes."""
-    return value - space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else value
+    return (
+        value - space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else value
+    )
 
 
 def assemble(space: spaces.Space, values: Mapping[tuple, Any], path: tuple = ()) -> Any:
     """A value of a nested space from those of its leaves by path."""
     match space:
         case spaces.Dict():
-            return {key: assemble(child, values, (*path, key)) for key, child in space.spaces.items()}
+            return {
+                key: assemble(child, values, (*path, key)) for key, child in space.spaces.items()
+            }
         case spaces.Tuple():
-            return tuple(assemble(child, values, (*path, index)) for index, child in enumerate(space.spaces))
+            return tuple(
+                assemble(child, values, (*path, index)) for index, child in enumerate(space.spaces)
+            )
     return values[path]
 
 
 def as_array(key: str, space: spaces.Space, value: Any) -> np.ndarray:
-    """An observed value as an array of its own, in the dtype and, where only axes of length one differ, the shape of its space.
+    """An observed value as an array of its own, in the dtype and, where only axes of length one
+    differ, the shape of its space.
 
     Raises:
-      EnvContractError: it is no such array. EnvNonFinite: NaN or an infinity stands where an integer should.
+      EnvContractError: it is no such array. EnvNonFinite: NaN or an infinity stands where an
+        integer should.
     """
     try:
         array = np.array(value)  # a copy: the env may go on writing to its own
         if array.dtype.kind not in 'biuf':
-            array = array.astype(np.float64)  # None becomes NaN, which is refused by name; text raises
+            # None becomes NaN, which is refused by name; text raises
+            array = array.astype(np.float64)
         if array.dtype.kind == 'f' and space.dtype.kind != 'f':
             if fault := nonfinite(array):
                 raise EnvNonFinite(f'observation {key!r} is not finite: {fault}.')
@@ -185,8 +215,15 @@ def as_array(key: str, space: spaces.Space, value: Any) -> np.ndarray:
         if array.dtype.kind != 'f' or space.dtype.kind == 'f':
             array = array.astype(space.dtype)
     except (TypeError, ValueError) as error:
-        raise EnvContractError(f'observation {key!r}: expected {space.dtype}{list(space.shape)}, got {value!r:.80} ({error})') from error
-    if array.shape != space.shape and array.size == math.prod(space.shape) and squeezed(array.shape) == squeezed(space.shape):
+        raise EnvContractError(
+            f'observation {key!r}: expected {space.dtype}{list(space.shape)}, got '
+            f'{value!r:.80} ({error})'
+        ) from error
+    if (
+        array.shape != space.shape
+        and array.size == math.prod(space.shape)
+        and squeezed(array.shape) == squeezed(space.shape)
+    ):
         return array.reshape(space.shape)
     return array
 
@@ -206,7 +243,9 @@ def observe(names: Mapping[str, Leaf], value: Any) -> Values:
         try:
             part = leaf.pick(value)
         except (KeyError, IndexError, TypeError) as error:
-            raise EnvContractError(f'observation {key!r} is missing in what the env returned: {value!r:.120}') from error
+            raise EnvContractError(
+                f'observation {key!r} is missing in what the env returned: {value!r:.120}'
+            ) from error
         row[key] = count(leaf.space, as_array(key, leaf.space, part))
     return row
 

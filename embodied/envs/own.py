@@ -1,4 +1,6 @@
-"""Environments of the user: package.module:Class, or a function that makes one, of our own Env or a Gymnasium env."""
+"""Environments of the user: package.module:Class, or a function that makes one, of our own Env or a
+Gymnasium env.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -29,8 +31,8 @@ def check(name: str, config: GymConfig) -> None:
 def make(name: str, config: GymConfig, seed: int) -> Env:
     """The env that package.module:Class, or package.module:function, returns.
 
-    It is called with seed=... if it takes a seed, in [0, 2^32), and with render_mode='rgb_array' if it takes that and
-    env.gym.image is set.
+    It is called with seed=... if it takes a seed, in [0, 2^32), and with render_mode='rgb_array' if
+    it takes that and env.gym.image is set.
 
     Raises:
       ConfigError: there is no such module or name, or it cannot be called with no more than a seed.
@@ -45,8 +47,11 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
             raise ConfigError(unknown('name', part, known, f' in the task {name}'))
         target = getattr(target, part)
     if not callable(target):
-        raise ConfigError(f'--task {name}: expected a class or a function that makes an env, got {type(target).__name__}.')
-    return adapted(call(target, name, config, seed % 2 ** 32), name, config, seed)
+        raise ConfigError(
+            f'--task {name}: expected a class or a function that makes an env, got '
+            f'{type(target).__name__}.'
+        )
+    return adapted(call(target, name, config, seed % 2**32), name, config, seed)
 
 
 def call(target: Callable, name: str, config: GymConfig, seed: int) -> Any:
@@ -60,13 +65,23 @@ def call(target: Callable, name: str, config: GymConfig, seed: int) -> Any:
     except (TypeError, ValueError):
         return target()
     known = {'seed': seed} | ({'render_mode': 'rgb_array'} if config.image else {})
-    named = {key: value for key, value in known.items() if key in parameters and parameters[key].kind is not parameters[key].POSITIONAL_ONLY}
-    needed = [p for p in parameters.values() if p.default is p.empty and p.kind in (*POSITIONAL, p.KEYWORD_ONLY) and p.name not in named]
+    named = {
+        key: value
+        for key, value in known.items()
+        if key in parameters and parameters[key].kind is not parameters[key].POSITIONAL_ONLY
+    }
+    needed = [
+        p
+        for p in parameters.values()
+        if p.default is p.empty and p.kind in (*POSITIONAL, p.KEYWORD_ONLY) and p.name not in named
+    ]
     if len(needed) == 1 and needed[0].kind in POSITIONAL and 'seed' not in named:
         return target(seed, **named)
     if needed:
         raise ConfigError(
-            f'--task {name}: it needs {", ".join(p.name for p in needed)}; name a function that takes at most a seed and makes the env.')
+            f'--task {name}: it needs {", ".join(p.name for p in needed)}; name a function that '
+            'takes at most a seed and makes the env.'
+        )
     return target(**named)
 
 
@@ -76,11 +91,20 @@ def adapted(env: Any, name: str, config: GymConfig, seed: int) -> Env:
     Raises:
       EnvContractError: it is neither.
     """
-    if isinstance(env, Env) or all(hasattr(env, part) for part in ('obs_space', 'act_space', 'step')):
+    if isinstance(env, Env) or all(
+        hasattr(env, part) for part in ('obs_space', 'act_space', 'step')
+    ):
         sized = ReadImages(UnifyDtypes(env), config.size) if config.size else env
         return repeated(sized, config.repeat)
     if isinstance(env, gymnasium.vector.VectorEnv):
-        raise EnvContractError(f'{name} makes a vector of envs; make a single one, run.envs says how many are run.')
-    if isinstance(env, gymnasium.Env) or all(hasattr(env, part) for part in ('observation_space', 'action_space', 'reset', 'step')):
+        raise EnvContractError(
+            f'{name} makes a vector of envs; make a single one, run.envs says how many are run.'
+        )
+    if isinstance(env, gymnasium.Env) or all(
+        hasattr(env, part) for part in ('observation_space', 'action_space', 'reset', 'step')
+    ):
         return repeated(from_gymnasium(env, seed, config.image, config.size), config.repeat)
-    raise EnvContractError(f'{name} makes a {type(env).__module__}.{type(env).__qualname__}; expected an embodied.Env or a gymnasium.Env.')
+    raise EnvContractError(
+        f'{name} makes a {type(env).__module__}.{type(env).__qualname__}; expected an '
+        'embodied.Env or a gymnasium.Env.'
+    )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-MOST_FRAMES = 1200     # of a film
+MOST_FRAMES = 1200  # of a film
 MOST_BYTES = 64 << 20  # likewise
 
 
@@ -13,12 +13,18 @@ class Film:
         self._frames, self._stride, self._count, self._last = [], 1, 0, None
 
     def add(self, frame: np.ndarray) -> None:
-        """Take the next frame (H, W, C); it is copied, since a view would keep the frames of all envs."""
+        """Take the next frame (H, W, C); it is copied, since a view would keep the frames of all
+        envs.
+        """
         self._last = np.array(frame)
         if self._count % self._stride == 0:
             self._frames.append(self._last)
         self._count += 1
-        if len(self._frames) > MOST_FRAMES or len(self._frames) > 2 and len(self._frames) * frame.nbytes > MOST_BYTES:
+        if (
+            len(self._frames) > MOST_FRAMES
+            or len(self._frames) > 2
+            and len(self._frames) * frame.nbytes > MOST_BYTES
+        ):
             self._frames, self._stride = self._frames[::2], 2 * self._stride
 
     def frames(self) -> np.ndarray:

@@ -107,3 +107,13 @@ def test_places_of_a_small_body_can_be_memorised():
 def test_a_tokenizer_that_looks_back_in_time_is_refused():
     with pytest.raises(ValueError, match='time_every must be 0, got 2'):
         tokenizer({'image': image(16, 16)}, time_every=2)
+
+
+def test_keys_of_any_spelling_have_a_module_of_their_own():
+    names = ('type', 'keys', 'training', 'a.b', 'a_b', 'a/b', 'forward')
+    space = {name: spaces.Box(-1, 1, (2,), np.float32) for name in names} | {f'image/{name}': image(8, 8) for name in names}
+    net = tokenizer(space)
+    obs = {k: torch.from_numpy(np.stack([[s.sample() for _ in range(3)] for _ in range(2)])) for k, s in space.items()}
+    first = torch.zeros(2, 3, dtype=torch.bool)
+    assert net.decode(net.encode(obs, first), first).keys() == space.keys()
+    assert len(net.numbers) == len(net.encoders) == len(net.decoders) == len(names)

@@ -1,4 +1,6 @@
-"""What may be observed: values beyond their box are noted once and kept, what is not finite or no class is refused."""
+"""What may be observed: values beyond their box are noted once and kept, what is not finite or no
+class is refused.
+"""
 
 import re
 
@@ -12,15 +14,28 @@ from embodied.errors import EnvContractError, EnvNonFinite
 from embodied.wrappers import wrap
 
 SPACES = {
-    'state': spaces.Box(-1, 1, (3,), np.float32), 'free': spaces.Box(-np.inf, np.inf, (2, 2), np.float32),
-    'half': spaces.Box(0, np.inf, (), np.float32), 'count': spaces.Box(0, 9, (2,), np.int32),
-    'token': spaces.Discrete(4, dtype=np.int32), 'log/loss': spaces.Box(-np.inf, np.inf, (), np.float32), **OUTCOME}
+    'state': spaces.Box(-1, 1, (3,), np.float32),
+    'free': spaces.Box(-np.inf, np.inf, (2, 2), np.float32),
+    'half': spaces.Box(0, np.inf, (), np.float32),
+    'count': spaces.Box(0, 9, (2,), np.int32),
+    'token': spaces.Discrete(4, dtype=np.int32),
+    'log/loss': spaces.Box(-np.inf, np.inf, (), np.float32),
+    **OUTCOME,
+}
 
 
-@pytest.mark.parametrize('key, value, words', [
-    ('state', np.array([0, 1.0001, 9], np.float32), r"'state'.* 1.0001\d* came at \[1\], -1.0 .. 1.0 was declared"),
-    ('half', np.float32(-2), r"'half'.* -2.0 came, 0.0 .. inf"),
-    ('count', np.array([3, 12], np.int32), r"'count'.* 12 came at \[1\], 0 .. 9")])
+@pytest.mark.parametrize(
+    'key, value, words',
+    [
+        (
+            'state',
+            np.array([0, 1.0001, 9], np.float32),
+            r"'state'.* 1.0001\d* came at \[1\], -1.0 .. 1.0 was declared",
+        ),
+        ('half', np.float32(-2), r"'half'.* -2.0 came, 0.0 .. inf"),
+        ('count', np.array([3, 12], np.int32), r"'count'.* 12 came at \[1\], 0 .. 9"),
+    ],
+)
 def test_a_value_beyond_its_box_is_noted_once_and_goes_on(key, value, words):
     guard = Guard(SPACES, 'Robot')
     for _ in range(3):
@@ -31,7 +46,10 @@ def test_a_value_beyond_its_box_is_noted_once_and_goes_on(key, value, words):
 
 
 @pytest.mark.parametrize('bad, text', [(np.nan, 'nan'), (np.inf, 'inf'), (-np.inf, '-inf')])
-@pytest.mark.parametrize('key, index, place', [('reward', (), ''), ('free', (1, 0), r' at \[1, 0\]'), ('state', (2,), r' at \[2\]')])
+@pytest.mark.parametrize(
+    'key, index, place',
+    [('reward', (), ''), ('free', (1, 0), r' at \[1, 0\]'), ('state', (2,), r' at \[2\]')],
+)
 def test_what_is_not_finite_is_refused_by_key_and_place(key, index, place, bad, text):
     value = np.zeros(SPACES[key].shape, np.float32)
     value[index] = bad
@@ -50,13 +68,19 @@ def test_a_class_that_the_space_does_not_have_is_a_mistake():
 
 def test_words_count_what_they_do_not_name():
     assert nonfinite(np.array([1, np.nan, np.inf, 2])) == 'nan at [1] and 1 more of 4 entries'
-    assert nonfinite(np.zeros(3)) is None and beyond(SPACES['state'], np.ones(3, np.float32)) is None
+    assert (
+        nonfinite(np.zeros(3)) is None and beyond(SPACES['state'], np.ones(3, np.float32)) is None
+    )
 
 
 class Told(Env):
     """Observes what it is told."""
 
-    obs_space = {'state': spaces.Box(-1, 1, (), np.float64), 'big': spaces.Box(0, 2 ** 60, (), np.int64), **OUTCOME}
+    obs_space = {
+        'state': spaces.Box(-1, 1, (), np.float64),
+        'big': spaces.Box(0, 2**60, (), np.int64),
+        **OUTCOME,
+    }
     act_space = {'go': spaces.Discrete(2), 'reset': FLAG}
 
     def __init__(self, *values):
@@ -64,7 +88,11 @@ class Told(Env):
 
     def step(self, action):
         state, big, reward = self.values.pop(0)
-        return {'state': np.float64(state), 'big': np.int64(big), **outcome(reward, is_first=bool(action['reset']))}
+        return {
+            'state': np.float64(state),
+            'big': np.int64(big),
+            **outcome(reward, is_first=bool(action['reset'])),
+        }
 
 
 def act(reset=False):
@@ -72,14 +100,20 @@ def act(reset=False):
 
 
 def test_a_wrapped_env_goes_on_beyond_its_box_and_says_so_once():
-    env = wrap(Told((0, 5, 0), (1.5, 2 ** 40, 1), (-7, 2 ** 50, 1)))
+    env = wrap(Told((0, 5, 0), (1.5, 2**40, 1), (-7, 2**50, 1)))
     rows = [env.step(act(True)), env.step(act()), env.step(act())]
     assert [float(row['state']) for row in rows] == [0, 1.5, -7]
-    assert rows[1]['big'] == rows[2]['big'] == 2 ** 31 - 1
-    assert [topic for topic, _ in env.notes()] == ['bounds state', 'saturates big'] and env.notes() == []
+    assert rows[1]['big'] == rows[2]['big'] == 2**31 - 1
+    assert [topic for topic, _ in env.notes()] == [
+        'bounds state',
+        'saturates big',
+    ] and env.notes() == []
 
 
-@pytest.mark.parametrize('values, words', [((np.nan, 0, 0), "'state' is not finite: nan"), ((0, 0, np.inf), 'the reward is not finite')])
+@pytest.mark.parametrize(
+    'values, words',
+    [((np.nan, 0, 0), "'state' is not finite: nan"), ((0, 0, np.inf), 'the reward is not finite')],
+)
 def test_a_wrapped_env_refuses_what_is_not_finite(values, words):
     with pytest.raises(EnvNonFinite, match=words):
         wrap(Told(values)).step(act(True))
@@ -89,6 +123,7 @@ def test_a_wrapped_env_refuses_what_is_not_finite(values, words):
 def test_keys_that_a_row_cannot_have_are_refused_by_name(name):
     class Named(Told):
         obs_space = Told.obs_space | {name: spaces.Discrete(2)}
+
     with pytest.raises(EnvContractError, match=re.escape(f'{name!r} cannot be a key')):
         wrap(Named())
 
@@ -97,5 +132,6 @@ def test_whole_numbers_are_floats_where_those_are_declared():
     class Whole(Told):
         def step(self, action):
             return {**super().step(action), 'state': 1, 'reward': 3}
+
     row = wrap(Whole((0, 0, 0))).step(act(True))
     assert row['state'].dtype == row['reward'].dtype == np.float32 and row['reward'] == 3

@@ -42,9 +42,15 @@ def test_equal_seeds_and_actions_give_equal_worlds():
     pytest.importorskip('crafter')
     rows, kept = [], []
     for life in range(3):
-        kept.append([object() for _ in range(life * 1234)])  # another place in memory for all that follows
+        # another place in memory for all that follows
+        kept.append([object() for _ in range(life * 1234)])
         env, rng = make('reward', CrafterConfig(size=32), 3), np.random.default_rng(0)
-        rows.append([env.step({'action': np.int32(rng.integers(17)), 'reset': np.bool_(i == 0)}) for i in range(600)])
+        rows.append(
+            [
+                env.step({'action': np.int32(rng.integers(17)), 'reset': np.bool_(i == 0)})
+                for i in range(600)
+            ]
+        )
     for row, *others in zip(*rows, strict=True):
         assert all(np.array_equal(row[key], other[key]) for other in others for key in row)
 

@@ -86,10 +86,15 @@ def test_unknown_ids_name_the_nearest():
         envs.make('gym_CartPol-v1', CONFIG, 0)
 
 
-@pytest.mark.parametrize('task, words', [
-    ('gym_ALE/Pong-v5', 'write --task gym_ale_py:ALE/Pong-v5, or atari_pong'),
-    ('gym_ALE/MsPacman-v5', 'or atari_ms_pacman'), ('gym_MiniGrid-Empty-5x5-v0', 'write --task gym_minigrid:MiniGrid-Empty-5x5-v0'),
-    ('gym_nosuchmodule:X-v0', "there is no module 'nosuchmodule'")])
+@pytest.mark.parametrize(
+    'task, words',
+    [
+        ('gym_ALE/Pong-v5', 'write --task gym_ale_py:ALE/Pong-v5, or atari_pong'),
+        ('gym_ALE/MsPacman-v5', 'or atari_ms_pacman'),
+        ('gym_MiniGrid-Empty-5x5-v0', 'write --task gym_minigrid:MiniGrid-Empty-5x5-v0'),
+        ('gym_nosuchmodule:X-v0', "there is no module 'nosuchmodule'"),
+    ],
+)
 def test_ids_of_other_packages_are_told_by_their_module(task, words):
     with pytest.raises(ConfigError, match=words):
         envs.make(task, CONFIG, 0)
@@ -97,10 +102,15 @@ def test_ids_of_other_packages_are_told_by_their_module(task, words):
 
 def test_a_module_that_registers_ids_is_imported_by_name(tmp_path, monkeypatch):
     (tmp_path / 'registers.py').write_text(
-        "import gymnasium\ngymnasium.register('Own-v3', entry_point='gymnasium.envs.classic_control:CartPoleEnv')\n")
+        "import gymnasium\ngymnasium.register('Own-v3', "
+        "entry_point='gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     assert envs.make('gym_registers:Own-v3', CONFIG, 0).obs_space['state'].shape == (4,)
-    with pytest.raises(ConfigError, match=r"Unknown id 'Owm-v3' in the task gym_registers:Owm-v3; did you mean 'Own-v3'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"Unknown id 'Owm-v3' in the task gym_registers:Owm-v3; did you mean 'Own-v3'",
+    ):
         envs.make('gym_registers:Owm-v3', CONFIG, 0)
 
 
@@ -121,14 +131,21 @@ def test_rendered_frames_are_observed_where_the_env_shows_none():
     with pytest.raises(EnvContractError, match="render_mode 'rgb_array'"):
         from_gymnasium(Zoo(), image=True)
     Painter.observation_space = spaces.Dict({'image': spaces.Box(0, 9, (3,), np.float32)})
-    assert set(from_gymnasium(Painter(), image=True).obs_space) > {'image', 'rendered'}, 'a vector may be called image'
+    assert set(from_gymnasium(Painter(), image=True).obs_space) > {'image', 'rendered'}, (
+        'a vector may be called image'
+    )
 
 
 class Told(gymnasium.Env):
     """Returns what it is told, step after step; remembers the actions."""
 
     def __init__(self, observed, acted, *results):
-        self.observation_space, self.action_space, self.results, self.given = observed, acted, list(results), []
+        self.observation_space, self.action_space, self.results, self.given = (
+            observed,
+            acted,
+            list(results),
+            [],
+        )
 
     def reset(self, seed=None, options=None):
         return self.results.pop(0)
@@ -152,69 +169,152 @@ FIRST = {'reset': np.bool_(True)}
 
 
 def test_what_no_agent_can_read_is_left_out_and_named():
-    observed = spaces.Dict({
-        'screen': spaces.Box(0, 255, (9, 7, 3), np.uint8), 'utterance': spaces.Text(20), 'fields': spaces.Sequence(spaces.Text(5)),
-        'nothing': spaces.Box(0, 1, (0, 3))})
-    acted = spaces.Dict({'kind': spaces.Discrete(3), 'text': spaces.Text(8, min_length=0), 'at': spaces.Box(0, 6, (2,), np.int64)})
-    first = {'screen': np.zeros((9, 7, 3), np.uint8), 'utterance': 'click ok', 'fields': ('a',), 'nothing': np.zeros((0, 3))}
+    observed = spaces.Dict(
+        {
+            'screen': spaces.Box(0, 255, (9, 7, 3), np.uint8),
+            'utterance': spaces.Text(20),
+            'fields': spaces.Sequence(spaces.Text(5)),
+            'nothing': spaces.Box(0, 1, (0, 3)),
+        }
+    )
+    acted = spaces.Dict(
+        {
+            'kind': spaces.Discrete(3),
+            'text': spaces.Text(8, min_length=0),
+            'at': spaces.Box(0, 6, (2,), np.int64),
+        }
+    )
+    first = {
+        'screen': np.zeros((9, 7, 3), np.uint8),
+        'utterance': 'click ok',
+        'fields': ('a',),
+        'nothing': np.zeros((0, 3)),
+    }
     inner = Told(observed, acted, (first, {}), (first, 0.5, False, True, {}))
     env = wrap(from_gymnasium(inner))
     assert set(env.obs_space) - {'reward', 'is_first', 'is_last', 'is_terminal'} == {'screen'}
-    assert env.act_space['at'] == spaces.MultiDiscrete([7, 7], np.int32) and 'text' not in env.act_space
+    assert (
+        env.act_space['at'] == spaces.MultiDiscrete([7, 7], np.int32)
+        and 'text' not in env.act_space
+    )
     step(env, **FIRST)
     step(env, at=np.array([6, 2], np.int32))
-    assert inner.given[0]['text'] == '' and inner.given[0]['at'].tolist() == [6, 2] and acted.contains(inner.given[0])
+    assert (
+        inner.given[0]['text'] == ''
+        and inner.given[0]['at'].tolist() == [6, 2]
+        and acted.contains(inner.given[0])
+    )
     notes = dict(env.notes())
     for name in ('utterance (Text)', 'fields (Sequence)', 'nothing (Box)'):
         assert name in notes['left out']
     assert "action 'text' is a Text" in notes["fixed ('text',)"]
 
 
-@pytest.mark.parametrize('space, words', [
-    (spaces.Text(5), 'nothing that an agent could observe'), (spaces.Dict({'a': spaces.Sequence(UNIT)}), 'env.gym.image true')])
+@pytest.mark.parametrize(
+    'space, words',
+    [
+        (spaces.Text(5), 'nothing that an agent could observe'),
+        (spaces.Dict({'a': spaces.Sequence(UNIT)}), 'env.gym.image true'),
+    ],
+)
 def test_an_env_that_shows_nothing_readable_is_refused(space, words):
     with pytest.raises(EnvContractError, match=words):
         from_gymnasium(Told(space, PAIR))
 
 
-@pytest.mark.parametrize('space, words', [
-    (spaces.Graph(UNIT, None), 'expected Box, Discrete'), (spaces.Box(0, 10 ** 6, (2,), np.int64), '1,000,001 values'),
-    (spaces.Box(-np.inf, 1, (2,)), 'unbounded'), (spaces.Text(3), 'no action to choose'), (spaces.Dict({}), 'no action to choose')])
+@pytest.mark.parametrize(
+    'space, words',
+    [
+        (spaces.Graph(UNIT, None), 'expected Box, Discrete'),
+        (spaces.Box(0, 10**6, (2,), np.int64), '1,000,001 values'),
+        (spaces.Box(-np.inf, 1, (2,)), 'unbounded'),
+        (spaces.Text(3), 'no action to choose'),
+        (spaces.Dict({}), 'no action to choose'),
+    ],
+)
 def test_actions_that_nobody_can_choose_are_refused(space, words):
     with pytest.raises(EnvContractError, match=words):
         from_gymnasium(Told(UNIT, space))
 
 
-NAMES = ('arm/move', 'a.b', 'a_b', 'type', 'keys', 'reward', 'is_first', 'reset', 'row_id', 'log/x', 'x:y', 'x_y', 'dyn/z', ' ', '..', 'ü\n')
+NAMES = (
+    'arm/move',
+    'a.b',
+    'a_b',
+    'type',
+    'keys',
+    'reward',
+    'is_first',
+    'reset',
+    'row_id',
+    'log/x',
+    'x:y',
+    'x_y',
+    'dyn/z',
+    ' ',
+    '..',
+    'ü\n',
+)
 
 
 def test_keys_of_any_spelling_work_and_those_that_change_are_named():
     rng = np.random.default_rng(0)
-    space = spaces.Dict({name: UNIT for name in NAMES} | {'deep': spaces.Dict({'': UNIT, 'er': spaces.Tuple((UNIT, PAIR))}), 7: PAIR})
+    space = spaces.Dict(
+        {name: UNIT for name in NAMES}
+        | {'deep': spaces.Dict({'': UNIT, 'er': spaces.Tuple((UNIT, PAIR))}), 7: PAIR}
+    )
     values = {name: rng.uniform(-1, 1, 2).astype(np.float32) for name in NAMES}
     first = values | {'deep': {'': ZEROS, 'er': (ZEROS, 1)}, 7: 1}
     acted = spaces.Dict({name: spaces.Discrete(5) for name in NAMES})
     inner = Told(space, acted, (first, {}), (first, 0.0, False, False, {}))
     env = wrap(from_gymnasium(inner))
-    assert not set(env.obs_space) & set(env.act_space) and all(valid_key(key) for key in [*env.obs_space, *env.act_space])
+    assert not set(env.obs_space) & set(env.act_space) and all(
+        valid_key(key) for key in [*env.obs_space, *env.act_space]
+    )
     row = step(env, **FIRST)
     seen = [value.tolist() for key, value in row.items() if value.shape == (2,)]
     assert all(value.tolist() in seen for value in values.values()) and len(seen) == len(NAMES) + 2
-    assert row['deep/er/1'] == 1 and row['7'] == 1 and row['obs_reward'].tolist() == values['reward'].tolist()
-    step(env, **{key: np.int32(index % 5) for index, key in enumerate(key for key in env.act_space if key != 'reset')})
-    assert [int(inner.given[0][name]) for name in acted.spaces] == [index % 5 for index in range(len(NAMES))]
+    assert (
+        row['deep/er/1'] == 1
+        and row['7'] == 1
+        and row['obs_reward'].tolist() == values['reward'].tolist()
+    )
+    step(
+        env,
+        **{
+            key: np.int32(index % 5)
+            for index, key in enumerate(key for key in env.act_space if key != 'reset')
+        },
+    )
+    assert [int(inner.given[0][name]) for name in acted.spaces] == [
+        index % 5 for index in range(len(NAMES))
+    ]
     notes = [text for topic, text in env.notes() if topic.startswith('name ')]
     assert any("observation 'reward' is called 'obs_reward'" in note for note in notes)
-    assert any("action 'x:y' is called" in note for note in notes) and not any("action 'a.b'" in note for note in notes)
+    assert any("action 'x:y' is called" in note for note in notes) and not any(
+        "action 'a.b'" in note for note in notes
+    )
 
 
-@pytest.mark.parametrize('results, words', [
-    ([ZEROS], r'reset\(\) returned ndarray of shape \(2,\), expected \(observation, info\). It speaks the old Gym API'),
-    ([(ZEROS, {}), (ZEROS, 0.0, False, {})], r'step\(\) returned 4 values.*old Gym API'),
-    ([(ZEROS, {}), None], r'step\(\) returned NoneType'),
-    ([(ZEROS, {}), (ZEROS, [1.0, 2.0], False, False, {})], r'reward must be one number, got shape \(2,\)'),
-    ([(ZEROS, {}), (ZEROS, None, False, False, {})], 'reward must be a number, got None'),
-    ([('text', {})], "observation 'state': expected float32"), ([(np.zeros(3), {})], r"'state': expected float32\[2\], got float32\[3\]")])
+@pytest.mark.parametrize(
+    'results, words',
+    [
+        (
+            [ZEROS],
+            r'reset\(\) returned ndarray of shape \(2,\), expected \(observation, info\). It '
+            r'speaks the old Gym API',
+        ),
+        ([(ZEROS, {}), (ZEROS, 0.0, False, {})], r'step\(\) returned 4 values.*old Gym API'),
+        ([(ZEROS, {}), None], r'step\(\) returned NoneType'),
+        (
+            [(ZEROS, {}), (ZEROS, [1.0, 2.0], False, False, {})],
+            r'reward must be one number, got shape \(2,\)',
+        ),
+        ([(ZEROS, {}), (ZEROS, None, False, False, {})], 'reward must be a number, got None'),
+        ([('text', {})], "observation 'state': expected float32"),
+        ([(np.zeros(3), {})], r"'state': expected float32\[2\], got float32\[3\]"),
+    ],
+)
 def test_what_cannot_be_used_is_said_in_words(results, words):
     env = wrap(from_gymnasium(Told(UNIT, PAIR, *results)))
     with pytest.raises(EnvContractError, match=words):
@@ -229,7 +329,10 @@ def test_a_leaf_that_is_missing_is_named():
 
 
 def test_numbers_in_arrays_of_one_are_taken_and_noted_once():
-    results = [(np.zeros((2, 1)), {}), *[(np.zeros((1, 2)), np.array([1.5]), np.array([False]), False, {})] * 3]
+    results = [
+        (np.zeros((2, 1)), {}),
+        *[(np.zeros((1, 2)), np.array([1.5]), np.array([False]), False, {})] * 3,
+    ]
     env = wrap(from_gymnasium(Told(UNIT, PAIR, *results)))
     step(env, **FIRST)
     assert [float(step(env)['reward']) for _ in range(3)] == [1.5] * 3
@@ -244,8 +347,14 @@ def test_an_env_without_a_seed_runs_and_says_so():
     assert step(env, **FIRST)['is_first'] and 'takes no seed' in dict(env.notes())['seed']
 
 
-@pytest.mark.parametrize('value, error, words', [
-    (np.nan, EnvNonFinite, "'state' is not finite: nan"), (1.5, EnvContractError, 'expected int32'), (None, EnvNonFinite, 'nan')])
+@pytest.mark.parametrize(
+    'value, error, words',
+    [
+        (np.nan, EnvNonFinite, "'state' is not finite: nan"),
+        (1.5, EnvContractError, 'expected int32'),
+        (None, EnvNonFinite, 'nan'),
+    ],
+)
 def test_floats_where_integers_are_declared(value, error, words):
     env = wrap(from_gymnasium(Told(spaces.Box(0, 9, (), np.int32), PAIR, (value, {}))))
     with pytest.raises(error, match=words):

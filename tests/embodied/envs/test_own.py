@@ -1,4 +1,6 @@
-"""Envs of the user's own, as package.module:Class or a function: called with a seed, adapted, refused in words."""
+"""Envs of the user's own, as package.module:Class or a function: called with a seed, adapted,
+refused in words.
+"""
 
 import os
 import subprocess
@@ -25,20 +27,23 @@ class Walk(Env):
     act_space = {'action': spaces.Discrete(3), 'reset': FLAG}
 
     def __init__(self, seed=0, *, side=4):
-        self.obs_space = {'image': spaces.Box(0, 255, (side, side, 3), np.uint8), 'seed': spaces.Box(0, 2 ** 62, (), np.int64), **OUTCOME}
+        picture = spaces.Box(0, 255, (side, side, 3), np.uint8)
+        self.obs_space = {'image': picture, 'seed': spaces.Box(0, 2 ** 62, (), np.int64), **OUTCOME}
         self.seed, self.rng, self.count, self.side = seed, np.random.default_rng(seed), 0, side
 
     def step(self, action):
         first = bool(action['reset']) or self.count == 3
         self.count = 0 if first else self.count + 1
         image = self.rng.integers(0, 256, (self.side, self.side, 3), np.uint8)
-        return {'image': image, 'seed': np.int64(self.seed), **outcome(0 if first else 1, is_first=first, is_last=self.count == 3)}
+        result = outcome(0 if first else 1, is_first=first, is_last=self.count == 3)
+        return {'image': image, 'seed': np.int64(self.seed), **result}
 
 class Nested:
     Walk = Walk
 
 class Gym(gymnasium.Env):
-    observation_space, action_space = spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-2, 2, (1,), np.float32)
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Box(-2, 2, (1,), np.float32)
 
     def __init__(self, render_mode=None):
         self.render_mode = render_mode
@@ -51,7 +56,8 @@ class Gym(gymnasium.Env):
         return self.observation_space.low + self.np_random.random(2, np.float32), {}
 
     def step(self, action):
-        return self.np_random.random(2, np.float32), float(action[0]), False, bool(self.np_random.random() < 0.1), {}
+        end = bool(self.np_random.random() < 0.1)
+        return self.np_random.random(2, np.float32), float(action[0]), False, end, {}
 
 def positional(number): return Walk(number)
 def without(): return Gym()
@@ -77,7 +83,16 @@ def module(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize('task', ['tried.worlds:Walk', 'tried.worlds:positional', 'tried.worlds:Nested.Walk', 'tried.worlds:without', 'gym_named:Gym'])
+@pytest.mark.parametrize(
+    'task',
+    [
+        'tried.worlds:Walk',
+        'tried.worlds:positional',
+        'tried.worlds:Nested.Walk',
+        'tried.worlds:without',
+        'gym_named:Gym',
+    ],
+)
 def test_classes_and_functions_make_envs_that_keep_the_contract(module, task):
     assert envs.split(task) == ('own', task)
     envs.make_config(task, CONFIG)
@@ -86,7 +101,9 @@ def test_classes_and_functions_make_envs_that_keep_the_contract(module, task):
 
 @pytest.mark.parametrize('name', ['Walk', 'positional', 'Nested.Walk'])
 def test_a_seed_is_given_to_what_takes_one(module, name):
-    row = envs.make(f'{module}:{name}', CONFIG, 5 + 2 ** 32).step({'action': np.int32(0), 'reset': np.bool_(True)})
+    row = envs.make(f'{module}:{name}', CONFIG, 5 + 2**32).step(
+        {'action': np.int32(0), 'reset': np.bool_(True)}
+    )
     assert row['seed'] == 5
 
 
@@ -94,18 +111,30 @@ def test_settings_of_gymnasium_envs_hold_for_them_too(module):
     config = {**CONFIG, 'gym': {'image': True, 'size': 8, 'repeat': 2}}
     env = envs.make(f'{module}:Gym', config, 0)
     assert env.repeat == 2 and env.obs_space['image'].shape == (8, 8, 3)
-    assert (env.step({'action': np.zeros(1, np.float32), 'reset': np.bool_(True)})['image'] == 7).all()
+    assert (
+        env.step({'action': np.zeros(1, np.float32), 'reset': np.bool_(True)})['image'] == 7
+    ).all()
     env = envs.make(f'{module}:Walk', config, 0)
     assert env.repeat == 2 and env.obs_space['image'].shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize('task, error, words', [
-    ('tried.worlds:Wlak', ConfigError, "Unknown name 'Wlak'.*did you mean 'Walk'"), ('tried.world:Walk', ConfigError, "no module 'tried.world'"),
-    ('tird.worlds:Walk', ConfigError, "no module 'tird'; install the package"), ('wrong:make', ConfigError, r'SyntaxError.*wrong.py, line 1'),
-    ('lacking:Env', ConfigError, "imports 'nosuchpackage', which is not installed"), ('tried.worlds:NUMBER', ConfigError, 'a class or a function'),
-    ('tried.worlds:needy', ConfigError, 'it needs width, height; name a function'), ('tried.worlds:vector', EnvContractError, 'a vector of envs'),
-    ('tried.worlds:text', EnvContractError, 'makes a builtins.str; expected'), ('tried/worlds.py:Walk', ConfigError, 'tried.worlds:Walk'),
-    ('tried.worlds.Walk', ConfigError, 'package.module:Class'), ('tried.worlds:broken', RuntimeError, 'the simulator is missing')])
+@pytest.mark.parametrize(
+    'task, error, words',
+    [
+        ('tried.worlds:Wlak', ConfigError, "Unknown name 'Wlak'.*did you mean 'Walk'"),
+        ('tried.world:Walk', ConfigError, "no module 'tried.world'"),
+        ('tird.worlds:Walk', ConfigError, "no module 'tird'; install the package"),
+        ('wrong:make', ConfigError, r'SyntaxError.*wrong.py, line 1'),
+        ('lacking:Env', ConfigError, "imports 'nosuchpackage', which is not installed"),
+        ('tried.worlds:NUMBER', ConfigError, 'a class or a function'),
+        ('tried.worlds:needy', ConfigError, 'it needs width, height; name a function'),
+        ('tried.worlds:vector', EnvContractError, 'a vector of envs'),
+        ('tried.worlds:text', EnvContractError, 'makes a builtins.str; expected'),
+        ('tried/worlds.py:Walk', ConfigError, 'tried.worlds:Walk'),
+        ('tried.worlds.Walk', ConfigError, 'package.module:Class'),
+        ('tried.worlds:broken', RuntimeError, 'the simulator is missing'),
+    ],
+)
 def test_what_cannot_be_made_is_said_in_words(module, task, error, words):
     with pytest.raises(error, match=words):
         envs.make(task, CONFIG, 0)
@@ -113,9 +142,16 @@ def test_what_cannot_be_made_is_said_in_words(module, task, error, words):
 
 def test_the_present_folder_is_searched_by_whoever_starts_there(module, tmp_path):
     """A console script has a folder of its own first on its path, as -P leaves it."""
-    code = f'import sys; sys.path[:] = [p for p in sys.path if p] + [{str(ROOT)!r}]; from embodied.checks import main; sys.exit(main())'
+    code = (
+        f'import sys; sys.path[:] = [p for p in sys.path if p] + [{str(ROOT)!r}]; '
+        'from embodied.checks import main; sys.exit(main())'
+    )
     done = subprocess.run(
-        [sys.executable, '-P', '-c', code, '--task', 'tried.worlds:Walk', '--steps', '20'], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, 'PYTHONPATH': ''})
+        [sys.executable, '-P', '-c', code, '--task', 'tried.worlds:Walk', '--steps', '20'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': ''},
+    )
     assert done.returncode == 0 and 'keeps the contract' in done.stdout, done.stderr
     assert 'observes image: image 4x4x3; seed: vector 1' in done.stdout
