@@ -820,7 +820,7 @@ def test_read_only_and_closed_replays_refuse_rows(tmp_path):
     fill(replay, 5)
     replay.close()
     replay.close()
-    assert replay._writer._thread is None
+    assert replay._shelf.writer._thread is None
     with pytest.raises(ReplayError, match='closed'):
         replay.add(row(5), 0)
     with pytest.raises(ReplayError, match='read-only'):
