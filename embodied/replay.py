@@ -5,7 +5,7 @@ budgets of memory and disk (replay_shelf.py); sequences cross the borders of chu
 Here a seed and a number become rows.
 The row table is drawn in base.py.
 
-    python -m embodied.replay inspect DIR [--json]
+    python -m embodied.replay inspect DIR [--json] [--verify]
     python -m embodied.replay export DIR --episode N --out FILE
     python -m embodied.replay import FILE... --out DIR
 """
@@ -28,10 +28,10 @@ from embodied import replay_manifest as manifests
 from embodied import schema as schemas
 from embodied.base import UNLABELED
 from embodied.chunk import STEPID
-from embodied.errors import ConfigError, ReplayEmptyError, ReplayError, ReplaySchemaError
+from embodied.errors import ConfigError, OutOfResources, ReplayEmptyError, ReplayError, ReplaySchemaError
 from embodied.labels import Labels, align
 from embodied.replay_folder import Folder, listing
-from embodied.replay_shelf import CHUNK_BYTES, GB, Broken, Shelf
+from embodied.replay_shelf import CHUNK_BYTES, GB, Shelf, Unusable
 from embodied.schema import Schema
 from embodied.selectors import Mixture, Selection
 from embodied.streams import Stream, Streams
@@ -198,6 +198,7 @@ class Replay:
 
         Raises:
           ReplayEmptyError: no worker has that many rows in succession; says how many are missing.
+          OutOfResources: a chunk cannot be read now for want of descriptors or memory; no row is lost.
         """
         if batch < 1 or length < 1:
             raise ValueError(f'batch and length must be at least 1, got {batch} and {length}.')
@@ -292,7 +293,8 @@ class Replay:
         With a manifest and resume 'manifest', exactly its rows come back, and other chunk files are moved to the subfolder
         `unlisted`. Otherwise every chunk in the folder comes back; with a manifest and resume 'all', counters are restored too,
         and workers whose stream ends where the manifest says continue it. Chunks that turn out to be damaged are moved to the
-        subfolder `broken`, and everything set aside is named in an event.
+        subfolder `broken`: those that were read whole and are wrong. What the system does not let
+        be read is left where it is. Whatever is set aside or left out is named in an event.
 
         Raises:
           ReplayError: rows have been added before, or the manifest is not one.
@@ -343,7 +345,8 @@ class Replay:
                 'streams': float(len(self._streams)), 'chunks': float(len(shelf)), 'draws': float(self._draws),
                 'memory_gb': shelf.memory / GB, 'disk_gb': shelf.disk / GB, 'newest_backlog': float(backlog),
                 'chunks_waiting': float(writer.waiting if writer else 0),
-                'write_errors': float(writer.failures if writer else 0), 'chunks_broken': float(shelf.broken)}
+                'write_errors': float(writer.failures if writer else 0), 'chunks_broken': float(shelf.broken),
+                'chunks_unreadable': float(shelf.unreadable)}
 
     def estimate(self) -> str:
         """One line on how many rows the budgets hold, for the start of a run."""
@@ -364,7 +367,9 @@ class Replay:
 
     def _state(self, *kind) -> tuple:
         """All that decides what the next draw of a kind will be."""
-        return kind, self._draws, self._seen, self._shelf.rows_evicted, self._shelf.broken
+        shelf = self._shelf
+        lost = shelf.rows_evicted, shelf.broken, shelf.unreadable
+        return kind, self._draws, self._seen, lost
 
     def _prepare(self, *kind) -> tuple | None:
         """The next draw, not handed out, and the state it was made for; None where it fails, which whoever asks for it will be told."""
@@ -372,7 +377,7 @@ class Replay:
             try:
                 made = self._draw(*kind)
                 return self._state(*kind), made
-            except ReplayError:
+            except (ReplayError, OutOfResources):
                 return None
 
     def _draw(self, batch: int, length: int, without: tuple[str, ...], draw: int | None = None) -> tuple[dict[str, np.ndarray], dict[int, int]]:
@@ -437,8 +442,8 @@ class Replay:
             for index, (slot, row) in enumerate(zip(selection.slots.tolist(), selection.rows.tolist())):
                 out[ROW_ID][index] = (self._index << _INDEX_BIT) + (slot << _SLOT_BIT) + row + np.arange(length)
                 self._copy(self._streams[slot], row, {key: array[index] for key, array in out.items() if key != ROW_ID})
-        except Broken as broken:
-            self._shelf.set_aside(broken)
+        except Unusable as unusable:
+            self._shelf.set_aside(unusable)
             return False
         if 'is_first' in out and 'is_last' in out:
             out['is_last'][:, :-1] |= out['is_first'][:, 1:]
@@ -459,9 +464,9 @@ class Replay:
             if index != self._index or slot >= len(self._streams.ends) or not self._streams.begins[slot] <= row <= self._streams.ends[slot] - length:
                 raise ReplayError(f'{length} rows from number {row} of stream {slot} on are not held any more.')
             self._shelf.read(self._streams[slot], row, out)
-        except Broken as broken:
-            self._shelf.set_aside(broken)
-            raise ReplayError(f'Rows that had been drawn cannot be read: {broken.reason}') from broken
+        except Unusable as unusable:
+            self._shelf.set_aside(unusable)
+            raise ReplayError(f'Rows that had been drawn cannot be read: {unusable}') from unusable
 
     # The folder
 

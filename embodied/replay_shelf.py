@@ -12,7 +12,8 @@ import numpy as np
 
 from . import npz
 from .chunk import NO_SUCCESSOR, Chunk, ChunkName, file_columns, new_uuid, timestamp
-from .errors import ChunkError
+from .errors import ChunkError, ChunkUnreadable, OutOfResources
+from .files import descriptor_share
 from .replay_folder import Folder, listing
 from .replay_manifest import entries
 from .replay_writer import Writer
@@ -24,12 +25,12 @@ CHUNK_BYTES = 1 << 30          # a full chunk has fewer rows where they would ta
 CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than this
 
 
-class Broken(Exception):
-    """A chunk turned out to be unreadable in the middle of a draw."""
+class Unusable(Exception):
+    """A chunk turned out to be damaged or unreadable in the middle of a draw."""
 
-    def __init__(self, chunk: Chunk, reason: str):
-        super().__init__(reason)
-        self.chunk, self.reason = chunk, reason
+    def __init__(self, chunk: Chunk, error: ChunkError | ChunkUnreadable):
+        super().__init__(str(error))
+        self.chunk, self.damaged = chunk, isinstance(error, ChunkError)
 
 
 class Shelf:
@@ -41,7 +42,9 @@ class Shelf:
       memory, disk: bytes that the chunks take now.
       memory_budget, disk_budget: bytes that they may take.
       rows_evicted: rows given up for a budget.
-      broken: chunks set aside as damaged.
+      broken: chunks set aside as damaged: read whole, and wrong.
+      unreadable: chunks left out, and left where they are, because the system does not let them be
+        read.
       writer: brings closed chunks to disk; None without a folder.
     """
 
@@ -52,7 +55,7 @@ class Shelf:
         self.memory_budget, self.disk_budget = max_gb * GB, disk_gb * GB
         self._chunk_rows, self._folder, self._on_event = chunk_rows, folder, on_event
         self.writer = folder and Writer(folder.path, lock, self._landed, on_event)
-        self.rows_evicted = self.broken = 0
+        self.rows_evicted = self.broken = self.unreadable = 0
         self.schema: Schema | None = None
         self.clear()
 
@@ -65,6 +68,7 @@ class Shelf:
         self.streams = Streams()
         self._order: dict[Chunk, None] = {}       # all chunks, in the order they were opened
         self._resident: dict[Chunk, None] = {}    # in memory and on disk, least recently used first
+        self._mapped: dict[Chunk, None] = {}      # those of them that hold a descriptor, likewise
         self._held: dict[Chunk, int] = {}         # bytes of columns, as counted in memory
         self.memory = self.disk = 0
         self._last_time = ''
@@ -167,10 +171,18 @@ class Shelf:
         """Forget the columns of chunks that are on disk, least recently drawn first, until the
         budget holds."""
         while self.memory > self.memory_budget and len(self._resident) > keep:
-            chunk = next(iter(self._resident))
-            del self._resident[chunk]
-            chunk.drop()
-            self._account(chunk)
+            self._drop(next(iter(self._resident)))
+
+    def _drop_mapped(self) -> None:
+        """Forget mapped chunks, least recently drawn first, until others have descriptors too."""
+        while len(self._mapped) > descriptor_share():
+            self._drop(next(iter(self._mapped)))
+
+    def _drop(self, chunk: Chunk) -> None:
+        del self._resident[chunk]
+        self._mapped.pop(chunk, None)
+        chunk.drop()
+        self._account(chunk)
 
     def _evict(self, chunk: Chunk) -> None:
         """Give up the rows of a chunk, in memory and on disk."""
@@ -186,6 +198,7 @@ class Shelf:
         """Take a chunk out of everything that counts chunks."""
         del self._order[chunk]
         self._resident.pop(chunk, None)
+        self._mapped.pop(chunk, None)
         self.memory -= self._held.pop(chunk, 0)
         self.disk -= chunk.file_bytes if self._folder else 0
 
@@ -195,7 +208,8 @@ class Shelf:
         """Copy rows as they are stored, from number `row` on, as many as `out` has room for.
 
         Raises:
-          Broken: a chunk is unreadable; set_aside() takes it out.
+          Unusable: a chunk is damaged or unreadable; set_aside() takes it out.
+          OutOfResources: it cannot be read now; nothing has changed.
         """
         length, done = len(next(iter(out.values()))), 0
         for chunk, start, stop in stream.pieces(row, length):
@@ -209,29 +223,47 @@ class Shelf:
         chunk, start, _ = next(stream.pieces(row, 1))
         return self._columns(chunk)[key][start]
 
-    def set_aside(self, broken: Broken) -> None:
-        """Take an unreadable chunk out of the streams."""
-        chunk = broken.chunk
+    def set_aside(self, unusable: Unusable) -> None:
+        """Take a chunk out of the streams. Its file is moved only if it was read and is wrong."""
+        chunk = unusable.chunk
         self.streams.remove(chunk)
         self._forget(chunk)
-        self.broken += 1
-        self._folder.set_aside([chunk], 'broken', broken.reason)
+        if unusable.damaged:
+            self.broken += 1
+            self._folder.set_aside([chunk], 'broken', str(unusable))
+        else:
+            self.unreadable += 1
+            self._on_event(f'{unusable} Left where it is; its {chunk.length} rows are not used.')
 
     def _columns(self, chunk: Chunk) -> dict[str, np.ndarray]:
         """The columns of a chunk, brought in from its file if need be; it becomes the last one to
         be forgotten."""
         if chunk.columns is None:
-            try:
-                chunk.load(self.schema, int(min(npz.LIMIT, self.memory_budget)))
-            except ChunkError as error:
-                raise Broken(chunk, str(error)) from error
-            self._account(chunk)
-            self._resident[chunk] = None
-            self._drop_residents(keep=1)
-        elif chunk in self._resident:
-            del self._resident[chunk]
-            self._resident[chunk] = None
+            self._bring_in(chunk)
+        else:
+            for order in (self._resident, self._mapped):
+                if chunk in order:
+                    del order[chunk]
+                    order[chunk] = None
         return chunk.columns
+
+    def _bring_in(self, chunk: Chunk) -> None:
+        limit = int(min(npz.LIMIT, self.memory_budget))
+        try:
+            try:
+                chunk.load(self.schema, limit)
+            except OutOfResources:  # whoever holds the rest: give back what is ours, ask once more
+                while self._resident:
+                    self._drop(next(iter(self._resident)))
+                chunk.load(self.schema, limit)
+        except (ChunkError, ChunkUnreadable) as error:
+            raise Unusable(chunk, error) from error
+        self._account(chunk)
+        self._resident[chunk] = None
+        if chunk.mapped:
+            self._mapped[chunk] = None
+            self._drop_mapped()
+        self._drop_residents(keep=1)
 
     # The folder
 
@@ -251,13 +283,13 @@ class Shelf:
             self._assign_tails(manifest, {chunk.uuid for chunk in found.values()})
 
     def newest(self) -> Iterable[tuple[Chunk, dict[str, Any]]]:
-        """(chunk, what npz.describe() says of its file), newest first; unreadable ones are set
-        aside on the way."""
+        """(chunk, what npz.describe() says of its file), newest first; damaged and
+        unreadable ones are set aside on the way."""
         for chunk in reversed(list(self._order)):
             try:
                 yield chunk, npz.describe(chunk.path)
-            except ChunkError as error:
-                self.set_aside(Broken(chunk, str(error)))
+            except (ChunkError, ChunkUnreadable) as error:
+                self.set_aside(Unusable(chunk, error))
 
     def _load_all(self, found: dict[str, Chunk]) -> None:
         for chain in chains(chunk.name for chunk in found.values()):
