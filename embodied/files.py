@@ -1,7 +1,13 @@
-"""What the system may refuse a program that reads and writes files, and what that says of them."""
+"""Files of a run and what may be wrong with them: what the system refuses, and what that says of a
+file; names that something else has taken; names that are no text.
+"""
 
 import errno
+import os
 import resource
+import stat
+from collections.abc import Callable
+from pathlib import Path
 
 from .errors import EmbodiedError, OutOfResources
 
@@ -9,6 +15,10 @@ STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN
 
 DESCRIPTOR_SHARE = 4           # a store of files holds one in so many of the descriptors allowed
 MAX_DESCRIPTORS = 1 << 14      # and never more: the system also limits mappings, to some 65,000
+
+KINDS = {
+    stat.S_IFDIR: 'a folder', stat.S_IFREG: 'a file', stat.S_IFIFO: 'a pipe',
+    stat.S_IFSOCK: 'a socket', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device'}
 
 
 def starved(error: BaseException) -> bool:
@@ -39,3 +49,39 @@ def descriptor_share() -> int:
     if soft == resource.RLIM_INFINITY:
         return MAX_DESCRIPTORS
     return max(8, min(MAX_DESCRIPTORS, soft // DESCRIPTOR_SHARE))
+
+
+def claim(path: Path, on_event: Callable[[str], None], folder: bool = False) -> None:
+    """Make sure that a name is free, or that of a file (a folder) as it should be. Whatever else
+    stands there (a folder, a pipe, a link that leads nowhere) is renamed, with a word.
+
+    Raises:
+      OSError: it cannot be renamed.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode):
+            return
+        found = KINDS.get(stat.S_IFMT(mode), 'something else')
+    except OSError as error:
+        found = f'a link that cannot be followed ({error.strerror})'
+    aside = unused(path.with_name(f'{path.name}.aside'))
+    os.replace(path, aside)
+    expected = 'folder' if folder else 'file'
+    on_event(f'{printable(path)} was {found} and no {expected}; it is {printable(aside.name)} now.')
+
+
+def unused(path: Path) -> Path:
+    """The path, with a number behind it where something has that name."""
+    number, candidate = 1, path
+    while os.path.lexists(candidate):
+        candidate, number = path.with_name(f'{path.name}.{number}'), number + 1
+    return candidate
+
+
+def printable(name: str | os.PathLike) -> str:
+    """A file name that neither breaks a line of text nor drives a terminal, whatever it holds."""
+    return ''.join(
+        sign if sign.isprintable() else ascii(sign)[1:-1] for sign in os.fspath(name))

@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import FolderInUse
+from .files import claim
 
 
 class FolderLock:
@@ -12,13 +14,15 @@ class FolderLock:
 
     Args:
       folder: made if it does not exist; holds a file 'lock' from then on.
+      on_event: receives a text where something else had that name.
 
     Raises:
       FolderInUse: another process holds the lock; names the folder and, where it is known, the process.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, on_event: Callable[[str], None] = print):
         folder.mkdir(parents=True, exist_ok=True)
+        claim(folder / 'lock', on_event)
         self._file = open(folder / 'lock', 'a+')
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

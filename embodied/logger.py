@@ -26,7 +26,9 @@ import numpy as np
 from PIL import Image
 
 from .base import Values
+from .console import is_terminal
 from .errors import CheckpointError, ConfigError
+from .files import claim
 from .pictures import displayable
 
 COUNTERS = ('step', 'frames', 'updates', 'episodes')
@@ -83,7 +85,7 @@ class Logger:
         self._scalars, self._unshown = {}, set()
         self._score = None
         self._start = time.monotonic()
-        self._live = sys.stdout.isatty()
+        self._live = is_terminal(sys.stdout)
         self._drawn = -math.inf
         self._rates = Rates()
 
@@ -231,6 +233,7 @@ class JsonLines:
         self.path, self._on_event = path, on_event
         self._waiting = deque(maxlen=MAX_WAITING)
         self._failed = False
+        claim(path, on_event)
         self._mend()
 
     @property

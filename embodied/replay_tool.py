@@ -18,6 +18,7 @@ import numpy as np
 from embodied import npz
 from embodied import schema as schemas
 from embodied.chunk import Chunk
+from embodied.console import steady
 from embodied.errors import ChunkError, ChunkUnreadable, EmbodiedError, ReplayError
 from embodied.pictures import displayable
 from embodied.replay_folder import Folder
@@ -284,6 +285,11 @@ def main(argv: list[str] | None = None) -> int:
     bring.add_argument('--key', default='image', help='name of the frames, as the env calls them')
     bring.add_argument('--size', type=int, help='height and width that images are resized to')
     args = parser.parse_args(argv)
+    with steady(patience=None):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         if args.command == 'import':
             from embodied.replay_import import import_files  # which adds to a replay, and that knows this command line

@@ -30,6 +30,7 @@ import numpy as np
 
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env, Spaces
+from .console import keep_steady, occupy
 from .contract import nonfinite, spoken
 from .errors import ConfigError, EmbodiedError, EnvContractError, EnvCrashed, EnvMissing, EnvNonFinite, EnvTimeout
 from .watch import Hang, Watch
@@ -231,9 +232,11 @@ def main(conn: Connection, arena_fd: int, log_fd: int, parent: int, tied: int) -
       parent: process id of the parent.
       tied: 1 to let the kernel kill this process when the parent's thread that started it ends.
     """
-    # Signals to the whole process group (Ctrl-C, a scheduler's SIGTERM) are the parent's to decide on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Signals to all processes of a run (Ctrl-C, a scheduler's SIGTERM, a terminal that is closed)
+    # are the parent's to decide on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    keep_steady()
     faulthandler.enable(log_fd)
     faulthandler.register(signal.SIGUSR1, log_fd)
     _end_with_parent(conn.fileno(), parent, tied)
@@ -358,6 +361,7 @@ class ProcessWorker:
     def start(self) -> None:
         """Start a fresh process and ask it to build the envs; the description of the envs is to be received."""
         self.stop()
+        occupy()
         self._log = SharedMemory()
         self._conn, theirs = Pipe()
         tied = threading.current_thread() is threading.main_thread()  # else the worker would die with a helper thread

@@ -9,14 +9,14 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
 
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder names.
-      make_replay: make_replay() is the replay, read-only.
+      make_replay: make_replay(on_event) is the replay, read-only.
       make_logger, setup: as in train().
 
     Raises:
       ConfigError: the folder holds no rows, or does not say what the spaces of its env were.
     """
     with Session(setup, make_logger) as session:
-        replay = session.open(make_replay())
+        replay = session.open(make_replay(session.event))
         replay.load(None)
         if not len(replay):
             raise ConfigError('offline: the replay folder holds no rows; give one with --replay.directory DIR')

@@ -17,14 +17,14 @@ def train(
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent.
       make_env: make_env('env', i) is the constructor of collecting env i, make_env('eval', i) of evaluating env i.
-      make_replay: make_replay(obs_space, act_space, meta) is the replay.
-      make_logger: make_logger(counters) is the logger.
+      make_replay: make_replay(obs_space, act_space, meta, on_event) is the replay.
+      make_logger: make_logger(counters, on_event) is the logger.
       setup: everything else.
       evaluating: evaluate every eval.every frames, in other envs; neither scores nor rows mix with those of training.
     """
     with Session(setup, make_logger) as session:
         driver = session.start_driver(make_env)
-        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver)))
+        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver), session.event))
         if replay.capacity is not None and setup.run.prefill > replay.capacity:
             raise ConfigError(
                 f'run.prefill is {setup.run.prefill:,} rows, but the budgets of the replay hold {replay.capacity:,}: learning would never begin. '
