@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from .errors import CheckpointError
+from .files import open_regular
 
 DONE, PARTIAL = 'done.json', '.partial-'
 STAMP = '%Y%m%dT%H%M%SF%f'
@@ -179,7 +179,7 @@ def verify(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
         if not TREE_NAME.fullmatch(stem) or kind not in ('json', 'safetensors'):
             raise CheckpointError(f'{path / DONE}: expected names such as agent.json, found {name[:80]!r}')
         try:
-            with _open(path / name) as file:
+            with open_regular(path / name, follow=False) as file:
                 found = os.fstat(file.fileno()).st_size
                 if found != size:
                     raise CheckpointError(f'{path / name}: expected {size} bytes, found {found}')
@@ -247,7 +247,7 @@ def _write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any])
             _write_arrays(folder / f'{name}.safetensors', arrays)
     sums = {}
     for path in sorted(folder.iterdir()):
-        with _open(path) as file:
+        with open_regular(path, follow=False) as file:
             sums[path.name] = {'bytes': os.fstat(file.fileno()).st_size, 'crc32': _crc32(file)}
     _write_json(folder / DONE, {'files': sums, 'meta': dict(meta)})
     _sync(folder)
@@ -273,7 +273,7 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with _open(path) as file:
+        with open_regular(path, follow=False) as file:
             header = int.from_bytes(file.read(8), 'little')
         if header > MAX_HEADER:
             raise ValueError(f'a header of {header} bytes, more than {MAX_HEADER}')
@@ -282,17 +282,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f'{path}: expected arrays, found: {_describe(error)}') from error
 
 
-def _open(path: Path) -> BinaryIO:
-    """Open a regular file for reading; a link or a pipe could stand for anything, of any length."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f'{path} is no regular file')
-    return open(descriptor, 'rb')
-
-
 def _content(path: Path, limit: int) -> bytes:
-    with _open(path) as file:
+    with open_regular(path, follow=False) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f'{path.name} has more than {limit} bytes')

@@ -130,6 +130,7 @@ class Chunk:
         path = directory / str(self.name)
         hidden = directory / f'.{self.name}.tmp'
         try:
+            directory.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
             with open(hidden, 'wb') as file:
                 npz.write(file, file_columns(self.columns, self.uuid))
                 file.flush()

@@ -8,6 +8,7 @@ import resource
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import EmbodiedError, OutOfResources
 
@@ -49,6 +50,24 @@ def descriptor_share() -> int:
     if soft == resource.RLIM_INFINITY:
         return MAX_DESCRIPTORS
     return max(8, min(MAX_DESCRIPTORS, soft // DESCRIPTOR_SHARE))
+
+
+def open_regular(path: str | os.PathLike, follow: bool = True) -> BinaryIO:
+    """Open a file for reading; opening a pipe that nobody writes to would never return.
+
+    Args:
+      path: the file.
+      follow: whether it may be a link.
+
+    Raises:
+      OSError: it cannot be opened, or is no regular file.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f'{printable(path)} is no regular file')
+    return open(descriptor, 'rb')
 
 
 def claim(path: Path, on_event: Callable[[str], None], folder: bool = False) -> None:

@@ -14,7 +14,6 @@ import math
 import mmap
 import os
 import re
-import stat
 import struct
 import zipfile
 import zlib
@@ -24,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from embodied.errors import ChunkError, ChunkUnreadable
-from embodied.files import refusal
+from embodied.files import open_regular, refusal
 
 LIMIT = 2 ** 31 - 1            # bytes of a file, and of all its columns together
 MAX_MEMBERS = 4096             # DreamerV3's files hold some tens
@@ -178,11 +177,7 @@ def _npy_header(column: np.ndarray) -> bytes:
 def _opened(path: os.PathLike) -> Iterator[BinaryIO]:
     """The file, open for reading; what the system refuses inside is no fault of its content."""
     try:
-        # Without O_NONBLOCK, opening a named pipe that has the name of a chunk would never return.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, 'rb', buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ChunkUnreadable(f'{path}: is no regular file.')
+        with open_regular(path) as file:
             yield file
     except (OSError, MemoryError) as error:
         raise refusal(error, f'{path}: cannot be read', ChunkUnreadable) from error

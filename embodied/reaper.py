@@ -6,7 +6,7 @@ left their process group or whose parents have ended. One that clears its enviro
 runs where /proc is not, is found only if it stayed in the process group of its worker.
 
 This file is also the program of the watching process, so it imports nothing but the standard
-library:  python reaper.py MARK PIPE PARENT
+library:  python reaper.py MARK PARENT < PIPE
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import os
 import secrets
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,7 +25,6 @@ QUIET = 3                      # looks without a find after which nobody is left
 
 _lock = threading.Lock()
 _marks: dict[int, str] = {}    # process id -> mark; a fork of this process has one of its own
-_watchers = []                 # the processes that watch
 _count = 0
 
 
@@ -88,22 +86,25 @@ def _watch(name: str) -> None:
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # it is only for the worst
         theirs, ours = os.pipe()
         stack.callback(os.close, ours)
+        actions = [(os.POSIX_SPAWN_DUP2, theirs, 0)]
+        actions += [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
         try:
-            _watchers.append(subprocess.Popen(
-                [sys.executable, '-I', '-S', __file__, name, str(theirs), str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=[theirs], cwd='/', start_new_session=True))
+            command = [sys.executable, '-I', '-S', __file__, name, str(os.getpid())]
+            os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
         finally:
             os.close(theirs)
         stack.pop_all()  # ours stays open until this process ends
 
 
-def _main(name: str, pipe: int, parent: int) -> None:
+def _main(name: str, parent: int) -> None:
     """Wait for the end of `parent`, then end what has the mark."""
+    os.setsid()
+    os.chdir('/')
+    os.closerange(3, 1024)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     ended = select.poll()
-    ended.register(pipe, 0)  # the hang-up that poll always reports
+    ended.register(0, 0)  # the hang-up that poll always reports
     with contextlib.suppress(AttributeError, OSError):  # also where a fork still holds the pipe
         ended.register(os.pidfd_open(parent), select.POLLIN)
     ended.poll()
@@ -116,4 +117,4 @@ def _main(name: str, pipe: int, parent: int) -> None:
 
 
 if __name__ == '__main__':
-    _main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    _main(sys.argv[1], int(sys.argv[2]))

@@ -110,6 +110,7 @@ class Replay:
         Raises:
           ReplaySchemaError: the folder (or that of the demonstrations) holds rows of other keys, dtypes or shapes.
           ReplayWriteError: the folder cannot be made.
+          FolderInUse: another process writes to the folder.
         """
         self._config = config
         self._mixture = Mixture(config.uniform, config.recent, config.newest, config.recent_rows)
@@ -285,13 +286,14 @@ class Replay:
             if self._folder:
                 manifest['streams'] = manifests.describe(self._streams)
                 self._shelf.writer.flush()
+                self._keep_meta()
             return manifest
 
     def load(self, manifest: Mapping[str, Any] | None) -> None:
         """Index the folder; files are opened when their rows are first drawn.
 
         With a manifest and resume 'manifest', exactly its rows come back, and other chunk files are moved to the subfolder
-        `unlisted`. Otherwise every chunk in the folder comes back; with a manifest and resume 'all', counters are restored too,
+        `unlisted`; but if some of its rows are gone, the others take their place. Otherwise every chunk in the folder comes back; with a manifest and resume 'all', counters are restored too,
         and workers whose stream ends where the manifest says continue it. Chunks that turn out to be damaged are moved to the
         subfolder `broken`: those that were read whole and are wrong. What the system does not let
         be read is left where it is. Whatever is set aside or left out is named in an event.
@@ -332,6 +334,22 @@ class Replay:
                     self._shelf.writer.close()
                 if self._demos is not None:
                     self._demos.close()
+                if self._folder is not None:
+                    self._say_what_was_lost()
+                    self._folder.close()
+
+    def _say_what_was_lost(self) -> None:
+        """One line at the end: what happened to chunks is easily missed among a day's output."""
+        shelf, folder = self._shelf, self._folder
+        told = [f'{folder.moved[name]} chunks were {verb} {name}' for name, verb in (
+            ('broken', 'left out as' if self._read_only else 'moved to'), ('unlisted', 'moved to'))
+            if folder.moved[name]]
+        if shelf.unreadable:
+            told.append(f'{shelf.unreadable} could not be read and were left out')
+        if folder.aside_deleted:
+            told.append(f'{folder.aside_deleted} that had been set aside were deleted for the disk budget')
+        if told:
+            self._on_event(f'{folder.path}: in this run {", ".join(told)}.')
 
     def stats(self) -> dict[str, float]:
         """What there is and what happened: rows, streams, chunks, budgets used, draws, trouble."""
@@ -340,10 +358,11 @@ class Replay:
                 int(self._streams.ends[stream.slot]) - max(stream.fresh, int(self._streams.begins[stream.slot]))
                 for stream in self._streams.workers)
             shelf, writer = self._shelf, self._shelf.writer
+            aside = self._folder.aside_bytes if self._folder else 0
             return {
                 'rows': float(self._streams.rows), 'rows_seen': float(self._seen), 'rows_evicted': float(shelf.rows_evicted),
                 'streams': float(len(self._streams)), 'chunks': float(len(shelf)), 'draws': float(self._draws),
-                'memory_gb': shelf.memory / GB, 'disk_gb': shelf.disk / GB, 'newest_backlog': float(backlog),
+                'memory_gb': shelf.memory / GB, 'disk_gb': (shelf.disk + aside) / GB, 'newest_backlog': float(backlog),
                 'chunks_waiting': float(writer.waiting if writer else 0),
                 'write_errors': float(writer.failures if writer else 0), 'chunks_broken': float(shelf.broken),
                 'chunks_unreadable': float(shelf.unreadable)}
@@ -532,8 +551,12 @@ class Replay:
         if schema.nbytes > CHUNK_BYTES:
             raise ReplaySchemaError(f'A row takes {schema.nbytes:,} bytes; up to {CHUNK_BYTES:,} can be stored.')
         self._shelf.schema = schema
-        if self._folder and not self._read_only and schemas.read(self._folder.path) is None:
-            self._folder.write_meta(schemas.encode(schema, self.obs_space, self.act_space, self.meta))
+        self._keep_meta()
+
+    def _keep_meta(self) -> None:
+        """Write meta.json where there is none, or none any more."""
+        if self._folder and self.schema and not self._read_only and schemas.read(self._folder.path) is None:
+            self._folder.write_meta(schemas.encode(self.schema, self.obs_space, self.act_space, self.meta))
 
 
 def _warn(message: str) -> None:

@@ -139,8 +139,7 @@ class Shelf:
         if self._folder:
             self.disk += chunk.file_bytes
             self.writer.submit(chunk)
-            while self.disk > self.disk_budget and len(self._order) > 1:
-                self._evict(next(chunk for chunk in self._order if chunk.succ is not None))
+            self._keep_disk_budget()
 
     def _rotate_largest(self) -> bool:
         """Close the largest chunk that is being filled; False where that would not help."""
@@ -150,6 +149,14 @@ class Shelf:
             return False
         self._rotate(largest)
         return True
+
+    def _keep_disk_budget(self) -> None:
+        """Bring the disk below its budget: delete what was set aside, then give up rows, both from
+        the oldest on."""
+        while self.disk + self._folder.aside_bytes > self.disk_budget and self._folder.delete_oldest_aside():
+            pass
+        while self.disk > self.disk_budget and len(self._order) > 1:
+            self._evict(next(chunk for chunk in self._order if chunk.succ is not None))
 
     def _landed(self, chunk: Chunk) -> None:
         """The writer has brought a chunk to disk; if it was evicted meanwhile, the file goes too."""
@@ -309,18 +316,37 @@ class Shelf:
                     listed.append(found.pop(name.uuid))
                     self.streams.link(stream, listed[-1])
                 else:
-                    missing.append(str(name))
+                    missing.append(name)
                     stream = self.streams.new(begin=row)
             self._continue(stream, entry)
         self._count(listed)
         if missing:
-            self._on_event(
-                f'{self._folder.path}: {len(missing)} chunks of the checkpoint are not there any '
-                'more, probably because the disk budget had no room for them: '
-                f'{listing(missing)}.')
-        if found:
+            self._replace(missing, found)
+        elif found:
             self._folder.set_aside(
                 found.values(), 'unlisted', 'the checkpoint does not name them (written after it).')
+            self._keep_disk_budget()
+
+    def _replace(self, missing: list[ChunkName], found: dict[str, Chunk]) -> None:
+        """Chunks of the checkpoint are gone, most often because later ones took their room before
+        the run was killed. These are as good, so they take their place; if nothing else is left,
+        so do those that were set aside earlier."""
+        gone = listing([str(name) for name in missing])
+        self._on_event(
+            f'{self._folder.path}: {len(missing)} chunks of the checkpoint with '
+            f'{sum(name.length for name in missing)} rows are not there any more, because the disk '
+            f'budget had no room for them or somebody deleted them: {gone}.')
+        if not found and not self.streams.rows:
+            found = self._folder.take_back('unlisted')
+        if found:
+            rows = sum(chunk.length for chunk in found.values())
+            self._on_event(
+                f'{self._folder.path}: {len(found)} chunks with {rows} rows that the checkpoint does '
+                'not name take their place.')
+            for stream in self.streams.workers:  # the names of these chunks are taken
+                stream.next_uuid = '' if stream.next_uuid in found else stream.next_uuid
+            self._load_all(found)
+            self._keep_disk_budget()
 
     def _continue(self, stream: Stream, entry: Mapping[str, Any]) -> None:
         """Give a restored stream back to its worker."""
