@@ -121,4 +121,6 @@ class Schedule:
         return {'stage': self.stage, 'updates': self.updates, 'measures': dict(self.measures)}
 
     def load_state_dict(self, state: dict) -> None:
+        if state['stage'] not in STAGES:
+            raise ValueError(f'schedule: unknown stage {state["stage"]!r:.80}')
         self.stage, self.updates, self.measures = state['stage'], int(state['updates']), dict(state['measures'])

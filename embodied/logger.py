@@ -27,15 +27,19 @@ from PIL import Image
 
 from .base import Values
 from .console import is_terminal
-from .errors import CheckpointError, ConfigError
+from .errors import ConfigError
 from .files import claim
 from .pictures import displayable
+from .tree_spec import COUNT, NUMBER, REAL, Each, Maybe, demand
 
 COUNTERS = ('step', 'frames', 'updates', 'episodes')
 RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
 LIVE_SECONDS = 0.2  # the terminal line is redrawn no more often
 RATE_SECONDS = 30.0  # rates are means over so long
 FLUSH_SECONDS = 20  # TensorBoard shows events so late
+STATE = {  # of a logger, as it is saved
+    'scalars': Each(REAL), 'score': Maybe(REAL), 'counters': dict.fromkeys(COUNTERS, COUNT), 'seconds': NUMBER,
+    'bytes': {'metrics': COUNT, 'scores': COUNT}}
 MAX_WAITING = 10_000  # lines that wait for a disk
 # What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what follows where memory ends.
 UNSHOWABLE = (ValueError, TypeError, OSError, OverflowError, SystemError, MemoryError, struct.error)
@@ -164,16 +168,14 @@ class Logger:
         Raises:
           CheckpointError: the tree is not one of save().
         """
-        try:
-            scalars, score, counters, sizes = (tree[key] for key in ('scalars', 'score', 'counters', 'bytes'))
-            self._start = time.monotonic() - tree['seconds']
-            self._metrics.cut(sizes['metrics'], counters)
-            self._scores.cut(sizes['scores'], counters)
-            self._scalars, self._score = dict(scalars), score
-            if self._events:
-                self._events.resume(counters['frames'])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f'The state of the logger is not one that it saved: {type(error).__name__}: {error}') from error
+        demand(tree, STATE, 'The state of the logger')
+        scalars, score, counters, sizes = (tree[key] for key in ('scalars', 'score', 'counters', 'bytes'))
+        self._start = time.monotonic() - tree['seconds']
+        self._metrics.cut(sizes['metrics'], counters)
+        self._scores.cut(sizes['scores'], counters)
+        self._scalars, self._score = dict(scalars), score
+        if self._events:
+            self._events.resume(counters['frames'])
 
     def close(self) -> None:
         """End the terminal line and flush all outputs. May be called more than once."""

@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import schema as schemas
-from .errors import ReplayError
+from .errors import CheckpointError, ReplayError
 from .streams import Streams
+from .tree_spec import ANYTHING, COUNT, TEXT, Each, Maybe, demand
 
-COUNTS = {'begin': int, 'fresh': int, 'touched': int, 'next': str, 'chunks': list}
+ROWS = 2 ** 31                 # of one stream, far more than any has; row ids have room for them
+
+STREAM = {
+    'worker': Maybe(COUNT), 'begin': COUNT, 'fresh': COUNT, 'touched': COUNT, 'next': TEXT,
+    'chunks': Each(TEXT, list)}
+MANIFEST = {'draws': COUNT, 'seen': COUNT, 'streams': Each(STREAM, list)}
 
 
 def describe(streams: Streams) -> list[dict[str, Any]]:
@@ -26,33 +32,17 @@ def counters(manifest: Mapping[str, Any]) -> tuple[int, int]:
       ReplayError: it is damaged or of another version.
     """
     try:
-        if manifest['version'] != schemas.VERSION:
-            raise ReplayError(
-                f'Expected a replay manifest of version {schemas.VERSION}, '
-                f'got {manifest["version"]!r}.')
-        entries(manifest)
-        return int(manifest['draws']), int(manifest['seen'])
-    except (KeyError, TypeError, ValueError) as error:
+        demand(manifest, {'version': ANYTHING, **MANIFEST}, 'it')
+    except CheckpointError as error:
+        raise ReplayError(f'The replay manifest is damaged: {error}.') from error
+    if manifest['version'] != schemas.VERSION:
         raise ReplayError(
-            f'The replay manifest is damaged: {type(error).__name__}: {error}.') from error
-
-
-def entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The streams of a manifest, checked.
-
-    Raises:
-      ReplayError: an entry has a value of the wrong type, or two entries have one worker.
-    """
-    found = list(manifest['streams'])
-    for entry in found:
-        for key, kind in COUNTS.items():
-            if not isinstance(entry[key], kind):
-                raise ReplayError(
-                    f'The replay manifest is damaged: {key} must be {kind.__name__}, '
-                    f'is {entry[key]!r:.80}.')
-    workers = [entry['worker'] for entry in found if entry['worker'] is not None]
-    if len(set(workers)) != len(workers) or not all(isinstance(worker, int) for worker in workers):
+            f'Expected a replay manifest of version {schemas.VERSION}, '
+            f'got {manifest["version"]!r:.80}.')
+    workers = [entry['worker'] for entry in manifest['streams'] if entry['worker'] is not None]
+    if len(set(workers)) != len(workers):
         raise ReplayError(
-            'The replay manifest is damaged: workers must be different integers, '
-            f'are {workers!r:.200}.')
-    return found
+            f'The replay manifest is damaged: two streams have one worker, {workers!r:.200}.')
+    if any(entry['begin'] >= ROWS for entry in manifest['streams']):
+        raise ReplayError(f'The replay manifest is damaged: a stream begins beyond row {ROWS:,}.')
+    return manifest['draws'], manifest['seen']

@@ -15,7 +15,6 @@ from .chunk import NO_SUCCESSOR, Chunk, ChunkName, file_columns, new_uuid, times
 from .errors import ChunkError, ChunkUnreadable, OutOfResources
 from .files import descriptor_share
 from .replay_folder import Folder, listing
-from .replay_manifest import entries
 from .replay_writer import Writer
 from .schema import Schema
 from .streams import Stream, Streams, chains
@@ -307,7 +306,7 @@ class Shelf:
 
     def _load_listed(self, found: dict[str, Chunk], manifest: Mapping[str, Any]) -> None:
         listed, missing = [], []
-        for entry in entries(manifest):
+        for entry in manifest['streams']:
             stream = self.streams.new(begin=entry['begin'])
             row = entry['begin']
             for name in map(ChunkName.parse, entry['chunks']):
@@ -359,7 +358,7 @@ class Shelf:
         """Where everything was loaded: give streams that end where the manifest says back to their
         workers."""
         tails = {stream.next_uuid: stream for stream in self.streams if stream.next_uuid}
-        for entry in entries(manifest):
+        for entry in manifest['streams']:
             stream = tails.get(entry['next'])
             if stream is None or entry['worker'] is None or entry['next'] in uuids:
                 continue

@@ -1,7 +1,10 @@
 """Learn from a replay folder that nobody adds to: no env is built, nothing in the folder changes."""
 
+from typing import Any
+
 from embodied.errors import ConfigError
 from embodied.run.session import MakeAgent, MakeLogger, MakeReplay, Session, Setup
+from embodied.tree_spec import COUNT, demand
 
 
 def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup) -> None:
@@ -28,7 +31,7 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
                 f'offline: the agent learns from sequences of {agent.sequence_rows:,} rows, but the longest stream of the folder has '
                 f'{replay.longest:,}; lower agent.batch.length or agent.batch.long_length')
         session.track_parts(agent, None, None)
-        session.track('draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(tree['draws']))
+        session.track('draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(drawn(tree)))
         if not session.begin():
             session.warm_start(agent)
         session.banner(agent, None, replay)
@@ -41,3 +44,9 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
             session.report_if_due(counters.updates, agent, replay)
             session.log_if_due(counters.updates, counters.updates / total, agent, replay, None)
             session.save_if_due()
+
+
+def drawn(tree: Any) -> int:
+    """The number of draws in a checkpoint; raises CheckpointError where it has none."""
+    demand(tree, {'draws': COUNT}, 'The draws')
+    return tree['draws']

@@ -28,6 +28,7 @@ from embodied.metrics import EpisodeStats, Window
 from embodied.pictures import readings
 from embodied.replay import Replay
 from embodied.run.evaluate import EvalConfig
+from embodied.tree_spec import COUNT, demand
 
 MakeAgent = Callable[[Spaces, Spaces], Agent]                  # (obs_space, act_space), as the driver has them
 MakeEnv = Callable[[str, int], Callable[[], Env]]              # ('env' or 'eval', number) -> constructor of that env
@@ -35,6 +36,8 @@ MakeReplay = Callable[..., Replay]                             # ([obs_space, ac
 MakeLogger = Callable[['Counters', Callable[[str], None]], Logger]  # (counters, on_event)
 
 HARMLESS = (EnvError, OutOfResources)                          # an env that fails, rows that cannot be read just now
+MISFIT = (                                                     # what a tree of another form runs into
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SAVING_FAILED = (CheckpointError, ReplayWriteError, OSError)   # the disk is full or away; the last good checkpoint stands
 
 
@@ -115,6 +118,7 @@ class Counters:
         return {'step': self.step, 'updates': self.updates, 'episodes': self.episodes}
 
     def load(self, tree: dict[str, int]) -> None:
+        demand(tree, dict.fromkeys(('step', 'updates', 'episodes'), COUNT), 'The counters')
         self.step, self.updates, self.episodes = tree['step'], tree['updates'], tree['episodes']
 
 
@@ -193,7 +197,7 @@ class Session:
         self._save_due = Every(seconds=setup.run.save_every)
         self._interrupt = Interrupt()
         self._clocks = {'log': Every(steps=setup.run.log_every), 'report': Every(steps=setup.run.report_every)}
-        self._tracked = {}
+        self._tracked, self._optional = {}, set()
         self._begun = False
 
     def _open_outputs(self, make_logger: MakeLogger, early: list[str]) -> None:
@@ -228,9 +232,12 @@ class Session:
         """`part`, which is closed at the end, the last one opened first."""
         return self._stack.enter_context(contextlib.closing(part))
 
-    def track(self, name: str, save: Callable[[], Any], load: Callable[[Any], Any]) -> None:
-        """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up."""
+    def track(self, name: str, save: Callable[[], Any], load: Callable[[Any], Any], optional: bool = False) -> None:
+        """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up. A
+        checkpoint without an optional part is one of a script that has no such part."""
         self._tracked[name] = save, load
+        if optional:
+            self._optional.add(name)
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
@@ -254,14 +261,19 @@ class Session:
         found = self.checkpoint.load()
         if found:
             trees, _ = found
+            missing = sorted(self._tracked.keys() - self._optional - trees.keys())
+            if missing:
+                raise CheckpointError(
+                    f'{self.setup.logdir}: its checkpoint holds no {", ".join(missing)}, only {", ".join(sorted(trees))}; it is of '
+                    'another script or another version. Start in another --logdir; --from_checkpoint takes the agent along')
             for name, (_, load) in self._tracked.items():  # in the order of track()
                 if name not in trees:
                     continue
                 try:
                     load(trees[name])
-                except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                except MISFIT as error:
                     raise CheckpointError(
-                        f'{self.setup.logdir}: the {name} of the checkpoint are not such as were saved: {error!r}') from error
+                        f'{self.setup.logdir}: the checkpoint does not fit this run, its part {name}: {error!r:.500}') from error
             self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
         else:
             self._set_lines_aside()

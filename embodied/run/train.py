@@ -7,6 +7,7 @@ from embodied.logger import JsonLines
 from embodied.replay import Replay
 from embodied.run.evaluate import evaluate
 from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
+from embodied.tree_spec import ANYTHING, COUNT, demand
 
 
 def train(
@@ -119,7 +120,7 @@ class Evaluator:
         folder = session.setup.logdir / 'eval'
         folder.mkdir(parents=True, exist_ok=True)
         self._scores = JsonLines(folder / 'scores.jsonl', session.event)
-        session.track('evaluator', self._save, self._load)
+        session.track('evaluator', self._save, self._load, optional=True)
 
     def evaluate_if_due(self) -> None:
         """Evaluate if it is time: eval/score in the metrics, a line in eval/scores.jsonl, a video."""
@@ -144,5 +145,6 @@ class Evaluator:
 
     def _load(self, tree: Values) -> None:
         """Go on where the checkpoint was: lines of evaluations after it are removed."""
+        demand(tree, {'due': ANYTHING, 'bytes': COUNT, 'counters': {'step': COUNT, 'updates': COUNT}}, 'The evaluator')
         self._due.load(tree['due'])
         self._scores.cut(tree['bytes'], tree['counters'])
