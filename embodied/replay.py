@@ -258,6 +258,11 @@ class Replay:
         return self._shelf.schema
 
     @property
+    def rows_missing(self) -> int:
+        """Rows that the checkpoint named and that were gone when load() looked for them."""
+        return self._shelf.rows_missing
+
+    @property
     def _streams(self) -> Streams:
         return self._shelf.streams
 

@@ -41,6 +41,7 @@ class Shelf:
       memory, disk: bytes that the chunks take now.
       memory_budget, disk_budget: bytes that they may take.
       rows_evicted: rows given up for a budget.
+      rows_missing: rows that the checkpoint named and that were not there when it was loaded.
       broken: chunks set aside as damaged: read whole, and wrong.
       unreadable: chunks left out, and left where they are, because the system does not let them be
         read.
@@ -69,7 +70,7 @@ class Shelf:
         self._resident: dict[Chunk, None] = {}    # in memory and on disk, least recently used first
         self._mapped: dict[Chunk, None] = {}      # those of them that hold a descriptor, likewise
         self._held: dict[Chunk, int] = {}         # bytes of columns, as counted in memory
-        self.memory = self.disk = 0
+        self.memory = self.disk = self.rows_missing = 0
         self._last_time = ''
 
     @property
@@ -331,9 +332,10 @@ class Shelf:
         the run was killed. These are as good, so they take their place; if nothing else is left,
         so do those that were set aside earlier."""
         gone = listing([str(name) for name in missing])
+        self.rows_missing = sum(name.length for name in missing)
         self._on_event(
             f'{self._folder.path}: {len(missing)} chunks of the checkpoint with '
-            f'{sum(name.length for name in missing)} rows are not there any more, because the disk '
+            f'{self.rows_missing} rows are not there any more, because the disk '
             f'budget had no room for them or somebody deleted them: {gone}.')
         if not found and not self.streams.rows:
             found = self._folder.take_back('unlisted')

@@ -105,5 +105,5 @@ class Watch:
         frame = sys._current_frames().get(self._caller)
         stack = ''.join(traceback.format_stack(frame)) if frame else ''
         self._on_event(
-            f'{call.who} has not answered within {call.seconds:g} s and cannot be interrupted: it is in this process, where '
+            f'{call.who} has not answered within {call.seconds:.3g} s and cannot be interrupted: it is in this process, where '
             f'nothing can replace it. Restart with --driver.parallel true, which can. It hangs in\n{stack}'.rstrip())

@@ -2,12 +2,12 @@
 
 from embodied.base import Agent, Values
 from embodied.clock import Every, Ratio
-from embodied.errors import ConfigError
+from embodied.errors import ConfigError, ReplayEmptyError
 from embodied.logger import JsonLines
 from embodied.replay import Replay
 from embodied.run.evaluate import evaluate
 from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
-from embodied.tree_spec import ANYTHING, COUNT, demand
+from embodied.tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
 
 
 def train(
@@ -69,24 +69,50 @@ class Learner:
         run = session.setup.run
         self._agent, self._replay, self._session, self._run = agent, replay, session, run
         self._due = Ratio(run.train_ratio / agent.frames_per_update, run.max_catchup)
-        self._told = False
+        self._told = self._checked = False
+        self._begun = None  # whether there were enough rows once; None: it did if there were updates
         session.track('ratio', self._due.save, self._due.load)
+        session.track('learner', self._save, self._load, optional=True)
 
     @property
     def filled(self) -> bool:
-        """Whether an update can draw its sequences: at first there must be as many rows as the prefill asks for, and as two updates
-        take, and as many different sequences as one draws; rows of an earlier run count."""
+        """Whether an update can draw its sequences: at first, and again where rows are gone, there must be as many rows as the prefill
+        asks for, and as two updates take, and as many different sequences as one draws; rows of an earlier run count."""
         length, rows = self._agent.sequence_rows, self._agent.frames_per_update
         sequences = self._replay.sequences(length)
-        if self._session.counters.updates > 0:  # a small budget may have evicted some since
-            return sequences > 0
-        enough = len(self._replay) >= max(self._run.prefill, 2 * rows)
+        if self._begun is None:
+            self._begun = self._session.counters.updates > 0
+        if self._begun and not sequences or not self._checked and self._lost_too_many:
+            self._begin_anew()
+        self._checked = True
+        if self._begun:  # a small budget may have evicted some since
+            return True
+        enough = len(self._replay) >= self._prefill
         if enough and sequences * length < rows and not self._told:
             self._told = True
             self._session.event(
                 f'Learning waits for longer streams: the agent learns from sequences of {length:,} rows of one env, and the longest '
                 f'of {self._run.envs} has {self._replay.longest:,}.')
-        return enough and sequences * length >= rows
+        self._begun = enough and sequences * length >= rows
+        if self._begun and self._session.counters.updates:
+            self._session.event(f'The replay holds {len(self._replay):,} rows again, learning goes on.')
+        return self._begun
+
+    @property
+    def _prefill(self) -> int:
+        return max(self._run.prefill, 2 * self._agent.frames_per_update)
+
+    @property
+    def _lost_too_many(self) -> bool:
+        """Whether rows of the checkpoint that this run goes on from are gone, and too few are left."""
+        return bool(self._begun and self._replay.rows_missing and len(self._replay) < self._prefill)
+
+    def _begin_anew(self) -> None:
+        """Collect before the next update: from the few rows that are left much would be learned that is wrong."""
+        self._begun = False
+        self._session.event(
+            f'Rows that the agent was learning from are gone, {len(self._replay):,} are left: the prefill is collected anew, and '
+            f'learning goes on when the replay holds {self._prefill:,}.')
 
     @property
     def pretrained(self) -> int:
@@ -103,12 +129,27 @@ class Learner:
             due = self._due(self._session.counters.step)
             self._replay.expect(due)
             for _ in range(due):
-                self.update()
+                if self._begun:
+                    self.update()
 
     def update(self) -> None:
-        """One update."""
-        self._session.metrics.add(self._agent.train(self._replay.sample))
+        """One update; none where the rows turn out to be gone."""
+        try:
+            metrics = self._agent.train(self._replay.sample)
+        except ReplayEmptyError:  # the files of the last rows were damaged, or somebody deleted them
+            if self._replay.sequences(self._agent.sequence_rows):
+                raise
+            self._begin_anew()
+            return
+        self._session.metrics.add(metrics)
         self._session.counters.updates += 1
+
+    def _save(self) -> Values:
+        return {'begun': self._begun}
+
+    def _load(self, tree: Values) -> None:
+        demand(tree, {'begun': Maybe(FLAG)}, 'The learner')
+        self._begun = tree['begun']
 
 
 class Evaluator:

@@ -106,7 +106,7 @@ def test_a_checkpoint_of_something_else_is_refused(world):
         world(run_steps=60).run(train)
 
 
-PARTS = ('agent', 'clock-log', 'clock-report', 'counters', 'driver', 'episodes', 'logger', 'metrics', 'ratio', 'replay')
+PARTS = ('agent', 'clock-log', 'clock-report', 'counters', 'driver', 'episodes', 'logger', 'metrics', 'ratio', 'replay')  # and 'learner', which earlier ones lack
 
 
 def changed(run, change):
@@ -118,7 +118,7 @@ def changed(run, change):
 
 
 def test_these_are_all_parts_of_a_checkpoint(world):
-    assert tuple(sorted(world(run_steps=20).run(train).saved()[0])) == PARTS
+    assert set(world(run_steps=20).run(train).saved()[0]) == {*PARTS, 'learner'}
 
 
 @pytest.mark.parametrize('name', PARTS)
@@ -164,6 +164,13 @@ def test_a_manifest_of_another_form_is_refused_by_name(world, path, value):
     changed(world(run_steps=30).run(train), put(('replay', *path), value))
     with pytest.raises(errors.ReplayError, match='manifest|name of a chunk'):
         world(run_steps=60).run(train)
+
+
+def test_a_checkpoint_from_before_the_learner_was_part_of_it_is_taken_up(world, equal):
+    whole = world('whole').run(train)
+    parts = world('parts', run_steps=60).run(train)
+    changed(parts, lambda trees: trees.pop('learner'))
+    alike(whole, world('parts').run(train), equal)
 
 
 def test_evaluations_may_begin_in_a_run_that_had_none_and_end(world):
