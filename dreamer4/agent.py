@@ -618,7 +618,7 @@ class Agent:
             torch.set_rng_state(tree['random']['cpu'])
             if 'cuda' in tree['random'] and self.device.type == 'cuda':
                 torch.cuda.set_rng_state(tree['random']['cuda'], self.device)
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError) as error:
             known = [line.strip() for line in str(error).splitlines()]
             text = ' '.join(known[:4]) + (f' and {len(known) - 4} more' if len(known) > 4 else '')
             raise CheckpointError(f'the checkpoint was made for another agent ({type(error).__name__}): {text}') from error

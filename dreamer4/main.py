@@ -19,6 +19,7 @@ from pathlib import Path
 from embodied import envs, schema
 from embodied.base import RandomAgent
 from embodied.config import Config, Value, configs_dir, diff, expand_timestamp, parse
+from embodied.console import steady
 from embodied.driver import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
 from embodied.logger import Logger, LoggerConfig
@@ -48,7 +49,11 @@ Tasks are a suite and a name: {", ".join(envs.available())}, as in gym_CartPole-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    with steady(patience=None):
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: list[str]) -> int:
     if '--version' in argv:
         print(versions())
         return 0
@@ -219,9 +224,9 @@ class Parts:
     def env(self, kind: str, index: int):
         return envs.Maker(self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index))
 
-    def replay(self, obs_space, act_space, meta):
+    def replay(self, obs_space, act_space, meta, on_event):
         return self._mirrored(Replay(
-            self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=print))
+            self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=on_event))
 
     def _mirrored(self, replay: Replay):
         """The replay, with its images on the device where an agent learns and there is room for them."""
@@ -233,20 +238,20 @@ class Parts:
         gigabytes = frames_gb(self.agent_config.cache, device)
         return Mirror(replay, device, gigabytes) if gigabytes else replay
 
-    def offline_replay(self):
+    def offline_replay(self, on_event):
         folder = self._replay_folder()
         if not folder.is_dir():
             raise ConfigError(f'--replay.directory: {folder} is no folder')
         known = schema.read(folder)
         obs_space, act_space = (known[1], known[2]) if known else (None, None)
         return self._mirrored(Replay(
-            self.replay_config, folder, derive(self.config.seed, 'replay'), obs_space, act_space, read_only=True, on_event=print))
+            self.replay_config, folder, derive(self.config.seed, 'replay'), obs_space, act_space, read_only=True, on_event=on_event))
 
     def _replay_folder(self) -> Path:
         return Path(self.config.replay.directory).expanduser() if self.config.replay.directory else self.setup.logdir / 'replay'
 
-    def logger(self, counters) -> Logger:
-        logger = Logger(self.setup.logdir, self.logger_config, counters)
+    def logger(self, counters, on_event) -> Logger:
+        logger = Logger(self.setup.logdir, self.logger_config, counters, on_event)
         logger.text('config', f'```yaml\n{self.config.to_yaml()}```')
         return logger
 

@@ -90,6 +90,10 @@ class Optimizer:
         self.updates, self.scale = int(state['updates']), float(state['scale'])
         full = self.adam.state_dict()
         full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
+        shapes = dict(enumerate(p.shape for group in self.adam.param_groups for p in group['params']))
+        for i, entry in full['state'].items():  # torch would take moments of any shape, and fail at the first step
+            if i not in shapes or any(entry[name].shape != shapes[i] for name in ('exp_avg', 'exp_avg_sq')) or not entry['step'] >= 0:
+                raise ValueError(f'{self.name}: the moments of parameter {i} do not have its shape')
         self.adam.load_state_dict(full)
         self._read_rate()  # it would read a copy
         self.adam.zero_grad(set_to_none=True)

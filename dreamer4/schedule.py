@@ -121,4 +121,7 @@ class Schedule:
         return {'stage': self.stage, 'updates': self.updates, 'measures': dict(self.measures)}
 
     def load_state_dict(self, state: dict) -> None:
-        self.stage, self.updates, self.measures = state['stage'], int(state['updates']), dict(state['measures'])
+        if state['stage'] not in STAGES:
+            raise ValueError(f'schedule: unknown stage {state["stage"]!r:.80}')
+        self.stage, self.updates = state['stage'], int(state['updates'])
+        self.measures = {name: float(value) for name, value in state['measures'].items()}

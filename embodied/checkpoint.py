@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -26,11 +25,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from .errors import CheckpointError
+from .errors import CheckpointError, EmbodiedError
+from .files import open_regular, refusal, starved
 
 DONE, PARTIAL = 'done.json', '.partial-'
 STAMP = '%Y%m%dT%H%M%SF%f'
 SAVE_NAME = re.compile(r'\d{8}T\d{6}F\d{6}-\d+')
+LAST_YEAR = 9000  # a later one is a mistake, and nothing could come after the last of them
+OS_ERROR = re.compile(r'\(os error (\d+)\)')  # how safetensors says what the system refused
 TREE_NAME = re.compile(r'\w[\w-]*', re.ASCII)
 MAX_JSON = 1 << 25  # bytes; JSON takes some 30 times as much memory, so this bounds what a crafted file can cost
 MAX_HEADER = 1 << 25  # bytes of names, dtypes and shapes in a safetensors file
@@ -55,12 +57,29 @@ class Checkpoint:
 
     def saves(self) -> list[Path]:
         """Folders of all saves, oldest first; whatever else lies in the directory is not counted and never touched."""
+        return self._listed()[0]
+
+    def odd(self) -> list[str]:
+        """What has the name of a save and is none, as text: no folder, or of a time that cannot be."""
+        return self._listed()[1]
+
+    def _listed(self) -> tuple[list[Path], list[str]]:
+        saves, odd = [], []
         try:
-            return sorted(path for path in self.directory.iterdir() if SAVE_NAME.fullmatch(path.name) and path.is_dir())
+            for path in sorted(self.directory.iterdir()):
+                if not SAVE_NAME.fullmatch(path.name):
+                    continue
+                if not path.is_dir():
+                    odd.append(f'{path.name} (no folder)')
+                elif not _possible(path.name):
+                    odd.append(f'{path.name} (no possible time)')
+                else:
+                    saves.append(path)
         except FileNotFoundError:
-            return []
+            return [], []
         except OSError as error:
-            raise CheckpointError(f'{self.directory}: expected a folder of checkpoints: {error}') from error
+            raise refusal(error, f'{self.directory}: expected a folder of checkpoints', CheckpointError) from error
+        return saves, odd
 
     def save(self, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
         """Write one save and remove those beyond `keep`.
@@ -100,10 +119,12 @@ class Checkpoint:
 
         Raises:
           CheckpointError: the save at `path`, or every save there is, is damaged; says what is wrong with each.
+          OutOfResources: descriptors or memory ran out; an older save would be the wrong one.
         """
         if path is not None:
             return read(Path(path))
         problems = []
+        self.say_what_is_odd()
         for save in reversed(self.saves()):
             try:
                 return read(save)
@@ -114,13 +135,17 @@ class Checkpoint:
             raise CheckpointError('No checkpoint can be read: ' + '; '.join(problems))
         return None
 
+    def say_what_is_odd(self) -> None:
+        """Name what has the name of a save and is none; it is left alone."""
+        if odd := self.odd():
+            self._on_event(f'{self.directory}: not saves, left alone: {", ".join(odd[:10])}.')
+
     def _stamp(self) -> str:
         """The time, or just after that of the newest save where the clock was set back: names must sort by age."""
         now, saves = datetime.now(UTC), self.saves()
         if saves:
-            with contextlib.suppress(ValueError):  # a name that only looks like a time
-                newest = datetime.strptime(saves[-1].name.partition('-')[0], STAMP).replace(tzinfo=UTC)
-                now = max(now, newest + timedelta(microseconds=1))
+            newest = datetime.strptime(saves[-1].name.partition('-')[0], STAMP).replace(tzinfo=UTC)
+            now = max(now, newest + timedelta(microseconds=1))
         return now.strftime(STAMP)
 
     def _clean(self) -> None:
@@ -148,7 +173,9 @@ def find_save(path: str | Path, on_event: Callable[[str], None] = print) -> Path
     if (path / DONE).exists() or SAVE_NAME.fullmatch(path.name):
         return path
     for folder in (path / 'ckpt', path):
-        for save in reversed(Checkpoint(folder, 1).saves() if folder.is_dir() else []):
+        store = Checkpoint(folder, 1, on_event)
+        store.say_what_is_odd()
+        for save in reversed(store.saves() if folder.is_dir() else []):
             try:
                 verify(save)
                 return save
@@ -173,19 +200,19 @@ def verify(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
         files, meta = dict(done['files']), dict(done['meta'])
         expected = {name: (int(file['bytes']), int(file['crc32'])) for name, file in files.items()}
     except DAMAGE as error:
-        raise CheckpointError(f'{path}: expected a complete save, found no valid {DONE}: {_describe(error)}') from error
+        raise _fault(error, f'{path}: expected a complete save, found no valid {DONE}') from error
     for name, (size, checksum) in expected.items():
         stem, _, kind = name.rpartition('.')
         if not TREE_NAME.fullmatch(stem) or kind not in ('json', 'safetensors'):
             raise CheckpointError(f'{path / DONE}: expected names such as agent.json, found {name[:80]!r}')
         try:
-            with _open(path / name) as file:
+            with open_regular(path / name, follow=False) as file:
                 found = os.fstat(file.fileno()).st_size
                 if found != size:
                     raise CheckpointError(f'{path / name}: expected {size} bytes, found {found}')
                 crc = _crc32(file)
         except OSError as error:
-            raise CheckpointError(f'{path / name}: expected {size} bytes, found none that can be read: {error}') from error
+            raise _fault(error, f'{path / name}: expected {size} bytes, found none that can be read') from error
         if crc != checksum:
             raise CheckpointError(f'{path / name}: expected the checksum {checksum}, found {crc}')
     return {name: size for name, (size, _) in expected.items()}, meta
@@ -208,7 +235,7 @@ def read(path: Path) -> tuple[Trees, dict[str, Any]]:
             elif f'{name}.json' not in files:
                 raise ValueError(f'there is no {name}.json beside it')
         except DAMAGE as error:
-            raise CheckpointError(f'{path / file}: expected a part of a checkpoint, found: {_describe(error)}') from error
+            raise _fault(error, f'{path / file}: expected a part of a checkpoint, found') from error
     return trees, meta
 
 
@@ -247,7 +274,7 @@ def _write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any])
             _write_arrays(folder / f'{name}.safetensors', arrays)
     sums = {}
     for path in sorted(folder.iterdir()):
-        with _open(path) as file:
+        with open_regular(path, follow=False) as file:
             sums[path.name] = {'bytes': os.fstat(file.fileno()).st_size, 'crc32': _crc32(file)}
     _write_json(folder / DONE, {'files': sums, 'meta': dict(meta)})
     _sync(folder)
@@ -273,26 +300,17 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with _open(path) as file:
+        with open_regular(path, follow=False) as file:
             header = int.from_bytes(file.read(8), 'little')
         if header > MAX_HEADER:
             raise ValueError(f'a header of {header} bytes, more than {MAX_HEADER}')
         return safetensors.load_file(path)
     except DAMAGE as error:
-        raise CheckpointError(f'{path}: expected arrays, found: {_describe(error)}') from error
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open a regular file for reading; a link or a pipe could stand for anything, of any length."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f'{path} is no regular file')
-    return open(descriptor, 'rb')
+        raise _fault(error, f'{path}: expected arrays, found') from error
 
 
 def _content(path: Path, limit: int) -> bytes:
-    with _open(path) as file:
+    with open_regular(path, follow=False) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f'{path.name} has more than {limit} bytes')
@@ -312,6 +330,23 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _possible(name: str) -> bool:
+    """Whether a save can have been made at the time in its name."""
+    try:
+        return datetime.strptime(name.partition('-')[0], STAMP).year <= LAST_YEAR
+    except ValueError:
+        return False
+
+
+def _fault(error: BaseException, what: str) -> EmbodiedError:
+    """The error to raise for one of DAMAGE: a save is damaged only if it could be read."""
+    code = OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None
+    cause = OSError(int(code[1]), os.strerror(int(code[1]))) if code else error
+    if starved(cause):
+        return refusal(cause, what, CheckpointError)
+    return CheckpointError(f'{what}: {_describe(error)}')
 
 
 def _describe(error: BaseException) -> str:

@@ -65,10 +65,13 @@ class Chunk:
       columns: key -> array (at least length, *shape), or None while the rows are in the file only.
       path: the file; None as long as there is none.
       file_bytes: size of the file, or of the file to be; 0 as long as rows may be appended.
+      mapped: whether the columns hold a file descriptor.
       stream: the stream that the chunk is part of; set and used by streams.py.
     """
 
-    __slots__ = ('time', 'uuid', 'succ', 'length', 'columns', 'path', 'file_bytes', 'stream', '_arrays', '_capacity', '_limit')
+    __slots__ = (
+        'time', 'uuid', 'succ', 'length', 'columns', 'path', 'file_bytes', 'mapped', 'stream',
+        '_arrays', '_capacity', '_limit', '_verified')
 
     def __init__(self, time: str, uuid: str, limit: int):
         """An empty chunk for at most `limit` rows."""
@@ -76,6 +79,7 @@ class Chunk:
         self.length, self._capacity, self._limit = 0, 0, limit
         self.columns, self._arrays = None, []
         self.path, self.file_bytes, self.stream = None, 0, None
+        self.mapped = self._verified = False
 
     @classmethod
     def on_disk(cls, path: Path, name: ChunkName, file_bytes: int) -> 'Chunk':
@@ -126,6 +130,7 @@ class Chunk:
         path = directory / str(self.name)
         hidden = directory / f'.{self.name}.tmp'
         try:
+            directory.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
             with open(hidden, 'wb') as file:
                 npz.write(file, file_columns(self.columns, self.uuid))
                 file.flush()
@@ -137,18 +142,22 @@ class Chunk:
         sync_folder(directory)
         return path
 
-    def load(self, schema: Schema, limit: int = npz.LIMIT, verify: bool = False) -> None:
-        """Map (or decompress, up to `limit` bytes) the columns from the file.
+    def load(self, schema: Schema, limit: int = npz.LIMIT) -> None:
+        """Map, read or decompress (up to `limit` bytes) the columns from the file. The first time
+        the checksum of every column is compared.
 
         Raises:
           ChunkError: names the file and what is wrong with it.
+          ChunkUnreadable, OutOfResources: the system does not let it be read.
         """
+        verify = not self._verified
         self.columns = npz.read(self.path, schema.columns(self.length), limit, verify)
+        self.mapped, self._verified = npz.is_mapped(self.columns), True
 
     def drop(self) -> None:
-        """Give the memory back; the rows stay in the file."""
+        """Give memory and descriptor back; the rows stay in the file."""
         assert self.path is not None, self.name
-        self.columns = None
+        self.columns, self.mapped = None, False
 
     def _resize(self, schema: Schema, capacity: int) -> None:
         grown = {key: np.empty((capacity, *shape), dtype) for key, dtype, shape in schema.specs}

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import CheckpointError, ConfigError
+from .errors import ConfigError
+from .tree_spec import COUNT, FLAG, NUMBER, Maybe, demand
 
 
 class Ratio:
@@ -44,8 +45,8 @@ class Ratio:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from what save() returned, at this ratio and cap."""
-        count, owed = _entries(self, state, 'count', 'owed')
-        self._count, self._owed = count, min(float(owed), self.cap)
+        demand(state, {'count': Maybe(COUNT), 'owed': NUMBER}, 'The state of Ratio')
+        self._count, self._owed = state['count'], min(max(float(state['owed']), 0.0), self.cap)
 
 
 class Every:
@@ -100,9 +101,10 @@ class Every:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from what save() returned; an interval in seconds starts anew."""
-        last, self._due_now = _entries(self, state, 'last', 'first')
+        demand(state, {'last': Maybe(COUNT), 'first': FLAG}, 'The state of Every')
+        self._due_now = state['first']
         if not self._timed:
-            self._last = last
+            self._last = state['last']
 
 
 class Once:
@@ -119,11 +121,5 @@ class Once:
         return {'done': self._done}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self._done, = _entries(self, state, 'done')
-
-
-def _entries(clock: Any, state: Mapping[str, Any], *names: str) -> list[Any]:
-    try:
-        return [state[name] for name in names]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f'The state of {type(clock).__name__} must hold {", ".join(names)}, got {state!r:.80}.') from error
+        demand(state, {'done': FLAG}, 'The state of Once')
+        self._done = state['done']

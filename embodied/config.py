@@ -31,6 +31,7 @@ from typing import Any, Self, TypeVar
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
+from .console import steady
 from .errors import ConfigError
 from .yaml_tree import YamlTree, read_bool, read_number, read_yaml, shorten
 
@@ -456,10 +457,8 @@ def _assignments(changes: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iter
 
 
 def _show(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough; at the exit Python would try to write again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with steady(patience=None):  # whoever reads, such as `head`, may have seen enough
+        print(text)
 
 
 def _shown(value: Value) -> str:

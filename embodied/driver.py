@@ -21,8 +21,9 @@ import numpy as np
 
 from .base import Env, Values
 from .contract import nonfinite
-from .errors import ConfigError
+from .errors import CheckpointError, ConfigError
 from .pool import Pool
+from .tree_spec import ANYTHING, COUNT, Array, Each, demand
 
 Policy = Callable[[Any, Values], tuple[Any, Values]]
 
@@ -189,19 +190,30 @@ class Driver:
         Args:
           load_carry: turns the saved carry back, such as Agent.load_carry; without it the carry stays that of reset().
         """
-        states, self._pool.restarts = tree['envs'], int(tree['restarts'])
+        demand(tree, {'envs': Each(ANYTHING, list), 'restarts': COUNT}, 'The state of the driver')
+        states, self._pool.restarts = tree['envs'], tree['restarts']
         if len(states) != self.num_envs:
             self._on_event(f'the saved run had {len(states)} envs and this one has {self.num_envs}: all begin new episodes')
             self._begin_anew()
             return
+        expected = {key: Array('biuf', *array.shape) for key, array in self._action.items()}
+        demand(tree, {'action': expected, 'reset': Array('b', self.num_envs)}, 'The state of the driver')
         if load_carry:
-            self._carry, self._ready = load_carry(tree['carry']), True
+            self._take_carry(tree, load_carry)
         if self._untouched and all(state is None for state in states):
             return  # the first observations are already there, and resetting twice would skip an episode
         self._drain()
         restored = self._pool.load(states)
         self._action = self._checked(tree['action'], np.zeros(self.num_envs, bool))
         self._reset = np.asarray(tree['reset'], bool) | ~np.array(restored)
+
+    def _take_carry(self, tree, load_carry):
+        demand(tree, {'carry': ANYTHING}, 'The state of the driver')
+        carry = load_carry(tree['carry'])
+        if self._ready and _form(carry) != _form(self._carry):
+            raise CheckpointError(
+                f'The carry of the policy is {_form(carry)!r:.300} in the checkpoint, must be {_form(self._carry)!r:.300}')
+        self._carry, self._ready = carry, True
 
     def close(self) -> None:
         """Close the envs and end their processes, by force if that takes longer than a moment. May be called again."""
@@ -282,6 +294,13 @@ class Driver:
             checked[key] = value.astype(array.dtype)
             checked[key][is_last] = 0
         return checked
+
+
+def _form(carry):
+    """Shape and kind of each array in a tree; what a policy makes of other values is its own affair."""
+    if isinstance(carry, dict):
+        return {key: _form(value) for key, value in carry.items()}
+    return (tuple(carry.shape), getattr(carry.dtype, 'kind', str(carry.dtype))) if hasattr(carry, 'dtype') else '?'
 
 
 def _print(text):

@@ -61,6 +61,14 @@ class ChunkError(ReplayError):
     """A chunk file is damaged, truncated or not a chunk."""
 
 
+class ChunkUnreadable(ReplayError):
+    """A chunk file cannot be read whole here and now, which says nothing about its content."""
+
+
+class OutOfResources(EmbodiedError):
+    """File descriptors or memory ran out; the file that was to be read is not at fault."""
+
+
 class CheckpointError(EmbodiedError):
     """A checkpoint is missing, incomplete, damaged or made for something else."""
 

@@ -2,9 +2,15 @@
 
 import fcntl
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import FolderInUse
+from .files import claim
+
+
+FILENAME = 'lock'
 
 
 class FolderLock:
@@ -12,14 +18,16 @@ class FolderLock:
 
     Args:
       folder: made if it does not exist; holds a file 'lock' from then on.
+      on_event: receives a text where something else had that name.
 
     Raises:
       FolderInUse: another process holds the lock; names the folder and, where it is known, the process.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, on_event: Callable[[str], None] = print):
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / 'lock', 'a+')
+        claim(folder / FILENAME, on_event)
+        self._file = open(folder / FILENAME, 'a+')
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -37,3 +45,30 @@ class FolderLock:
 
     def close(self) -> None:
         self._file.close()
+
+
+class SharedLock:
+    """A FolderLock of the whole process: whoever in it writes to the folder has a part in it, and the
+    last one to close gives it back.
+
+    Args, Raises: as FolderLock.
+    """
+
+    _held: dict[tuple[int, str], tuple[FolderLock, int]] = {}  # (process, folder) -> lock, holders
+    _turn = threading.Lock()
+
+    def __init__(self, folder: Path, on_event: Callable[[str], None] = print):
+        with self._turn:
+            self._key = os.getpid(), os.path.realpath(folder)  # a fork has its own
+            lock, holders = self._held.get(self._key) or (FolderLock(folder, on_event), 0)
+            self._held[self._key] = lock, holders + 1
+
+    def close(self) -> None:
+        """Give this part back; to be called once."""
+        with self._turn:
+            lock, holders = self._held.pop(self._key)
+            if holders > 1:
+                self._held[self._key] = lock, holders - 1
+            else:
+                lock.close()
+

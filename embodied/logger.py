@@ -26,9 +26,12 @@ import numpy as np
 from PIL import Image
 
 from .base import Status, Values
-from .errors import CheckpointError, ConfigError
+from .console import is_terminal
+from .errors import ConfigError
+from .files import claim
 from .pictures import displayable
 from .progress import Pace, Returns, live_line
+from .tree_spec import COUNT, NUMBER, REAL, Each, demand
 
 COUNTERS = ('step', 'frames', 'updates', 'episodes')
 RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
@@ -37,6 +40,9 @@ FLUSH_SECONDS = 20  # TensorBoard shows events so late
 VIDEO_WIDTH = 256  # pixels of a GIF, at least, as far as
 VIDEO_HEIGHT = 1024  # pixels in height allow it
 LOOP_SECONDS = 1.0  # that a GIF lasts, at least
+STATE = {  # of a logger, as it is saved; beside it what is only for eyes
+    'scalars': Each(REAL), 'counters': dict.fromkeys(COUNTERS, COUNT), 'seconds': NUMBER,
+    'bytes': {'metrics': COUNT, 'scores': COUNT}}
 MAX_WAITING = 10_000  # lines that wait for a disk
 # What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what follows where memory ends.
 UNSHOWABLE = (ValueError, TypeError, OSError, OverflowError, SystemError, MemoryError, struct.error)
@@ -86,7 +92,7 @@ class Logger:
         self._scalars, self._unshown = {}, set()
         self.returns = Returns()
         self._start = time.monotonic()
-        self._live = sys.stdout.isatty()
+        self._live = is_terminal(sys.stdout)
         self._drawn = -math.inf
         self._pace = Pace()
 
@@ -175,18 +181,16 @@ class Logger:
         Raises:
           CheckpointError: the tree is not one of save().
         """
-        try:
-            scalars, counters, sizes = (tree[key] for key in ('scalars', 'counters', 'bytes'))
-            if 'returns' in tree:  # they are for eyes, and older saves have none
-                self.returns.load(tree['returns'])
-            self._start = time.monotonic() - tree['seconds']
-            self._metrics.cut(sizes['metrics'], counters)
-            self._scores.cut(sizes['scores'], counters)
-            self._scalars = dict(scalars)
-            if self._events:
-                self._events.resume(counters['frames'])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f'The state of the logger is not one that it saved: {type(error).__name__}: {error}') from error
+        demand(tree, STATE, 'The state of the logger')
+        scalars, counters, sizes = (tree[key] for key in ('scalars', 'counters', 'bytes'))
+        if 'returns' in tree:  # they are for eyes, and older saves have none
+            self.returns.load(tree['returns'])
+        self._start = time.monotonic() - tree['seconds']
+        self._metrics.cut(sizes['metrics'], counters)
+        self._scores.cut(sizes['scores'], counters)
+        self._scalars = dict(scalars)
+        if self._events:
+            self._events.resume(counters['frames'])
 
     def close(self) -> None:
         """End the terminal line and flush all outputs. May be called more than once."""
@@ -240,6 +244,7 @@ class JsonLines:
         self.path, self._on_event = path, on_event
         self._waiting = deque(maxlen=MAX_WAITING)
         self._failed = False
+        claim(path, on_event)
         self._mend()
 
     @property

@@ -8,6 +8,9 @@ import numpy as np
 
 from .base import Values
 from .errors import CheckpointError
+from .tree_spec import COUNT, NUMBER, REAL, Each, demand
+
+EPISODE = {'score': REAL, 'length': COUNT, 'log': Each(Each(REAL, list))}  # one under way, as it is saved
 
 SMOOTHING = 0.9  # decay of running means
 
@@ -46,10 +49,10 @@ class Window:
 
     def load(self, tree: Mapping[str, Any]) -> None:
         """Continue from what save() returned."""
-        try:
-            self._sums, self._counts, self._broken = (dict(tree[key]) for key in ('sums', 'counts', 'broken'))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f'The state of the metrics is not one that they saved: {type(error).__name__}: {error}') from error
+        demand(tree, {'sums': Each(NUMBER), 'counts': Each(COUNT), 'broken': Each(COUNT)}, 'The state of the metrics')
+        if any(not tree['counts'].get(name) for name in tree['sums']):
+            raise CheckpointError('The state of the metrics is not one that they saved: it has sums without counts')
+        self._sums, self._counts, self._broken = (dict(tree[key]) for key in ('sums', 'counts', 'broken'))
 
 
 class EpisodeStats:
@@ -92,13 +95,14 @@ class EpisodeStats:
 
     def load(self, tree: Mapping[str, Any]) -> None:
         """Continue from what save() returned."""
-        try:
-            self._open = {
-                int(worker): {'score': episode['score'], 'length': episode['length'], 'log': dict(episode['log'])}
-                for worker, episode in tree['open'].items()}
-            self.cut = tree['cut']
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f'The state of the episodes is not one that they saved: {type(error).__name__}: {error}') from error
+        demand(tree, {'open': Each(EPISODE), 'cut': COUNT}, 'The state of the episodes')
+        triples = all(len(values) == 3 for episode in tree['open'].values() for values in episode['log'].values())
+        if not triples or not all(worker.isdecimal() for worker in tree['open']):
+            raise CheckpointError('The state of the episodes is not one that they saved')
+        self._open = {
+            int(worker): {'score': episode['score'], 'length': episode['length'], 'log': dict(episode['log'])}
+            for worker, episode in tree['open'].items()}
+        self.cut = tree['cut']
 
 
 def _summary(log: Mapping[str, tuple[float, float, int]]) -> dict[str, float]:

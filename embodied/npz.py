@@ -1,10 +1,14 @@
 """The file format of chunks: .npz as numpy writes it, read without trusting a byte of it.
 
-A file is a zip of one .npy member per column. Uncompressed members are mapped, so that reading costs no memory of its own;
-compressed ones (DreamerV3's) are inflated whole. Nothing is unpickled or extracted, sizes are compared before anything is
-allocated, and whatever is not as it must be raises ChunkError. Files stay below 2 GiB, so zip64 never occurs.
+A file is a zip of one .npy member per column. Uncompressed members are mapped, so that reading costs
+no memory of its own; compressed ones (DreamerV3's) are inflated whole, and small files are read, so
+that they hold no file descriptor. Nothing is unpickled or extracted, sizes are compared before
+anything is allocated, and whatever is not as it must be raises ChunkError. What the system refuses
+(no descriptor, no memory, a disk that fails) raises another error: the file may be sound.
+Files stay below 2 GiB, so zip64 never occurs.
 """
 
+import contextlib
 import io
 import math
 import mmap
@@ -13,18 +17,20 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from embodied.errors import ChunkError
+from embodied.errors import ChunkError, ChunkUnreadable
+from embodied.files import open_regular, refusal
 
 LIMIT = 2 ** 31 - 1            # bytes of a file, and of all its columns together
 MAX_MEMBERS = 4096             # DreamerV3's files hold some tens
 MAX_DIRECTORY = 1 << 20        # bytes of the zip directory
 MAX_HEADER = 4096              # bytes of one .npy header; numpy writes 118 for shapes like ours
-ALWAYS_CHECKED = 1 << 20       # columns up to this many bytes have their checksum compared whenever they are mapped
+READ_WHOLE = 1 << 20           # files up to this many bytes are read; larger ones are mapped
+BLOCK = 1 << 20                # bytes that are read at a time to compute a checksum
 
 _END = struct.Struct('<4s4H2LH')
 _ENTRY = struct.Struct('<4s6H3L5H2L')
@@ -74,52 +80,91 @@ def size(columns: Mapping[str, np.ndarray]) -> int:
 
 
 def describe(path: os.PathLike) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Key -> (dtype, shape) of the columns of a file, from headers alone. Columns of a dtype that rows cannot have (objects,
-    strings, bfloat16) are left out.
+    """Key -> (dtype, shape) of the columns of a file, from headers alone. Columns of a dtype that
+    rows cannot have (objects, strings, bfloat16) are left out.
 
     Raises:
       ChunkError: the file is damaged or no such zip.
+      ChunkUnreadable, OutOfResources: the system does not let it be read.
     """
-    buffer = _map(path)
     found = {}
-    for key, entry in _entries(buffer, path).items():
-        descr, fortran, shape, _ = _read_header(buffer, entry, path, key)
-        if _DTYPE.fullmatch(descr):
-            found[key] = (np.dtype(descr), shape)
+    with _opened(path) as file:
+        buffer = _buffer(file, path)
+        for key, entry in _entries(buffer, path).items():
+            descr, fortran, shape, _ = _read_header(buffer, entry, path, key)
+            if _DTYPE.fullmatch(descr):
+                found[key] = (np.dtype(descr), shape)
     return found
 
 
 def read(
-        path: os.PathLike, expected: Mapping[str, tuple[np.dtype, tuple[int, ...]]], limit: int = LIMIT,
-        verify: bool = False) -> dict[str, np.ndarray]:
+        path: os.PathLike, expected: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+        limit: int = LIMIT, verify: bool = False) -> dict[str, np.ndarray]:
     """The columns named in `expected`, read-only, others ignored.
 
-    Files are write-once: the result stays valid when the file is renamed or unlinked, but whoever cuts it short under a running
-    process crashes that process, as with any mapping.
+    Files are write-once: the result stays valid when the file is renamed or unlinked, but whoever
+    cuts it short under a running process crashes that process, as with any mapping.
 
     Args:
       path: the file.
       expected: key -> (dtype, shape) that the columns must have.
       limit: most bytes that inflating compressed columns may take; mapped ones take none.
-      verify: compare the checksum of every column; otherwise of compressed columns and of those up to 1 MiB.
+      verify: compare the checksum of each of these columns; otherwise of compressed ones alone.
 
     Raises:
       ChunkError: the file is damaged, or lacks a column, or has one of another dtype or shape.
+      ChunkUnreadable: it cannot be read, or takes more memory than `limit`.
+      OutOfResources: there is no descriptor or no memory for it.
     """
-    buffer = _map(path)
-    entries = _entries(buffer, path)
-    members = {}
-    for key, (dtype, shape) in expected.items():
-        if key not in entries:
-            raise ChunkError(f'{path}: has no column {key!r}; it has {", ".join(sorted(entries)[:20])}.')
-        member = _member(buffer, entries[key], path, key)
-        if (member.dtype, member.shape) != (dtype, shape):
-            raise ChunkError(f'{path}: column {key!r} must be {dtype} {shape}, is {member.dtype} {member.shape}.')
-        members[key] = member
-    inflated = sum(member.nbytes for member in members.values() if member.inflate)
-    if inflated > limit:
-        raise ChunkError(f'{path}: takes {inflated:,} bytes of memory when decompressed, {limit:,} are allowed.')
-    return {key: _array(buffer, member, path, key, verify) for key, member in members.items()}
+    with _opened(path) as file:
+        buffer = _buffer(file, path)
+        entries = _entries(buffer, path)
+        members = {}
+        for key, (dtype, shape) in expected.items():
+            if key not in entries:
+                raise ChunkError(
+                    f'{path}: has no column {key!r}; it has {", ".join(sorted(entries)[:20])}.')
+            member = _member(buffer, entries[key], path, key)
+            if (member.dtype, member.shape) != (dtype, shape):
+                raise ChunkError(
+                    f'{path}: column {key!r} must be {dtype} {shape}, '
+                    f'is {member.dtype} {member.shape}.')
+            members[key] = member
+        inflated = sum(member.nbytes for member in members.values() if member.inflate)
+        if inflated > limit:
+            raise ChunkUnreadable(
+                f'{path}: takes {inflated:,} bytes of memory when decompressed, '
+                f'{limit:,} are allowed.')
+        if verify:
+            for key, member in members.items():
+                if not member.inflate:
+                    _check_stored(file, entries[key], path, key)
+        return {key: _array(buffer, member, path, key) for key, member in members.items()}
+
+
+def verify(path: os.PathLike) -> None:
+    """Compare the checksum of every member of a file, also of columns that no row has.
+
+    Raises: as read().
+    """
+    with _opened(path) as file:
+        for key, entry in _entries(_buffer(file, path), path).items():
+            if entry.method == _STORED:
+                _check_stored(file, entry, path, key)
+            else:
+                _check_deflated(file, entry, path, key)
+
+
+def is_mapped(columns: Mapping[str, np.ndarray]) -> bool:
+    """Whether columns that read() returned hold a file descriptor."""
+    return any(isinstance(_owner(column), mmap.mmap) for column in columns.values())
+
+
+def _owner(array: np.ndarray) -> object:
+    base = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    return base.obj if isinstance(base, memoryview) else base
 
 
 def _npy_header(column: np.ndarray) -> bytes:
@@ -128,15 +173,29 @@ def _npy_header(column: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _map(path: os.PathLike) -> mmap.mmap:
+@contextlib.contextmanager
+def _opened(path: os.PathLike) -> Iterator[BinaryIO]:
+    """The file, open for reading; what the system refuses inside is no fault of its content."""
     try:
-        with open(path, 'rb') as file:
-            found = os.fstat(file.fileno()).st_size
-            if not _END.size <= found <= LIMIT:
-                raise ChunkError(f'{path}: must have between {_END.size} and {LIMIT:,} bytes, has {found:,}.')
-            return mmap.mmap(file.fileno(), found, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise ChunkError(f'{path}: cannot be read: {error}.') from error
+        with open_regular(path) as file:
+            yield file
+    except (OSError, MemoryError) as error:
+        raise refusal(error, f'{path}: cannot be read', ChunkUnreadable) from error
+
+
+def _buffer(file: BinaryIO, path: os.PathLike) -> mmap.mmap | bytes:
+    size = os.fstat(file.fileno()).st_size
+    if not _END.size <= size <= LIMIT:
+        raise ChunkError(
+            f'{path}: must have between {_END.size} and {LIMIT:,} bytes, has {size:,}.')
+    if size > READ_WHOLE:
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    content = b''
+    while block := file.read(size - len(content)):
+        content += block
+    if len(content) < size:
+        raise ChunkUnreadable(f'{path}: only {len(content):,} of {size:,} bytes could be read.')
+    return content
 
 
 class _Entry(NamedTuple):
@@ -147,7 +206,7 @@ class _Entry(NamedTuple):
     data: int
 
 
-def _entries(buffer: mmap.mmap, path: os.PathLike) -> dict[str, _Entry]:
+def _entries(buffer: mmap.mmap | bytes, path: os.PathLike) -> dict[str, _Entry]:
     """Key -> where its bytes lie, from the zip directory, checked against the local headers and for overlaps."""
     end = buffer.rfind(b'PK\5\6', max(0, len(buffer) - _END.size - 0xffff))
     if end < 0 or end + _END.size > len(buffer):
@@ -197,7 +256,7 @@ def valid_key(key: str) -> bool:
     return plain and key.isprintable() and len(key) <= 200
 
 
-def _data_start(buffer: mmap.mmap, local: int, name: bytes, path: os.PathLike, key: str) -> int:
+def _data_start(buffer: mmap.mmap | bytes, local: int, name: bytes, path: os.PathLike, key: str) -> int:
     if local + _LOCAL.size > len(buffer):
         raise ChunkError(f'{path}: member {key!r} begins beyond the end of the file.')
     magic, *_, name_size, extra = _LOCAL.unpack_from(buffer, local)
@@ -207,7 +266,7 @@ def _data_start(buffer: mmap.mmap, local: int, name: bytes, path: os.PathLike, k
     return begin + name_size + extra
 
 
-def _read_header(buffer: mmap.mmap, entry: _Entry, path: os.PathLike, key: str) -> tuple[str, bool, tuple[int, ...], int]:
+def _read_header(buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, key: str) -> tuple[str, bool, tuple[int, ...], int]:
     """descr, fortran_order, shape and the number of bytes before the array."""
     head = buffer[entry.data:entry.data + min(entry.packed, MAX_HEADER)]
     if entry.method == _DEFLATED:
@@ -229,7 +288,7 @@ def _read_header(buffer: mmap.mmap, entry: _Entry, path: os.PathLike, key: str) 
         raise ChunkError(f'{path}: column {key!r} has the unknown dtype {match[1]!r}.') from error
 
 
-def _member(buffer: mmap.mmap, entry: _Entry, path: os.PathLike, key: str) -> Member:
+def _member(buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, key: str) -> Member:
     descr, fortran, shape, header = _read_header(buffer, entry, path, key)
     if not _DTYPE.fullmatch(descr):
         raise ChunkError(f'{path}: column {key!r} has dtype {descr!r}; only booleans, integers and floats are read.')
@@ -243,21 +302,19 @@ def _member(buffer: mmap.mmap, entry: _Entry, path: os.PathLike, key: str) -> Me
     return member
 
 
-def _array(buffer: mmap.mmap, member: Member, path: os.PathLike, key: str, verify: bool) -> np.ndarray:
+def _array(
+        buffer: mmap.mmap | bytes, member: Member, path: os.PathLike, key: str) -> np.ndarray:
     if member.inflate:
         source, offset = _inflate(buffer, member, path, key), member.header
     else:
         source, offset = buffer, member.data
-        if verify or member.nbytes <= ALWAYS_CHECKED:
-            with memoryview(buffer)[offset - member.header:offset + member.nbytes] as view:
-                _check_crc(view, member, path, key)
     array = np.frombuffer(source, member.dtype, math.prod(member.shape), offset)
     if member.dtype == bool and member.nbytes and array.view(np.uint8).max() > 1:
         raise ChunkError(f'{path}: column {key!r} holds bytes that are no booleans.')
     return array.reshape(member.shape, order='F' if member.fortran else 'C')
 
 
-def _inflate(buffer: mmap.mmap, member: Member, path: os.PathLike, key: str) -> bytes:
+def _inflate(buffer: mmap.mmap | bytes, member: Member, path: os.PathLike, key: str) -> bytes:
     total = member.header + member.nbytes
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -267,10 +324,48 @@ def _inflate(buffer: mmap.mmap, member: Member, path: os.PathLike, key: str) -> 
         raise ChunkError(f'{path}: column {key!r} cannot be decompressed: {error}.') from error
     if len(content) != total:
         raise ChunkError(f'{path}: column {key!r} does not decompress to the {total:,} bytes that it declares.')
-    _check_crc(content, member, path, key)
+    _compare(zlib.crc32(content), member.crc, path, key)
     return content
 
 
-def _check_crc(content: bytes | memoryview, member: Member, path: os.PathLike, key: str) -> None:
-    if zlib.crc32(content) != member.crc:
+def _blocks(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) -> Iterator[bytes]:
+    """The bytes of a member as the file holds them. Read and not mapped: where the disk fails, a
+    read is an error and a mapping a signal that ends the process."""
+    position, end = entry.data, entry.data + entry.packed
+    while position < end:
+        block = os.pread(file.fileno(), min(BLOCK, end - position), position)
+        if not block:
+            raise ChunkError(f'{path}: column {key!r} ends before its {entry.packed:,} bytes do.')
+        position += len(block)
+        yield block
+
+
+def _check_stored(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) -> None:
+    crc = 0
+    for block in _blocks(file, entry, path, key):
+        crc = zlib.crc32(block, crc)
+    _compare(crc, entry.crc, path, key)
+
+
+def _check_deflated(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) -> None:
+    inflater, crc, length = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
+    try:
+        for block in _blocks(file, entry, path, key):
+            while block and not inflater.eof:
+                content = inflater.decompress(block, BLOCK)
+                crc, length = zlib.crc32(content, crc), length + len(content)
+                block = inflater.unconsumed_tail
+        content = inflater.flush()
+        crc, length = zlib.crc32(content, crc), length + len(content)
+    except zlib.error as error:
+        raise ChunkError(f'{path}: column {key!r} cannot be decompressed: {error}.') from error
+    if length != entry.unpacked:
+        raise ChunkError(
+            f'{path}: column {key!r} decompresses to {length:,} bytes, '
+            f'declares {entry.unpacked:,}.')
+    _compare(crc, entry.crc, path, key)
+
+
+def _compare(found: int, expected: int, path: os.PathLike, key: str) -> None:
+    if found != expected:
         raise ChunkError(f'{path}: column {key!r} is damaged: its checksum does not match.')

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from . import reaper
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env
 from .errors import ConfigError, EnvNonFinite, EnvTimeout
@@ -143,6 +144,7 @@ class Pool:
             worker.request('close')
         for worker in self._workers:
             worker.finish(deadline)
+        reaper.end(*(worker.mark for worker in self._workers))
         self._memory.close()
         self._watch.close()
 

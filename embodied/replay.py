@@ -1,10 +1,11 @@
 """The replay: a store of rows, written once, that hands out sequences of any length.
 
-Rows come in per worker and are kept in chunks (chunk.py) that form streams (streams.py); sequences cross the borders of chunks and
-of episodes. A background thread writes full chunks to disk; chunks that memory has no room for are mapped from there on demand.
+Rows come in per worker and are kept in chunks (chunk.py) that form streams (streams.py) within the
+budgets of memory and disk (replay_shelf.py); sequences cross the borders of chunks and of episodes.
+Here a seed and a number become rows.
 The row table is drawn in base.py.
 
-    python -m embodied.replay inspect DIR [--json]
+    python -m embodied.replay inspect DIR [--json] [--verify]
     python -m embodied.replay export DIR --episode N --out FILE
     python -m embodied.replay import FILE... --out DIR
 """
@@ -23,21 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from embodied import npz
+from embodied import replay_manifest as manifests
 from embodied import schema as schemas
 from embodied.base import UNLABELED
-from embodied.chunk import NO_SUCCESSOR, STEPID, Chunk, ChunkName, file_columns, new_uuid, timestamp
-from embodied.errors import ChunkError, ConfigError, ReplayEmptyError, ReplayError, ReplaySchemaError
+from embodied.chunk import STEPID
+from embodied.errors import ConfigError, OutOfResources, ReplayEmptyError, ReplayError, ReplaySchemaError
 from embodied.labels import Labels, align
 from embodied.replay_folder import Folder, listing
-from embodied.replay_writer import Writer
+from embodied.replay_shelf import CHUNK_BYTES, GB, Shelf, Unusable
 from embodied.schema import Schema
 from embodied.selectors import Mixture, Selection
-from embodied.streams import Stream, Streams, chains
-
-GB = 10 ** 9
-CHUNK_BYTES = 1 << 30          # a chunk gets fewer rows than configured where they would take more than this
-CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than this
+from embodied.streams import Stream, Streams
 
 _MAIN, _DEMOS, _ORDER = 0, 1, 2  # the independent random streams of one draw
 
@@ -119,6 +116,7 @@ class Replay:
         Raises:
           ReplaySchemaError: the folder (or that of the demonstrations) holds rows of other keys, dtypes or shapes.
           ReplayWriteError: the folder cannot be made.
+          FolderInUse: another process writes to the folder.
         """
         self._config = config
         self._mixture = config.mixture
@@ -127,13 +125,13 @@ class Replay:
         self._lock = threading.Condition()
         self._philox_key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
         self._folder = Folder(Path(directory), read_only, self._on_event) if directory else None
-        self._writer = self._folder and Writer(self._folder.path, self._lock, self._landed, self._on_event)
-        self._memory_budget, self._disk_budget = config.max_gb * GB, config.disk_gb * GB
-        self._evicted_rows = self._broken = self._draws = self._seen = 0
+        self._shelf = Shelf(
+            config.max_gb, config.disk_gb, config.chunk_rows, self._folder, self._lock, self._on_event)
+        self._draws = self._seen = 0
         self._closed = False
         self._expected, self._helper = 0, None
         self._clear()
-        self.schema, self.meta, self._labels = None, dict(meta or {}), Labels({}, ())
+        self.meta, self._labels = dict(meta or {}), Labels({}, ())
         self.obs_space, self.act_space = obs_space, act_space
         self._demos = self._open_demos() if config.demos and config.demo_share else None
         self._settle_schema()
@@ -181,16 +179,10 @@ class Replay:
                 self._adopt(Schema.from_row(row))
             values = self.schema.check(row)
             stream = self._streams.of(worker)
-            chunk = stream.open_chunk or self._open_chunk(stream)
-            if chunk.append(self.schema, values):
-                self._account(chunk)
-            self._streams.extend(stream)
+            self._shelf.append(stream, values)
             self._seen += 1
             stream.touched = self._seen
-            if chunk.full:
-                self._rotate(chunk)
-            if self._memory > self._memory_budget:
-                self._make_room()
+            self._shelf.keep_budget()
 
     def sample(
             self, batch: int, length: int, draw: int | None = None, without: Iterable[str] = ()) -> dict[str, np.ndarray]:
@@ -213,6 +205,7 @@ class Replay:
 
         Raises:
           ReplayEmptyError: no worker has that many rows in succession; says how many are missing.
+          OutOfResources: a chunk cannot be read now for want of descriptors or memory; no row is lost.
         """
         if batch < 1 or length < 1:
             raise ValueError(f'batch and length must be at least 1, got {batch} and {length}.')
@@ -267,6 +260,19 @@ class Replay:
             return out
 
     @property
+    def schema(self) -> Schema | None:
+        return self._shelf.schema
+
+    @property
+    def rows_missing(self) -> int:
+        """Rows that the checkpoint named and that were gone when load() looked for them."""
+        return self._shelf.rows_missing
+
+    @property
+    def _streams(self) -> Streams:
+        return self._shelf.streams
+
+    @property
     def draws(self) -> int:
         """Number of draws so far; with the seed it decides what the next one picks."""
         return self._draws
@@ -286,42 +292,35 @@ class Replay:
           ReplayWriteError: a chunk cannot be written. No row is lost; writing is tried again later.
         """
         with self._lock:
-            self._rotate_all()
+            self._shelf.rotate_all()
             manifest = {'version': schemas.VERSION, 'draws': self._draws, 'seen': self._seen, 'streams': []}
             if self._folder:
-                manifest['streams'] = [
-                    _describe(stream, int(self._streams.begins[stream.slot])) for stream in self._streams
-                    if stream.chunks or stream.worker is not None]
-                self._writer.flush()
+                manifest['streams'] = manifests.describe(self._streams)
+                self._shelf.writer.flush()
+                self._keep_meta()
             return manifest
 
     def load(self, manifest: Mapping[str, Any] | None) -> None:
         """Index the folder; files are opened when their rows are first drawn.
 
         With a manifest and resume 'manifest', exactly its rows come back, and other chunk files are moved to the subfolder
-        `unlisted`. Otherwise every chunk in the folder comes back; with a manifest and resume 'all', counters are restored too,
+        `unlisted`; but if some of its rows are gone, the others take their place. Otherwise every chunk in the folder comes back; with a manifest and resume 'all', counters are restored too,
         and workers whose stream ends where the manifest says continue it. Chunks that turn out to be damaged are moved to the
-        subfolder `broken`, and everything set aside is named in an event.
+        subfolder `broken`: those that were read whole and are wrong. What the system does not let
+        be read is left where it is. Whatever is set aside or left out is named in an event.
 
         Raises:
           ReplayError: rows have been added before, or the manifest is not one.
           ReplaySchemaError: the rows in the folder have other keys, dtypes or shapes.
         """
         with self._lock:
-            if any(chunk.path is None for chunk in self._order):
+            if self._shelf.unsaved:
                 raise ReplayError('A replay must be loaded before rows are added to it.')
             self._clear()
             if manifest is not None:
-                self._draws, self._seen = _counters(manifest)
+                self._draws, self._seen = manifests.counters(manifest)
             if self._folder:
-                found = self._folder.scan()
-                if manifest is None:
-                    self._load_all(found)
-                elif self._config.resume == 'manifest':
-                    self._load_listed(found, manifest)
-                else:
-                    self._load_all(found)
-                    self._assign_tails(manifest, {chunk.uuid for chunk in found.values()})
+                self._shelf.load(manifest, listed=self._config.resume == 'manifest')
             self._seen = max(self._seen, self._streams.rows)
             self._check_first_chunk()
 
@@ -339,13 +338,29 @@ class Replay:
                 self._helper.shutdown(wait=False)
             try:
                 if self._folder and not self._read_only:
-                    self._rotate_all()
-                    self._writer.flush()
+                    self._shelf.rotate_all()
+                    self._shelf.writer.flush()
             finally:
-                if self._writer is not None:
-                    self._writer.close()
+                if self._shelf.writer is not None:
+                    self._shelf.writer.close()
                 if self._demos is not None:
                     self._demos.close()
+                if self._folder is not None:
+                    self._say_what_was_lost()
+                    self._folder.close()
+
+    def _say_what_was_lost(self) -> None:
+        """One line at the end: what happened to chunks is easily missed among a day's output."""
+        shelf, folder = self._shelf, self._folder
+        told = [f'{folder.moved[name]} chunks were {verb} {name}' for name, verb in (
+            ('broken', 'left out as' if self._read_only else 'moved to'), ('unlisted', 'moved to'))
+            if folder.moved[name]]
+        if shelf.unreadable:
+            told.append(f'{shelf.unreadable} could not be read and were left out')
+        if folder.aside_deleted:
+            told.append(f'{folder.aside_deleted} that had been set aside were deleted for the disk budget')
+        if told:
+            self._on_event(f'{folder.path}: in this run {", ".join(told)}.')
 
     def stats(self) -> dict[str, float]:
         """What there is and what happened: rows, streams, chunks, budgets used, draws, trouble."""
@@ -353,19 +368,22 @@ class Replay:
             backlog = sum(
                 int(self._streams.ends[stream.slot]) - max(stream.fresh, int(self._streams.begins[stream.slot]))
                 for stream in self._streams.workers)
+            shelf, writer = self._shelf, self._shelf.writer
+            aside = self._folder.aside_bytes if self._folder else 0
             return {
-                'rows': float(self._streams.rows), 'rows_seen': float(self._seen), 'rows_evicted': float(self._evicted_rows),
-                'streams': float(len(self._streams)), 'chunks': float(len(self._order)), 'draws': float(self._draws),
-                'memory_gb': self._memory / GB, 'disk_gb': self._disk / GB, 'newest_backlog': float(backlog),
-                'chunks_waiting': float(self._writer.waiting if self._writer else 0),
-                'write_errors': float(self._writer.failures if self._writer else 0), 'chunks_broken': float(self._broken)}
+                'rows': float(self._streams.rows), 'rows_seen': float(self._seen), 'rows_evicted': float(shelf.rows_evicted),
+                'streams': float(len(self._streams)), 'chunks': float(len(shelf)), 'draws': float(self._draws),
+                'memory_gb': shelf.memory / GB, 'disk_gb': (shelf.disk + aside) / GB, 'newest_backlog': float(backlog),
+                'chunks_waiting': float(writer.waiting if writer else 0),
+                'write_errors': float(writer.failures if writer else 0), 'chunks_broken': float(shelf.broken),
+                'chunks_unreadable': float(shelf.unreadable)}
 
     def estimate(self) -> str:
         """One line on how many rows the budgets hold, for the start of a run."""
         if self.schema is None:
             return 'Replay: rows are not known yet.'
         row = self.schema.nbytes
-        text = f'Replay: {row:,} bytes per row; {self._config.max_gb:g} GB of memory hold {int(self._memory_budget // row):,} rows'
+        text = f'Replay: {row:,} bytes per row; {self._config.max_gb:g} GB of memory hold {int(self._shelf.memory_budget // row):,} rows'
         if self._folder is None:
             return f'{text}; nothing is kept on disk.'
         return f'{text}, {self._config.disk_gb:g} GB of disk hold {self.capacity:,} ({self._folder.path}).'
@@ -373,110 +391,15 @@ class Replay:
     @property
     def capacity(self) -> int | None:
         """Rows that can be held at the same time: what fits on disk or, without a folder, in memory; None while rows are not known."""
-        if self.schema is None:
-            return None
-        if self._folder is None:
-            return int(self._memory_budget // self.schema.nbytes)
-        chunk = self._chunk_rows()
-        return int(self._disk_budget // npz.size(file_columns(_empty_columns(self.schema, chunk), NO_SUCCESSOR))) * chunk
-
-    # Rows in
-
-    def _open_chunk(self, stream: Stream) -> Chunk:
-        self._last_time = timestamp(self._last_time)
-        chunk = Chunk(self._last_time, stream.next_uuid or new_uuid(), self._chunk_rows())
-        self._streams.link(stream, chunk)
-        self._order[chunk] = None
-        return chunk
-
-    def _chunk_rows(self) -> int:
-        """Rows of a full chunk: as configured, unless so many would not go well with the budgets."""
-        budget = min(self._memory_budget, self._disk_budget if self._folder else np.inf) / CHUNKS_IN_BUDGET
-        return max(1, min(self._config.chunk_rows, int(min(CHUNK_BYTES, budget) // max(1, self.schema.nbytes))))
-
-    def _rotate(self, chunk: Chunk) -> None:
-        """Close a chunk and hand it to the writer; make room on disk for it."""
-        chunk.close(new_uuid())
-        chunk.stream.next_uuid = chunk.succ
-        self._account(chunk)
-        if self._folder:
-            self._disk += chunk.file_bytes
-            self._writer.submit(chunk)
-            while self._disk > self._disk_budget and len(self._order) > 1:
-                self._evict(next(chunk for chunk in self._order if chunk.succ is not None))
-
-    def _rotate_all(self) -> None:
-        for stream in self._streams.workers:
-            if stream.open_chunk is not None:
-                self._rotate(stream.open_chunk)
-
-    def _landed(self, chunk: Chunk) -> None:
-        """The writer has brought a chunk to disk; where it was evicted meanwhile, the file goes, too."""
-        if chunk in self._order:
-            self._resident[chunk] = None
-        else:
-            self._folder.unlink(chunk)
-
-    # Budgets
-
-    def _account(self, chunk: Chunk) -> None:
-        """Note how much memory a chunk takes now."""
-        self._memory += chunk.nbytes - self._held.get(chunk, 0)
-        self._held[chunk] = chunk.nbytes
-        if not chunk.nbytes:
-            del self._held[chunk]
-
-    def _make_room(self) -> None:
-        """Bring memory below its budget: forget what is on disk, else wait for the disk, else (no folder, or the disk fails) give
-        up the oldest rows, else close chunks early."""
-        self._drop_residents()
-        while self._memory > self._memory_budget:
-            if self._writer and self._writer.wait_for_room():
-                self._drop_residents()
-            elif (oldest := next((chunk for chunk in self._order if chunk.succ is not None and chunk in self._held), None)):
-                self._evict(oldest)
-            elif not self._rotate_largest():
-                return
-
-    def _drop_residents(self, keep: int = 0) -> None:
-        """Forget the columns of chunks that are on disk, least recently drawn first, until the budget holds."""
-        while self._memory > self._memory_budget and len(self._resident) > keep:
-            chunk = next(iter(self._resident))
-            del self._resident[chunk]
-            chunk.drop()
-            self._account(chunk)
-
-    def _rotate_largest(self) -> bool:
-        """Close the largest chunk that is being filled; False where that would not help."""
-        chunks = [stream.open_chunk for stream in self._streams.workers if stream.open_chunk is not None]
-        largest = max(chunks, key=lambda chunk: chunk.nbytes, default=None)
-        if largest is None or (len(chunks) == 1 and largest.length == 1):
-            return False
-        self._rotate(largest)
-        return True
-
-    def _evict(self, chunk: Chunk) -> None:
-        """Give up the rows of a chunk, in memory and on disk."""
-        self._streams.remove(chunk)
-        self._evicted_rows += chunk.length
-        self._forget(chunk)
-        if chunk.path is not None:
-            self._folder.unlink(chunk)
-        elif self._writer:
-            self._writer.cancel(chunk)
-
-    def _forget(self, chunk: Chunk) -> None:
-        """Take a chunk out of everything that counts chunks."""
-        del self._order[chunk]
-        self._resident.pop(chunk, None)
-        self._memory -= self._held.pop(chunk, 0)
-        self._disk -= chunk.file_bytes if self._folder else 0
+        return None if self.schema is None else self._shelf.capacity
 
     # Rows out
 
     def _state(self, *kind) -> tuple:
         """All that decides what the next draw of a kind will be."""
-        return kind, self._draws, self._seen, self._evicted_rows, self._broken
+        shelf = self._shelf
+        lost = shelf.rows_evicted, shelf.broken, shelf.unreadable
+        return kind, self._draws, self._seen, lost
 
     def _prepare(self, *kind) -> tuple | None:
         """The next draw, not handed out, and the state it was made for; None where it fails, which whoever asks for it will be told."""
@@ -484,7 +407,7 @@ class Replay:
             try:
                 made = self._draw(*kind)
                 return self._state(*kind), made
-            except ReplayError:
+            except (ReplayError, OutOfResources):
                 return None
 
     def _draw(self, batch: int, length: int, without: tuple[str, ...], draw: int | None = None) -> tuple[dict[str, np.ndarray], dict[int, int]]:
@@ -549,8 +472,8 @@ class Replay:
             for index, (slot, row) in enumerate(zip(selection.slots.tolist(), selection.rows.tolist())):
                 out[ROW_ID][index] = (self._index << _INDEX_BIT) + (slot << _SLOT_BIT) + row + np.arange(length)
                 self._copy(self._streams[slot], row, {key: array[index] for key, array in out.items() if key != ROW_ID})
-        except _Broken as broken:
-            self._set_aside(broken.chunk, broken.reason)
+        except Unusable as unusable:
+            self._shelf.set_aside(unusable)
             return False
         if 'is_first' in out and 'is_last' in out:
             out['is_last'][:, :-1] |= out['is_first'][:, 1:]
@@ -558,20 +481,10 @@ class Replay:
 
     def _copy(self, stream: Stream, row: int, out: dict[str, np.ndarray]) -> None:
         length = len(next(iter(out.values())))
-        self._copy_stored(stream, row, out)
+        self._shelf.read(stream, row, out)
         # An episode that was cut right after the last row shows only in the row that follows.
         if 'is_last' in out and 'is_first' in out and not out['is_last'][-1] and row + length < self._streams.ends[stream.slot]:
-            chunk, start, _ = next(stream.pieces(row + length, 1))
-            out['is_last'][-1] = self._columns(chunk)['is_first'][start]
-
-    def _copy_stored(self, stream: Stream, row: int, out: dict[str, np.ndarray]) -> None:
-        """Rows as they are stored, from number `row` on, as many as out has room for."""
-        length, done = len(next(iter(out.values()))), 0
-        for chunk, start, stop in stream.pieces(row, length):
-            columns, upto = self._columns(chunk), done + stop - start
-            for key, array in out.items():
-                array[done:upto] = columns[key][start:stop]
-            done = upto
+            out['is_last'][-1] = self._shelf.value(stream, row + length, 'is_first')
 
     def _read(self, row_id: int, out: dict[str, np.ndarray]) -> None:
         """The row of an id and its successors, as they are stored."""
@@ -580,31 +493,10 @@ class Replay:
         try:
             if index != self._index or slot >= len(self._streams.ends) or not self._streams.begins[slot] <= row <= self._streams.ends[slot] - length:
                 raise ReplayError(f'{length} rows from number {row} of stream {slot} on are not held any more.')
-            self._copy_stored(self._streams[slot], row, out)
-        except _Broken as broken:
-            self._set_aside(broken.chunk, broken.reason)
-            raise ReplayError(f'Rows that had been drawn cannot be read: {broken.reason}') from broken
-
-    def _columns(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        """The columns of a chunk, brought in from its file if need be; it becomes the last one to be forgotten."""
-        if chunk.columns is None:
-            try:
-                chunk.load(self.schema, int(min(npz.LIMIT, self._memory_budget)))
-            except ChunkError as error:
-                raise _Broken(chunk, str(error)) from error
-            self._account(chunk)
-            self._resident[chunk] = None
-            self._drop_residents(keep=1)
-        elif chunk in self._resident:
-            del self._resident[chunk]
-            self._resident[chunk] = None
-        return chunk.columns
-
-    def _set_aside(self, chunk: Chunk, reason: str) -> None:
-        self._streams.remove(chunk)
-        self._forget(chunk)
-        self._broken += 1
-        self._folder.set_aside([chunk], 'broken', reason)
+            self._shelf.read(self._streams[slot], row, out)
+        except Unusable as unusable:
+            self._shelf.set_aside(unusable)
+            raise ReplayError(f'Rows that had been drawn cannot be read: {unusable}') from unusable
 
     # The folder
 
@@ -612,74 +504,11 @@ class Replay:
         """An index without rows."""
         self._index = next(_INDICES) % 1024
         self._ahead = None
-        self._streams = Streams()
-        self._order: dict[Chunk, None] = {}       # all chunks, in the order they were opened
-        self._resident: dict[Chunk, None] = {}    # those whose columns are here and on disk, least recently used first
-        self._held: dict[Chunk, int] = {}         # bytes of columns, as counted in _memory
-        self._memory = self._disk = 0
-        self._last_time = ''
-
-    def _load_all(self, found: dict[str, Chunk]) -> None:
-        for chain in chains(chunk.name for chunk in found.values()):
-            stream = self._streams.new()
-            for name in chain:
-                self._streams.link(stream, found[name.uuid])
-        self._count(found.values())
-
-    def _load_listed(self, found: dict[str, Chunk], manifest: Mapping[str, Any]) -> None:
-        listed, missing = [], []
-        for entry in _entries(manifest):
-            stream = self._streams.new(begin=entry['begin'])
-            row = entry['begin']
-            for name in map(ChunkName.parse, entry['chunks']):
-                row += name.length
-                if name.uuid in found and found[name.uuid].name == name:
-                    listed.append(found.pop(name.uuid))
-                    self._streams.link(stream, listed[-1])
-                else:
-                    missing.append(str(name))
-                    stream = self._streams.new(begin=row)
-            self._continue(stream, entry)
-        self._count(listed)
-        if missing:
-            self._on_event(
-                f'{self._folder.path}: {len(missing)} chunks of the checkpoint are not there any more, probably because the disk '
-                f'budget had no room for them: {listing(missing)}.')
-        if found:
-            self._folder.set_aside(found.values(), 'unlisted', 'the checkpoint does not name them (written after it).')
-
-    def _continue(self, stream: Stream, entry: Mapping[str, Any]) -> None:
-        """Give a restored stream back to its worker."""
-        stream.next_uuid, stream.fresh, stream.touched = entry['next'], entry['fresh'], entry['touched']
-        if entry['worker'] is not None:
-            self._streams.assign(stream, entry['worker'])
-
-    def _assign_tails(self, manifest: Mapping[str, Any], uuids: set[str]) -> None:
-        """Where everything was loaded: give streams that end where the manifest says back to their workers."""
-        tails = {stream.next_uuid: stream for stream in self._streams if stream.next_uuid}
-        for entry in _entries(manifest):
-            stream = tails.get(entry['next'])
-            if stream is None or entry['worker'] is None or entry['next'] in uuids:
-                continue
-            end = entry['begin'] + sum(ChunkName.parse(name).length for name in entry['chunks'])
-            fresh = int(self._streams.ends[stream.slot]) - (end - entry['fresh'])
-            self._continue(stream, {**entry, 'fresh': fresh})
-
-    def _count(self, chunks: Iterable[Chunk]) -> None:
-        """Take restored chunks into the books, oldest first."""
-        for chunk in sorted(chunks, key=lambda chunk: chunk.name):
-            self._order[chunk] = None
-            self._disk += chunk.file_bytes
-            self._last_time = max(self._last_time, chunk.time)
+        self._shelf.clear()
 
     def _check_first_chunk(self) -> None:
         """Compare the rows of the newest readable chunk with the schema, or take the schema from it."""
-        for chunk in reversed(list(self._order)):
-            try:
-                columns = npz.describe(chunk.path)
-            except ChunkError as error:
-                self._set_aside(chunk, str(error))
-                continue
+        for chunk, columns in self._shelf.newest():
             found = Schema.from_columns(columns, str(chunk.path))
             if self.schema is None:
                 self._adopt(found)
@@ -732,55 +561,17 @@ class Replay:
             raise ReplaySchemaError(f"A row must not have a key {ROW_ID!r}, which sample() adds.")
         if schema.nbytes > CHUNK_BYTES:
             raise ReplaySchemaError(f'A row takes {schema.nbytes:,} bytes; up to {CHUNK_BYTES:,} can be stored.')
-        self.schema = schema
-        if self._folder and not self._read_only and schemas.read(self._folder.path) is None:
-            self._folder.write_meta(schemas.encode(schema, self.obs_space, self.act_space, self.meta))
+        self._shelf.schema = schema
+        self._keep_meta()
 
-
-class _Broken(Exception):
-    """A chunk turned out to be unreadable in the middle of a draw."""
-
-    def __init__(self, chunk: Chunk, reason: str):
-        super().__init__(reason)
-        self.chunk, self.reason = chunk, reason
+    def _keep_meta(self) -> None:
+        """Write meta.json where there is none, or none any more."""
+        if self._folder and self.schema and not self._read_only and schemas.read(self._folder.path) is None:
+            self._folder.write_meta(schemas.encode(self.schema, self.obs_space, self.act_space, self.meta))
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=3)
-
-
-def _empty_columns(schema: Schema, rows: int) -> dict[str, np.ndarray]:
-    """Columns of the right size that take no memory."""
-    return {key: np.broadcast_to(np.zeros((), dtype), (rows, *shape)) for key, dtype, shape in schema.specs}
-
-
-def _describe(stream: Stream, begin: int) -> dict[str, Any]:
-    """What the manifest holds of a stream."""
-    return {
-        'worker': stream.worker, 'begin': begin, 'chunks': [str(chunk.name) for chunk in stream.chunks],
-        'next': stream.next_uuid, 'fresh': stream.fresh, 'touched': stream.touched}
-
-
-def _counters(manifest: Mapping[str, Any]) -> tuple[int, int]:
-    try:
-        if manifest['version'] != schemas.VERSION:
-            raise ReplayError(f'Expected a replay manifest of version {schemas.VERSION}, got {manifest["version"]!r}.')
-        _entries(manifest)
-        return int(manifest['draws']), int(manifest['seen'])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ReplayError(f'The replay manifest is damaged: {type(error).__name__}: {error}.') from error
-
-
-def _entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    entries = list(manifest['streams'])
-    for entry in entries:
-        for key, kind in (('begin', int), ('fresh', int), ('touched', int), ('next', str), ('chunks', list)):
-            if not isinstance(entry[key], kind):
-                raise ReplayError(f'The replay manifest is damaged: {key} must be {kind.__name__}, is {entry[key]!r:.80}.')
-    workers = [entry['worker'] for entry in entries if entry['worker'] is not None]
-    if len(set(workers)) != len(workers) or not all(isinstance(worker, int) for worker in workers):
-        raise ReplayError(f'The replay manifest is damaged: workers must be different integers, are {workers!r:.200}.')
-    return entries
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """The command line of replay.py: what is in a replay folder, one of its episodes as a picture, and episodes from files (replay_import.py).
 
-    python -m embodied.replay inspect DIR [--json]
+    python -m embodied.replay inspect DIR [--json] [--verify]
     python -m embodied.replay export DIR --episode N --out FILE[.gif|.png|.mp4|.npz] [--key image] [--fps 15]
     python -m embodied.replay import FILE... --out DIR [--key image] [--size 64]
 """
@@ -18,13 +18,15 @@ import numpy as np
 from embodied import npz
 from embodied import schema as schemas
 from embodied.chunk import Chunk
-from embodied.errors import ChunkError, EmbodiedError, ReplayError
+from embodied.console import steady
+from embodied.errors import ChunkError, ChunkUnreadable, EmbodiedError, ReplayError
 from embodied.extras import install_hint
 from embodied.pictures import displayable
 from embodied.replay_folder import Folder
 from embodied.schema import Schema
 from embodied.streams import Stream, Streams, chains
 
+FLAGS = ('is_first', 'is_last', 'is_terminal', 'reward')  # what episodes are told by
 LISTED = 20                    # episodes that inspect prints; --json has all
 
 
@@ -41,14 +43,31 @@ class Episode(NamedTuple):
 
 
 class Archive:
-    """A replay folder opened to be looked at: every file is checked in full, broken ones are listed and left out."""
+    """A replay folder opened to be looked at; files that are damaged or cannot be read are listed
+    and left out.
 
-    def __init__(self, directory: Path):
-        """Raises ReplayError where there is no such folder or nothing readable in it."""
+    Attributes:
+      broken: file name -> what is wrong with it.
+      unverified: files that were not read to their last byte.
+    """
+
+    def __init__(self, directory: Path, verify: bool = False):
+        """Opens every file.
+
+        Args:
+          directory: of the chunks.
+          verify: compare the checksums of all files; otherwise of small ones, and of the columns
+            that are looked at.
+
+        Raises:
+          ReplayError: there is no such folder, or nothing readable in it.
+        """
         if not directory.is_dir():
             raise ReplayError(f'{directory}: there is no such folder.')
+        self._verify = verify
         self.notes: list[str] = []
         self.broken: dict[str, str] = {}
+        self.unverified = 0
         found = Folder(directory, True, self.notes.append).scan()
         self.bytes = sum(chunk.file_bytes for chunk in found.values())
         stored = schemas.read(directory)
@@ -65,21 +84,25 @@ class Archive:
         return len(good)
 
     def _check(self, chunk: Chunk) -> bool:
+        whole = self._verify or chunk.file_bytes <= npz.READ_WHOLE
+        columns = self.schema.columns(chunk.length)
         try:
-            chunk.load(self.schema, verify=True)
-        except ChunkError as error:
+            if whole:
+                npz.verify(chunk.path)
+            npz.read(chunk.path, columns)
+            npz.read(chunk.path, {key: columns[key] for key in FLAGS if key in columns}, verify=not whole)
+        except (ChunkError, ChunkUnreadable) as error:
             self.broken[chunk.path.name] = str(error)
             return False
-        chunk.drop()
+        self.unverified += not whole
         return True
 
     def column(self, stream: Stream, key: str, first: int, length: int) -> np.ndarray:
         """(length, *shape): one column of some rows."""
         parts = []
         for chunk, start, stop in stream.pieces(first, length):
-            chunk.load(self.schema)
-            parts.append(chunk.columns[key][start:stop])
-            chunk.drop()
+            expected = self.schema.columns(chunk.length)[key]
+            parts.append(npz.read(chunk.path, {key: expected}, verify=True)[key][start:stop])
         return np.concatenate(parts)
 
     def episodes(self) -> Iterator[Episode]:
@@ -91,8 +114,7 @@ class Archive:
             begin, end = int(self.streams.begins[stream.slot]), int(self.streams.ends[stream.slot])
             unknown = {'is_terminal': np.zeros(end - begin, bool), 'reward': np.full(end - begin, np.nan)}
             first, last, terminal, reward = (
-                self.column(stream, key, begin, end - begin) if key in self.schema else unknown[key]
-                for key in ('is_first', 'is_last', 'is_terminal', 'reward'))
+                self.column(stream, key, begin, end - begin) if key in self.schema else unknown[key] for key in FLAGS)
             starts = np.flatnonzero(first | np.concatenate([[True], last[:-1]]))
             for start, stop in zip(starts, [*starts[1:], len(first)]):
                 how = 'terminal' if terminal[stop - 1] else 'truncated' if last[stop - 1] else 'cut' if stop < len(first) else 'open'
@@ -104,14 +126,14 @@ def _first_schema(found: dict[str, Chunk]) -> Schema:
     for chunk in reversed(found.values()):
         try:
             return Schema.from_columns(npz.describe(chunk.path), str(chunk.path))
-        except ChunkError:
+        except (ChunkError, ChunkUnreadable):
             continue
     raise ReplayError('There is no readable chunk in the folder.')
 
 
-def inspect(directory: Path) -> dict[str, Any]:
-    """Everything that `inspect` prints, as JSON-able values."""
-    archive = Archive(directory)
+def inspect(directory: Path, verify: bool = False) -> dict[str, Any]:
+    """Everything that `inspect` prints, as JSON-able values; see Archive for `verify`."""
+    archive = Archive(directory, verify)
     episodes = list(archive.episodes())
     complete = [episode for episode in episodes if episode.whole and episode.ends in ('terminal', 'truncated')]
     return {
@@ -121,7 +143,7 @@ def inspect(directory: Path) -> dict[str, Any]:
         'meta': archive.meta, 'episodes': len(episodes), 'complete': len(complete),
         'returns': _summary([episode.score for episode in complete if not math.isnan(episode.score)]),
         'lengths': _summary([episode.length for episode in complete]),
-        'broken': archive.broken, 'notes': archive.notes,
+        'broken': archive.broken, 'unverified': archive.unverified, 'notes': archive.notes,
         'list': [
             {'episode': number, **episode._asdict(), 'score': None if math.isnan(episode.score) else episode.score}
             for number, episode in enumerate(episodes)]}
@@ -151,7 +173,10 @@ def render(report: dict[str, Any]) -> str:
         lines += [
             f'  {item["episode"]:7} {item["length"]:8} {_number(item["score"])}  {item["ends"]}'
             f'{"" if item["whole"] else ", beginning lost"}' for item in shown]
-    lines += ['', f'broken files: {len(report["broken"])}', *(f'  {why}' for why in report['broken'].values())]
+    unread = report['unverified']
+    rest = f'; {unread} large files were not read whole, which --verify does' if unread else ''
+    lines += ['', f'broken files: {len(report["broken"])}{rest}']
+    lines += [f'  {why}' for why in report['broken'].values()]
     return '\n'.join(lines + [f'note: {note}' for note in report['notes']])
 
 
@@ -242,12 +267,15 @@ def _write_npz(out: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 2 with one line on stderr."""
+    """Run the command line; returns the exit status: 0, 1 where --verify found a broken file, or 2
+    with one line on stderr."""
     parser = argparse.ArgumentParser(prog='python -m embodied.replay', description='Look into a replay folder.')
     commands = parser.add_subparsers(dest='command', required=True)
     look = commands.add_parser('inspect', help='episodes, returns, lengths, schema, bytes, broken files')
     look.add_argument('directory', type=Path)
     look.add_argument('--json', action='store_true', help='everything, with all episodes, as JSON')
+    look.add_argument(
+        '--verify', action='store_true', help='read every byte; exit status 1 if a file is broken')
     take = commands.add_parser('export', help='write an episode as .gif, .png sequence, .mp4 or .npz')
     take.add_argument('directory', type=Path)
     take.add_argument('--episode', type=int, required=True, help='number as inspect lists them; negative counts from the end')
@@ -260,13 +288,19 @@ def main(argv: list[str] | None = None) -> int:
     bring.add_argument('--key', default='image', help='name of the frames, as the env calls them')
     bring.add_argument('--size', type=int, help='height and width that images are resized to')
     args = parser.parse_args(argv)
+    with steady(patience=None):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         if args.command == 'import':
             from embodied.replay_import import import_files  # which adds to a replay, and that knows this command line
             print(import_files(args.files, args.out, args.key, args.size, print))
         elif args.command == 'inspect':
-            report = inspect(args.directory)
+            report = inspect(args.directory, args.verify)
             print(json.dumps(report, indent=1) if args.json else render(report))
+            return int(args.verify and bool(report['broken']))
         else:
             print(export(args.directory, args.episode, args.out, args.key, args.fps))
     except (EmbodiedError, OSError) as error:

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from embodied.errors import ReplaySchemaError
+from embodied.files import open_regular
 from embodied.npz import valid_key
 
 VERSION = 1
@@ -149,7 +150,7 @@ def read(directory: os.PathLike) -> tuple[Schema, dict | None, dict | None, dict
     """
     path = Path(directory) / FILENAME
     try:
-        with open(path, 'rb') as file:
+        with open_regular(path) as file:
             content = json.loads(file.read(1 << 24))
     except FileNotFoundError:
         return None

@@ -28,8 +28,10 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from . import reaper
 from .arena import Arena, SharedMemory, map_memory
 from .base import Env, Spaces
+from .console import keep_steady, occupy
 from .contract import nonfinite, spoken
 from .errors import ConfigError, EmbodiedError, EnvContractError, EnvCrashed, EnvMissing, EnvNonFinite, EnvTimeout
 from .watch import Hang, Watch
@@ -231,9 +233,11 @@ def main(conn: Connection, arena_fd: int, log_fd: int, parent: int, tied: int) -
       parent: process id of the parent.
       tied: 1 to let the kernel kill this process when the parent's thread that started it ends.
     """
-    # Signals to the whole process group (Ctrl-C, a scheduler's SIGTERM) are the parent's to decide on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Signals to all processes of a run (Ctrl-C, a scheduler's SIGTERM, a terminal that is closed)
+    # are the parent's to decide on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    keep_steady()
     faulthandler.enable(log_fd)
     faulthandler.register(signal.SIGUSR1, log_fd)
     _end_with_parent(conn.fileno(), parent, tied)
@@ -248,7 +252,7 @@ def serve(conn: Connection, group: EnvGroup) -> None:
         try:
             message = conn.recv_bytes()
         except (EOFError, ConnectionError):
-            os._exit(1)
+            end_group()
         name, args = ('step', ()) if message == STEP else pickle.loads(message)
         assert name in EnvGroup.REQUESTS, name
         try:
@@ -263,7 +267,12 @@ def serve(conn: Connection, group: EnvGroup) -> None:
         try:
             conn.send_bytes(reply)
         except ConnectionError:
-            os._exit(1)
+            end_group()
+
+
+def end_group() -> None:
+    """End this process and all of its group, which is that of a worker."""
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def _end_with_parent(fd, parent, tied):
@@ -278,7 +287,7 @@ def _end_with_parent(fd, parent, tied):
         hangup = select.poll()
         hangup.register(fd, 0)  # no event but the hang-up that poll always reports, so messages do not wake this thread
         hangup.poll()
-        os._exit(1)
+        end_group()
 
     threading.Thread(target=watch, name='parent-watch', daemon=True).start()
 
@@ -293,6 +302,7 @@ class LocalWorker:
         self.envs = list(constructors)
         self.pid = os.getpid()
         self.constructors = constructors
+        self.mark = reaper.mark()
         self._arena_fd = arena_fd
         self._watch = watch
         self._group = None
@@ -313,7 +323,8 @@ class LocalWorker:
         (name, args), self._request = self._request, None
         allowed = max(deadline - time.monotonic(), 0.0)
         try:
-            return self._watched(lambda: getattr(self._group, name)(*args), allowed)
+            with reaper.marking(self.mark):
+                return self._watched(lambda: getattr(self._group, name)(*args), allowed)
         except Hang as error:
             trace = ''.join(traceback.format_exception(error))
             raise WorkerFault(EnvTimeout, self._group.current, f'did not answer within {allowed:.3g} s', trace) from error
@@ -321,13 +332,17 @@ class LocalWorker:
             raise WorkerFault(**_fault_fields(error, self._group.current)) from error
 
     def finish(self, deadline: float) -> None:
-        self.stop()
-
-    def stop(self) -> None:
+        """Close the envs; processes that they leave are the caller's to end, all at once."""
         group, self._group, self._request = self._group, None, None
         if group:
             with contextlib.suppress(Hang):
                 self._watched(lambda: _attempt(group.close), CLOSE_LIMIT)  # it may be closed because it is broken
+
+    def stop(self) -> None:
+        """Close the envs, if any, and end the processes that they leave."""
+        if self._group:
+            self.finish(0)
+            reaper.end(self.mark)
 
     def _watched(self, call, seconds):
         self._watch.begin(f'env {self.envs[0]}', seconds)
@@ -344,11 +359,13 @@ class ProcessWorker:
       envs: indices of its envs.
       constructors: env index -> pickled constructor, used by the next start.
       pid: of the running process, None while there is none.
+      mark: of the processes that its envs start; see reaper.py.
     """
 
     def __init__(self, constructors: Mapping[int, bytes], arena_fd: int, environ: Mapping[str, str]):
         self.envs = list(constructors)
         self.pid = None
+        self.mark = reaper.mark()
         self.constructors = constructors
         self._arena_fd = arena_fd
         self._environ = environ
@@ -358,25 +375,31 @@ class ProcessWorker:
     def start(self) -> None:
         """Start a fresh process and ask it to build the envs; the description of the envs is to be received."""
         self.stop()
-        self._log = SharedMemory()
-        self._conn, theirs = Pipe()
-        tied = threading.current_thread() is threading.main_thread()  # else the worker would die with a helper thread
-        descriptors = theirs.fileno(), self._arena_fd, self._log.fd
-        numbers = [*descriptors, os.getpid(), int(tied)]
-        environ = {**os.environ, **SINGLE_THREAD, **graphics_environment({**os.environ, **self._environ}), **self._environ}
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, '-P', '-c', BOOTSTRAP, *map(str, numbers)], stdin=subprocess.DEVNULL, env=environ,
-                    pass_fds=descriptors, process_group=0)  # a group of its own, so that what an env starts ends with it
-            except OSError as error:
-                self._absence = f'cannot start a worker process: {error}'
-                return self._free()
+        occupy()
+        try:
+            self._launch()
+        except OSError as error:
+            self._absence = f'cannot start a worker process: {error}'
+            return self._free()
         self.pid = self._process.pid
         self._poll = select.poll()
         self._poll.register(self._conn.fileno(), select.POLLIN)
         self._send(pickle.dumps(sys.path))
         self.request('build', self.constructors)
+
+    def _launch(self):
+        self._log = SharedMemory()
+        self._conn, theirs = Pipe()
+        with theirs:
+            tied = threading.current_thread() is threading.main_thread()  # else the worker would die with a helper thread
+            descriptors = theirs.fileno(), self._arena_fd, self._log.fd
+            numbers = [*descriptors, os.getpid(), int(tied)]
+            environ = {
+                **os.environ, **SINGLE_THREAD, **graphics_environment({**os.environ, **self._environ}), **self._environ,
+                **reaper.marked(self.mark, os.environ)}
+            self._process = subprocess.Popen(
+                [sys.executable, '-P', '-c', BOOTSTRAP, *map(str, numbers)], stdin=subprocess.DEVNULL, env=environ,
+                pass_fds=descriptors, process_group=0)  # a group of its own, so that what an env starts ends with it
 
     def request(self, name: str, *args: Any) -> None:
         self._send(STEP if name == 'step' else pickle.dumps((name, args)))
@@ -405,16 +428,22 @@ class ProcessWorker:
         return result
 
     def finish(self, deadline: float) -> None:
-        """Wait for the process to end by itself after a 'close' request, then make sure of it."""
+        """Wait for the process to end by itself after a 'close' request, then make sure of it.
+        Processes that left its group are the caller's to end, all at once."""
         while self._conn and self._poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
             try:
                 self._conn.recv_bytes()  # late replies are of no interest any more
             except (EOFError, ConnectionError):
                 break
-        self.stop()
+        self._kill()
 
     def stop(self) -> None:
-        """Kill the process, if any, and free what belongs to it."""
+        """Kill the process, if any, with all that its envs have started, and free what belongs to it."""
+        if self._process is not None:
+            self._kill()
+            reaper.end(self.mark)
+
+    def _kill(self):
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -424,8 +453,9 @@ class ProcessWorker:
         self._free()
 
     def _free(self):
-        self._conn.close()
-        self._log.close()
+        for part in (self._conn, self._log):
+            if part is not None:
+                part.close()
         self._process = self._conn = self._poll = self._log = self.pid = None
 
     def _send(self, message):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -117,3 +118,9 @@ def test_videos_are_imported_and_learned_from_beside_labeled_rows(trained, tmp_p
     assert 'videos: the demonstrations are unlabeled, their rows hold no action and no reward.' in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert rows[-1]['updates'] > 40 and any('report/error' in row for row in rows) and not any('nonfinite' in row for row in rows)
+
+
+def test_a_mistake_that_nobody_can_be_told_keeps_its_status():
+    done = subprocess.run(
+        ['sh', '-c', 'exec "$@" >&- 2>&-', '-', sys.executable, '-m', 'dreamer4.main', '--tsk', 'x'], timeout=120)
+    assert done.returncode == 2

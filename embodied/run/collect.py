@@ -12,7 +12,7 @@ def collect(make_agent: MakeAgent, make_env: MakeEnv, make_replay: MakeReplay, m
     """
     with Session(setup, make_logger) as session:
         driver = session.start_driver(make_env)
-        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver)))
+        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver), session.event))
         agent = make_agent(driver.obs_space, driver.act_space)
         driver.on_row(replay.add)
         session.track_parts(agent, driver, replay)

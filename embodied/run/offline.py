@@ -1,7 +1,10 @@
 """Learn from a replay folder that nobody adds to: no env is built, nothing in the folder changes."""
 
+from typing import Any
+
 from embodied.errors import ConfigError
 from embodied.run.session import MakeAgent, MakeLogger, MakeReplay, Session, Setup
+from embodied.tree_spec import COUNT, demand
 
 
 def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup) -> None:
@@ -9,14 +12,14 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
 
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder names.
-      make_replay: make_replay() is the replay, read-only.
+      make_replay: make_replay(on_event) is the replay, read-only.
       make_logger, setup: as in train().
 
     Raises:
       ConfigError: the folder holds no rows, or does not say what the spaces of its env were.
     """
     with Session(setup, make_logger) as session:
-        replay = session.open(make_replay())
+        replay = session.open(make_replay(session.event))
         replay.load(None)
         if not len(replay):
             raise ConfigError('offline: the replay folder holds no rows; give one with --replay.directory DIR')
@@ -28,7 +31,7 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
                 f'offline: the agent learns from sequences of {agent.sequence_rows:,} rows, but the longest stream of the folder has '
                 f'{replay.longest:,}; lower agent.batch.length or agent.batch.long_length')
         session.track_parts(agent, None, None)
-        session.track('draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(tree['draws']))
+        session.track('draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(drawn(tree)))
         if not session.begin():
             session.warm_start(agent)
         session.banner(agent, None, replay)
@@ -42,3 +45,9 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
             share = counters.updates / total
             session.log_if_due(counters.updates, share, agent, replay, None)
             session.save_if_due()
+
+
+def drawn(tree: Any) -> int:
+    """The number of draws in a checkpoint; raises CheckpointError where it has none."""
+    demand(tree, {'draws': COUNT}, 'The draws')
+    return tree['draws']

@@ -12,15 +12,16 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from embodied.base import Agent, Env, Spaces, Status, Values
 from embodied.checkpoint import Checkpoint, find_save, read
 from embodied.clock import Every
+from embodied.console import is_terminal, shout, steady
 from embodied.driver import Driver, DriverConfig
-from embodied.errors import CheckpointError, ConfigError, EnvError, ReplayWriteError
+from embodied.errors import CheckpointError, ConfigError, EnvError, OutOfResources, ReplayWriteError
+from embodied.event_log import EventLog
 from embodied.lock import FolderLock
 from embodied.logger import Logger
 from embodied.metrics import EpisodeStats, Window
@@ -28,12 +29,16 @@ from embodied.pictures import readings
 from embodied.progress import ending
 from embodied.replay import Replay
 from embodied.run.evaluate import EvalConfig
+from embodied.tree_spec import COUNT, demand
 
 MakeAgent = Callable[[Spaces, Spaces], Agent]                  # (obs_space, act_space), as the driver has them
 MakeEnv = Callable[[str, int], Callable[[], Env]]              # ('env' or 'eval', number) -> constructor of that env
-MakeReplay = Callable[..., Replay]                             # (obs_space, act_space, meta), none of them for offline
-MakeLogger = Callable[['Counters'], Logger]
+MakeReplay = Callable[..., Replay]                             # ([obs_space, act_space, meta,] on_event); offline: on_event
+MakeLogger = Callable[['Counters', Callable[[str], None]], Logger]  # (counters, on_event)
 
+HARMLESS = (EnvError, OutOfResources)                          # an env that fails, rows that cannot be read just now
+MISFIT = (                                                     # what a tree of another form runs into
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SAVING_FAILED = (CheckpointError, ReplayWriteError, OSError)   # the disk is full or away; the last good checkpoint stands
 
 
@@ -116,25 +121,37 @@ class Counters:
         return {'step': self.step, 'updates': self.updates, 'episodes': self.episodes}
 
     def load(self, tree: dict[str, int]) -> None:
+        demand(tree, dict.fromkeys(('step', 'updates', 'episodes'), COUNT), 'The counters')
         self.step, self.updates, self.episodes = tree['step'], tree['updates'], tree['episodes']
 
 
 class Interrupt:
-    """A context in which the first SIGINT or SIGTERM asks for an orderly end and the second ends the process at once.
+    """A context in which SIGINT, SIGTERM or SIGHUP ask for an orderly end.
+
+    A second SIGINT, or a second SIGTERM, ends the process at once. A terminal that is closed and a
+    session manager send SIGHUP and SIGTERM together, and neither of them is impatient. A run that
+    was started to ignore SIGHUP (nohup) goes on ignoring it.
 
     Attributes:
-      asked: whether the first one has come.
+      asked: whether one has come.
+      first: its name, '' before.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self):
-        self.asked = False
+        self.first = ''
+        self._seen = set()
         self._previous = {}
+
+    @property
+    def asked(self) -> bool:
+        return bool(self.first)
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # Python allows no handlers elsewhere
-            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+            heard = [s for s in self.SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(self, *_):
@@ -142,17 +159,20 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
-        if self.asked:
+        if number in self._seen and number != signal.SIGHUP:
             os._exit(128 + number)
-        self.asked = True
+        self._seen.add(number)
+        if self.asked:
+            return
+        self.first = signal.Signals(number).name
         # Not print(): the signal may have come in the middle of another print.
-        os.write(2, f'\n{signal.Signals(number).name}: ending after this step; once more ends at once, without saving.\n'.encode())
+        shout(f'\n{self.first}: ending after this step; once more ends at once, without saving.\n')
 
 
 class Session:
     """One run in its logdir. A context manager: leaving it saves, and closes what was given to open().
 
-    Leaving it by an error saves only if the error is an EnvError, which has done no harm to what was learned. That the last save
+    Leaving it by an error saves only if the error is HARMLESS to what was learned. That the last save
     fails is an error too, whereas those before are only reported.
 
     Raises:
@@ -167,16 +187,30 @@ class Session:
         self.setup = setup
         self.counters = Counters()
         self.metrics = Window()
-        self._lock = FolderLock(setup.logdir)
-        self.logger = make_logger(self.counters)
+        early = []
+        self._lock = FolderLock(setup.logdir, early.append)
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self._lock.close)
+        try:
+            self._open_outputs(make_logger, early)
+        except BaseException:
+            self._stack.close()
+            raise
         self.checkpoint = Checkpoint(setup.logdir / 'ckpt', setup.run.keep, self.event)
         self._save_due = Every(seconds=setup.run.save_every)
         self._interrupt = Interrupt()
         self._clocks = {'log': Every(steps=setup.run.log_every), 'report': Every(steps=setup.run.report_every)}
-        self._tracked = {}
+        self._tracked, self._optional = {}, set()
         self._begun, self._complete, self._stage = False, False, ''
-        self._stack = contextlib.ExitStack()
-        self._stack.callback(self._lock.close)
+
+    def _open_outputs(self, make_logger: MakeLogger, early: list[str]) -> None:
+        """The terminal, events.log and the logger, and what has to be said since the lock."""
+        self._stack.enter_context(steady())
+        self._events = EventLog(self.setup.logdir / 'events.log')
+        self._stack.callback(self._events.close)
+        for text in early:
+            self.event(text)
+        self.logger = make_logger(self.counters, self.event)
         self._stack.callback(self.logger.close)
 
     def __enter__(self):
@@ -185,7 +219,11 @@ class Session:
 
     def __exit__(self, kind, error, trace):
         with self._stack:
-            if self._begun and (error is None or isinstance(error, EnvError)):
+            if self._interrupt.asked:
+                self.event(f'{self._interrupt.first} asked for the end of the run, at {self.counters()}.')
+            if error is not None:
+                self._events.add(f'The run ended by {kind.__name__}: {error}')
+            if self._begun and (error is None or isinstance(error, HARMLESS)):
                 saved = False
                 try:
                     saved = self._write_checkpoint(last=error is None)
@@ -200,9 +238,12 @@ class Session:
         """`part`, which is closed at the end, the last one opened first."""
         return self._stack.enter_context(contextlib.closing(part))
 
-    def track(self, name: str, save: Callable[[], Any], load: Callable[[Any], Any]) -> None:
-        """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up."""
+    def track(self, name: str, save: Callable[[], Any], load: Callable[[Any], Any], optional: bool = False) -> None:
+        """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up. A
+        checkpoint without an optional part is one of a script that has no such part."""
         self._tracked[name] = save, load
+        if optional:
+            self._optional.add(name)
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
@@ -226,14 +267,19 @@ class Session:
         found = self.checkpoint.load()
         if found:
             trees, _ = found
+            missing = sorted(self._tracked.keys() - self._optional - trees.keys())
+            if missing:
+                raise CheckpointError(
+                    f'{self.setup.logdir}: its checkpoint holds no {", ".join(missing)}, only {", ".join(sorted(trees))}; it is of '
+                    'another script or another version. Start in another --logdir; --from_checkpoint takes the agent along')
             for name, (_, load) in self._tracked.items():  # in the order of track()
                 if name not in trees:
                     continue
                 try:
                     load(trees[name])
-                except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                except MISFIT as error:
                     raise CheckpointError(
-                        f'{self.setup.logdir}: the {name} of the checkpoint are not such as were saved: {error!r}') from error
+                        f'{self.setup.logdir}: the checkpoint does not fit this run, its part {name}: {error!r:.500}') from error
             self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
         else:
             self._set_lines_aside()
@@ -278,9 +324,8 @@ class Session:
 
     def event(self, text: str) -> None:
         """Something a person should read: the terminal, and events.log in the logdir."""
-        print(f'\r\x1b[K{text}' if sys.stdout.isatty() else text, flush=True)  # over the line that lives
-        with contextlib.suppress(OSError), open(self.setup.logdir / 'events.log', 'a') as file:
-            file.write(f'{datetime.now().isoformat(timespec="seconds")} {text}\n')
+        print(f'\r\x1b[K{text}' if is_terminal(sys.stdout) else text, flush=True)  # over the line that lives
+        self._events.add(text)
 
     def goes_on(self, unfinished: bool) -> bool:
         """Whether the loop should go round again: there is work left and nobody asked for the end."""

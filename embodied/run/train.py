@@ -2,11 +2,12 @@
 
 from embodied.base import Agent, Status, Values
 from embodied.clock import Every, Ratio
-from embodied.errors import ConfigError
+from embodied.errors import ConfigError, ReplayEmptyError
 from embodied.logger import JsonLines
 from embodied.replay import Replay
 from embodied.run.evaluate import evaluate
 from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
+from embodied.tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
 
 
 def train(
@@ -17,14 +18,14 @@ def train(
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent.
       make_env: make_env('env', i) is the constructor of collecting env i, make_env('eval', i) of evaluating env i.
-      make_replay: make_replay(obs_space, act_space, meta) is the replay.
-      make_logger: make_logger(counters) is the logger.
+      make_replay: make_replay(obs_space, act_space, meta, on_event) is the replay.
+      make_logger: make_logger(counters, on_event) is the logger.
       setup: everything else.
       evaluating: evaluate every eval.every frames, in other envs; neither scores nor rows mix with those of training.
     """
     with Session(setup, make_logger) as session:
         driver = session.start_driver(make_env)
-        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver)))
+        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver), session.event))
         if replay.capacity is not None and setup.run.prefill > replay.capacity:
             raise ConfigError(
                 f'run.prefill is {setup.run.prefill:,} rows, but the budgets of the replay hold {replay.capacity:,}: learning would never begin. '
@@ -69,24 +70,46 @@ class Learner:
         run = session.setup.run
         self._agent, self._replay, self._session, self._run = agent, replay, session, run
         self._due = Ratio(run.train_ratio / agent.frames_per_update, run.max_catchup)
-        self._told = False
+        self._told = self._checked = False
+        self._begun = None  # whether there were enough rows once; None: it did if there were updates
         session.track('ratio', self._due.save, self._due.load)
+        session.track('learner', self._save, self._load, optional=True)
 
     @property
     def filled(self) -> bool:
-        """Whether an update can draw its sequences: at first there must be as many rows as the prefill asks for, and as two updates
-        take, and as many different sequences as one draws; rows of an earlier run count."""
+        """Whether an update can draw its sequences: at first, and again where rows are gone, there must be as many rows as the prefill
+        asks for, and as two updates take, and as many different sequences as one draws; rows of an earlier run count."""
         length, rows = self._agent.sequence_rows, self._agent.frames_per_update
         sequences = self._replay.sequences(length)
-        if self._session.counters.updates > 0:  # a small budget may have evicted some since
-            return sequences > 0
+        if self._begun is None:
+            self._begun = self._session.counters.updates > 0
+        if self._begun and not sequences or not self._checked and self._lost_too_many:
+            self._begin_anew()
+        self._checked = True
+        if self._begun:  # a small budget may have evicted some since
+            return True
         enough = len(self._replay) >= self._needed
         if enough and sequences * length < rows and not self._told:
             self._told = True
             self._session.event(
                 f'Learning waits for longer streams: the agent learns from sequences of {length:,} rows of one env, and the longest '
                 f'of {self._run.envs} has {self._replay.longest:,}.')
-        return enough and sequences * length >= rows
+        self._begun = enough and sequences * length >= rows
+        if self._begun and self._session.counters.updates:
+            self._session.event(f'The replay holds {len(self._replay):,} rows again, learning goes on.')
+        return self._begun
+
+    @property
+    def _lost_too_many(self) -> bool:
+        """Whether rows of the checkpoint that this run goes on from are gone, and too few are left."""
+        return bool(self._begun and self._replay.rows_missing and len(self._replay) < self._needed)
+
+    def _begin_anew(self) -> None:
+        """Collect before the next update: from the few rows that are left much would be learned that is wrong."""
+        self._begun = False
+        self._session.event(
+            f'Rows that the agent was learning from are gone, {len(self._replay):,} are left: the prefill is collected anew, and '
+            f'learning goes on when the replay holds {self._needed:,}.')
 
     @property
     def _needed(self) -> int:
@@ -95,7 +118,7 @@ class Learner:
     def status(self) -> Status:
         """Of the agent, or before it learns how far the prefill is."""
         rows, needed = len(self._replay), self._needed
-        if self._session.counters.updates or self.filled:
+        if self.filled:
             return self._agent.status()
         waits = f'{rows:,} of {needed:,} rows' if rows < needed else 'waits for longer streams'
         return Status('prefill', waits, settled=False)
@@ -115,12 +138,27 @@ class Learner:
             due = self._due(self._session.counters.step)
             self._replay.expect(due)
             for _ in range(due):
-                self.update()
+                if self._begun:
+                    self.update()
 
     def update(self) -> None:
-        """One update."""
-        self._session.metrics.add(self._agent.train(self._replay.sample))
+        """One update; none where the rows turn out to be gone."""
+        try:
+            metrics = self._agent.train(self._replay.sample)
+        except ReplayEmptyError:  # the files of the last rows were damaged, or somebody deleted them
+            if self._replay.sequences(self._agent.sequence_rows):
+                raise
+            self._begin_anew()
+            return
+        self._session.metrics.add(metrics)
         self._session.counters.updates += 1
+
+    def _save(self) -> Values:
+        return {'begun': self._begun}
+
+    def _load(self, tree: Values) -> None:
+        demand(tree, {'begun': Maybe(FLAG)}, 'The learner')
+        self._begun = tree['begun']
 
 
 class Evaluator:
@@ -132,7 +170,7 @@ class Evaluator:
         folder = session.setup.logdir / 'eval'
         folder.mkdir(parents=True, exist_ok=True)
         self._scores = JsonLines(folder / 'scores.jsonl', session.event)
-        session.track('evaluator', self._save, self._load)
+        session.track('evaluator', self._save, self._load, optional=True)
 
     def evaluate_if_due(self) -> None:
         """Evaluate if it is time: eval/score in the metrics, a line in eval/scores.jsonl, a video."""
@@ -157,5 +195,6 @@ class Evaluator:
 
     def _load(self, tree: Values) -> None:
         """Go on where the checkpoint was: lines of evaluations after it are removed."""
+        demand(tree, {'due': ANYTHING, 'bytes': COUNT, 'counters': {'step': COUNT, 'updates': COUNT}}, 'The evaluator')
         self._due.load(tree['due'])
         self._scores.cut(tree['bytes'], tree['counters'])

@@ -392,6 +392,24 @@ def test_loading_another_size_names_what_does_not_fit():
         agent().load(tree)
 
 
+@pytest.mark.parametrize('path, value', [
+    ('schedule/stage', 'dreaming'), ('schedule/measures/unexplained', None), ('schedule/measures', 5), ('updates', 'x'),
+    ('return_range', 2 ** 70), ('optim_tokenizer/moments/0/exp_avg', np.zeros(3, np.float32)), ('optim_tokenizer/moments/0/step', 'x'),
+    ('optim_tokenizer/moments/999', {}), ('optim_tokenizer/moments', None), ('random/cpu', np.zeros(3, np.uint8)), ('random', []),
+    ('slow_policy/calls', {}), ('rms', None)])
+def test_a_state_of_another_form_is_refused_and_fails_at_no_later_step(path, value):
+    made = agent()
+    made.train(sampler())
+    tree = made.save()
+    *way, last = path.split('/')
+    node = tree
+    for key in way:
+        node = node[key]
+    node[last] = value
+    with pytest.raises(CheckpointError, match='another agent'):
+        agent().load(tree)
+
+
 def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
     def sample(batch, length):
         rows = sampler()(batch, length)

@@ -1,5 +1,6 @@
 """Checkpoints: whole or invisible, equal after loading, and no byte of them is trusted."""
 
+import errno
 import json
 import os
 import resource
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from embodied import checkpoint as checkpoint_module
 from embodied.checkpoint import MAX_JSON, Checkpoint, find_save, read
-from embodied.errors import CheckpointError
+from embodied.errors import CheckpointError, OutOfResources
 
 FUZZ = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = ('bool', 'uint8', 'int8', 'int32', 'int64', 'uint64', 'float16', 'float32', 'float64')
@@ -152,6 +154,53 @@ def test_the_newest_good_save_is_found_in_a_logdir_a_folder_and_by_itself(saved)
     for path in (store.directory / 'nope', store.directory.parent / 'other'):
         with pytest.raises(CheckpointError, match='there is none'):
             find_save(path)
+
+
+@pytest.mark.parametrize('make', [
+    lambda folder: (folder / '20270101T000000F000000-000000000009').touch(),
+    lambda folder: os.mkfifo(folder / '20270101T000000F000000-000000000009'),
+    lambda folder: (folder / '20270101T000000F000000-000000000009').symlink_to('/nowhere'),
+    lambda folder: (folder / '20270101T000000F000000-000000000009').symlink_to('20270101T000000F000000-000000000009'),
+    lambda folder: (folder / '20271332T000000F000000-000000000009').mkdir(),
+    lambda folder: (folder / '99991231T235959F999999-000000000009').mkdir()])
+def test_what_only_has_the_name_of_a_save_is_named_and_neither_loaded_nor_followed(saved, make):
+    store, events, save = saved
+    make(store.directory)
+    assert store.load()[1] == {'step': 2} and len(events) == 1 and '-000000000009 (no' in events[0]
+    assert find_save(store.directory.parent, events.append) == save and len(events) == 2
+    newest = store.save(trees(3), {'step': 3})
+    assert store.saves() == [save, newest] and store.load()[1] == {'step': 3}
+    assert datetime.strptime(newest.name.partition('-')[0], '%Y%m%dT%H%M%SF%f').year < 9000
+
+
+@pytest.mark.parametrize('number', [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_where_descriptors_or_memory_run_out_no_older_save_is_taken(saved, monkeypatch, number):
+    store, events, save = saved
+    working = os.open
+
+    def refuse(path, *args, **more):
+        if str(path).startswith(str(save)):
+            raise OSError(number, os.strerror(number))
+        return working(path, *args, **more)
+    monkeypatch.setattr(os, 'open', refuse)
+    for look in (store.load, lambda: find_save(store.directory)):
+        with pytest.raises(OutOfResources, match='nothing is wrong with the file'):
+            look()
+    monkeypatch.undo()
+    assert not events and store.load()[1] == {'step': 2}
+
+
+@pytest.mark.parametrize('error', [
+    MemoryError(), SafetensorError('Error while deserializing: I/O error: Cannot allocate memory (os error 12)')])
+def test_arrays_that_do_not_fit_into_memory_are_no_damage(saved, monkeypatch, error):
+    store, events, _ = saved
+
+    def refuse(path):
+        raise error
+    monkeypatch.setattr(checkpoint_module.safetensors, 'load_file', refuse)
+    with pytest.raises(OutOfResources, match='agent.safetensors'):
+        store.load()
+    assert not events
 
 
 def forge_names(save, name):

@@ -1,6 +1,7 @@
 """The chunk file format: what is written reads back, and nothing that is not as it must be gets through."""
 
 import io
+import os
 import struct
 import tracemalloc
 import zipfile
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from embodied import npz
-from embodied.errors import ChunkError
+from embodied.errors import ChunkError, ChunkUnreadable
 
 COLUMNS = {
     'image': np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3),
@@ -121,7 +122,7 @@ def test_a_zip_bomb_is_refused_within_bounded_memory(tmp_path):
     expected = {'a': (np.dtype('uint8'), shape)}
     assert path.stat().st_size < 100_000
     tracemalloc.start()
-    with pytest.raises(ChunkError, match='when decompressed'):
+    with pytest.raises(ChunkUnreadable, match='when decompressed'):
         npz.read(path, expected, limit=2 ** 20)
     with pytest.raises(ChunkError, match='must be'):
         npz.read(path, {'a': (np.dtype('uint8'), (4, 2))})
@@ -200,24 +201,46 @@ def test_truncated_files_are_refused(tmp_path, cut):
         npz.read(path, EXPECTED)
 
 
-def test_a_flipped_bit_shows_at_once_in_small_columns_and_under_verify_in_large_ones(tmp_path):
-    columns = {'small': np.zeros(4, np.float32), 'large': np.zeros((4, npz.ALWAYS_CHECKED), np.uint8)}
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+@pytest.mark.parametrize('whole', [0, 1 << 20])
+def test_a_flipped_bit_anywhere_in_a_column_shows_under_verify(tmp_path, monkeypatch, save, whole):
+    monkeypatch.setattr(npz, 'READ_WHOLE', whole)
+    columns = {'small': np.zeros(4, np.float32), 'large': np.random.default_rng(0).integers(0, 9, (4, 600_000), np.uint8)}
     expected = {key: (column.dtype, column.shape) for key, column in columns.items()}
-    path = written(tmp_path, columns)
+    path = tmp_path / 'x.npz'
+    save(path, **columns)
+    npz.verify(path)
+    assert_equal(npz.read(path, expected, verify=True), columns)
     content = bytearray(path.read_bytes())
-    content[-2_000_000] ^= 1
+    for position in (content.index(b'small.npy') + 60, len(content) // 2, len(content) - 1000):
+        flipped = content.copy()
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        for look in (lambda: npz.verify(path), lambda: npz.read(path, expected, verify=True)):
+            with pytest.raises(ChunkError, match='x.npz'):
+                look()
+
+
+def test_verify_reads_members_that_are_no_columns_of_a_row(tmp_path):
+    path = written(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.index(COLUMNS['image'].tobytes())] ^= 1
     path.write_bytes(content)
-    npz.read(path, expected)
-    with pytest.raises(ChunkError, match="'large' is damaged"):
-        npz.read(path, expected, verify=True)
-    content[150] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ChunkError, match='small'):
-        npz.read(path, expected)
+    rest = {key: spec for key, spec in EXPECTED.items() if key != 'image'}
+    assert_equal(npz.read(path, rest, verify=True), {key: COLUMNS[key] for key in rest})
+    with pytest.raises(ChunkError, match="'image' is damaged"):
+        npz.verify(path)
+
+
+@pytest.mark.parametrize('make', [lambda path: os.mkfifo(path), lambda path: path.mkdir(), lambda path: path.symlink_to(path)])
+def test_what_is_no_file_is_refused_at_once_and_called_no_damage(tmp_path, make):
+    make(tmp_path / 'x.npz')
+    with pytest.raises(ChunkUnreadable, match='x.npz'):
+        npz.read(tmp_path / 'x.npz', EXPECTED)
 
 
 def test_a_missing_file_column_or_other_dtype_is_named(tmp_path):
-    with pytest.raises(ChunkError, match='cannot be read'):
+    with pytest.raises(ChunkUnreadable, match='cannot be read'):
         npz.read(tmp_path / 'none.npz', EXPECTED)
     path = written(tmp_path)
     with pytest.raises(ChunkError, match="no column 'z'"):

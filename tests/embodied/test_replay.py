@@ -1,9 +1,12 @@
 """The replay: rows come back bit by bit, in memory, from disk, after a resume; budgets hold; nothing is lost silently."""
 
+import errno
 import os
+import resource
 import threading
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from gymnasium import spaces
 from embodied import npz, replay_writer
 from embodied.base import FLAG, OUTCOME
 from embodied.chunk import NO_SUCCESSOR, Chunk, ChunkName, new_uuid
-from embodied.errors import ConfigError, ReplayEmptyError, ReplayError, ReplaySchemaError, ReplayWriteError
+from embodied.errors import ConfigError, OutOfResources, ReplayEmptyError, ReplayError, ReplaySchemaError, ReplayWriteError
 from embodied.replay import Replay, ReplayConfig
 
 CONFIG = dict(
@@ -569,6 +572,151 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     assert not half.exists()
 
 
+# Trouble with descriptors, memory and reading
+
+
+@pytest.fixture
+def descriptors():
+    """descriptors(n): this process may have n descriptors open; the limit comes back afterwards."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda number: resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def many_chunks(tmp_path, monkeypatch):
+    """A folder of 150 mapped chunks, and an event list for whoever reads it."""
+    monkeypatch.setattr(npz, 'READ_WHOLE', 0)
+    replay = make(tmp_path, chunk_rows=2)
+    fill(replay, 300)
+    manifest = replay.save()
+    replay.close()
+    return manifest, []
+
+
+def open_descriptors():
+    return len(os.listdir('/proc/self/fd'))
+
+
+def test_more_chunks_than_descriptors_are_read_and_none_is_moved(tmp_path, monkeypatch, descriptors):
+    manifest, events = many_chunks(tmp_path, monkeypatch)
+    descriptors(open_descriptors() + 40)
+    replay = make(tmp_path, events=events)
+    replay.load(manifest)
+    for _ in range(60):
+        check(replay.sample(8, 5))
+    assert len(replay) == 300 and not events and not (tmp_path / 'broken').exists()
+    replay.close()
+
+
+def test_mapped_chunks_leave_three_quarters_of_the_descriptors_to_others(tmp_path, monkeypatch, descriptors):
+    manifest, events = many_chunks(tmp_path, monkeypatch)
+    replay = make(tmp_path, events=events)
+    replay.load(manifest)
+    descriptors(400)
+    before = open_descriptors()
+    for _ in range(60):
+        check(replay.sample(8, 5))
+    assert 80 < open_descriptors() - before <= 100
+
+
+def test_small_chunks_hold_no_descriptor(tmp_path):
+    replay = make(tmp_path, chunk_rows=2)
+    fill(replay, 300)
+    replay.close()
+    again = make(tmp_path, read_only=True)
+    again.load(None)
+    before = open_descriptors()
+    for _ in range(60):
+        check(again.sample(8, 5))
+    assert open_descriptors() == before
+
+
+def test_without_a_descriptor_a_draw_fails_by_name_and_is_made_when_there_is_one(tmp_path, monkeypatch, descriptors):
+    manifest, events = many_chunks(tmp_path, monkeypatch)
+    replay = make(tmp_path, events=events, prefetch=False)
+    replay.load(manifest)
+    expected = replay.sample(8, 5)
+    replay.seek(0)
+    replay.load(manifest)
+    before = open_descriptors()
+    descriptors(before)
+    with pytest.raises(OutOfResources, match='cannot be read: .*Too many open files.*nothing is wrong with the file'):
+        replay.sample(8, 5)
+    descriptors(before + 40)
+    assert equal(replay.sample(8, 5), expected), 'the draw that failed is made, and is the same'
+    assert len(replay) == 300 and not events and len(chunk_files(tmp_path)) == 150
+
+
+@pytest.mark.parametrize('error', [MemoryError(), OSError(12, 'Cannot allocate memory'), OSError(23, 'Too many open files in system')])
+def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch, error):
+    manifest, events = many_chunks(tmp_path, monkeypatch)
+    replay = make(tmp_path, events=events)
+    replay.load(manifest)
+
+    def refuse(*_, **__):
+        raise error
+    monkeypatch.setattr(npz.mmap, 'mmap', refuse)
+    with pytest.raises(OutOfResources):
+        replay.sample(8, 5)
+    monkeypatch.undo()
+    check(replay.sample(8, 5))
+    assert len(replay) == 300 and not events
+
+
+def test_what_has_run_out_once_is_asked_for_again_with_everything_of_ours_given_back(tmp_path, monkeypatch):
+    manifest, events = many_chunks(tmp_path, monkeypatch)
+    replay = make(tmp_path, events=events)
+    replay.load(manifest)
+    check(replay.sample(8, 5))
+    held, working = replay.stats()['memory_gb'], npz.mmap.mmap
+    refusals = [OSError(24, 'Too many open files')]
+
+    def refuse_once(*args, **more):
+        if refusals:
+            raise refusals.pop()
+        return working(*args, **more)
+    monkeypatch.setattr(npz.mmap, 'mmap', refuse_once)
+    monkeypatch.setattr(npz, 'is_mapped', lambda columns: True)
+    while refusals:
+        check(replay.sample(1, 1))
+    assert replay.stats()['memory_gb'] < held and not events
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT])
+def test_a_file_that_cannot_be_read_is_left_where_it_is_and_out_of_the_draws(tmp_path, monkeypatch, number):
+    manifest, events = many_chunks(tmp_path, monkeypatch)
+    replay = make(tmp_path, events=events)
+    replay.load(manifest)
+    victim, working = chunk_files(tmp_path)[70], os.open
+
+    def refuse(path, *args, **more):
+        if Path(path) == victim:
+            raise OSError(number, os.strerror(number))
+        return working(path, *args, **more)
+    monkeypatch.setattr(os, 'open', refuse)
+    for _ in range(60):
+        check(replay.sample(8, 5))
+    assert len(replay) == 298 and replay.stats()['chunks_unreadable'] == 1 and replay.stats()['chunks_broken'] == 0
+    assert victim.exists() and not (tmp_path / 'broken').exists()
+    assert len(events) == 1 and victim.name in events[0] and os.strerror(number) in events[0] and 'where it is' in events[0]
+
+
+def test_every_column_is_compared_with_its_checksum_before_a_chunk_is_first_used_and_not_again(tmp_path, monkeypatch):
+    manifest, events = many_chunks(tmp_path, monkeypatch)
+    victim = chunk_files(tmp_path)[70]
+    content = bytearray(victim.read_bytes())
+    content[content.index(row(140)['image'].tobytes()) + 7] ^= 4
+    victim.write_bytes(content)
+    compared, working = [], npz._check_stored
+    monkeypatch.setattr(npz, '_check_stored', lambda file, entry, path, key: compared.append((path, key)) or working(file, entry, path, key))
+    replay = make(tmp_path, events=events, max_gb=40 * ROW_BYTES / 1e9)
+    replay.load(manifest)
+    for _ in range(100):
+        check(replay.sample(8, 5))
+    assert len(replay) == 298 and (tmp_path / 'broken' / victim.name).exists() and 'checksum' in events[0]
+    assert len(set(compared)) == len(compared) > 149 * 7, 'a chunk that was sound is not read again'
+
+
 # Files from elsewhere
 
 
@@ -679,14 +827,15 @@ def test_folders_of_dreamerv3_load_and_their_extra_keys_are_named_once(tmp_path,
     assert len(events) == 1 and not (tmp_path / 'meta.json').exists()
 
 
-def test_compressed_chunks_that_would_fill_memory_are_set_aside(tmp_path):
+def test_compressed_chunks_that_would_fill_memory_are_left_out(tmp_path):
     dreamerv3_folder(tmp_path, rows=50, chunk=10)
     events = []
     replay = make(tmp_path, max_gb=5 * ROW_BYTES / 1e9, events=events)
     replay.load(None)
     with pytest.raises(ReplayEmptyError):
         replay.sample(4, 2)
-    assert 'when decompressed' in events[1]
+    assert 'when decompressed' in events[1] and 'Left where it is' in events[1]
+    assert len(chunk_files(tmp_path)) == 5, 'they are sound, and memory is a matter of this run'
 
 
 def test_a_folder_of_other_shapes_is_refused_by_key(tmp_path):
@@ -820,7 +969,7 @@ def test_read_only_and_closed_replays_refuse_rows(tmp_path):
     fill(replay, 5)
     replay.close()
     replay.close()
-    assert replay._writer._thread is None
+    assert replay._shelf.writer._thread is None
     with pytest.raises(ReplayError, match='closed'):
         replay.add(row(5), 0)
     with pytest.raises(ReplayError, match='read-only'):
@@ -833,8 +982,8 @@ def test_the_index_of_many_chunks_opens_one_file(tmp_path, monkeypatch):
     replay.close()
     for index in range(3000):
         (tmp_path / f'20260101T000000F{index:06}-{index:022}-{index + 1:022}-1000.npz').touch()
-    opened, mapped = [], npz._map
-    monkeypatch.setattr(npz, '_map', lambda path: opened.append(path) or mapped(path))
+    opened, working = [], npz._opened
+    monkeypatch.setattr(npz, '_opened', lambda path: opened.append(path) or working(path))
     again = make(tmp_path, read_only=True)
     started = time.perf_counter()
     again.load(None)

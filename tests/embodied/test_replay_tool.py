@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embodied import npz
 from embodied.replay import Replay, ReplayConfig
 from embodied.replay_tool import main
 
@@ -68,6 +69,20 @@ def test_inspect_names_broken_and_foreign_files_and_changes_nothing(folder, caps
     assert 'foreign.txt' in found['notes'][0] and found['rows'] == 13
     assert not found['list'][0]['whole'], 'its first rows were in the broken file'
     assert sorted(folder.iterdir()) == before
+
+
+def test_verify_finds_a_flipped_bit_in_a_large_file_that_a_quick_look_does_not(folder, capsys, monkeypatch):
+    monkeypatch.setattr(npz, 'READ_WHOLE', 0)
+    victim = sorted(folder.glob('*.npz'))[1]
+    content = bytearray(victim.read_bytes())
+    content[content.index(b'image.npy') + 200] ^= 1
+    victim.write_bytes(content)
+    assert not report(folder, capsys)['broken'] and report(folder, capsys)['unverified'] == 4
+    assert main(['inspect', str(folder)]) == 0 and '4 large files were not read whole, which --verify does' in capsys.readouterr().out
+    assert main(['inspect', str(folder), '--verify']) == 1
+    assert f"broken files: 1\n  {victim}: column 'image' is damaged" in capsys.readouterr().out
+    victim.unlink()
+    assert main(['inspect', str(folder), '--verify']) == 0
 
 
 def test_the_command_prints_a_table(folder):

@@ -132,14 +132,16 @@ class World:
         self.made.append((kind, index))
         return functools.partial(envs.make, self._task, ENV, derive(self._seed, kind, index))
 
-    def make_replay(self, obs_space=None, act_space=None, meta=None):
+    def make_replay(self, *given):
+        *known, on_event = given
+        obs_space, act_space, meta = known or (None, None, None)
         folder = self._replay_config.directory or self.logdir / 'replay'
         return Replay(
             self._replay_config, folder, derive(self._seed, 'replay'), obs_space, act_space, meta, read_only=obs_space is None,
-            on_event=print)
+            on_event=on_event)
 
-    def make_logger(self, counters):
-        return Logger(self.logdir, LoggerConfig(tensorboard=False, videos=5, fps=5), counters)
+    def make_logger(self, counters, on_event):
+        return Logger(self.logdir, LoggerConfig(tensorboard=False, videos=5, fps=5), counters, on_event)
 
     def run(self, script, **more):
         """The script with this world's constructors."""

@@ -2,6 +2,7 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 from embodied import errors
@@ -102,6 +103,85 @@ def test_a_checkpoint_of_something_else_is_refused(world):
     trees['counters'] = {'decisions': 3}
     checkpoint.save(trees, meta)
     with pytest.raises(errors.CheckpointError, match='counters'):
+        world(run_steps=60).run(train)
+
+
+PARTS = ('agent', 'clock-log', 'clock-report', 'counters', 'driver', 'episodes', 'logger', 'metrics', 'ratio', 'replay')  # and 'learner', which earlier ones lack
+
+
+def changed(run, change):
+    """The run's checkpoint with its trees changed, its sums valid."""
+    store = Checkpoint(run.logdir / 'ckpt', 1)
+    trees, meta = store.load()
+    change(trees)
+    store.save(trees, meta)
+
+
+def test_these_are_all_parts_of_a_checkpoint(world):
+    assert set(world(run_steps=20).run(train).saved()[0]) == {*PARTS, 'learner'}
+
+
+@pytest.mark.parametrize('name', PARTS)
+def test_a_checkpoint_without_one_of_its_parts_is_refused_by_name(world, name):
+    run = world(run_steps=30).run(train)
+    changed(run, lambda trees: trees.pop(name))
+    with pytest.raises(errors.CheckpointError, match=f'holds no {name}, only'):
+        world(run_steps=60).run(train)
+
+
+def put(path, value):
+    def change(trees):
+        *way, last = path
+        node = trees
+        for key in way:
+            node = node[key]
+        node[last] = value
+    return change
+
+
+@pytest.mark.parametrize('path, value', [
+    (('counters', 'step'), -1), (('counters', 'step'), 2 ** 70), (('counters', 'updates'), 'x'), (('counters', 'episodes'), None),
+    (('ratio', 'count'), 'x'), (('ratio', 'owed'), float('nan')), (('clock-log', 'last'), []), (('clock-report', 'first'), 'yes'),
+    (('metrics', 'sums', 'loss'), None), (('metrics', 'counts', 'loss'), 0), (('metrics',), 5), (('episodes', 'open'), [1]),
+    (('episodes', 'open', '0'), {'score': 0.0, 'length': 1, 'log': {'log/x': [1.0]}}), (('episodes', 'open', 'x'), {}),
+    (('episodes', 'cut'), -1), (('logger', 'bytes', 'metrics'), -1), (('logger', 'seconds'), 'long'), (('logger', 'counters'), {}),
+    (('driver', 'restarts'), -1), (('driver', 'envs'), 'x'), (('driver', 'reset'), np.zeros(9, bool)), (('driver', 'action'), {}),
+    (('driver', 'carry'), {}), (('driver', 'carry', 'count'), np.zeros(9, np.int64)), (('agent',), []), (('agent', 'weights'), 'x'),
+    (('agent', 'rng'), {})])
+def test_a_part_that_is_not_what_it_saves_is_refused_by_name_and_nothing_runs(world, path, value):
+    run = world(run_steps=60).run(train)
+    changed(run, put(path, value))
+    with pytest.raises(errors.CheckpointError):
+        world(run_steps=90).run(train)
+    assert Checkpoint(run.logdir / 'ckpt', 1).load()[1]['step'] == 60, 'the run did not go on'
+
+
+@pytest.mark.parametrize('path, value', [
+    (('streams',), {}), (('streams', 0, 'begin'), 2 ** 40), (('streams', 0, 'fresh'), 2 ** 70), (('streams', 0, 'chunks', 0), 7),
+    (('streams', 0, 'chunks', 0), '../x.npz'), (('streams', 0, 'worker'), 1), (('draws',), 1e300), (('draws',), -1), (('seen',), None),
+    (('version',), 9)])
+def test_a_manifest_of_another_form_is_refused_by_name(world, path, value):
+    changed(world(run_steps=30).run(train), put(('replay', *path), value))
+    with pytest.raises(errors.ReplayError, match='manifest|name of a chunk'):
+        world(run_steps=60).run(train)
+
+
+def test_a_checkpoint_from_before_the_learner_was_part_of_it_is_taken_up(world, equal):
+    whole = world('whole').run(train)
+    parts = world('parts', run_steps=60).run(train)
+    changed(parts, lambda trees: trees.pop('learner'))
+    alike(whole, world('parts').run(train), equal)
+
+
+def test_evaluations_may_begin_in_a_run_that_had_none_and_end(world):
+    world(run_steps=30).run(train)
+    assert world(run_steps=60).run(train, evaluating=True).lines('eval/scores.jsonl')
+    assert world(run_steps=90).run(train).saved()[1]['step'] == 90
+
+
+def test_a_collected_logdir_is_not_trained_in(world):
+    world(run_steps=30).run(collect)
+    with pytest.raises(errors.CheckpointError, match='holds no ratio, only .*; it is of another script'):
         world(run_steps=60).run(train)
 
 

@@ -151,6 +151,102 @@ def test_a_disk_that_fails_does_not_end_a_run_but_its_last_save_does(world, monk
     assert len(calls) > 10 and calls[-1] >= 120
 
 
+def events(run):
+    return (run.logdir / 'events.log').read_text()
+
+
+def noting(world, notes, **config):
+    """A world whose updates note how many rows the replay holds."""
+    run = world(**config)
+    working = run.make_replay
+
+    def make_replay(*given):
+        run.replay = working(*given)
+        return run.replay
+    run.make_replay = make_replay
+    run._hooks['train'] = lambda agent: notes.append(len(run.replay))
+    return run
+
+
+def test_a_run_whose_rows_were_deleted_collects_the_prefill_anew_and_goes_on(world):
+    first = world(run_steps=60).run(train)
+    made = first.saved()[1]['updates']
+    shutil.rmtree(first.logdir / 'replay')
+    notes = []
+    run = noting(world, notes).run(train)
+    meta = run.saved()[1]
+    assert meta['step'] == 120 and meta['updates'] == made + len(notes) > made
+    assert min(notes) >= 48, 'nothing is learned from a handful of rows'
+    assert 'are not there any more' in events(run) and '0 are left: the prefill is collected anew' in events(run)
+    assert 'rows again, learning goes on' in events(run)
+
+
+def test_a_run_that_lost_some_rows_and_has_enough_goes_on_at_once(world):
+    first = world(run_steps=90, run_prefill=32).run(train)
+    sorted((first.logdir / 'replay').glob('*.npz'))[0].unlink()
+    notes = []
+    run = noting(world, notes, run_prefill=32).run(train)
+    assert notes[0] < 100 and 'anew' not in events(run) and 'are not there any more' in events(run)
+
+
+def test_a_run_that_ends_while_it_collects_anew_goes_on_collecting(world):
+    first = world(run_steps=60).run(train)
+    shutil.rmtree(first.logdir / 'replay')
+    made = first.saved()[1]['updates']
+    assert world(run_steps=75).run(train).saved()[1]['updates'] == made
+    notes = []
+    run = noting(world, notes).run(train)
+    assert run.saved()[1]['updates'] > made and min(notes) >= 48
+
+
+class Killed(Exception):
+    """Nothing handles it, so nothing is saved."""
+
+
+def test_a_draw_that_finds_no_rows_any_more_ends_no_run(world):
+    """In the middle of several updates at one number of decisions, as where the last chunk turns out to be damaged."""
+    notes = []
+    run = noting(world, notes, run_steps=200, run_train_ratio=64.0)
+    note = run._hooks['train']
+
+    def lose(agent):
+        note(agent)
+        if agent.updates == 10:
+            run.replay._shelf.clear()
+    run._hooks['train'] = lose
+    meta = run.run(train).saved()[1]
+    assert meta['step'] >= 200 and meta['updates'] == len(notes) > 20 and min(notes) >= 48
+    assert 'the prefill is collected anew' in events(run) and 'learning goes on' in events(run)
+
+
+def test_a_small_budget_that_turned_over_before_a_kill_loses_no_run(world):
+    small = {'replay_disk_gb': 25e-6, 'replay_chunk_rows': 8, 'run_prefill': 32}
+    first = world(run_steps=90, **small).run(train)
+    names = {name for stream in first.saved()[0]['replay']['streams'] for name in stream['chunks']}
+
+    def kill(agent):
+        if not names & {path.name for path in (first.logdir / 'replay').glob('*.npz')}:
+            raise Killed
+    with pytest.raises(Killed):
+        world(run_steps=1000, train=kill, **small).run(train)
+    notes = []
+    run = noting(world, notes, run_steps=200, **small).run(train)
+    assert run.saved()[1]['step'] >= 200 and 'take their place' in events(run)
+    assert min(notes) >= 32 and not (run.logdir / 'replay' / 'unlisted').exists()
+
+
+def test_rows_that_are_deleted_under_a_run_are_collected_anew(world):
+    def delete(agent):
+        if agent.updates == 10:
+            for path in (run.logdir / 'replay').glob('*.npz'):
+                path.unlink()
+    # Of each chunk only the file has the rows soon after it is full.
+    run = world(run_steps=300, replay_chunk_rows=8, replay_max_gb=8e-6, replay_uniform=1.0, replay_recent=0.0, replay_newest=0.0, train=delete)
+    run.run(train)
+    assert run.saved()[1]['step'] == 300 and 'cannot be read' in events(run)
+    assert run.saved()[1]['updates'] > 20
+
+
 def test_a_prefill_that_the_replay_cannot_hold_is_refused(world):
     with pytest.raises(errors.ConfigError, match='run.prefill is 1,000,000 rows, but the budgets .* learning would never begin'):
         world(run_prefill=10 ** 6, replay_disk_gb=0.01, replay_max_gb=0.01).run(train)
