@@ -199,8 +199,8 @@ def video(
     known = tokenizer.encode(part.obs, part.is_first)
     latent = torch.cat([known[:, :start + 1], dynamics.unpack(loop.latent[chosen])], 1)
     guess = tokenizer.decode(latent, part.is_first)
-    given = loop.valid.new_ones(rows, start + 1)
-    valid = torch.cat([given, loop.valid[:rows]], 1).cpu().numpy()
+    given = loop.valid.new_ones(len(chosen), start + 1)
+    valid = torch.cat([given, loop.valid[chosen]], 1).cpu().numpy()
     out = {}
     for key in tokenizer.images:
         pred = (guess[key].clamp(0, 1) * 255).round().byte()

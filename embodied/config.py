@@ -89,7 +89,9 @@ class Kind:
                     return cast(value)
                 except ValueError:
                     continue
-        raise ValueError(f'expected {self}, got {shorten(value)}')
+        words = [option for option in self.options if option not in _OPTIONS]
+        hint = f'; {nearest(value, words)}' if isinstance(value, str) and words else ''
+        raise ValueError(f'expected {self}, got {shorten(value)}{hint}')
 
 
 class Config(Mapping):

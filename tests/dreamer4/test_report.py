@@ -197,7 +197,7 @@ def test_actions_are_known_up_to_the_first_that_is_not():
     assert open_loop(world, heads, context, batch, 0, 1, shuffle=True).valid.tolist() == [[True] * 4, [True, True, False, False], [True] * 4]
 
 
-def test_videos_show_sequences_whose_actions_are_known_first():
+def test_videos_show_sequences_whose_actions_are_known_first(monkeypatch):
     made = agent('policy')
     rows = sampler()(4, 9)
     rows['is_first'][:] = rows['is_last'][:] = False
@@ -206,9 +206,13 @@ def test_videos_show_sequences_whose_actions_are_known_first():
     batch = made._batch(rows)
     context = made._commit(batch)
     loop = open_loop(made.dynamics, made.heads, context, batch, 3, 1)
-    for count, shown in ((1, [30]), (3, [30, 0, 10])):
-        video = report.video(made.tokenizer, made.dynamics, loop, batch, 3, count)['image']
-        assert [video[0, 0, 16 * i, 0] for i in range(count)] == shown
+    drawn = []
+    monkeypatch.setattr(report, 'open_loop_video', lambda *args: drawn.append(args))
+    for count, shown in ((1, [30]), (3, [30, 0, 10]), (9, [30, 0, 10, 20])):
+        report.video(made.tokenizer, made.dynamics, loop, batch, 3, count)
+        _, truth, _, start, valid = drawn.pop()
+        assert truth[:, 0, 0, 0, 0].tolist() == shown and start == 3
+        assert (valid == np.concatenate([np.ones((len(shown), 4), bool), loop.valid[np.array(shown) // 10]], 1)).all()
 
 
 def test_errors_where_hardly_anything_moves_are_large_and_bounded():
