@@ -124,4 +124,5 @@ class Schedule:
         if state['stage'] not in STAGES:
             raise ValueError(f'schedule: unknown stage {state["stage"]!r:.80}')
         self.stage, self.updates = state['stage'], int(state['updates'])
-        self.measures = {name: float(value) for name, value in state['measures'].items()}
+        self.measures = {
+            name: None if value is None else float(value) for name, value in state['measures'].items()}
