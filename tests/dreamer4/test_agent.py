@@ -393,7 +393,7 @@ def test_loading_another_size_names_what_does_not_fit():
 
 
 @pytest.mark.parametrize('path, value', [
-    ('schedule/stage', 'dreaming'), ('schedule/measures/unexplained', None), ('schedule/measures', 5), ('updates', 'x'),
+    ('schedule/stage', 'dreaming'), ('schedule/measures/unexplained', 'high'), ('schedule/measures', 5), ('updates', 'x'),
     ('return_range', 2 ** 70), ('optim_tokenizer/moments/0/exp_avg', np.zeros(3, np.float32)), ('optim_tokenizer/moments/0/step', 'x'),
     ('optim_tokenizer/moments/999', {}), ('optim_tokenizer/moments', None), ('random/cpu', np.zeros(3, np.uint8)), ('random', []),
     ('slow_policy/calls', {}), ('rms', None)])
