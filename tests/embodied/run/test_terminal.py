@@ -23,10 +23,16 @@ World(sys.argv[1], run_steps=int(sys.argv[2]), run_save_every=0.1, driver_parall
 '''
 
 
-def start(logdir, steps, *prefix, **more):
+def listening():
+    """Take SIGHUP as a fresh process does: whoever started the tests may ignore it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def start(logdir, steps, *prefix, preexec_fn=listening, **more):
     environ = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(HERE), *filter(None, [os.environ.get('PYTHONPATH')])])}
     return subprocess.Popen(
-        [*prefix, sys.executable, '-c', PROGRAM, str(logdir), str(steps)], stdin=subprocess.DEVNULL, env=environ, **more)
+        [*prefix, sys.executable, '-c', PROGRAM, str(logdir), str(steps)], stdin=subprocess.DEVNULL, env=environ,
+        preexec_fn=preexec_fn, **more)
 
 
 def saved(logdir):
@@ -80,7 +86,7 @@ def test_a_terminal_that_is_closed_saves_and_ends_the_run(tmp_path):
     master, terminal = os.openpty()
     process = start(
         tmp_path, 100_000, stdout=terminal, stderr=terminal, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0))
+        preexec_fn=lambda: (listening(), fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)))
     os.close(terminal)
     wait_for_a_save(tmp_path, process)
     os.close(master)  # the kernel sends SIGHUP
