@@ -62,7 +62,7 @@ class ConvTokenizer(Tokenizer):
     def measure(self, obs: Mapping[str, torch.Tensor]) -> None:
         super().measure(obs)
         for key in self.direct:
-            self.numbers[safe(key)].measure(obs[key].float().flatten(2))
+            self.numbers[safe(key)].measure(rows(obs[key]))
 
     def encode(
             self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None,
@@ -75,7 +75,7 @@ class ConvTokenizer(Tokenizer):
             code = torch.tanh(self.bottleneck(self.inward(torch.cat(images + vectors, -1))).float())
             parts.append(code.unflatten(0, (is_first.shape[0], -1)))
         if self.direct:
-            numbers = [self.numbers[safe(k)](obs[k].float().flatten(2)) for k in self.direct]
+            numbers = [self.numbers[safe(k)](rows(obs[k])) for k in self.direct]
             parts.append(torch.cat(numbers, -1)[..., self.order])
         return torch.cat(parts, -1).unflatten(-1, self.latent_shape)
 
@@ -94,6 +94,11 @@ class ConvTokenizer(Tokenizer):
                 [*self.direct.values(), latent[0, 0, self.learned:].numel() - sum(self.direct.values())], -1)
             out |= {key: symlog(self.numbers[safe(key)].invert(x.float())) for key, x in zip(self.direct, numbers)}
         return out
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """Stored numbers (B, T, *shape), scalars among them, -> float (B, T, size)."""
+    return x.reshape(*x.shape[:2], -1).float()
 
 
 class NumberScale(nn.Module):

@@ -71,6 +71,16 @@ def test_numbers_are_latents_as_they_are_and_come_back_exactly():
     assert far.abs().max() < 1
 
 
+def test_scalars_and_tables_are_numbers_too():
+    space = {'height': spaces.Box(-1, 1, (), np.float32), 'table': spaces.Box(-1, 1, (2, 2))}
+    net, first = tokenizer(space), torch.zeros(3, 4, dtype=torch.bool)
+    obs = {'height': torch.rand(3, 4), 'table': torch.rand(3, 4, 2, 2)}
+    net.measure(obs)
+    guess = net.decode(net.encode(obs, first), first)
+    for key, x in obs.items():
+        torch.testing.assert_close(guess[key], symlog(x.reshape(3, 4, -1)), atol=1e-4, rtol=0)
+
+
 def test_long_vectors_and_classes_share_learned_latents():
     space = {'long': spaces.Box(-1, 1, (300,), np.float32), 'class': spaces.Discrete(3)}
     assert tokenizer(space).latent_shape == (4, 8)
