@@ -90,8 +90,8 @@ class ConvTokenizer(Tokenizer):
                 out[key] = self.scale[safe(key)].invert(image)
             out |= {key: next(parts).float().unflatten(0, shape) for key in self.coded}
         if self.direct:
-            numbers = latent[:, :, self.learned:].flatten(2).split(
-                [*self.direct.values(), latent[0, 0, self.learned:].numel() - sum(self.direct.values())], -1)
+            count = sum(self.direct.values())  # what follows repeats them
+            numbers = latent[:, :, self.learned:].flatten(2)[..., :count].split([*self.direct.values()], -1)
             out |= {key: symlog(self.numbers[safe(key)].invert(x.float())) for key, x in zip(self.direct, numbers)}
         return out
 

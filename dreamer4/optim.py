@@ -137,11 +137,9 @@ class SlowCopy:
         """Take the share `rate` of the difference, 1 copies; None for the copy's own rate."""
         rate = self.rate if rate is None else rate
         ours, theirs = list(self.module.parameters()), list(self.source.parameters())
-        if not ours:
-            pass
-        elif rate >= 1:
+        if ours and rate >= 1:  # torch takes no empty lists, and a tokenizer of a few numbers has no parameters
             torch._foreach_copy_(ours, theirs)
-        else:
+        elif ours:
             torch._foreach_lerp_(ours, theirs, rate)
         for ours, theirs in zip(self.module.buffers(), self.source.buffers()):  # what was measured is not averaged
             ours.copy_(theirs)

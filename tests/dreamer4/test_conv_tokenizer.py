@@ -9,6 +9,8 @@ from dreamer4.conv_tokenizer import ConvTokenizer
 from dreamer4.nets.outputs import symlog
 from dreamer4.tokenizer import TokenizerConfig
 
+from tiny import memorise
+
 SETTINGS = dict(
     kind='conv', patch=8, conv=4, width=32, depth=1, heads=2, latents=4, channels=8, time_every=0, mask_max=0.0,
     unmasked=0.25, lpips=0.0, lpips_net='vgg')
@@ -104,13 +106,7 @@ def test_places_of_a_small_body_can_be_memorised():
     for i in range(16):
         obs['image'][i, 0, 2 * i:2 * i + 3, 30 - 2 * i:33 - 2 * i] = 255
     net.measure(obs)
-    first = torch.ones(16, 1, dtype=torch.bool)
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-    for _ in range(200):
-        losses, metrics = net.losses(obs, first)
-        optimizer.zero_grad()
-        losses['image'].backward()
-        optimizer.step()
+    metrics = memorise(net, obs, 200)
     assert metrics['unexplained'] < 0.05, metrics
 
 

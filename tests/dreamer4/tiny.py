@@ -27,3 +27,15 @@ def speak(head, std: float = 1.0):
     """Give a fresh head, whose output layers are zero, random ones."""
     for part in head.parts:
         torch.nn.init.normal_(part.output.weight, std=std)
+
+
+def memorise(tokenizer, obs: dict[str, torch.Tensor], steps: int) -> dict[str, torch.Tensor]:
+    """Train a tokenizer on the images of a few frames (B, 1, ...); the metrics of the last step."""
+    first = torch.ones(*next(iter(obs.values())).shape[:2], dtype=torch.bool)
+    optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
+    for _ in range(steps):
+        losses, metrics = tokenizer.losses(obs, first)
+        optimizer.zero_grad()
+        losses['image'].backward()
+        optimizer.step()
+    return metrics

@@ -207,12 +207,18 @@ def test_only_what_has_the_name_of_a_chunk_is_deleted_there(tmp_path):
     assert mine.exists() and not numbered.exists() and len(replay) == 20
 
 
-def test_the_end_of_a_run_counts_what_was_moved(tmp_path):
+def saved_and_went_on(tmp_path):
+    """A folder of 40 rows that were saved and 20 later ones; returns the manifest of the save."""
     replay = make(tmp_path)
     fill(replay, 40)
     manifest = replay.save()
     fill(replay, 20, begin=40)
     replay.close()
+    return manifest
+
+
+def test_the_end_of_a_run_counts_what_was_moved(tmp_path):
+    manifest = saved_and_went_on(tmp_path)
     truncate(chunk_files(tmp_path)[1])
     events = []
     again = make(tmp_path, events=events)
@@ -267,11 +273,7 @@ def test_where_the_rows_of_the_checkpoint_are_gone_later_ones_take_their_place(t
 
 
 def test_where_a_part_of_the_rows_is_gone_the_rest_and_the_later_ones_are_used(tmp_path):
-    replay = make(tmp_path)
-    fill(replay, 40)
-    manifest = replay.save()
-    fill(replay, 20, begin=40)
-    replay.close()
+    manifest = saved_and_went_on(tmp_path)
     chunk_files(tmp_path)[1].unlink()
     events = []
     again = make(tmp_path, events=events)
