@@ -2,8 +2,9 @@
 
     python -m benchmarks.broken [--rows 12000] [--updates 2600] [--only CASE ...]
 
-Collects random play of pixel_catch once, copies the folder with one thing wrong in each copy, trains offline on each, and prints the first
-cause that diagnose finds beside the fault. Results: benchmarks/results/broken.json.
+Collects random play of pixel_catch once, copies the folder with one thing wrong in each copy,
+trains offline on each, and prints the first cause that diagnose finds beside the fault. Results:
+benchmarks/results/broken.json.
 """
 
 import argparse
@@ -42,17 +43,21 @@ def late(rows: Columns) -> Columns:
     return {**rows, 'reward': np.append(np.float32(0), rows['reward'][:-1])}
 
 
-# name -> what is done to the rows, more flags, a word that the diagnosis must contain ('' where nothing may be found)
+# name -> what is done to the rows, more flags, a word that the diagnosis must contain ('' where
+# nothing may be found)
 CASES: dict[str, tuple[Callable[[Columns], Columns], list[str], str]] = {
     'healthy': (dict, [], ''),
     'frozen tokenizer on black frames': (black, FROZEN, 'frames never change'),
     'actions shuffled': (shuffled, [], 'ignores actions'),
     'rewards one row early': (early, [], 'one row early'),
-    'rewards one row late': (late, [], 'one row late')}
+    'rewards one row late': (late, [], 'one row late'),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--rows', type=int, default=12000, help='of random play')
     parser.add_argument('--updates', type=int, default=2600, help='of each run')
     parser.add_argument('--only', nargs='+', default=list(CASES), choices=list(CASES))
@@ -60,28 +65,70 @@ def main() -> None:
     path = RESULTS / 'broken.json'
     RESULTS.mkdir(exist_ok=True)
     known = json.loads(path.read_text())['cases'] if path.exists() else {}
-    results = {'machine': machine(), 'rows': args.rows, 'updates': args.updates, 'cases': {name: known[name] for name in CASES if name in known}}
+    results = {
+        'machine': machine(),
+        'rows': args.rows,
+        'updates': args.updates,
+        'cases': {name: known[name] for name in CASES if name in known},
+    }
     with tempfile.TemporaryDirectory() as folder:
         base = ['--configs', 'pixel', '--seed', '0']
-        program(*base, '--task', 'pixel_catch', '--script', 'collect', '--run.steps', str(args.rows), '--logdir', f'{folder}/collect')
+        program(
+            *base,
+            '--task',
+            'pixel_catch',
+            '--script',
+            'collect',
+            '--run.steps',
+            str(args.rows),
+            '--logdir',
+            f'{folder}/collect',
+        )
         for name in args.only:
             tamper, flags, word = CASES[name]
             data, logdir = Path(folder) / name / 'data', Path(folder) / name / 'run'
             rewrite(Path(folder) / 'collect' / 'replay', data, tamper)
             program(
-                *base, '--script', 'offline', '--replay.directory', str(data), '--logdir', str(logdir), '--run.updates', str(args.updates),
-                '--run.log_every', '200', '--run.report_every', str(args.updates), *flags)
+                *base,
+                '--script',
+                'offline',
+                '--replay.directory',
+                str(data),
+                '--logdir',
+                str(logdir),
+                '--run.updates',
+                str(args.updates),
+                '--run.log_every',
+                '200',
+                '--run.report_every',
+                str(args.updates),
+                *flags,
+            )
             values = latest(logdir)
-            found = [NOTHING[name] for name in lacking(values)] + [words for *_, good, words in diagnose(values) if good is False]
+            found = [NOTHING[name] for name in lacking(values)] + [
+                words for *_, good, words in diagnose(values) if good is False
+            ]
             first = found[0] if found else 'nothing'
-            results['cases'][name] = {'first cause': first, 'all': found, 'named': word in first if word else not found, 'commit': commit()}
-            print(f'{"ok" if results["cases"][name]["named"] else "!!"} {name}: {first}', flush=True)
+            results['cases'][name] = {
+                'first cause': first,
+                'all': found,
+                'named': word in first if word else not found,
+                'commit': commit(),
+            }
+            print(
+                f'{"ok" if results["cases"][name]["named"] else "!!"} {name}: {first}', flush=True
+            )
             write(path, results)
     sys.exit(not all(results['cases'][name]['named'] for name in args.only))
 
 
 def program(*flags: str) -> None:
-    subprocess.run([sys.executable, '-m', 'dreamer4.main', *flags], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, '-m', 'dreamer4.main', *flags],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
 
 
 def rewrite(source: Path, target: Path, change: Callable[[Columns], Columns]) -> None:

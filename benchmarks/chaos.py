@@ -1,12 +1,16 @@
-"""Break a run again and again and check that nothing is lost; results go to benchmarks/results/chaos.json.
+"""Break a run again and again and check that nothing is lost; results go to
+benchmarks/results/chaos.json.
 
     python -m benchmarks.chaos [--kills 100] [--faults 200] [--steps 48000] [--seed 0]
 
-Kills: the process tree of a run of the pixel preset on pixel_catch that saves every two seconds gets SIGKILL at random moments. After each kill the
-newest checkpoint reads, every chunk that it names is on disk and whole, and the restarted run goes on from its counters. At the end the run
-finishes in order, its logs hold every step once, the replay every decision once, and no logged number is non-finite.
-Faults: another such run whose envs raise an unpicklable exception, exit, are killed or hang (chaos_faults.py) must finish by itself, having replaced
-every one. Both are then evaluated over 100 episodes: what happened to them must not show in the return.
+Kills: the process tree of a run of the pixel preset on pixel_catch that saves every two seconds
+gets SIGKILL at random moments. After each kill the newest checkpoint reads, every chunk that it
+names is on disk and whole, and the restarted run goes on from its counters. At the end the run
+finishes in order, its logs hold every step once, the replay every decision once, and no logged
+number is non-finite.
+Faults: another such run whose envs raise an unpicklable exception, exit, are killed or hang
+(chaos_faults.py) must finish by itself, having replaced every one. Both are then evaluated over 100
+episodes: what happened to them must not show in the return.
 """
 
 import argparse
@@ -30,12 +34,23 @@ from .learning import RESULTS, ROOT, commit, machine, rows
 
 TASK = ['--configs', 'pixel', '--task', 'pixel_catch']
 FLAGS = [*TASK, '--run.save_every', '2', '--driver.parallel', 'true', '--run.report_every', '0']
-PATIENT = ['--driver.timeout', '2', '--driver.start_timeout', '10', '--driver.max_restarts', '1000000']
-UNHURT = 0.85  # return of pixel_catch; undisturbed runs reach .98 to 1.00 in some 40,000 decisions, .86 to 1.00 in 30,000
+PATIENT = [
+    '--driver.timeout',
+    '2',
+    '--driver.start_timeout',
+    '10',
+    '--driver.max_restarts',
+    '1000000',
+]
+# return of pixel_catch; undisturbed runs reach .98 to 1.00 in some 40,000 decisions, .86 to 1.00 in
+# 30,000
+UNHURT = 0.85
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--kills', type=int, default=100)
     parser.add_argument('--faults', type=int, default=200)
     parser.add_argument('--steps', type=int, default=48000, help='decisions of each run')
@@ -48,11 +63,20 @@ def main() -> None:
         if count:
             with tempfile.TemporaryDirectory() as folder:
                 begun = time.monotonic()
-                result[name] = {**part(Path(folder) / 'run', count, args), 'seconds': round(time.monotonic() - begun)}
+                result[name] = {
+                    **part(Path(folder) / 'run', count, args),
+                    'seconds': round(time.monotonic() - begun),
+                }
             for key, value in result[name].items():
                 print(f'{name} {key:>30}: {value}', flush=True)
             write(path, result)
-    sys.exit(any(part['problems'] for part in result.values() if isinstance(part, dict) and 'problems' in part))
+    sys.exit(
+        any(
+            part['problems']
+            for part in result.values()
+            if isinstance(part, dict) and 'problems' in part
+        )
+    )
 
 
 def kills(logdir: Path, count: int, args: argparse.Namespace) -> dict:
@@ -70,17 +94,35 @@ def kills(logdir: Path, count: int, args: argparse.Namespace) -> dict:
     problems += finish(logdir)
     score = evaluated(logdir, problems)
     return {
-        'kills': count, 'problems': problems, 'steps at the last kill': steps[-1], 'steps': last, 'return, 100 episodes': score,
-        'restarts that went further': sum(b > a for a, b in zip(steps, steps[1:]))}
+        'kills': count,
+        'problems': problems,
+        'steps at the last kill': steps[-1],
+        'steps': last,
+        'return, 100 episodes': score,
+        'restarts that went further': sum(b > a for a, b in zip(steps, steps[1:])),
+    }
 
 
 def faults(logdir: Path, count: int, args: argparse.Namespace) -> dict:
     """Let `count` env faults happen to a run that must finish by itself, and evaluate it."""
     ledger, problems = logdir.with_name('ledger'), []
-    flags = [*FLAGS, *PATIENT, '--seed', str(args.seed), '--logdir', str(logdir), '--run.steps', str(args.steps)]
+    flags = [
+        *FLAGS,
+        *PATIENT,
+        '--seed',
+        str(args.seed),
+        '--logdir',
+        str(logdir),
+        '--run.steps',
+        str(args.steps),
+    ]
     done = subprocess.run(
-        [sys.executable, '-m', 'benchmarks.chaos_faults', str(ledger), str(count), *flags], cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        [sys.executable, '-m', 'benchmarks.chaos_faults', str(ledger), str(count), *flags],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     if done.returncode:
         problems.append(f'the run ended with {done.returncode}: {done.stderr[-500:]}')
     happened = ledger.read_text().split() if ledger.exists() else []
@@ -91,15 +133,39 @@ def faults(logdir: Path, count: int, args: argparse.Namespace) -> dict:
         problems.append(f'{replaced} workers were replaced after {len(happened)} faults')
     problems += finish(logdir)
     return {
-        'faults': dict(Counter(happened)), 'workers replaced': replaced, 'problems': problems, 'steps': args.steps,
-        'return, 100 episodes': evaluated(logdir, problems)}
+        'faults': dict(Counter(happened)),
+        'workers replaced': replaced,
+        'problems': problems,
+        'steps': args.steps,
+        'return, 100 episodes': evaluated(logdir, problems),
+    }
 
 
 def evaluated(logdir: Path, problems: list[str]) -> float:
     """Mean return of 100 episodes of the run's agent; a bad one is a problem."""
     subprocess.run(
-        [sys.executable, '-m', 'dreamer4.main', *TASK, '--script', 'eval_only', '--from_checkpoint', str(logdir), '--eval.episodes', '100',
-         '--eval.envs', '10', '--eval.videos', '0', '--logdir', str(logdir) + '-eval'], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+        [
+            sys.executable,
+            '-m',
+            'dreamer4.main',
+            *TASK,
+            '--script',
+            'eval_only',
+            '--from_checkpoint',
+            str(logdir),
+            '--eval.episodes',
+            '100',
+            '--eval.envs',
+            '10',
+            '--eval.videos',
+            '0',
+            '--logdir',
+            str(logdir) + '-eval',
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
     score = json.loads((Path(str(logdir) + '-eval') / 'eval' / 'eval.json').read_text())['mean']
     if score < UNHURT:
         problems.append(f'the agent returns {score:.2f}, less than {UNHURT}')
@@ -107,13 +173,27 @@ def evaluated(logdir: Path, problems: list[str]) -> float:
 
 
 def command(logdir: Path, steps: int) -> list[str]:
-    return [sys.executable, '-m', 'dreamer4.main', *FLAGS, '--logdir', str(logdir), '--run.steps', str(steps)]
+    return [
+        sys.executable,
+        '-m',
+        'dreamer4.main',
+        *FLAGS,
+        '--logdir',
+        str(logdir),
+        '--run.steps',
+        str(steps),
+    ]
 
 
 def killed(logdir: Path, seconds: float) -> None:
     """Run for some seconds, then SIGKILL the whole tree."""
     process = subprocess.Popen(
-        command(logdir, 10 ** 9), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
+        command(logdir, 10**9),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=ROOT,
+    )
     time.sleep(seconds)
     assert process.poll() is None, f'the run ended by itself with {process.returncode}'
     os.killpg(process.pid, signal.SIGKILL)

@@ -1,8 +1,10 @@
-"""dreamer4.main with envs that break at random, for benchmarks/chaos.py: every fault raises, exits, is killed or hangs.
+"""dreamer4.main with envs that break at random, for benchmarks/chaos.py: every fault raises, exits,
+is killed or hangs.
 
     python -m benchmarks.chaos_faults LEDGER FAULTS [arguments of dreamer4.main]
 
-Every fault is written to the file LEDGER before it happens; once FAULTS lines stand there the envs stay sound.
+Every fault is written to the file LEDGER before it happens; once FAULTS lines stand there the envs
+stay sound.
 """
 
 import argparse
@@ -74,17 +76,20 @@ class BreakingMaker(envs.Maker):
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('ledger', type=Path, help='file that lists the faults')
     parser.add_argument('faults', type=int, help='lines of it, after which envs stay sound')
     parser.add_argument('flags', nargs=argparse.REMAINDER, help='arguments of dreamer4.main')
     args = parser.parse_args()
     from dreamer4 import main as program
+
     ledger, faults = args.ledger, args.faults
     plain = program.Parts.env
 
     def breaking(self, kind, index):
         return BreakingMaker(**vars(plain(self, kind, index)), ledger=ledger, faults=faults)
+
     program.Parts.env = breaking
     return program.main(args.flags)
 

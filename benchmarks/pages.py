@@ -1,6 +1,8 @@
-"""Writes the tables of README.md and docs/ from the committed results, so that no number stands there that was not measured.
+"""Writes the tables of README.md and docs/ from the committed results, so that no number stands
+there that was not measured.
 
-    python -m benchmarks.pages            # rewrite what stands between the marks <!-- NAME --> and <!-- /NAME -->
+    python -m benchmarks.pages            # rewrite what stands between the marks <!-- NAME --> and
+    <!-- /NAME -->
     python -m benchmarks.pages --check    # only say whether the pages are up to date
 """
 
@@ -8,7 +10,6 @@ import argparse
 import json
 import re
 import sys
-from pathlib import Path
 
 from . import ablate, learning
 from . import attention as attention_kernels
@@ -29,16 +30,26 @@ def pixel() -> str:
     """Returns of the pixel tasks over seeds."""
     found = read('learning_pixel')
     lines = [
-        '| task | random | optimal | return after training, per seed (100 episodes, 95 % interval) | share of the way | frames | minutes |',
-        '|---|---|---|---|---|---|---|']
+        (
+            '| task | random | optimal | return after training, per seed (100 episodes, 95 %'
+            ' interval) | share of the way | frames | minutes |'
+        ),
+        '|---|---|---|---|---|---|---|',
+    ]
     for task in learning.PIXEL:
         low, high = learning.BOUNDS[task]
         runs = [run for run in found['runs'] if run['task'] == task]
         cells = [
             [f'{run["eval"]["mean"]:.3g} +- {run["eval"]["ci95"]:.2g}' for run in runs],
-            [f'{learning.share(task, run["eval"]["mean"]):.0%}' for run in runs], [f'{run["curve"]["frames"][-1]:,}' for run in runs],
-            [f'{run["seconds"] / 60:.1f}' for run in runs]]
-        lines.append(f'| `{task}` | {low:.3g} | {high:.3g} | ' + ' | '.join(', '.join(cell) for cell in cells) + ' |')
+            [f'{learning.share(task, run["eval"]["mean"]):.0%}' for run in runs],
+            [f'{run["curve"]["frames"][-1]:,}' for run in runs],
+            [f'{run["seconds"] / 60:.1f}' for run in runs],
+        ]
+        lines.append(
+            f'| `{task}` | {low:.3g} | {high:.3g} | '
+            + ' | '.join(', '.join(cell) for cell in cells)
+            + ' |'
+        )
     return '\n'.join([*lines, '', origin(found)])
 
 
@@ -48,23 +59,33 @@ def dmc() -> str:
     if not found:
         return 'Not measured yet.'
     lines = [
-        '| task | seed | random play | return after training (95 % interval, episodes) | DreamerV3, published, at these frames | frames | minutes | flags |',
-        '|---|---|---|---|---|---|---|---|']
+        (
+            '| task | seed | random play | return after training (95 % interval, episodes) |'
+            ' DreamerV3, published, at these frames | frames | minutes | flags |'
+        ),
+        '|---|---|---|---|---|---|---|---|',
+    ]
     for run in found['runs']:
         frames, scored = run['curve']['frames'][-1], run['eval']
         random = run['random']
         played = f'{random["mean"]:.0f}' if random['episodes'] else '-'
         lines.append(
-            f'| `{run["task"]}` | {run["seed"]} | {played} ({random["episodes"]} episodes) '
-            f'| {scored["mean"]:.0f} +- {scored["ci95"]:.0f} ({scored["episodes"]}) | {learning.published_cell(run["task"], frames)} '
-            f'| {frames:,} | {run["seconds"] / 60:.0f} | `{" ".join(run["flags"])}` |')
+            f'| `{run["task"]}` | {run["seed"]} | {played} ({random["episodes"]} episodes) |'
+            f' {scored["mean"]:.0f} +- {scored["ci95"]:.0f} ({scored["episodes"]}) |'
+            f' {learning.published_cell(run["task"], frames)} | {frames:,} |'
+            f' {run["seconds"] / 60:.0f} | `{" ".join(run["flags"])}` |'
+        )
     return '\n'.join([*lines, '', origin(found)])
 
 
 def ablation() -> str:
     """What each choice does on the pixel tasks."""
     found = read('ablate')
-    return f'{ablate.table(found["runs"])}\n\nMachine: {machine(found)}.' if found else 'Not measured yet.'
+    return (
+        f'{ablate.table(found["runs"])}\n\nMachine: {machine(found)}.'
+        if found
+        else 'Not measured yet.'
+    )
 
 
 def broken() -> str:
@@ -72,8 +93,10 @@ def broken() -> str:
     found = read('broken')
     if not found:
         return 'Not measured yet.'
-    return '\n'.join(['| fault | first cause that diagnose finds |', '|---|---|'] + [
-        f'| {name} | {case["first cause"]} |' for name, case in found['cases'].items()])
+    return '\n'.join(
+        ['| fault | first cause that diagnose finds |', '|---|---|']
+        + [f'| {name} | {case["first cause"]} |' for name, case in found['cases'].items()]
+    )
 
 
 def chaos() -> str:
@@ -81,14 +104,19 @@ def chaos() -> str:
     found, lines = read('chaos'), []
     if kills := found.get('kills'):
         lines.append(
-            f'- {kills["kills"]} times `kill -9` of the whole tree at random moments of one run of `pixel_catch`: '
-            f'{len(kills["problems"])} problems, {kills["restarts that went further"]} restarts got beyond the one before, '
-            f'return {kills["return, 100 episodes"]} after {kills["steps"]:,} decisions.')
+            f'- {kills["kills"]} times `kill -9` of the whole tree at random moments of one run of'
+            f' `pixel_catch`: {len(kills["problems"])} problems,'
+            f' {kills["restarts that went further"]} restarts got beyond the one before, return'
+            f' {kills["return, 100 episodes"]} after {kills["steps"]:,} decisions.'
+        )
     if faults := found.get('faults'):
         kinds = ', '.join(f'{count} x {kind}' for kind, count in sorted(faults['faults'].items()))
         lines.append(
-            f'- {sum(faults["faults"].values())} env faults in one run ({kinds}): {len(faults["problems"])} problems, '
-            f'{faults["workers replaced"]:.0f} workers replaced, return {faults["return, 100 episodes"]} after {faults["steps"]:,} decisions.')
+            f'- {sum(faults["faults"].values())} env faults in one run ({kinds}):'
+            f' {len(faults["problems"])} problems, {faults["workers replaced"]:.0f} workers'
+            f' replaced, return {faults["return, 100 episodes"]} after {faults["steps"]:,}'
+            ' decisions.'
+        )
     return '\n'.join(lines) or 'Not measured yet.'
 
 
@@ -98,53 +126,93 @@ def runtime() -> str:
     if not found:
         return 'Not measured yet.'
     base = found['driver']['AsyncVectorEnv, shared memory']['steps_per_second']
-    lines = ['| 16 envs, 64x64x3 and eight small keys | steps/s | to AsyncVectorEnv | late after a pause of 150 ms |', '|---|---|---|---|']
+    lines = [
+        (
+            '| 16 envs, 64x64x3 and eight small keys | steps/s | to AsyncVectorEnv | late after a'
+            ' pause of 150 ms |'
+        ),
+        '|---|---|---|---|',
+    ]
     lines += [
-        f'| {name} | {one["steps_per_second"]:,.0f} | {one["steps_per_second"] / base:.2f} | {one["late_ms"]:.2f} ms |'
-        for name, one in found['driver'].items()]
+        f'| {name} | {one["steps_per_second"]:,.0f} | {one["steps_per_second"] / base:.2f} |'
+        f' {one["late_ms"]:.2f} ms |'
+        for name, one in found['driver'].items()
+    ]
     lines += ['', '| replay, rows of 64x64x3 | |', '|---|---|']
-    lines += [f'| {one["name"]} | {one["value"]:,.{1 if one["value"] >= 100 else 3}f} {one["unit"]} |' for one in found['replay']]
+    lines += [
+        f'| {one["name"]} | {one["value"]:,.{1 if one["value"] >= 100 else 3}f} {one["unit"]} |'
+        for one in found['replay']
+    ]
     return '\n'.join([*lines, '', f'Machine: {machine(found)}. Commit {found["commit"]}.'])
 
 
 def peers() -> str:
     """Our training steps and generation beside public code."""
     found = read('peers')
-    return f'{peer_code.table(found)}\n\nMachine: {machine(found)}; {found["threads"]} thread. Commit {found["commit"]}.' if found else 'Not measured yet.'
+    return (
+        f'{peer_code.table(found)}\n\nMachine: {machine(found)}; {found["threads"]} thread. Commit'
+        f' {found["commit"]}.'
+        if found
+        else 'Not measured yet.'
+    )
 
 
 def speed() -> str:
-    """Parts of an update, a table for every file of benchmarks/speed.py: they may come from different machines and settings."""
+    """Parts of an update, a table for every file of benchmarks/speed.py: they may come from
+    different machines and settings.
+    """
     tables = []
     for path in sorted(RESULTS.glob('speed*.json')):
         found = json.loads(path.read_text())
         flags = f' `{" ".join(found["flags"])}`' if found['flags'] else ''
         rows = '\n'.join(line(name, one) for name, one in found['runs'].items())
-        tables.append(f'**{path.stem}**{flags}\n\n{HEAD}\n{rows}\n\nMachine: {machine(found)}. Commit {found["commit"]}.')
+        tables.append(
+            f'**{path.stem}**{flags}\n\n{HEAD}\n{rows}\n\nMachine: {machine(found)}. Commit'
+            f' {found["commit"]}.'
+        )
     return '\n\n'.join(tables) or 'Not measured yet.'
 
 
 def attention() -> str:
-    """Kernels of attention on the shapes in use, a table for every file: another machine chooses another kernel."""
+    """Kernels of attention on the shapes in use, a table for every file: another machine chooses
+    another kernel.
+    """
     tables = []
     for path in sorted(RESULTS.glob('attention*.json')):
         found = json.loads(path.read_text())
-        tables.append(f'{attention_kernels.table(found)}\n\nMachine: {machine(found)}; {found["threads"]} thread. Commit {found["commit"]}.')
+        tables.append(
+            f'{attention_kernels.table(found)}\n\nMachine: {machine(found)}; {found["threads"]}'
+            f' thread. Commit {found["commit"]}.'
+        )
     return '\n\n'.join(tables) or 'Not measured yet.'
 
 
 def origin(found: dict) -> str:
     """Machine and commits of a file of runs."""
-    return f'Machine: {machine(found)}. Commits: {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'
+    return (
+        f'Machine: {machine(found)}. Commits:'
+        f' {", ".join(sorted({run["commit"] for run in found["runs"]}))}.'
+    )
 
 
 def machine(found: dict) -> str:
     it = found['machine']
-    return f'{it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}' + (f'; {it["note"]}' if 'note' in it else '')
+    return f'{it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}' + (
+        f'; {it["note"]}' if 'note' in it else ''
+    )
 
 
-TABLES = {'pixel': pixel, 'dmc': dmc, 'ablation': ablation, 'broken': broken, 'chaos': chaos, 'runtime': runtime, 'peers': peers, 'speed': speed,
-    'attention': attention}
+TABLES = {
+    'pixel': pixel,
+    'dmc': dmc,
+    'ablation': ablation,
+    'broken': broken,
+    'chaos': chaos,
+    'runtime': runtime,
+    'peers': peers,
+    'speed': speed,
+    'attention': attention,
+}
 
 
 def rendered(text: str) -> str:
@@ -159,7 +227,8 @@ def rendered(text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--check', action='store_true', help='change nothing; status 1 if stale')
     args, stale = parser.parse_args(), []
     for page in PAGES:

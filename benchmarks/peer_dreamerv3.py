@@ -1,8 +1,11 @@
-"""DreamerV3's driver and replay, measured by request; started by benchmarks/runtime.py in a process of its own, never imported by it.
+"""DreamerV3's driver and replay, measured by request; started by benchmarks/runtime.py in a process
+of its own, never imported by it.
 
-Both projects call their runtime `embodied`, hence the separate process, whose module path holds the peer's `embodied.core` alone. Reads one request a line from standard input (drive SECONDS,
-late PAUSES SECONDS, add ROWS, add_full ROWS, sample BATCHES) and answers each with one JSON number. The envs are the counting envs of embodied/envs/dummy.py
-in the interface of this peer; nothing of the peer is kept here.
+Both projects call their runtime `embodied`, hence the separate process, whose module path holds the
+peer's `embodied.core` alone. Reads one request a line from standard input (drive SECONDS, late
+PAUSES SECONDS, add ROWS, add_full ROWS, sample BATCHES) and answers each with one JSON number. The
+envs are the counting envs of embodied/envs/dummy.py in the interface of this peer; nothing of the
+peer is kept here.
 """
 
 import argparse
@@ -26,8 +29,12 @@ class Counting:
     @property
     def act_space(self):
         import elements
+
         return {
-            'discrete': elements.Space(np.int32, (), 0, 5), 'box': elements.Space(np.float32, (3,)), 'reset': elements.Space(bool)}
+            'discrete': elements.Space(np.int32, (), 0, 5),
+            'box': elements.Space(np.float32, (3,)),
+            'reset': elements.Space(bool),
+        }
 
     def step(self, action):
         first = bool(action['reset'])
@@ -37,10 +44,19 @@ class Counting:
         image[..., 2] = self._rng.integers(256, size=(SIZE, SIZE), dtype=np.uint8)
         last = self._count == EPISODE
         return {
-            'image': image, 'count': np.int64(self._count), 'episode': np.int64(0), 'echo': np.zeros(4, np.float32),
-            'vector': self._rng.standard_normal(3, np.float32), 'token': np.int64(self._count % 7), 'even': np.bool_(self._count % 2 == 0),
-            'grid': np.full((2, 4), self._count, np.float32), 'reward': np.float32(1), 'is_first': np.bool_(first),
-            'is_last': np.bool_(last), 'is_terminal': np.bool_(last)}
+            'image': image,
+            'count': np.int64(self._count),
+            'episode': np.int64(0),
+            'echo': np.zeros(4, np.float32),
+            'vector': self._rng.standard_normal(3, np.float32),
+            'token': np.int64(self._count % 7),
+            'even': np.bool_(self._count % 2 == 0),
+            'grid': np.full((2, 4), self._count, np.float32),
+            'reward': np.float32(1),
+            'is_first': np.bool_(first),
+            'is_last': np.bool_(last),
+            'is_terminal': np.bool_(last),
+        }
 
     def close(self):
         pass
@@ -49,10 +65,17 @@ class Counting:
 def rows(num: int = 64) -> list[dict]:
     """The rows of benchmarks/runtime_replay.py."""
     rng = np.random.default_rng(0)
-    return [{
-        'image': rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8), 'action': rng.normal(size=6).astype(np.float32),
-        'reward': np.float32(step), 'is_first': np.bool_(step == 0), 'is_last': np.bool_(step == num - 1),
-        'is_terminal': np.bool_(False)} for step in range(num)]
+    return [
+        {
+            'image': rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8),
+            'action': rng.normal(size=6).astype(np.float32),
+            'reward': np.float32(step),
+            'is_first': np.bool_(step == 0),
+            'is_last': np.bool_(step == num - 1),
+            'is_terminal': np.bool_(False),
+        }
+        for step in range(num)
+    ]
 
 
 class Peer:
@@ -61,11 +84,14 @@ class Peer:
     def __init__(self):
         from embodied.core.driver import Driver
         from embodied.core.replay import Replay
+
         self._driver, self._replay, self._rows = Driver, Replay, rows()
 
     @functools.cached_property
     def step(self):
-        driver = self._driver([functools.partial(Counting, index) for index in range(ENVS)], parallel=True)
+        driver = self._driver(
+            [functools.partial(Counting, index) for index in range(ENVS)], parallel=True
+        )
         action = {'discrete': np.zeros(ENVS, np.int32), 'box': np.zeros((ENVS, 3), np.float32)}
         driver.on_step(lambda row, index: None)
         driver.reset(lambda num_envs: None)
@@ -93,11 +119,13 @@ class Peer:
 
     def late(self, pauses: float, seconds: float) -> float:
         """Milliseconds by which a step after a pause takes longer than one without."""
+
         def duration(pause):
             time.sleep(pause)
             start = time.perf_counter()
             self.step()
             return 1000 * (time.perf_counter() - start)
+
         prompt = statistics.median(duration(0) for _ in range(50))
         return statistics.median(duration(seconds) for _ in range(int(pauses))) - prompt
 
@@ -123,7 +151,8 @@ class Peer:
 
 def main() -> None:
     argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     measured, out = Peer(), sys.stdout
     sys.stdout = sys.stderr  # the peer prints
     for request in sys.stdin:

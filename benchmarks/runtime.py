@@ -1,9 +1,11 @@
-"""Driver and replay measured beside their peers in one run: a table and benchmarks/results/runtime.json. Three minutes.
+"""Driver and replay measured beside their peers in one run: a table and
+benchmarks/results/runtime.json. Three minutes.
 
     python -m benchmarks.runtime [--dreamerv3 PATH --with PATH ...] [--skip_resident]
 
-gymnasium's vector envs are always there. DreamerV3 takes part where --dreamerv3 names a checkout of its repository and --with the folders that
-its imports need (checkouts of elements and portal, installed msgpack and psutil); its driver and replay run in a process of their own.
+gymnasium's vector envs are always there. DreamerV3 takes part where --dreamerv3 names a checkout of
+its repository and --with the folders that its imports need (checkouts of elements and portal,
+installed msgpack and psutil); its driver and replay run in a process of their own.
 """
 
 import argparse
@@ -31,19 +33,28 @@ class Peer:
 
     def __init__(self, script: Path, path: list[Path], arguments: list[str] = ()):
         self._process = subprocess.Popen(
-            [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, path))}, cwd=tempfile.gettempdir())
+            [sys.executable, str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, path))},
+            cwd=tempfile.gettempdir(),
+        )
 
     def ask(self, name: str, *numbers: float) -> float:
         """The measurement `name`.
 
         Raises:
-            RuntimeError: the process ended instead of answering; its own words stand on standard error.
+            RuntimeError: the process ended instead of answering; its own words stand on standard
+                error.
         """
         print(name, *numbers, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f'the peer ended with {self._process.wait()} when asked for {name!r}; its words stand above')
+            raise RuntimeError(
+                f'the peer ended with {self._process.wait()} when asked for {name!r}; its words'
+                ' stand above'
+            )
         return json.loads(answer)
 
     def close(self) -> None:
@@ -62,7 +73,10 @@ def peers(dreamerv3: str, others: list[str]):
         package.mkdir()
         (package / '__init__.py').touch()
         (package / 'core').symlink_to(Path(dreamerv3).resolve() / 'embodied' / 'core')
-        peer = Peer(ROOT / 'benchmarks' / 'peer_dreamerv3.py', [Path(folder), *(Path(other).resolve() for other in others)])
+        peer = Peer(
+            ROOT / 'benchmarks' / 'peer_dreamerv3.py',
+            [Path(folder), *(Path(other).resolve() for other in others)],
+        )
         try:
             yield {DREAMERV3: peer}
         finally:
@@ -70,9 +84,17 @@ def peers(dreamerv3: str, others: list[str]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--dreamerv3', default='', help='checkout of the DreamerV3 repository')
-    parser.add_argument('--with', dest='others', nargs='+', default=[], help='folders with the modules elements, portal, msgpack, psutil')
+    parser.add_argument(
+        '--with',
+        dest='others',
+        nargs='+',
+        default=[],
+        help='folders with the modules elements, portal, msgpack, psutil',
+    )
     parser.add_argument('--skip_resident', action='store_true', help='leave out the million rows')
     args = parser.parse_args()
     print(f'machine {machine()}, commit {commit()}')
@@ -80,7 +102,12 @@ def main() -> None:
         driver = runtime_driver.measure(beside)
         print(drivers(driver), flush=True)
         replay = []
-        parts = [lambda: runtime_replay.add(beside), lambda: runtime_replay.sample(beside), runtime_replay.index, runtime_replay.save]
+        parts = [
+            lambda: runtime_replay.add(beside),
+            lambda: runtime_replay.sample(beside),
+            runtime_replay.index,
+            runtime_replay.save,
+        ]
         for part in parts + ([] if args.skip_resident else [runtime_replay.resident]):
             for name, value, unit in part():
                 print(f'{name:48} {value:14,.{1 if value >= 100 else 3}f} {unit}', flush=True)
@@ -93,7 +120,10 @@ def main() -> None:
 def drivers(results: dict[str, dict[str, float]]) -> str:
     """Steps per second, their ratio to AsyncVectorEnv as it comes, and lateness after a pause."""
     base = results['AsyncVectorEnv, shared memory']['steps_per_second']
-    lines = [f'{runtime_driver.NUM_ENVS} envs, 64x64x3 uint8 and eight small keys', f'{"":48} {"steps/s":>9} {"ratio":>6} {"late after pause":>17}']
+    lines = [
+        f'{runtime_driver.NUM_ENVS} envs, 64x64x3 uint8 and eight small keys',
+        f'{"":48} {"steps/s":>9} {"ratio":>6} {"late after pause":>17}',
+    ]
     for name, result in results.items():
         rate = result['steps_per_second']
         lines.append(f'{name:48} {rate:9.0f} {rate / base:6.2f} {result["late_ms"]:14.2f} ms')

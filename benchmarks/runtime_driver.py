@@ -1,7 +1,9 @@
-"""The driver beside gymnasium's vector envs on the same counting envs, in the same run; a part of benchmarks/runtime.py.
+"""The driver beside gymnasium's vector envs on the same counting envs, in the same run; a part of
+benchmarks/runtime.py.
 
-Speed: env steps per second over all envs, median of rounds in which the contestants take turns. Lateness: what a step after a
-pause, such as an update of the learner, takes longer than one without; median.
+Speed: env steps per second over all envs, median of rounds in which the contestants take turns.
+Lateness: what a step after a pause, such as an update of the learner, takes longer than one
+without; median.
 """
 
 import contextlib
@@ -31,9 +33,15 @@ class GymDummy(gymnasium.Env):
 
     def __init__(self, index=0):
         self._env = make_env(index)
-        self._none = {key: np.zeros(space.shape, space.dtype) for key, space in self._env.act_space.items()}
-        self.action_space = spaces.Dict({k: space for k, space in self._env.act_space.items() if k != 'reset'})
-        self.observation_space = spaces.Dict({k: space for k, space in self._env.obs_space.items() if k not in OUTCOME})
+        self._none = {
+            key: np.zeros(space.shape, space.dtype) for key, space in self._env.act_space.items()
+        }
+        self.action_space = spaces.Dict(
+            {k: space for k, space in self._env.act_space.items() if k != 'reset'}
+        )
+        self.observation_space = spaces.Dict(
+            {k: space for k, space in self._env.obs_space.items() if k not in OUTCOME}
+        )
 
     def reset(self, *, seed=None, options=None):
         return self._split({**self._none, 'reset': True})[0], {}
@@ -53,10 +61,20 @@ class GymDummy(gymnasium.Env):
 def ours(parallel: bool, envs_per_worker: int):
     """A function that steps all envs once: policy, copies and rows included."""
     config = DriverConfig(
-        parallel=parallel, overlap=True, timeout=60, start_timeout=60, envs_per_worker=envs_per_worker, max_restarts=0,
-        restart_window=60)
+        parallel=parallel,
+        overlap=True,
+        timeout=60,
+        start_timeout=60,
+        envs_per_worker=envs_per_worker,
+        max_restarts=0,
+        restart_window=60,
+    )
     driver = Driver([functools.partial(make_env, index) for index in range(NUM_ENVS)], config)
-    action = {key: np.zeros((NUM_ENVS, *space.shape), space.dtype) for key, space in driver.act_space.items() if key != 'reset'}
+    action = {
+        key: np.zeros((NUM_ENVS, *space.shape), space.dtype)
+        for key, space in driver.act_space.items()
+        if key != 'reset'
+    }
     driver.reset(lambda num_envs: None)
     driver.on_row(lambda row, index: None)
     try:
@@ -68,7 +86,9 @@ def ours(parallel: bool, envs_per_worker: int):
 @contextlib.contextmanager
 def theirs(vector_class: type, **kwargs):
     """A function that steps a gymnasium vector env once."""
-    vector = vector_class([functools.partial(GymDummy, index) for index in range(NUM_ENVS)], **kwargs)
+    vector = vector_class(
+        [functools.partial(GymDummy, index) for index in range(NUM_ENVS)], **kwargs
+    )
     action = vector.action_space.sample()
     vector.reset()
     try:
@@ -84,13 +104,18 @@ CONTESTANTS = {
     'Driver, one worker per env': functools.partial(ours, True, 1),
     'Driver, in the calling process': functools.partial(ours, False, 1),
     'AsyncVectorEnv, shared memory': functools.partial(theirs, ASYNC, shared_memory=True),
-    'AsyncVectorEnv, shared memory, copy=False': functools.partial(theirs, ASYNC, shared_memory=True, copy=False),
+    'AsyncVectorEnv, shared memory, copy=False': functools.partial(
+        theirs, ASYNC, shared_memory=True, copy=False
+    ),
     'SyncVectorEnv': functools.partial(theirs, SYNC),
 }
 
 
-def measure(peers: dict, rounds: int = 5, seconds: float = 0.5, pauses: int = 7) -> dict[str, dict[str, float]]:
-    """Contestant -> steps_per_second, late_ms. All of them live at the same time and take turns, so that all see the same machine.
+def measure(
+    peers: dict, rounds: int = 5, seconds: float = 0.5, pauses: int = 7
+) -> dict[str, dict[str, float]]:
+    """Contestant -> steps_per_second, late_ms. All of them live at the same time and take turns, so
+    that all see the same machine.
 
     Args:
         peers: name -> benchmarks.runtime.Peer, more contestants in processes of their own.
@@ -98,12 +123,21 @@ def measure(peers: dict, rounds: int = 5, seconds: float = 0.5, pauses: int = 7)
     with contextlib.ExitStack() as stack:
         steppers = {name: stack.enter_context(make()) for name, make in CONTESTANTS.items()}
         rates = {name: functools.partial(speed, step, seconds) for name, step in steppers.items()}
-        rates |= {name: functools.partial(peer.ask, 'drive', seconds) for name, peer in peers.items()}
+        rates |= {
+            name: functools.partial(peer.ask, 'drive', seconds) for name, peer in peers.items()
+        }
         late = {name: functools.partial(lateness, step, pauses) for name, step in steppers.items()}
-        late |= {name: functools.partial(peer.ask, 'late', pauses, PAUSE) for name, peer in peers.items()}
+        late |= {
+            name: functools.partial(peer.ask, 'late', pauses, PAUSE) for name, peer in peers.items()
+        }
         rounds = [{name: rate() for name, rate in rates.items()} for _ in range(rounds)]
         return {
-            name: {'steps_per_second': statistics.median(turn[name] for turn in rounds), 'late_ms': late[name]()} for name in rates}
+            name: {
+                'steps_per_second': statistics.median(turn[name] for turn in rounds),
+                'late_ms': late[name](),
+            }
+            for name in rates
+        }
 
 
 def speed(step: Callable[[], None], seconds: float) -> float:
@@ -118,6 +152,7 @@ def speed(step: Callable[[], None], seconds: float) -> float:
 
 def lateness(step: Callable[[], None], pauses: int) -> float:
     """Milliseconds by which a step after a pause takes longer than one right after another."""
+
     def duration(pause):
         time.sleep(pause)
         start = time.perf_counter()

@@ -1,6 +1,8 @@
-"""How fast the replay stores and hands out rows of 64x64x3, next to a plain copy of the same bytes; a part of benchmarks/runtime.py.
+"""How fast the replay stores and hands out rows of 64x64x3, next to a plain copy of the same bytes;
+a part of benchmarks/runtime.py.
 
-Medians of several rounds, in which the peers take turns. Each function is bounded and returns rows of a table: name, value, unit.
+Medians of several rounds, in which the peers take turns. Each function is bounded and returns rows
+of a table: name, value, unit.
 """
 
 import multiprocessing
@@ -24,17 +26,36 @@ IMAGE = (64, 64, 3)
 def make(directory: Path | None, max_gb: float = 1.0, disk_gb: float = 2.0) -> Replay:
     """A replay with a mixture as a run has it."""
     config = ReplayConfig(
-        directory='', max_gb=max_gb, disk_gb=disk_gb, chunk_rows=1024, uniform=0.5, recent=0.3, newest=0.2, recent_rows=5000,
-        resume='manifest', demos='', demo_share=0.0, prefetch=True)
+        directory='',
+        max_gb=max_gb,
+        disk_gb=disk_gb,
+        chunk_rows=1024,
+        uniform=0.5,
+        recent=0.3,
+        newest=0.2,
+        recent_rows=5000,
+        resume='manifest',
+        demos='',
+        demo_share=0.0,
+        prefetch=True,
+    )
     return Replay(config, directory, seed=0)
 
 
 def rows(num: int = 64) -> list[dict]:
     """Different rows, made beforehand."""
     rng = np.random.default_rng(0)
-    return [{
-        'image': rng.integers(0, 256, IMAGE, np.uint8), 'action': rng.normal(size=6).astype(np.float32), 'reward': np.float32(step),
-        'is_first': np.bool_(step == 0), 'is_last': np.bool_(step == num - 1), 'is_terminal': np.bool_(False)} for step in range(num)]
+    return [
+        {
+            'image': rng.integers(0, 256, IMAGE, np.uint8),
+            'action': rng.normal(size=6).astype(np.float32),
+            'reward': np.float32(step),
+            'is_first': np.bool_(step == 0),
+            'is_last': np.bool_(step == num - 1),
+            'is_terminal': np.bool_(False),
+        }
+        for step in range(num)
+    ]
 
 
 def fill(replay: Replay, num: int) -> None:
@@ -45,9 +66,10 @@ def fill(replay: Replay, num: int) -> None:
 
 
 def add(peers: dict, num: int = 16_384, rounds: int = 5) -> list[tuple[str, float, str]]:
-    """Rows per second into memory that is taken anew from the system, into memory that is full so that the oldest rows go, and
-    into memory and a folder (close() included). The first is bounded by what the system takes to hand out pages. `peers`: name ->
-    benchmarks.runtime.Peer."""
+    """Rows per second into memory that is taken anew from the system, into memory that is full so
+    that the oldest rows go, and into memory and a folder (close() included). The first is bounded
+    by what the system takes to hand out pages. `peers`: name -> benchmarks.runtime.Peer.
+    """
     made, stack = rows(), np.zeros((num, *IMAGE), np.uint8)
     full = make(None, max_gb=0.4)
     fill(full, 3 * num)
@@ -64,18 +86,31 @@ def add(peers: dict, num: int = 16_384, rounds: int = 5) -> list[tuple[str, floa
             replay = make(Path(folder))
             fill(replay, num)
             replay.close()
-    table = turns({
-        'add, fresh memory': lambda: num / once(to_memory),
-        **{f'add, fresh memory, {name}': lambda peer=peer: peer.ask('add', num) for name, peer in peers.items()},
-        'add, full memory': lambda: num / once(lambda: fill(full, num)),
-        **{f'add, full memory, {name}': lambda peer=peer: peer.ask('add_full', num) for name, peer in peers.items()},
-        'add and save to disk': lambda: num / once(to_disk),
-        'copy of the images alone': lambda: num / once(copy)}, rounds)
+
+    table = turns(
+        {
+            'add, fresh memory': lambda: num / once(to_memory),
+            **{
+                f'add, fresh memory, {name}': lambda peer=peer: peer.ask('add', num)
+                for name, peer in peers.items()
+            },
+            'add, full memory': lambda: num / once(lambda: fill(full, num)),
+            **{
+                f'add, full memory, {name}': lambda peer=peer: peer.ask('add_full', num)
+                for name, peer in peers.items()
+            },
+            'add and save to disk': lambda: num / once(to_disk),
+            'copy of the images alone': lambda: num / once(copy),
+        },
+        rounds,
+    )
     return [(name, value, 'rows/s') for name, value in table.items()]
 
 
 def sample(peers: dict, num: int = 100, rounds: int = 5) -> list[tuple[str, float, str]]:
-    """Batches per second of 16 x 65 rows from memory, from chunks mapped from disk, and from a budget of a quarter of the data."""
+    """Batches per second of 16 x 65 rows from memory, from chunks mapped from disk, and from a
+    budget of a quarter of the data.
+    """
     with tempfile.TemporaryDirectory() as folder:
         replay = make(Path(folder))
         fill(replay, 20_000)
@@ -90,16 +125,30 @@ def sample(peers: dict, num: int = 100, rounds: int = 5) -> list[tuple[str, floa
         def windows() -> None:
             images = np.empty((BATCH, LENGTH, *IMAGE), np.uint8)
             for index, start in enumerate(rng.integers(0, len(store) - LENGTH, BATCH)):
-                images[index] = store[start:start + LENGTH]
+                images[index] = store[start : start + LENGTH]
+
         repeated = lambda work: lambda: num / once(lambda: several(work, num))
-        table = turns({
-            'sample 16x65, memory': repeated(lambda: replay.sample(BATCH, LENGTH)),
-            **{f'sample 16x65, memory, {name}': lambda peer=peer: peer.ask('sample', num) for name, peer in peers.items()},
-            'sample 16x65, mapped from disk': repeated(lambda: mapped.sample(BATCH, LENGTH)),
-            'sample 16x65, budget 1/4 of the data': repeated(lambda: tight.sample(BATCH, LENGTH)),
-            'copy of random windows of one array': repeated(windows),
-            'memcpy of a batch into new arrays': repeated(lambda: {key: value.copy() for key, value in batch.items()}),
-            'memcpy of a batch into old arrays': repeated(lambda: [np.copyto(into[key], value) for key, value in batch.items()])}, rounds)
+        table = turns(
+            {
+                'sample 16x65, memory': repeated(lambda: replay.sample(BATCH, LENGTH)),
+                **{
+                    f'sample 16x65, memory, {name}': lambda peer=peer: peer.ask('sample', num)
+                    for name, peer in peers.items()
+                },
+                'sample 16x65, mapped from disk': repeated(lambda: mapped.sample(BATCH, LENGTH)),
+                'sample 16x65, budget 1/4 of the data': repeated(
+                    lambda: tight.sample(BATCH, LENGTH)
+                ),
+                'copy of random windows of one array': repeated(windows),
+                'memcpy of a batch into new arrays': repeated(
+                    lambda: {key: value.copy() for key, value in batch.items()}
+                ),
+                'memcpy of a batch into old arrays': repeated(
+                    lambda: [np.copyto(into[key], value) for key, value in batch.items()]
+                ),
+            },
+            rounds,
+        )
         replay.close()
     return [(name, value, 'batches/s') for name, value in table.items()]
 
@@ -111,7 +160,9 @@ def index(num: int = 20_000) -> list[tuple[str, float, str]]:
         fill(replay, WORKERS)
         replay.close()
         for count in range(num):
-            name = ChunkName(f'20260101T000000F{count:06}', f'{count:022}', f'{count + 1:022}', 1024)
+            name = ChunkName(
+                f'20260101T000000F{count:06}', f'{count:022}', f'{count + 1:022}', 1024
+            )
             (Path(folder) / str(name)).touch()
         other = make(Path(folder))
         return [(f'index of {num:,} chunk files', median(lambda: other.load(None), 3), 's')]
@@ -125,13 +176,16 @@ def save(num: int = 50) -> list[tuple[str, float, str]]:
         def step() -> None:
             fill(replay, WORKERS)
             replay.save()
+
         seconds = median(step, num)
         replay.close()
     return [('save() of 16 short chunks', 1000 * seconds, 'ms')]
 
 
 def resident(num: int = 1_000_000, max_gb: float = 4.0) -> list[tuple[str, float, str]]:
-    """Gigabytes that a full budget of memory adds to a fresh process after `num` rows went through it."""
+    """Gigabytes that a full budget of memory adds to a fresh process after `num` rows went
+    through it.
+    """
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(_resident, (num, max_gb))
 
@@ -142,7 +196,9 @@ def _resident(num, max_gb):
     for count in range(num):
         replay.add(made[(count // WORKERS) % len(made)], count % WORKERS)
     return [
-        (f'resident after {num:,} rows, budget {max_gb} GB', rss() - before, 'GB'), (f'rows kept in {max_gb} GB', len(replay), 'rows')]
+        (f'resident after {num:,} rows, budget {max_gb} GB', rss() - before, 'GB'),
+        (f'rows kept in {max_gb} GB', len(replay), 'rows'),
+    ]
 
 
 def rss() -> float:
@@ -164,7 +220,9 @@ def once(work: Callable[[], object]) -> float:
 
 
 def turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Medians of several rounds in which all take turns; one more goes before, to bring memory and caches into their usual state."""
+    """Medians of several rounds in which all take turns; one more goes before, to bring memory
+    and caches into their usual state.
+    """
     results = [{name: work() for name, work in contestants.items()} for _ in range(rounds + 1)]
     return {name: statistics.median(result[name] for result in results[1:]) for name in contestants}
 

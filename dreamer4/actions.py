@@ -1,11 +1,16 @@
-"""Any dictionary of action spaces as one flat code, its features for the world model and its policy distribution.
+"""Any dictionary of action spaces as one flat code, its features for the world model and its policy
+distribution.
 
-An action is a code (..., M + E): M indices of categorical parts, stored as floats, then E real values in [-1, 1]. A code stands for
-the action that the env executes, so that dreams see what the replay will hold.
+An action is a code (..., M + E): M indices of categorical parts, stored as floats, then E real
+values in [-1, 1]. A code stands for the action that the env executes, so that dreams see what the
+        replay will hold.
         Discrete(n)      1 part of n            MultiDiscrete(nvec)  one part per entry
-        MultiBinary(n)   n parts of 2           Box                  one part of `bins` values in [-1, 1] per dimension, or
-                                                                     one real value (continuous='normal' or 'truncnormal')
-Parts with as many choices form a group and stand together in the code. Nothing here is larger than the number of all choices.
+        MultiBinary(n)   n parts of 2           Box                  one part of `bins` values in
+                                                                     [-1, 1] per dimension, or one
+                                                                     real value (continuous='normal'
+                                                                     or 'truncnormal')
+Parts with as many choices form a group and stand together in the code. Nothing here is larger than
+the number of all choices.
 Letters: M parts, K choices of a part, E real values, A features.
 """
 
@@ -14,22 +19,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 from gymnasium import spaces
+from torch import nn
 
 from .nets.outputs import ClippedNormal, Policy, TruncatedNormal
 
 REAL = {'normal': ClippedNormal, 'truncnormal': TruncatedNormal}
 CONTINUOUS = ('bins', *REAL)
-MOST = 2 ** 24  # choices of one part: larger indices are not exact in float32
+MOST = 2**24  # choices of one part: larger indices are not exact in float32
 
 
 class Part(NamedTuple):
     """How a categorical part enters the features: every choice sets one of its columns.
 
     Attributes:
-        values: (K,) what each choice sets. columns: long (K,) which column. width: number of columns.
+        values: (K,) what each choice sets. columns: long (K,) which column. width: number of
+            columns.
     """
+
     values: torch.Tensor
     columns: torch.Tensor
     width: int
@@ -46,28 +53,37 @@ def number(values: torch.Tensor) -> Part:
 
 
 class Actions(nn.Module):
-    """Codec between the env's action dict, the code, the features that enter the dynamics, and policy parameters.
+    """Codec between the env's action dict, the code, the features that enter the dynamics, and
+    policy parameters.
 
     Args:
-        act_space: name -> gymnasium space, without 'reset'. Box spaces must be bounded to [-1, 1], as the env wrappers leave them.
-        continuous: for Box spaces: 'bins' (categorical over `bins` values), 'normal' (draws are clipped to the box) or
-            'truncnormal' (draws never leave it).
+        act_space: name -> gymnasium space, without 'reset'. Box spaces must be bounded to [-1, 1],
+            as the env wrappers leave them.
+        continuous: for Box spaces: 'bins' (categorical over `bins` values), 'normal' (draws are
+            clipped to the box) or 'truncnormal' (draws never leave it).
         bins: values per continuous dimension, odd so that zero is one of them.
-        unimix: share of a uniform distribution mixed into every categorical part, which bounds log-probabilities.
+        unimix: share of a uniform distribution mixed into every categorical part, which bounds
+            log-probabilities.
 
     Raises:
-        ValueError: for an unknown kind of space, an unbounded Box, an even number of bins or a part of more than MOST choices.
+        ValueError: for an unknown kind of space, an unbounded Box, an even number of bins or a part
+            of more than MOST choices.
     """
 
-    def __init__(self, act_space: Mapping[str, spaces.Space], continuous: str, bins: int, unimix: float):
+    def __init__(
+        self, act_space: Mapping[str, spaces.Space], continuous: str, bins: int, unimix: float
+    ):
         super().__init__()
         if continuous not in CONTINUOUS:
-            raise ValueError(f'actions: continuous must be one of {", ".join(CONTINUOUS)}; got {continuous!r}')
+            raise ValueError(
+                f'actions: continuous must be one of {", ".join(CONTINUOUS)}; got {continuous!r}'
+            )
         if bins % 2 == 0:
             raise ValueError(f'actions: bins must be odd, so that zero is a choice; got {bins}')
         self.spaces, self.unimix, self.bins = dict(sorted(act_space.items())), unimix, bins
         self.continuous = continuous
-        self.fields, self.normals = {}, 0  # key -> (kind, slice of the parts by key or of the code's real values)
+        # key -> (kind, slice of the parts by key or of the code's real values)
+        self.fields, self.normals = {}, 0
         parts = []
         for key, space in self.spaces.items():
             self._add(key, space, parts)
@@ -77,7 +93,8 @@ class Actions(nn.Module):
             raise ValueError(f'actions: a part may have {MOST:,} choices, got {max(counts):,}')
         rank = {count: i for i, count in enumerate(dict.fromkeys(counts))}
         self.groups = [(counts.count(count), count) for count in rank]  # (parts, choices of each)
-        order = sorted(range(self.parts), key=lambda m: rank[counts[m]])  # the code's parts, numbered by key
+        # the code's parts, numbered by key
+        order = sorted(range(self.parts), key=lambda m: rank[counts[m]])
         self._register([parts[m] for m in order], torch.tensor(order, dtype=torch.long))
 
     def _add(self, key: str, space: spaces.Space, parts: list[Part]) -> None:
@@ -85,7 +102,10 @@ class Actions(nn.Module):
         start = len(parts)
         if isinstance(space, spaces.Box):
             if not (np.all(space.low == -1) and np.all(space.high == 1)):
-                raise ValueError(f'actions: Box {key!r} must span [-1, 1] (wrap the env with NormalizeAction), got {space}')
+                raise ValueError(
+                    f'actions: Box {key!r} must span [-1, 1] (wrap the env with NormalizeAction),'
+                    f' got {space}'
+                )
             size = int(np.prod(space.shape))
             if self.continuous != 'bins':
                 self.fields[key] = ('real', slice(self.normals, self.normals + size))
@@ -93,27 +113,44 @@ class Actions(nn.Module):
                 return
             parts += [number(torch.linspace(-1, 1, self.bins))] * size
         elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-            counts = np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
+            counts = (
+                np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None)))
+                .reshape(-1)
+                .tolist()
+            )
             parts += [one_hot(n) for n in counts]
         elif isinstance(space, spaces.MultiBinary):
             parts += [number(torch.tensor([-1.0, 1.0]))] * int(np.prod(space.shape))
         else:
             raise ValueError(
-                    f'actions: {key!r} is a {type(space).__name__}; expected Box, Discrete, MultiDiscrete or MultiBinary')
-        self.fields[key] = ('bins' if isinstance(space, spaces.Box) else 'index', slice(start, len(parts)))
+                f'actions: {key!r} is a {type(space).__name__}; expected Box, Discrete,'
+                ' MultiDiscrete or MultiBinary'
+            )
+        self.fields[key] = (
+            'bins' if isinstance(space, spaces.Box) else 'index',
+            slice(start, len(parts)),
+        )
 
     def _register(self, parts: list[Part], order: torch.Tensor) -> None:
-        """Tables of the parts as they stand in the code: by part (M,), and by choice, those of all parts in a row."""
+        """Tables of the parts as they stand in the code: by part (M,), and by choice, those of
+        all parts in a row.
+        """
         counts = torch.tensor([len(part.values) for part in parts], dtype=torch.long)
         widths = torch.tensor([part.width for part in parts], dtype=torch.long)
         self.choices, self.width = int(counts.sum()), int(widths.sum())
         self.features = self.width + self.normals
         first = (widths.cumsum(0) - widths).tolist()
         tables = {
-                'order': order, 'place': order.argsort(), 'counts': counts.float(), 'begin': counts.cumsum(0) - counts,
-                'table': torch.cat([torch.zeros(0), *(part.values for part in parts)]),
-                'column': torch.cat([order[:0], *(part.columns + begin for part, begin in zip(parts, first))]),
-                'grid': torch.linspace(-1, 1, self.bins)}
+            'order': order,
+            'place': order.argsort(),
+            'counts': counts.float(),
+            'begin': counts.cumsum(0) - counts,
+            'table': torch.cat([torch.zeros(0), *(part.values for part in parts)]),
+            'column': torch.cat(
+                [order[:0], *(part.columns + begin for part, begin in zip(parts, first))]
+            ),
+            'grid': torch.linspace(-1, 1, self.bins),
+        }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -124,15 +161,19 @@ class Actions(nn.Module):
 
     @property
     def outputs(self) -> int:
-        """Number of network outputs that parametrise a policy: one per choice and two per real value."""
+        """Number of network outputs that parametrise a policy: one per choice and two per real
+        value.
+        """
         return self.choices + 2 * self.normals
 
     def encode(self, action: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Env actions, each (..., *space.shape), -> code (..., M + E); what leaves a box goes to its bound or outermost bin."""
+        """Env actions, each (..., *space.shape), -> code (..., M + E); what leaves a box goes to
+        its bound or outermost bin.
+        """
         indices, values = [], []
         for key, (kind, _) in self.fields.items():
             x = action[key]
-            x = x.reshape(*x.shape[:x.ndim - len(self.spaces[key].shape)], -1).float()
+            x = x.reshape(*x.shape[: x.ndim - len(self.spaces[key].shape)], -1).float()
             if kind != 'index':
                 x = x.clamp(-1, 1)
             if kind == 'bins':
@@ -143,8 +184,10 @@ class Actions(nn.Module):
         return torch.cat(indices + values, -1)
 
     def decode(self, code: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Code (..., M + E) -> env actions with the dtypes float32 (Box, in [-1, 1]), int32 or bool (MultiBinary)."""
-        indices, values = code[..., :self.parts], code[..., self.parts:]
+        """Code (..., M + E) -> env actions with the dtypes float32 (Box, in [-1, 1]), int32 or
+        bool (MultiBinary).
+        """
+        indices, values = code[..., : self.parts], code[..., self.parts :]
         if len(self.groups) > 1:
             indices = indices[..., self.place]
         action = {}
@@ -163,15 +206,23 @@ class Actions(nn.Module):
         return action
 
     def embed(self, code: torch.Tensor) -> torch.Tensor:
-        """Features (..., A) of the action that a code stands for: one-hot choices, bin values, signs, real values in [-1, 1]."""
-        choice = code[..., :self.parts].long() + self.begin
-        rows = code.new_zeros(*code.shape[:-1], self.width).scatter(-1, self.column[choice], self.table[choice].to(code.dtype))
-        return torch.cat([rows, code[..., self.parts:].clamp(-1, 1)], -1)
+        """Features (..., A) of the action that a code stands for: one-hot choices, bin values,
+        signs, real values in [-1, 1].
+        """
+        choice = code[..., : self.parts].long() + self.begin
+        rows = code.new_zeros(*code.shape[:-1], self.width).scatter(
+            -1, self.column[choice], self.table[choice].to(code.dtype)
+        )
+        return torch.cat([rows, code[..., self.parts :].clamp(-1, 1)], -1)
 
     def policy(self, outputs: torch.Tensor) -> Policy:
-        """Distribution from network outputs (..., `outputs`); a normal has its mean in (-1, 1) and std in [0.1, 1]."""
+        """Distribution from network outputs (..., `outputs`); a normal has its mean in (-1, 1)
+        and std in [0.1, 1].
+        """
         outputs = outputs.float()
-        *logits, real = outputs.split([*(count * choices for count, choices in self.groups), 2 * self.normals], -1)
+        *logits, real = outputs.split(
+            [*(count * choices for count, choices in self.groups), 2 * self.normals], -1
+        )
         log_probs = [self._mixed(x.unflatten(-1, group)) for x, group in zip(logits, self.groups)]
         mean, std = real.chunk(2, -1)
         kind = REAL.get(self.continuous, ClippedNormal)  # with bins there are no real values

@@ -1,6 +1,8 @@
-"""Settings of the agent: the typed blocks of `agent` in the configuration, and which of their values cannot work together.
+"""Settings of the agent: the typed blocks of `agent` in the configuration, and which of their
+values cannot work together.
 
-What every setting means and where it comes from stands in configs/defaults.yaml; blocks of a part stand beside the part.
+What every setting means and where it comes from stands in configs/defaults.yaml; blocks of a part
+stand beside the part.
 """
 
 import math
@@ -24,6 +26,7 @@ from .tokenizer import TokenizerConfig
 @dataclass(frozen=True)
 class BatchConfig:
     """Block `agent.batch`: shapes of the training batches."""
+
     size: int
     length: int
     long_length: int
@@ -35,13 +38,17 @@ class BatchConfig:
 @dataclass(frozen=True)
 class SlowConfig:
     """How a slow copy follows its source: `rate` of the difference every `every` updates."""
+
     rate: float
     every: int
 
 
 @dataclass(frozen=True)
 class TokenizerTrainingConfig:
-    """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm, and who reads which copy."""
+    """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm,
+    and who reads which copy.
+    """
+
     every: int
     rate: float
     model: float
@@ -51,12 +58,14 @@ class TokenizerTrainingConfig:
 @dataclass(frozen=True)
 class ModelTrainingConfig:
     """Block `agent.model_training`: the world model's pace once the policy learns."""
+
     rate: float
 
 
 @dataclass(frozen=True)
 class ActorConfig:
     """Block `agent.actor`: the policy's objective."""
+
     loss: str
     lam: float
     alpha: float
@@ -74,6 +83,7 @@ class ActorConfig:
 @dataclass(frozen=True)
 class ValueConfig:
     """Block `agent.value`: returns and the critic."""
+
     gamma: float
     lam: float
     slow: SlowConfig
@@ -81,7 +91,10 @@ class ValueConfig:
 
 @dataclass(frozen=True)
 class ScalesConfig:
-    """Block `agent.scales`: weights of the normalised world-model losses and the floors of their normalisers."""
+    """Block `agent.scales`: weights of the normalised world-model losses and the floors of their
+    normalisers.
+    """
+
     dynamics: float
     reward: float
     cont: float
@@ -95,6 +108,7 @@ class ScalesConfig:
 @dataclass(frozen=True)
 class OptimsConfig:
     """Block `agent.optim`: one optimizer per part."""
+
     tokenizer: OptimConfig
     model: OptimConfig
     policy: OptimConfig
@@ -104,6 +118,7 @@ class OptimsConfig:
 @dataclass(frozen=True)
 class AgentConfig:
     """Block `agent` of the configuration."""
+
     device: str
     precision: str
     threads: int
@@ -136,13 +151,17 @@ def find_device(name: str) -> torch.device:
     if kind not in ('auto', 'cpu', 'cuda'):
         raise ValueError(f'agent.device must be auto, cpu, cuda or cuda:<number>; got {name!r}')
     if kind == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'agent.device is {name}, but torch finds no CUDA device here; take auto or cpu')
+        raise ValueError(
+            f'agent.device is {name}, but torch finds no CUDA device here; take auto or cpu'
+        )
     return torch.device(name if kind != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def latents_stand(config: AgentConfig) -> float:
-    """Updates for which the latents of a frame stay what they are: as long as the copy of the tokenizer that made them stands, infinite where it is
-    frozen; 0 where they change all the time, with the frames around them or with an average of tokenizers."""
+    """Updates for which the latents of a frame stay what they are: as long as the copy of the
+    tokenizer that made them stands, infinite where it is frozen; 0 where they change all the time,
+    with the frames around them or with an average of tokenizers.
+    """
     training = config.tokenizer_training
     if config.tokenizer.time_every or training.rate and (training.slow.rate < 1 or training.model):
         return 0
@@ -156,45 +175,70 @@ def check(config: AgentConfig) -> None:
         ValueError: naming the setting, what it must be and what it is.
     """
     choices = {
-            'tokenizer.kind': (config.tokenizer.kind, ('patches', 'conv')),
-            'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
-            'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
-            'actor.start': (config.actor.start, ('uniform', 'behaviour')),
-            'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
-            'attention': (config.attention, KERNELS),
-            'tokenizer.lpips_net': (config.tokenizer.lpips_net, ('vgg', 'alex', 'squeeze')),
-            'heads.continuous': (config.heads.continuous, CONTINUOUS),
-            'heads.reads': (config.heads.reads, READS),
-            'heads.learn_on': (config.heads.learn_on, ('committed', 'noised'))}
+        'tokenizer.kind': (config.tokenizer.kind, ('patches', 'conv')),
+        'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
+        'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
+        'actor.start': (config.actor.start, ('uniform', 'behaviour')),
+        'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
+        'attention': (config.attention, KERNELS),
+        'tokenizer.lpips_net': (config.tokenizer.lpips_net, ('vgg', 'alex', 'squeeze')),
+        'heads.continuous': (config.heads.continuous, CONTINUOUS),
+        'heads.reads': (config.heads.reads, READS),
+        'heads.learn_on': (config.heads.learn_on, ('committed', 'noised')),
+    }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
     if find_device(config.device).type == 'cpu' and config.attention == 'flex':
-        raise ValueError('agent.attention flex learns on a GPU alone, but agent.device is the CPU; take auto')
+        raise ValueError(
+            'agent.attention flex learns on a GPU alone, but agent.device is the CPU; take auto'
+        )
     if config.threads < 0:
-        raise ValueError(f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}")
+        raise ValueError(
+            f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}"
+        )
     if config.attention == 'fused' and config.dynamics.softcap:
-        raise ValueError(f'agent.attention fused has no soft cap, but agent.dynamics.softcap is {config.dynamics.softcap}; take auto')
+        raise ValueError(
+            'agent.attention fused has no soft cap, but agent.dynamics.softcap is'
+            f' {config.dynamics.softcap}; take auto'
+        )
     shortcut.check(config.shortcut, config.dynamics.levels)
     share, rows = config.shortcut.bootstrap, config.batch.size
     if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:
         raise ValueError(
-                f'agent.shortcut.bootstrap must give large steps and d_min some of the agent.batch.size {rows} sequences each, or be 0; '
-                f'{share} of them is {round(rows * share)}')
+            'agent.shortcut.bootstrap must give large steps and d_min some of the agent.batch.size'
+            f' {rows} sequences each, or be 0; {share} of them is {round(rows * share)}'
+        )
     if not 0 <= config.batch.single < 1:
-        raise ValueError(f'agent.batch.single must be a share of at least 0 and below 1, got {config.batch.single}')
+        raise ValueError(
+            'agent.batch.single must be a share of at least 0 and below 1, got'
+            f' {config.batch.single}'
+        )
     lpips = config.tokenizer.lpips
     if lpips != 'auto' and not (isinstance(lpips, float) and 0 <= lpips < math.inf):
-        raise ValueError(f'agent.tokenizer.lpips must be a weight of at least 0 or auto, got {lpips}')
+        raise ValueError(
+            f'agent.tokenizer.lpips must be a weight of at least 0 or auto, got {lpips}'
+        )
     if config.dynamics.time_every < 1:
-        raise ValueError('agent.dynamics.time_every must be at least 1: without time attention nothing is remembered')
+        raise ValueError(
+            'agent.dynamics.time_every must be at least 1: without time attention nothing is'
+            ' remembered'
+        )
     for name in ('every', 'epochs'):
         if getattr(config.imagination, name) < 1:
-            raise ValueError(f'agent.imagination.{name} must be at least 1, got {getattr(config.imagination, name)}')
+            raise ValueError(
+                f'agent.imagination.{name} must be at least 1, got'
+                f' {getattr(config.imagination, name)}'
+            )
     if config.cache.latents_gb > 0 and not latents_stand(config):
         raise ValueError(
-                f'agent.cache.latents_gb {config.cache.latents_gb} keeps latents, which must not change: it wants frames that are encoded alone '
-                f'(agent.tokenizer.time_every 0, is {config.tokenizer.time_every}) by a tokenizer that is copied whole '
-                f'(agent.tokenizer_training.slow.rate 1, is {config.tokenizer_training.slow.rate}) or frozen (agent.tokenizer_training.rate 0)')
+            f'agent.cache.latents_gb {config.cache.latents_gb} keeps latents, which must not'
+            ' change: it wants frames that are encoded alone (agent.tokenizer.time_every 0, is'
+            f' {config.tokenizer.time_every}) by a tokenizer that is copied whole'
+            f' (agent.tokenizer_training.slow.rate 1, is {config.tokenizer_training.slow.rate}) or'
+            ' frozen (agent.tokenizer_training.rate 0)'
+        )
     if config.actor.hold < 1:
-        raise ValueError(f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}')
+        raise ValueError(
+            f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}'
+        )

@@ -1,8 +1,12 @@
-"""The border between numpy rows and torch: Batch, the device move, and the one time shift of the project.
+"""The border between numpy rows and torch: Batch, the device move, and the one time shift of the
+project.
 
-        stored row t     obs_t, reward_t, is_first_t, is_last_t, is_terminal_t, action_t chosen after seeing obs_t
-        model frame t    prev_action_t = action_{t-1}, which led to obs_t; reward_t and cont_t on arrival; action_t the policy's target
-The replay hands out T+1 rows; the first serves only for the shift. Letters: B batch, T time, M action code.
+        stored row t     obs_t, reward_t, is_first_t, is_last_t, is_terminal_t, action_t chosen
+        after seeing obs_t
+        model frame t    prev_action_t = action_{t-1}, which led to obs_t; reward_t and cont_t on
+        arrival; action_t the policy's target
+The replay hands out T+1 rows; the first serves only for the shift. Letters: B batch, T time, M
+action code.
 """
 
 from collections.abc import Mapping
@@ -22,8 +26,10 @@ class Batch:
 
     Attributes:
         obs: observation key -> tensor, as stored (images uint8).
-        prev_action: (B, T, M) code of the action that led to the frame; meaningless where prev_valid is False.
-        prev_valid: bool (B, T), False where the frame begins an episode or the action is not known (embodied.base.UNLABELED).
+        prev_action: (B, T, M) code of the action that led to the frame; meaningless where
+            prev_valid is False.
+        prev_valid: bool (B, T), False where the frame begins an episode or the action is not known
+            (embodied.base.UNLABELED).
         action: (B, T, M) code of the action chosen at the frame.
         action_valid: bool (B, T), False where no action was executed (is_last) or it is not known.
         reward: (B, T) float32, received on arrival at the frame; zero where it is not known.
@@ -51,22 +57,35 @@ class Batch:
     def flat(self) -> dict[str, torch.Tensor]:
         """All tensors by name; observations are called 'obs/<key>'."""
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'obs'}
-        return {f'obs/{k}': v for k, v in self.obs.items()} | {k: v for k, v in rest.items() if v is not None}
+        return {f'obs/{k}': v for k, v in self.obs.items()} | {
+            k: v for k, v in rest.items() if v is not None
+        }
 
     def blame(self) -> str:
-        """One sentence about the values that are not finite, or else the largest: what to look at where a loss is not finite."""
-        floats = {k: v.detach().float().reshape(*self.shape, -1) for k, v in self.flat().items() if v.is_floating_point() and v.numel()}
+        """One sentence about the values that are not finite, or else the largest: what to look
+        at where a loss is not finite.
+        """
+        floats = {
+            k: v.detach().float().reshape(*self.shape, -1)
+            for k, v in self.flat().items()
+            if v.is_floating_point() and v.numel()
+        }
         parts = []
         for key, value in floats.items():
             bad = (~torch.isfinite(value)).any(-1)
             for sequence in bad.any(1).nonzero().flatten().tolist()[:3]:
                 frames = bad[sequence].nonzero().flatten().tolist()
-                parts.append(f'{key} in sequence {sequence}, frames {", ".join(map(str, frames[:5]))}{" ..." if len(frames) > 5 else ""}')
+                parts.append(
+                    f'{key} in sequence {sequence}, frames'
+                    f' {", ".join(map(str, frames[:5]))}{" ..." if len(frames) > 5 else ""}'
+                )
         if parts:
             return f'In the batch these are not finite: {"; ".join(parts)}.'
         sizes = {key: value.abs().max().item() for key, value in floats.items()}
         largest = max(sizes, key=sizes.get)
-        return f'All values of the batch are finite; the largest is {sizes[largest]:.3g} in {largest}.'
+        return (
+            f'All values of the batch are finite; the largest is {sizes[largest]:.3g} in {largest}.'
+        )
 
     @classmethod
     def of(cls, flat: Mapping[str, torch.Tensor]) -> 'Batch':
@@ -80,7 +99,9 @@ class Batch:
         return self.is_first.all(1)
 
     def cut(self, begin: int, end: int) -> 'Batch':
-        """The sequences from `begin` to `end` as single images: every frame begins an episode of its own (Dreamer 4, Section 3.2)."""
+        """The sequences from `begin` to `end` as single images: every frame begins an episode of
+        its own (Dreamer 4, Section 3.2).
+        """
         place = torch.arange(len(self.is_first), device=self.is_first.device)[:, None]
         single = (place >= begin) & (place < end)
         return replace(self, is_first=self.is_first | single, prev_valid=self.prev_valid & ~single)
@@ -100,17 +121,20 @@ class Batch:
 
 @dataclass(frozen=True)
 class Roles:
-    """What the sequences of a training batch are for: ranges of an order that is random (Batch.shuffled).
+    """What the sequences of a training batch are for: ranges of an order that is random
+    (Batch.shuffled).
 
         [ steps larger than d_min ........ | d_min ................. ]
                                [ single images ...... ]
-    Whatever a sequence is, a demonstration or not, it takes every role as often as any other, and each role has its share within the
-    other one: images alone train large steps, and so do frames with a past.
+    Whatever a sequence is, a demonstration or not, it takes every role as often as any other, and
+    each role has its share within the other one: images alone train large steps, and so do frames
+    with a past.
 
     Attributes:
         large: the first so many sequences train steps larger than d_min, the bootstrap.
         single: begin and end of those that are cut into single images.
     """
+
     large: int
     single: tuple[int, int]
 
@@ -118,8 +142,9 @@ class Roles:
     def draw(cls, rows: int, large: float, single: float, rng: np.random.Generator) -> 'Roles':
         """Roles of `rows` sequences by their shares, in [0, 1].
 
-        Numbers that are not whole are rounded up or down at random, so that the shares hold over many batches, in batches of a single long
-        sequence too. Of images alone there are never so many that no sequence has a past, without which heads learn nothing.
+        Numbers that are not whole are rounded up or down at random, so that the shares hold over
+        many batches, in batches of a single long sequence too. Of images alone there are never so
+        many that no sequence has a past, without which heads learn nothing.
         """
         near = lambda number: int(number + rng.random())
         large, single = near(large * rows), min(round(single * rows), rows - 1)
@@ -127,7 +152,9 @@ class Roles:
         return cls(large, (large - both, large - both + single))
 
 
-def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, device: torch.device) -> Batch:
+def make_batch(
+    rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, device: torch.device
+) -> Batch:
     """Rows as the replay hands them out, (B, T+1, ...), -> Batch of (B, T).
 
     Raises:
@@ -137,19 +164,32 @@ def make_batch(rows: Mapping[str, np.ndarray], obs_keys, actions: Actions, devic
     if missing := sorted(needed - set(rows)):
         raise KeyError(f'batch: rows lack {missing}; they hold {sorted(rows)}')
     if rows['is_first'].shape[1] < 2:
-        raise ValueError(f"batch: expected at least 2 rows of time, the first only for the shift, got {rows['is_first'].shape}")
+        raise ValueError(
+            'batch: expected at least 2 rows of time, the first only for the shift, got'
+            f' {rows["is_first"].shape}'
+        )
     put = {k: move(v, device) for k, v in rows.items() if k in needed or k in UNLABELED}
     acted, paid = (known(put, label) for label in ('unlabeled_action', 'unlabeled_reward'))
     for keys, where in ((actions.spaces, acted), (('reward', 'is_terminal'), paid)):
-        put |= {k: blank(put[k], where) for k in keys} if any(flag in put for flag in UNLABELED) else {}
+        put |= (
+            {k: blank(put[k], where) for k in keys}
+            if any(flag in put for flag in UNLABELED)
+            else {}
+        )
     code = actions.encode({k: put[k] for k in actions.spaces})
     executed = acted & ~put['is_last']
     return Batch(
-            obs={k: put[k][:, 1:] for k in obs_keys},
-            prev_action=code[:, :-1], prev_valid=executed[:, :-1] & ~put['is_first'][:, 1:],
-            action=code[:, 1:], action_valid=executed[:, 1:],
-            reward=put['reward'][:, 1:].float(), reward_valid=paid[:, 1:],
-            is_first=put['is_first'][:, 1:], is_last=put['is_last'][:, 1:], is_terminal=put['is_terminal'][:, 1:])
+        obs={k: put[k][:, 1:] for k in obs_keys},
+        prev_action=code[:, :-1],
+        prev_valid=executed[:, :-1] & ~put['is_first'][:, 1:],
+        action=code[:, 1:],
+        action_valid=executed[:, 1:],
+        reward=put['reward'][:, 1:].float(),
+        reward_valid=paid[:, 1:],
+        is_first=put['is_first'][:, 1:],
+        is_last=put['is_last'][:, 1:],
+        is_terminal=put['is_terminal'][:, 1:],
+    )
 
 
 def known(rows: Mapping[str, torch.Tensor], label: str) -> torch.Tensor:
@@ -159,12 +199,16 @@ def known(rows: Mapping[str, torch.Tensor], label: str) -> torch.Tensor:
 
 
 def blank(x: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """x (B, T, ...) with zeros where `where` (B, T) is False: a filler may be anything, also NaN or no choice at all."""
+    """x (B, T, ...) with zeros where `where` (B, T) is False: a filler may be anything, also NaN
+    or no choice at all.
+    """
     return torch.where(where.reshape(*where.shape, *[1] * (x.ndim - 2)), x, torch.zeros_like(x))
 
 
 def move(array: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Array -> tensor on the device; through pinned memory where there is a GPU, so that the host goes on while it is copied."""
+    """Array -> tensor on the device; through pinned memory where there is a GPU, so that the
+    host goes on while it is copied.
+    """
     if isinstance(array, torch.Tensor):
         return array.to(device)
     tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -1,5 +1,6 @@
-"""What the device keeps of the replay's rows: frames, so that each crosses the bus once, and latents, so that each is encoded once per copy of
-the tokenizer. Both are derived, found by the row ids that the replay hands out, and never part of its files.
+"""What the device keeps of the replay's rows: frames, so that each crosses the bus once, and
+latents, so that each is encoded once per copy of the tokenizer. Both are derived, found by the row
+ids that the replay hands out, and never part of its files.
 
 Letters: B sequences, T rows, N rows of a list.
 """
@@ -15,14 +16,19 @@ from embodied.errors import ReplayError
 from .batch import move
 
 FIRST = 4096  # rows that a store has memory for at first; it doubles until its limit
-BLOCK = 64  # frames are encoded so many at once, or twice, four times ... as many, so that few shapes occur
-SHARE = 0.25  # of the free memory of a GPU that frames may take where nobody says how much; growing takes twice that for a moment
-LATENTS_GB, LONG = 1.0, 50  # for latents where nobody says so, if a copy of the tokenizer stands for so many updates at least
+# frames are encoded so many at once, or twice, four times ... as many, so that few shapes occur
+BLOCK = 64
+# of the free memory of a GPU that frames may take where nobody says how much; growing takes twice
+# that for a moment
+SHARE = 0.25
+# for latents where nobody says so, if a copy of the tokenizer stands for so many updates at least
+LATENTS_GB, LONG = 1.0, 50
 
 
 @dataclass(frozen=True)
 class CacheConfig:
     """Block `agent.cache` of the configuration; meanings stand there."""
+
     frames_gb: float
     latents_gb: float
 
@@ -34,11 +40,19 @@ class Store:
         columns: name -> (shape, dtype) of a row. limit: rows at most. device: where.
     """
 
-    def __init__(self, columns: Mapping[str, tuple[tuple[int, ...], torch.dtype]], limit: int, device: torch.device):
+    def __init__(
+        self,
+        columns: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+        limit: int,
+        device: torch.device,
+    ):
         self.limit, self._next = limit, 0
         self._place: dict[int, int] = {}  # row id -> where it stands
         self._owner = np.full(min(FIRST, limit), -1, np.int64)  # and back
-        self._columns = {name: torch.empty(len(self._owner), *shape, dtype=dtype, device=device) for name, (shape, dtype) in columns.items()}
+        self._columns = {
+            name: torch.empty(len(self._owner), *shape, dtype=dtype, device=device)
+            for name, (shape, dtype) in columns.items()
+        }
 
     def __len__(self) -> int:
         return len(self._place)
@@ -48,12 +62,15 @@ class Store:
         self._place.clear()
         self._owner[:], self._next = -1, 0
 
-    def get(self, ids: np.ndarray, make: Callable[[np.ndarray, np.ndarray], Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def get(
+        self, ids: np.ndarray, make: Callable[[np.ndarray, np.ndarray], Mapping[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
         """Rows by id.
 
         Args:
             ids: int64 (B, T), of no more than `limit` rows.
-            make: (ids (N,), where each first stands in the flat `ids` (N,)) -> name -> (N, ...) on the device, of rows that are not here.
+            make: (ids (N,), where each first stands in the flat `ids` (N,)) -> name -> (N, ...) on
+                the device, of rows that are not here.
 
         Returns:
             name -> (B, T, ...).
@@ -69,7 +86,10 @@ class Store:
             for name, column in self._columns.items():
                 column.index_copy_(0, where, made[name].to(column.dtype))
         index = self._index(places[inverse.reshape(-1)])
-        return {name: column.index_select(0, index).unflatten(0, ids.shape) for name, column in self._columns.items()}
+        return {
+            name: column.index_select(0, index).unflatten(0, ids.shape)
+            for name, column in self._columns.items()
+        }
 
     def _index(self, places: np.ndarray) -> torch.Tensor:
         return move(places, next(iter(self._columns.values())).device)
@@ -95,21 +115,26 @@ class Store:
             self._next = 0
             return
         try:
-            grown = {name: torch.empty(size, *x.shape[1:], dtype=x.dtype, device=x.device) for name, x in self._columns.items()}
+            grown = {
+                name: torch.empty(size, *x.shape[1:], dtype=x.dtype, device=x.device)
+                for name, x in self._columns.items()
+            }
         except torch.cuda.OutOfMemoryError:  # others have taken what was free at the start
             self.limit, self._next = len(self._owner), 0
             return
         for name, column in self._columns.items():
-            grown[name][:len(column)] = column
+            grown[name][: len(column)] = column
         self._columns = grown
         self._owner = np.concatenate([self._owner, np.full(size - len(self._owner), -1, np.int64)])
 
 
 class Mirror:
-    """A replay whose images also stand on the device: sample() gathers them there, and gives tensors for them. All else is the replay's.
+    """A replay whose images also stand on the device: sample() gathers them there, and gives
+    tensors for them. All else is the replay's.
 
     Args:
-        replay: an embodied.replay.Replay. device: where images are kept. gigabytes: for them, 10^9 bytes.
+        replay: an embodied.replay.Replay. device: where images are kept. gigabytes: for them, 10^9
+            bytes.
     """
 
     def __init__(self, replay, device: torch.device, gigabytes: float):
@@ -124,17 +149,31 @@ class Mirror:
     def estimate(self) -> str:
         """That of the replay, and what of it the device holds."""
         text = self._replay.estimate()
-        return f'{text} {self._bytes / 1e9:.3g} GB on {self._device} hold the images of {self._limit():,} rows.' if self._limit() else text
+        return (
+            f'{text} {self._bytes / 1e9:.3g} GB on {self._device} hold the images of'
+            f' {self._limit():,} rows.'
+            if self._limit()
+            else text
+        )
 
-    def sample(self, batch: int, length: int, draw: int | None = None, without: Iterable[str] = ()) -> dict[str, np.ndarray | torch.Tensor]:
+    def sample(
+        self, batch: int, length: int, draw: int | None = None, without: Iterable[str] = ()
+    ) -> dict[str, np.ndarray | torch.Tensor]:
         """As Replay.sample; images are tensors on the device."""
         images = [key for key in self._images() if key not in without]
         if not images or batch * length > self._limit():
             return self._replay.sample(batch, length, draw, without)
         if self._store is None:
-            self._store = Store({key: (shape, torch.uint8) for key, shape in self._images().items()}, self._limit(), self._device)
+            self._store = Store(
+                {key: (shape, torch.uint8) for key, shape in self._images().items()},
+                self._limit(),
+                self._device,
+            )
         out = self._replay.sample(batch, length, draw, [*without, *images])
-        read = lambda ids, _: {key: move(value, self._device) for key, value in self._replay.rows(ids, self._images()).items()}
+        read = lambda ids, _: {
+            key: move(value, self._device)
+            for key, value in self._replay.rows(ids, self._images()).items()
+        }
         try:
             found = self._store.get(out['row_id'], read)
         except ReplayError:  # a chunk turned out to be broken since
@@ -143,7 +182,15 @@ class Mirror:
 
     def _images(self) -> dict[str, tuple[int, ...]]:
         """Key -> shape of the images of a row."""
-        return {key: shape for key, dtype, shape in self._replay.schema.specs if dtype == np.uint8 and len(shape) == 3} if self._replay.schema else {}
+        return (
+            {
+                key: shape
+                for key, dtype, shape in self._replay.schema.specs
+                if dtype == np.uint8 and len(shape) == 3
+            }
+            if self._replay.schema
+            else {}
+        )
 
     def _limit(self) -> int:
         """Rows that there is room for; never more than the replay can hold."""
@@ -155,23 +202,37 @@ class Latents:
     """Latents of frames, kept until the tokenizer copy that made them moves.
 
     Args:
-        encode: frames, key -> (N, 1, ...), -> latents (N, 1, L, Z). shape: (L, Z). gigabytes: for them, 10^9 bytes. device: where.
+        encode: frames, key -> (N, 1, ...), -> latents (N, 1, L, Z). shape: (L, Z). gigabytes: for
+            them, 10^9 bytes. device: where.
     """
 
     def __init__(
-            self, encode: Callable[[Mapping[str, torch.Tensor]], torch.Tensor], shape: tuple[int, int], gigabytes: float, device: torch.device):
+        self,
+        encode: Callable[[Mapping[str, torch.Tensor]], torch.Tensor],
+        shape: tuple[int, int],
+        gigabytes: float,
+        device: torch.device,
+    ):
         self._encode, self._device = encode, device
-        self._store = Store({'latent': (shape, torch.float32)}, max(1, int(gigabytes * 1e9 // (4 * shape[0] * shape[1]))), device)
+        self._store = Store(
+            {'latent': (shape, torch.float32)},
+            max(1, int(gigabytes * 1e9 // (4 * shape[0] * shape[1]))),
+            device,
+        )
 
     def forget(self) -> None:
         """The tokenizer copy has moved."""
         self._store.clear()
 
     def get(self, ids: np.ndarray, frames: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-        """Latents (B, T, L, Z) of frames, key -> (B, T, ...), with row ids (B, T); None where so many do not fit."""
+        """Latents (B, T, L, Z) of frames, key -> (B, T, ...), with row ids (B, T); None where so
+        many do not fit.
+        """
         if ids.size > self._store.limit:
             return None
-        return self._store.get(ids, lambda _, first: {'latent': self._make(first, frames)})['latent']
+        return self._store.get(ids, lambda _, first: {'latent': self._make(first, frames)})[
+            'latent'
+        ]
 
     def _make(self, first: np.ndarray, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
         size = BLOCK
@@ -179,7 +240,9 @@ class Latents:
             size *= 2
         padded = np.concatenate([first, np.zeros(size - len(first), np.int64)])
         index = move(padded, self._device)
-        return self._encode({key: frame.flatten(0, 1)[index][:, None] for key, frame in frames.items()})[:len(first), 0]
+        return self._encode(
+            {key: frame.flatten(0, 1)[index][:, None] for key, frame in frames.items()}
+        )[: len(first), 0]
 
 
 def frames_gb(config: CacheConfig, device: torch.device) -> float:
@@ -195,7 +258,9 @@ def free_gb(device: torch.device) -> float:
 
 
 def latents_gb(config: CacheConfig, standing: float) -> float:
-    """Gigabytes for latents: as configured, or some where a copy of the tokenizer stands for `standing` updates in which it pays."""
+    """Gigabytes for latents: as configured, or some where a copy of the tokenizer stands for
+    `standing` updates in which it pays.
+    """
     if config.latents_gb >= 0:
         return config.latents_gb
     return LATENTS_GB if standing >= LONG else 0.0

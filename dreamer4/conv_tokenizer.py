@@ -1,7 +1,10 @@
-"""Convolutional autoencoder of single frames: a tokenizer for small networks, which see where a thin body stands.
+"""Convolutional autoencoder of single frames: a tokenizer for small networks, which see where a
+thin body stands.
 
-Patches of a small transformer know the place of a body to a fraction of a patch; convolutions share what they learn over all places.
-Letters: B batch, T time, L latent tokens, Z channels of a latent, D width, C channels of a convolution.
+Patches of a small transformer know the place of a body to a fraction of a patch; convolutions share
+what they learn over all places.
+Letters: B batch, T time, L latent tokens, Z channels of a latent, D width, C channels of a
+convolution.
 """
 
 from collections.abc import Mapping
@@ -15,23 +18,26 @@ from .nets.outputs import symlog
 from .tokenizer import Tokenizer, TokenizerConfig, safe, vector_size, vectorize
 
 SMALLEST = 4  # pixels: convolutions halve an image until a side has no more
-DIRECT = 256  # observed numbers, in all, that are latents as they are; more would make the dynamics slow
+# observed numbers, in all, that are latents as they are; more would make the dynamics slow
+DIRECT = 256
 LEAST_STD = 1e-3  # what varies less at the start is not blown up
 BEND = 2 / 3  # of the range (-1, 1) of a number: where its scale stops to be linear
 WIDEST = 8  # times the channels of the first convolution
 
 
 class ConvTokenizer(Tokenizer):
-    """Images through strided convolutions and an MLP to latents and back; real vectors are latents as they are.
+    """Images through strided convolutions and an MLP to latents and back; real vectors are latents
+    as they are.
 
-    A number that is observed needs no code: each is a channel of its own, standardised and bounded, so that it is exact and its moves
-    have a unit of their own. Vectors beyond DIRECT numbers in all, and classes, share the latents of the images.
+    A number that is observed needs no code: each is a channel of its own, standardised and bounded,
+    so that it is exact and its moves have a unit of their own. Vectors beyond DIRECT numbers in
+    all, and classes, share the latents of the images.
 
         latents    [learned | numbers, repeated until the last pair of latents is full]
 
     Args:
-        obs_space, config: as for Tokenizer. `latents` counts the learned ones. `patch`, `heads`, `mask_max` and `unmasked` are without
-            meaning here.
+        obs_space, config: as for Tokenizer. `latents` counts the learned ones. `patch`, `heads`,
+            `mask_max` and `unmasked` are without meaning here.
 
     Raises:
         ValueError: `time_every` is not 0, or nothing to encode.
@@ -39,17 +45,28 @@ class ConvTokenizer(Tokenizer):
 
     def build(self, config: TokenizerConfig) -> None:
         if config.time_every:
-            raise ValueError(f'tokenizer: kind conv sees single frames, so time_every must be 0, got {config.time_every}')
+            raise ValueError(
+                'tokenizer: kind conv sees single frames, so time_every must be 0, got'
+                f' {config.time_every}'
+            )
         real = {k: vector_size(s) for k, s in self.vectors.items() if isinstance(s, spaces.Box)}
         self.direct = real if sum(real.values()) <= DIRECT else {}
         self.coded = {k: s for k, s in self.vectors.items() if k not in self.direct}
         self.numbers = nn.ModuleDict({safe(k): NumberScale(n) for k, n in self.direct.items()})
         count = sum(self.direct.values())
         pairs = -(-count // (2 * config.channels))
-        self.register_buffer('order', torch.arange(2 * pairs * config.channels) % max(1, count), persistent=False)
-        self.encoders = nn.ModuleDict({safe(k): ConvEncoder(s.shape, config.conv) for k, s in self.images.items()})
-        self.decoders = nn.ModuleDict({safe(k): ConvDecoder(s.shape, config.conv) for k, s in self.images.items()})
-        self.sizes = [e.outputs for e in self.encoders.values()] + [vector_size(s) for s in self.coded.values()]
+        self.register_buffer(
+            'order', torch.arange(2 * pairs * config.channels) % max(1, count), persistent=False
+        )
+        self.encoders = nn.ModuleDict(
+            {safe(k): ConvEncoder(s.shape, config.conv) for k, s in self.images.items()}
+        )
+        self.decoders = nn.ModuleDict(
+            {safe(k): ConvDecoder(s.shape, config.conv) for k, s in self.images.items()}
+        )
+        self.sizes = [e.outputs for e in self.encoders.values()] + [
+            vector_size(s) for s in self.coded.values()
+        ]
         self.learned = config.latents if self.sizes else 0
         self.latent_shape = self.learned + 2 * pairs, config.channels
         if self.learned:
@@ -65,12 +82,19 @@ class ConvTokenizer(Tokenizer):
             self.numbers[safe(key)].measure(rows(obs[key]))
 
     def encode(
-            self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None,
-            frames: slice = slice(None)) -> torch.Tensor:
+        self,
+        obs: Mapping[str, torch.Tensor],
+        is_first: torch.Tensor,
+        drop: torch.Tensor | None = None,
+        frames: slice = slice(None),
+    ) -> torch.Tensor:
         obs = {k: obs[k][:, frames] for k in [*self.images, *self.vectors]}
         parts = []
         if self.learned:
-            images = [self.encoders[safe(k)](self.scale[safe(k)](obs[k]).flatten(0, 1)) for k in self.images]
+            images = [
+                self.encoders[safe(k)](self.scale[safe(k)](obs[k]).flatten(0, 1))
+                for k in self.images
+            ]
             vectors = [vectorize(obs[k], space).flatten(0, 1) for k, space in self.coded.items()]
             code = torch.tanh(self.bottleneck(self.inward(torch.cat(images + vectors, -1))).float())
             parts.append(code.unflatten(0, (is_first.shape[0], -1)))
@@ -82,7 +106,7 @@ class ConvTokenizer(Tokenizer):
     def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
         shape, out = latent.shape[:2], {}
         if self.learned:
-            code = latent[:, :, :self.learned].flatten(0, 1).flatten(1)
+            code = latent[:, :, : self.learned].flatten(0, 1).flatten(1)
             x = self.unbottleneck(self.outward(code.to(self.unbottleneck.weight.dtype)))
             parts = iter(x.split(self.sizes, -1))
             for key in self.images:
@@ -91,8 +115,15 @@ class ConvTokenizer(Tokenizer):
             out |= {key: next(parts).float().unflatten(0, shape) for key in self.coded}
         if self.direct:
             count = sum(self.direct.values())  # what follows repeats them
-            numbers = latent[:, :, self.learned:].flatten(2)[..., :count].split([*self.direct.values()], -1)
-            out |= {key: symlog(self.numbers[safe(key)].invert(x.float())) for key, x in zip(self.direct, numbers)}
+            numbers = (
+                latent[:, :, self.learned :]
+                .flatten(2)[..., :count]
+                .split([*self.direct.values()], -1)
+            )
+            out |= {
+                key: symlog(self.numbers[safe(key)].invert(x.float()))
+                for key, x in zip(self.direct, numbers)
+            }
         return out
 
 
@@ -104,8 +135,9 @@ def rows(x: torch.Tensor) -> torch.Tensor:
 class NumberScale(nn.Module):
     """Numbers (..., size) in standard deviations, bounded to (-1, 1).
 
-    Up to four deviations the scale is linear, which leaves the laws of motion as simple as they are; beyond, the bound is approached
-    so slowly that values far from what was seen at the start can still be told apart.
+    Up to four deviations the scale is linear, which leaves the laws of motion as simple as they
+    are; beyond, the bound is approached so slowly that values far from what was seen at the start
+    can still be told apart.
     """
 
     def __init__(self, size: int):
@@ -132,7 +164,11 @@ class NumberScale(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = (x - self.mean) / self.unit
         size = x.abs()
-        return torch.where(size <= BEND, x, x.sign() * (1 - (1 - BEND) ** 2 / (size.clamp(min=BEND) + 1 - 2 * BEND)))
+        return torch.where(
+            size <= BEND,
+            x,
+            x.sign() * (1 - (1 - BEND) ** 2 / (size.clamp(min=BEND) + 1 - 2 * BEND)),
+        )
 
     def invert(self, x: torch.Tensor) -> torch.Tensor:
         size = x.abs()
@@ -152,19 +188,27 @@ class ConvEncoder(nn.Module):
         self.layers, self.products, size = nn.ModuleList(), 0, shape[:2]
         for inputs, outputs in widths(shape, channels):
             size = tuple((n + 1) // 2 for n in size)
-            self.layers.append(nn.Sequential(nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(1, outputs), nn.SiLU()))
-            self.products += self.layers[-1][0].weight.numel() * size[0] * size[1]  # multiplications of an image
+            self.layers.append(
+                nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(1, outputs), nn.SiLU()
+                )
+            )
+            # multiplications of an image
+            self.products += self.layers[-1][0].weight.numel() * size[0] * size[1]
         self.outputs = outputs * size[0] * size[1]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = image.permute(0, 3, 1, 2)
         for layer in self.layers:
-            x = layer(nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)))  # an odd side is made even
+            # an odd side is made even
+            x = layer(nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)))
         return x.flatten(1)
 
 
 class ConvDecoder(nn.Module):
-    """Features (N, inputs) of a ConvEncoder of the same arguments -> image (N, H, W, C); zero at the start."""
+    """Features (N, inputs) of a ConvEncoder of the same arguments -> image (N, H, W, C); zero at
+    the start.
+    """
 
     def __init__(self, shape: tuple[int, int, int], channels: int):
         super().__init__()
@@ -175,9 +219,14 @@ class ConvDecoder(nn.Module):
         up = [nn.ConvTranspose2d(outputs, inputs, 4, 2, 1) for inputs, outputs in reversed(pairs)]
         zero_init(up[-1])
         self.layers = nn.ModuleList(
-            nn.Sequential(layer, nn.GroupNorm(1, layer.out_channels), nn.SiLU()) for layer in up[:-1])
+            nn.Sequential(layer, nn.GroupNorm(1, layer.out_channels), nn.SiLU())
+            for layer in up[:-1]
+        )
         self.layers.append(up[-1])
-        self.products = sum(conv.weight.numel() * h * w // 4 for conv, (h, w) in zip(up, self.sides))  # of an image
+        # of an image
+        self.products = sum(
+            conv.weight.numel() * h * w // 4 for conv, (h, w) in zip(up, self.sides)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.unflatten(1, self.start)
@@ -191,5 +240,5 @@ def widths(shape: tuple[int, int, int], channels: int) -> list[tuple[int, int]]:
     count, side = 1, (min(shape[:2]) + 1) // 2
     while side > SMALLEST:
         count, side = count + 1, (side + 1) // 2
-    sizes = [shape[2]] + [channels * min(2 ** i, WIDEST) for i in range(count)]
+    sizes = [shape[2]] + [channels * min(2**i, WIDEST) for i in range(count)]
     return list(zip(sizes, sizes[1:]))

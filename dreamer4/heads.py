@@ -1,12 +1,15 @@
-"""Readers of the agent feature: reward, continue, behaviour, policy and value (Dreamer 4, Section 3.3).
+"""Readers of the agent feature: reward, continue, behaviour, policy and value (Dreamer 4, Section
+3.3).
 
 Letters: B batch, T time, F inputs of a head, L offsets of multi-token prediction, M action code.
-Heads read [agent feature | latent], both of the same frame; frame t predicts its own reward and continue flag (received on arrival),
-the action chosen after seeing it, and the value of all rewards after it.
+Heads read [agent feature | latent], both of the same frame; frame t predicts its own reward and
+continue flag (received on arrival), the action chosen after seeing it, and the value of all rewards
+after it.
 
-The feature knows the past but was made from noisy latents; the latents are exact but know one frame. A network that reads both at once
-learns from the feature first, which makes rewards easy to read, and is slow to find what the latents know better. Hence one for each;
-what later frames bring is asked of the feature alone.
+The feature knows the past but was made from noisy latents; the latents are exact but know one
+frame. A network that reads both at once learns from the feature first, which makes rewards easy to
+read, and is slow to find what the latents know better. Hence one for each; what later frames bring
+is asked of the feature alone.
 """
 
 import math
@@ -14,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 from .actions import Actions
 from .batch import Batch
@@ -26,6 +29,7 @@ from .nets.outputs import Policy, TwoHot
 @dataclass(frozen=True)
 class HeadsConfig:
     """Block `agent.heads` of the configuration; meanings and sources stand there."""
+
     width: int
     layers: int
     offsets: int
@@ -40,23 +44,29 @@ class HeadsConfig:
 
 # `heads.reads` -> sizes of the parts of the input that have a network each.
 READS = {
-        'apart': lambda feature, latent: [feature, latent],
-        'together': lambda feature, latent: [feature + latent],
-        'feature': lambda feature, latent: [feature]}
+    'apart': lambda feature, latent: [feature, latent],
+    'together': lambda feature, latent: [feature + latent],
+    'feature': lambda feature, latent: [feature],
+}
 
 
 class Head(nn.Module):
-    """One MLP for each part of the input; their outputs are added, which for logits means that every part has its say.
+    """One MLP for each part of the input; their outputs are added, which for logits means that
+    every part has its say.
 
     Args:
-        parts: sizes of the parts, in the order in which they stand in the input. width, layers: as for MLP.
-        outputs: what all parts speak about. later: further outputs, which are left to the first part.
+        parts: sizes of the parts, in the order in which they stand in the input. width, layers: as
+            for MLP.
+        outputs: what all parts speak about. later: further outputs, which are left to the first
+            part.
     """
 
     def __init__(self, parts: list[int], width: int, layers: int, outputs: int, later: int = 0):
         super().__init__()
         self.sizes, self.later = parts, later
-        self.parts = nn.ModuleList(MLP(size, width, layers, outputs + later * (i == 0)) for i, size in enumerate(parts))
+        self.parts = nn.ModuleList(
+            MLP(size, width, layers, outputs + later * (i == 0)) for i, size in enumerate(parts)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, *others = (part(piece) for part, piece in zip(self.parts, x.split(self.sizes, -1)))
@@ -67,14 +77,17 @@ class Heads(nn.Module):
     """All heads of the agent.
 
     Args:
-        feature: D of the dynamics. latent: S W, size of a frame's latents. actions: the action codec. config: see HeadsConfig.
+        feature: D of the dynamics. latent: S W, size of a frame's latents. actions: the action
+            codec. config: see HeadsConfig.
     """
 
     def __init__(self, feature: int, latent: int, actions: Actions, config: HeadsConfig):
         super().__init__()
         self.config, self.actions = config, actions
         parts = READS[config.reads](feature, latent)
-        head = lambda outputs, offsets=0: Head(parts, config.width, config.layers, outputs, offsets * outputs)
+        head = lambda outputs, offsets=0: Head(
+            parts, config.width, config.layers, outputs, offsets * outputs
+        )
         self.twohot = TwoHot(config.bins, config.limit)
         self.reward_head = head(config.bins, config.offsets)
         self.cont_head = head(1)
@@ -84,11 +97,15 @@ class Heads(nn.Module):
 
     def inputs(self, feature: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         """What every head reads: feature (..., D) and latent (..., S, W) -> (..., F)."""
-        return feature if self.config.reads == 'feature' else torch.cat([feature, latent.flatten(-2)], -1)
+        return (
+            feature
+            if self.config.reads == 'feature'
+            else torch.cat([feature, latent.flatten(-2)], -1)
+        )
 
     def reward(self, x: torch.Tensor) -> torch.Tensor:
         """Expected reward on arrival at the frame, (...)."""
-        return self.twohot.mean(self.reward_head(x)[..., :self.config.bins])
+        return self.twohot.mean(self.reward_head(x)[..., : self.config.bins])
 
     def cont(self, x: torch.Tensor) -> torch.Tensor:
         """Probability (...) that the frame is not terminal."""
@@ -103,20 +120,30 @@ class Heads(nn.Module):
         return self.actions.policy(self.policy_head(x))
 
     def behaviour(self, x: torch.Tensor) -> Policy:
-        """Distribution of the action that the data takes at the frame (behaviour cloning, offset 0)."""
-        return self.actions.policy(self.behaviour_head(x)[..., :self.actions.outputs])
+        """Distribution of the action that the data takes at the frame (behaviour cloning, offset
+        0).
+        """
+        return self.actions.policy(self.behaviour_head(x)[..., : self.actions.outputs])
 
     def start_policy_from_behaviour(self) -> None:
-        """Copy the behaviour head's first offset into the policy (offline agents start from what the data does)."""
+        """Copy the behaviour head's first offset into the policy (offline agents start from what
+        the data does).
+        """
         with torch.no_grad():
-            for ours, theirs in zip(self.policy_head.parameters(), self.behaviour_head.parameters()):
-                ours.copy_(theirs[:len(ours)])  # output layers differ in length: offset 0 stands first
+            for ours, theirs in zip(
+                self.policy_head.parameters(), self.behaviour_head.parameters()
+            ):
+                # output layers differ in length: offset 0 stands first
+                ours.copy_(theirs[: len(ours)])
 
-    def losses(self, x: torch.Tensor, batch: Batch, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(
+        self, x: torch.Tensor, batch: Batch, weight: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Losses of the world-model heads with multi-token prediction (Dreamer 4, Eq. 9).
 
-        Offset n of frame t predicts reward and action of frame t + n, wherever that frame belongs to the same episode. Rewards of
-        first frames do not exist and actions of last frames are never executed: neither is a target, nor is what is not known.
+        Offset n of frame t predicts reward and action of frame t + n, wherever that frame belongs
+        to the same episode. Rewards of first frames do not exist and actions of last frames are
+        never executed: neither is a target, nor is what is not known.
 
         Args:
             x: (B, T, F). batch: targets. weight: bool (B, T), frames to learn from.
@@ -126,47 +153,75 @@ class Heads(nn.Module):
         """
         count = self.config.offsets + 1
         reward = self.reward_head(x).float().unflatten(-1, (count, self.config.bins))
-        behaviour = self.actions.policy(self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)))
+        behaviour = self.actions.policy(
+            self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs))
+        )
         there = ahead(batch.is_first, count) & weight[..., None]
         errors = {
-                'reward': (self.twohot.loss(reward, shifted(batch.reward, count)), there & shifted(batch.reward_valid & ~batch.is_first, count)),
-                'behaviour': (-behaviour.log_prob(shifted(batch.action, count)), there & shifted(batch.action_valid, count)),
-                'cont': (F.binary_cross_entropy_with_logits(
-                        self.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'), weight & batch.reward_valid & ~batch.is_first)}
+            'reward': (
+                self.twohot.loss(reward, shifted(batch.reward, count)),
+                there & shifted(batch.reward_valid & ~batch.is_first, count),
+            ),
+            'behaviour': (
+                -behaviour.log_prob(shifted(batch.action, count)),
+                there & shifted(batch.action_valid, count),
+            ),
+            'cont': (
+                F.binary_cross_entropy_with_logits(
+                    self.cont_head(x).float()[..., 0],
+                    1 - batch.is_terminal.float(),
+                    reduction='none',
+                ),
+                weight & batch.reward_valid & ~batch.is_first,
+            ),
+        }
         return {name: masked_mean(error, mask) for name, (error, mask) in errors.items()}
 
 
 def shifted(x: torch.Tensor, count: int) -> torch.Tensor:
-    """(B, T, ...) -> (B, T, count, ...), entry [t, n] is x[t + n]; beyond the end the last frame repeats."""
+    """(B, T, ...) -> (B, T, count, ...), entry [t, n] is x[t + n]; beyond the end the last frame
+    repeats.
+    """
     time = x.shape[1]
     index = torch.arange(time, device=x.device)[:, None] + torch.arange(count, device=x.device)
     return x[:, index.clamp(max=time - 1)]
 
 
 def ahead(is_first: torch.Tensor, count: int) -> torch.Tensor:
-    """bool (B, T, count): frame t + n exists in the sequence and belongs to the episode of frame t."""
+    """bool (B, T, count): frame t + n exists in the sequence and belongs to the episode of frame
+    t.
+    """
     time = is_first.shape[1]
     episode = is_first.long().cumsum(1)
-    steps = torch.arange(time, device=is_first.device)[:, None] + torch.arange(count, device=is_first.device)
+    steps = torch.arange(time, device=is_first.device)[:, None] + torch.arange(
+        count, device=is_first.device
+    )
     return (shifted(episode, count) == episode[..., None]) & (steps < time)
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of x where mask (same shape) is True or, for float masks, weighted by it; zero if nowhere."""
+    """Mean of x where mask (same shape) is True or, for float masks, weighted by it; zero if
+    nowhere.
+    """
     mask = mask.to(x.dtype)
     return (x * mask).sum() / mask.sum().clamp(min=1e-6)
 
 
 def beyond_bins(name: str, metrics: Mapping[str, float], limit: float, gamma: float) -> str:
-    """A sentence about targets beyond the outermost bin, with a limit that holds them and the returns they may add up to.
+    """A sentence about targets beyond the outermost bin, with a limit that holds them and the
+    returns they may add up to.
 
     Args:
-        name: 'reward' or 'value'. metrics: `<name>/beyond`, the share, and `<name>/largest`, the size, of both. limit: agent.heads.limit.
+        name: 'reward' or 'value'. metrics: `<name>/beyond`, the share, and `<name>/largest`, the
+            size, of both. limit: agent.heads.limit.
         gamma: discount of the returns.
     """
     returns = metrics['reward/largest'] / max(1 - gamma, 1e-3)
     needed = math.ceil(math.log1p(min(max(returns, metrics[f'{name}/largest']), 1e30)))
     return (
-            f'{metrics[f"{name}/beyond"]:.1%} of the {"rewards" if name == "reward" else "imagined returns"} of this update lie beyond the '
-            f'outermost bin and are learned as {math.expm1(limit):,.4g}, the largest is {metrics[f"{name}/largest"]:,.4g}: begin a run with '
-            f'--agent.heads.limit {max(needed, math.floor(limit) + 1)} (is {limit:g}), or scale the rewards.')
+        f'{metrics[f"{name}/beyond"]:.1%} of the'
+        f' {"rewards" if name == "reward" else "imagined returns"} of this update lie beyond the'
+        f' outermost bin and are learned as {math.expm1(limit):,.4g}, the largest is'
+        f' {metrics[f"{name}/largest"]:,.4g}: begin a run with --agent.heads.limit'
+        f' {max(needed, math.floor(limit) + 1)} (is {limit:g}), or scale the rewards.'
+    )

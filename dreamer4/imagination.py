@@ -1,6 +1,8 @@
-"""Rollouts inside the world model (Dreamer 4, Section 3.3): from committed real frames, with a cache of keys and values.
+"""Rollouts inside the world model (Dreamer 4, Section 3.3): from committed real frames, with a
+cache of keys and values.
 
-Letters: B sequences, T context frames, W starts, H horizon, S W' packed latent, M action code, F head inputs.
+Letters: B sequences, T context frames, W starts, H horizon, S W' packed latent, M action code, F
+head inputs.
 """
 
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from .nets.memory import Cache
 @dataclass(frozen=True)
 class ImaginationConfig:
     """Block `agent.imagination` of the configuration; meanings and sources stand there."""
+
     starts: int
     horizon: int
     every: int
@@ -32,15 +35,18 @@ class Trajectory:
         inputs: (W, H+1, F) what the heads read. latent: (W, H+1, S, W').
         action: (W, H, M) code; action[t] was taken at frame t and led to frame t + 1.
     """
+
     inputs: torch.Tensor
     latent: torch.Tensor
     action: torch.Tensor
 
 
 def draw_starts(usable: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`count` places (row, frame), each long (count,), drawn without order from bool (B, T); every usable frame is as likely.
+    """`count` places (row, frame), each long (count,), drawn without order from bool (B, T); every
+    usable frame is as likely.
 
-    Frames repeat only when fewer than `count` are usable. Without any usable frame the first ones are returned.
+    Frames repeat only when fewer than `count` are usable. Without any usable frame the first ones
+    are returned.
     """
     noise = torch.rand(usable.shape, device=usable.device).flatten() + usable.flatten()
     order = noise.argsort(descending=True)
@@ -51,15 +57,25 @@ def draw_starts(usable: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.T
 
 @torch.no_grad()
 def imagine(
-        dynamics: Dynamics, heads: Heads, context: Context, rows: torch.Tensor, frames: torch.Tensor, horizon: int, steps: int,
-        act: Callable[[torch.Tensor, int], torch.Tensor], task: torch.Tensor | None = None) -> Trajectory:
+    dynamics: Dynamics,
+    heads: Heads,
+    context: Context,
+    rows: torch.Tensor,
+    frames: torch.Tensor,
+    horizon: int,
+    steps: int,
+    act: Callable[[torch.Tensor, int], torch.Tensor],
+    task: torch.Tensor | None = None,
+) -> Trajectory:
     """Continue real sequences from given frames.
 
-    Nothing is computed twice for the past: a start's history is what the committed pass already left in its time layers, which
-    is the history the heads were trained on. A generated frame is committed by the very pass that real frames go through.
+    Nothing is computed twice for the past: a start's history is what the committed pass already
+    left in its time layers, which is the history the heads were trained on. A generated frame is
+    committed by the very pass that real frames go through.
 
     Args:
-        context: committed sequences (B, T). rows, frames: long (W,), where the W trajectories start.
+        context: committed sequences (B, T). rows, frames: long (W,), where the W trajectories
+            start.
         horizon: H. steps: K denoising steps a frame.
         act: (head inputs (W, F), t) -> action code (W, M).
         task: long (B, T) or None.
@@ -69,11 +85,15 @@ def imagine(
     """
     count, device = len(rows), context.latent.device
     cache = Cache(context.present, horizon, rows)
-    mask = F.pad(context.mask[rows, frames][:, None], (0, horizon))  # (W, 1, T + H): what the start frame could see, then nothing yet
+    # (W, 1, T + H): what the start frame could see, then nothing yet
+    mask = F.pad(context.mask[rows, frames][:, None], (0, horizon))
     task = None if task is None else task[rows, frames][:, None]
     valid = torch.ones(count, 1, dtype=torch.bool, device=device)
     level = torch.full((count, 1), dynamics.context_level, device=device)
-    latent, x = [context.latent[rows, frames]], [heads.inputs(context.feature[rows, frames], context.view[rows, frames])]
+    latent, x = (
+        [context.latent[rows, frames]],
+        [heads.inputs(context.feature[rows, frames], context.view[rows, frames])],
+    )
     codes, coordinates, seen = [], dynamics.coordinates, context.seen[rows, frames][:, None]
     for t in range(horizon):
         codes.append(act(x[-1], t))
@@ -84,7 +104,9 @@ def imagine(
         z = shortcut.sample(dynamics, origin, action, valid, mask, where, cache, steps)
         seen = dynamics.blurred(z)
         target = coordinates.encode(seen, origin)
-        feature, _ = dynamics.observe(coordinates.tell(target, origin), level, action, valid, mask, where, cache, task)
+        feature, _ = dynamics.observe(
+            coordinates.tell(target, origin), level, action, valid, mask, where, cache, task
+        )
         cache.advance()
         latent.append(z[:, 0])
         x.append(heads.inputs(feature[:, 0], coordinates.view(z, target)[:, 0]))
@@ -93,23 +115,33 @@ def imagine(
 
 @torch.no_grad()
 def predict(
-        dynamics: Dynamics, context: Context, rows: torch.Tensor, frames: torch.Tensor, action: torch.Tensor, steps: int) -> torch.Tensor:
-    """Continue real sequences by actions that are known: the latents that `imagine` would make of the same random numbers, and nothing else.
+    dynamics: Dynamics,
+    context: Context,
+    rows: torch.Tensor,
+    frames: torch.Tensor,
+    action: torch.Tensor,
+    steps: int,
+) -> torch.Tensor:
+    """Continue real sequences by actions that are known: the latents that `imagine` would make of
+    the same random numbers, and nothing else.
 
-    A frame costs K passes instead of K + 1. Where nobody waits for its feature, the first look at the next frame takes it along and
-    commits it.
+    A frame costs K passes instead of K + 1. Where nobody waits for its feature, the first look at
+    the next frame takes it along and commits it.
 
     Args:
-        context, rows, frames, steps: as in imagine. action: (W, H, A) features of the actions that lead to the H frames.
+        context, rows, frames, steps: as in imagine. action: (W, H, A) features of the actions that
+            lead to the H frames.
 
     Returns:
         (W, H, S, W') in [-1, 1].
     """
     (count, horizon), device, known = action.shape[:2], action.device, context.mask.shape[2]
-    heads = (dynamics.layout.size - 1) * dynamics.config.kv_heads  # all but the agent token's, which no pass here has
+    # all but the agent token's, which no pass here has
+    heads = (dynamics.layout.size - 1) * dynamics.config.kv_heads
     cache = Cache([(k[:, :heads], v[:, :heads]) for k, v in context.present], horizon, rows)
     grown = F.pad(torch.ones(horizon, horizon, dtype=torch.bool, device=device).tril(), (known, 0))
-    mask = F.pad(context.mask[rows, frames], (0, horizon))[:, None] | grown  # what the start frame could see, and the new frames so far
+    # what the start frame could see, and the new frames so far
+    mask = F.pad(context.mask[rows, frames], (0, horizon))[:, None] | grown
     positions = frames[:, None] + torch.arange(1, horizon + 1, device=device)
     valid = torch.ones(count, horizon, dtype=torch.bool, device=device)
     latent, coordinates, pending = [], dynamics.coordinates, None
@@ -117,8 +149,20 @@ def predict(
     for t in range(horizon):
         part = slice(max(t - 1, 0), t + 1)
         z = shortcut.sample(
-            dynamics, origin, action[:, part], valid[:, part], mask[:, part], positions[:, part], cache, steps, pending)
+            dynamics,
+            origin,
+            action[:, part],
+            valid[:, part],
+            mask[:, part],
+            positions[:, part],
+            cache,
+            steps,
+            pending,
+        )
         seen = dynamics.blurred(z)
-        pending, origin = coordinates.tell(coordinates.encode(seen, origin), origin), coordinates.after(seen)
+        pending, origin = (
+            coordinates.tell(coordinates.encode(seen, origin), origin),
+            coordinates.after(seen),
+        )
         latent.append(z)
     return torch.cat(latent, 1)

@@ -1,17 +1,22 @@
-"""Reinforcement learning on imagined trajectories, as pure functions (Dreamer 4, Section 3.3, Eq. 10 and 11).
+"""Reinforcement learning on imagined trajectories, as pure functions (Dreamer 4, Section 3.3, Eq.
+10 and 11).
 
-Letters: B trajectories, H horizon. Index 0 is the real frame imagination starts from; reward[t] and cont[t] belong to arrival at frame t,
-so the action at frame t earns reward[t + 1].
+Letters: B trajectories, H horizon. Index 0 is the real frame imagination starts from; reward[t] and
+cont[t] belong to arrival at frame t, so the action at frame t earns reward[t + 1].
 """
 
 import torch
 
 
-def lambda_return(reward: torch.Tensor, cont: torch.Tensor, value: torch.Tensor, gamma: float, lam: float) -> torch.Tensor:
-    """R_t = r_{t+1} + gamma c_{t+1} ((1 - lam) v_{t+1} + lam R_{t+1}), R_H = v_H (Dreamer 4, Eq. 10, with arrival indices).
+def lambda_return(
+    reward: torch.Tensor, cont: torch.Tensor, value: torch.Tensor, gamma: float, lam: float
+) -> torch.Tensor:
+    """R_t = r_{t+1} + gamma c_{t+1} ((1 - lam) v_{t+1} + lam R_{t+1}), R_H = v_H (Dreamer 4, Eq.
+    10, with arrival indices).
 
     Args:
-        reward, cont, value: (B, H + 1); cont is the probability that the episode goes on after the frame.
+        reward, cont, value: (B, H + 1); cont is the probability that the episode goes on after the
+            frame.
 
     Returns:
         (B, H): R_0 .. R_{H-1}.
@@ -19,24 +24,33 @@ def lambda_return(reward: torch.Tensor, cont: torch.Tensor, value: torch.Tensor,
     assert reward.shape == cont.shape == value.shape, (reward.shape, cont.shape, value.shape)
     returns, last = [], value[:, -1]
     for t in reversed(range(reward.shape[1] - 1)):
-        last = reward[:, t + 1] + gamma * cont[:, t + 1] * ((1 - lam) * value[:, t + 1] + lam * last)
+        last = reward[:, t + 1] + gamma * cont[:, t + 1] * (
+            (1 - lam) * value[:, t + 1] + lam * last
+        )
         returns.append(last)
     return torch.stack(returns[::-1], 1)
 
 
 def alive(cont: torch.Tensor) -> torch.Tensor:
-    """Probability (B, H) that the trajectory still goes on after frames 0 .. H-1: the weight of what is decided there."""
+    """Probability (B, H) that the trajectory still goes on after frames 0 .. H-1: the weight of
+    what is decided there.
+    """
     return cont[:, :-1].cumprod(1)
 
 
 def pmpo(
-        log_prob: torch.Tensor, advantage: torch.Tensor, weight: torch.Tensor, alpha: float, floor: float) -> torch.Tensor:
+    log_prob: torch.Tensor,
+    advantage: torch.Tensor,
+    weight: torch.Tensor,
+    alpha: float,
+    floor: float,
+) -> torch.Tensor:
     """Preference loss by the sign of the advantage (Dreamer 4, Eq. 11, without its KL term).
 
         (1 - alpha) mean_{A < 0} ln pi - alpha mean_{A >= 0} ln pi
 
-    Means are over each set, weighted. A set smaller than `floor` of all is averaged as if it had that size: with few members its mean
-    has a huge gradient, which the paper's form lets through.
+    Means are over each set, weighted. A set smaller than `floor` of all is averaged as if it had
+    that size: with few members its mean has a huge gradient, which the paper's form lets through.
 
     Args:
         log_prob, advantage, weight: (B, H). alpha: share of the positive set, 0.5 in the paper.
@@ -45,21 +59,34 @@ def pmpo(
     Returns:
         Scalar.
     """
-    assert log_prob.shape == advantage.shape == weight.shape, (log_prob.shape, advantage.shape, weight.shape)
+    assert log_prob.shape == advantage.shape == weight.shape, (
+        log_prob.shape,
+        advantage.shape,
+        weight.shape,
+    )
     good, bad = weight * (advantage >= 0), weight * (advantage < 0)
     least = (floor * weight.sum()).clamp(min=1e-6)
     mean = lambda which: (which * log_prob).sum() / which.sum().maximum(least)
     return (1 - alpha) * mean(bad) - alpha * mean(good)
 
 
-def reinforce(log_prob: torch.Tensor, advantage: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """-mean(A / max(1, scale) ln pi), weighted: DreamerV3's actor loss with returns normalised by their spread.
+def reinforce(
+    log_prob: torch.Tensor, advantage: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """-mean(A / max(1, scale) ln pi), weighted: DreamerV3's actor loss with returns normalised by
+    their spread.
 
     Args:
         log_prob, advantage, weight: (B, H). scale: scalar, the running range of returns.
     """
-    assert log_prob.shape == advantage.shape == weight.shape, (log_prob.shape, advantage.shape, weight.shape)
-    return -(weight * log_prob * advantage / scale.clamp(min=1.0)).sum() / weight.sum().clamp(min=1e-6)
+    assert log_prob.shape == advantage.shape == weight.shape, (
+        log_prob.shape,
+        advantage.shape,
+        weight.shape,
+    )
+    return -(weight * log_prob * advantage / scale.clamp(min=1.0)).sum() / weight.sum().clamp(
+        min=1e-6
+    )
 
 
 def mean(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

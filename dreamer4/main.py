@@ -1,10 +1,12 @@
-"""The command line: parse, build, hand over to embodied.run. The only file that knows everything; nobody imports it.
+"""The command line: parse, build, hand over to embodied.run. The only file that knows everything;
+nobody imports it.
 
     python -m dreamer4.main --configs dmc_vision --task dmc_cheetah_run
 
-Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that was asked for makes no sense; 130 Ctrl-C, where
-there was nothing to save. A checkpoint is evaluated, and collected with, as its run was configured; presets and flags override.
-torch takes seconds to import, so only what needs it imports it, behind the checks of flags and tasks.
+Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that was asked for makes
+no sense; 130 Ctrl-C, where there was nothing to save. A checkpoint is evaluated, and collected
+with, as its run was configured; presets and flags override. torch takes seconds to import, so only
+what needs it imports it, behind the checks of flags and tasks.
 """
 
 import functools
@@ -25,13 +27,26 @@ from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMiss
 from embodied.logger import Logger, LoggerConfig
 from embodied.machine import memory_gb, over_disk, over_memory
 from embodied.replay import Replay, ReplayConfig
-from embodied.run import EvalConfig, RunConfig, Setup, collect, eval_only, load_agent, offline, train
+from embodied.run import (
+    EvalConfig,
+    RunConfig,
+    Setup,
+    collect,
+    eval_only,
+    load_agent,
+    offline,
+    train,
+)
 from embodied.seeds import derive
 
 from . import __version__
 
-# What may differ between a run and its resumption; everything else decides what was learned or stored.
-MAY_CHANGE = r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*|replay\.(max_gb|disk_gb|resume|prefetch)|agent\.(device|threads|graphs|cache\..*)'
+# What may differ between a run and its resumption; everything else decides what was learned or
+# stored.
+MAY_CHANGE = (
+    r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*'
+    r'|replay\.(max_gb|disk_gb|resume|prefetch)|agent\.(device|threads|graphs|cache\..*)'
+)
 
 # What an agent brings along to where it acts; the machine may be another one.
 OF_THE_AGENT = r'task|env\..*|agent\.(?!device|threads|precision|graphs|cache).*'
@@ -43,7 +58,7 @@ dreamer4 {__version__} learns control from pixels or vectors, online or from a r
   python -m dreamer4.main --script eval_only --from_checkpoint logdir/catch
   python -m dreamer4.main --configs dmc_vision --help
 
-Tasks are a suite and a name: {", ".join(envs.available())}, as in gym_CartPole-v1.
+Tasks are a suite and a name: {', '.join(envs.available())}, as in gym_CartPole-v1.
 --version names the versions of all that computes."""
 
 
@@ -60,7 +75,8 @@ def _main(argv: list[str]) -> int:
     try:
         return run(configure(argv))
     except ConfigError as error:
-        print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)  # an env worker's ConfigError brings its traceback along
+        # an env worker's ConfigError brings its traceback along
+        print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
         return 2
     except EnvMissing as error:
         print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
@@ -79,18 +95,28 @@ def versions() -> str:
 
 
 def configure(argv: list[str]) -> Config:
-    """The config of a command line; where an agent is only to act, its run's config.yaml says what it is and where it acts."""
+    """The config of a command line; where an agent is only to act, its run's config.yaml says
+    what it is and where it acts.
+    """
     folder = configs_dir(Path(__file__).parent)
     base = run_config(parse(argv, folder, answer=False))
     return parse(argv, folder, base, ABOUT)
 
 
 def run_config(config: Config) -> dict[str, Value] | None:
-    """What the run that `config` acts with says of its agent and where it acts; None for no such run."""
+    """What the run that `config` acts with says of its agent and where it acts; None for no such
+    run.
+    """
     if config.script not in ('eval_only', 'collect') or not config.from_checkpoint:
         return None
     place = Path(config.from_checkpoint).expanduser()
-    logdir = place.parent if place.name == 'ckpt' else place.parent.parent if place.parent.name == 'ckpt' else place
+    logdir = (
+        place.parent
+        if place.name == 'ckpt'
+        else place.parent.parent
+        if place.parent.name == 'ckpt'
+        else place
+    )
     if not (logdir / 'config.yaml').exists():
         return None
     flat = Config.load(logdir / 'config.yaml').flat
@@ -102,9 +128,13 @@ def run(config: Config) -> int:
     if not config.task and config.script != 'offline':
         raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
     if config.script == 'offline' and not config.replay.directory:
-        raise ConfigError('--replay.directory is missing: the offline script learns from a replay folder')
+        raise ConfigError(
+            '--replay.directory is missing: the offline script learns from a replay folder'
+        )
     if config.script == 'eval_only' and not config.from_checkpoint:
-        raise ConfigError('--from_checkpoint is missing: the eval_only script evaluates a checkpoint')
+        raise ConfigError(
+            '--from_checkpoint is missing: the eval_only script evaluates a checkpoint'
+        )
     if config.task:
         envs.check(config.task, config.env.to_dict())
     logdir = Path(expand_timestamp(config.logdir)).expanduser()
@@ -123,10 +153,15 @@ def compare(config: Config, logdir: Path) -> None:
     path = logdir / 'config.yaml'
     if not path.exists():
         return
-    changes = {k: v for k, v in diff(Config.load(path), config).items() if not re.fullmatch(MAY_CHANGE, k)}
+    changes = {
+        k: v for k, v in diff(Config.load(path), config).items() if not re.fullmatch(MAY_CHANGE, k)
+    }
     if changes:
         text = ', '.join(f'{k}: {old!r} -> {new!r}' for k, (old, new) in changes.items())
-        raise ConfigError(f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old values')
+        raise ConfigError(
+            f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
+            ' values'
+        )
 
 
 class Parts:
@@ -135,10 +170,16 @@ class Parts:
     def __init__(self, config: Config, logdir: Path):
         self.config = config
         self.setup = Setup(
-            task=config.task, seed=config.seed, logdir=logdir,
-            from_checkpoint=Path(config.from_checkpoint).expanduser() if config.from_checkpoint else None,
-            run=config.run.build(RunConfig), eval=config.eval.build(EvalConfig),
-            driver=config.driver.build(DriverConfig))
+            task=config.task,
+            seed=config.seed,
+            logdir=logdir,
+            from_checkpoint=(
+                Path(config.from_checkpoint).expanduser() if config.from_checkpoint else None
+            ),
+            run=config.run.build(RunConfig),
+            eval=config.eval.build(EvalConfig),
+            driver=config.driver.build(DriverConfig),
+        )
         self.logger_config = config.logger.build(LoggerConfig)
         self.replay_config = config.replay.build(ReplayConfig)
 
@@ -148,7 +189,14 @@ class Parts:
         # Imports torch, and refuses what cannot work before any env is built.
         self.setup = replace(self.setup, warnings=self._budget_warnings(self.agent_config))
         if script in ('train', 'train_eval'):
-            train(self.agent, self.env, self.replay, self.logger, self.setup, evaluating=script == 'train_eval')
+            train(
+                self.agent,
+                self.env,
+                self.replay,
+                self.logger,
+                self.setup,
+                evaluating=script == 'train_eval',
+            )
         elif script == 'offline':
             offline(self.agent, self.offline_replay, self.logger, self.setup)
         elif script == 'collect':
@@ -173,6 +221,7 @@ class Parts:
     def agent_config(self):
         """The block `agent`, checked."""
         from .agent_config import AgentConfig, check
+
         built = self.config.agent.build(AgentConfig)
         try:
             check(built)
@@ -184,6 +233,7 @@ class Parts:
         """Sentences about budgets that this machine cannot meet."""
         from .agent_config import find_device
         from .cache import free_gb
+
         budgets, device = self.replay_config, find_device(agent_config.device)
         rows, cache = {'replay.max_gb': budgets.max_gb}, agent_config.cache
         sizes = {'frames_gb': cache.frames_gb, 'latents_gb': cache.latents_gb}  # -1 is what fits
@@ -199,8 +249,10 @@ class Parts:
 
     def agent(self, obs_space, act_space):
         from .agent import Agent
+
         config = self.agent_config
-        if self.config.script in ('eval_only', 'collect'):  # it acts, and needs no weights of a loss
+        # it acts, and needs no weights of a loss
+        if self.config.script in ('eval_only', 'collect'):
             config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
         try:
             agent = Agent(obs_space, act_space, config, derive(self.config.seed, 'agent'))
@@ -216,22 +268,38 @@ class Parts:
         return RandomAgent(act_space, derive(self.config.seed, 'agent'))
 
     def _keep_config(self) -> None:
-        """Write config.yaml, now that the envs and the replay exist: a start that fails leaves no run behind."""
+        """Write config.yaml, now that the envs and the replay exist: a start that fails leaves
+        no run behind.
+        """
         if self.config.script != 'eval_only':
             self.setup.logdir.mkdir(parents=True, exist_ok=True)
             self.config.save(self.setup.logdir / 'config.yaml')
 
     def env(self, kind: str, index: int):
-        return envs.Maker(self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index))
+        return envs.Maker(
+            self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index)
+        )
 
     def replay(self, obs_space, act_space, meta, on_event):
-        return self._mirrored(Replay(
-            self.replay_config, self._replay_folder(), derive(self.config.seed, 'replay'), obs_space, act_space, meta, on_event=on_event))
+        return self._mirrored(
+            Replay(
+                self.replay_config,
+                self._replay_folder(),
+                derive(self.config.seed, 'replay'),
+                obs_space,
+                act_space,
+                meta,
+                on_event=on_event,
+            )
+        )
 
     def _mirrored(self, replay: Replay):
-        """The replay, with its images on the device where an agent learns and there is room for them."""
+        """The replay, with its images on the device where an agent learns and there is room for
+        them.
+        """
         from .agent_config import find_device
         from .cache import Mirror, frames_gb
+
         if self.config.script == 'collect':
             return replay
         device = find_device(self.agent_config.device)
@@ -244,11 +312,24 @@ class Parts:
             raise ConfigError(f'--replay.directory: {folder} is no folder')
         known = schema.read(folder)
         obs_space, act_space = (known[1], known[2]) if known else (None, None)
-        return self._mirrored(Replay(
-            self.replay_config, folder, derive(self.config.seed, 'replay'), obs_space, act_space, read_only=True, on_event=on_event))
+        return self._mirrored(
+            Replay(
+                self.replay_config,
+                folder,
+                derive(self.config.seed, 'replay'),
+                obs_space,
+                act_space,
+                read_only=True,
+                on_event=on_event,
+            )
+        )
 
     def _replay_folder(self) -> Path:
-        return Path(self.config.replay.directory).expanduser() if self.config.replay.directory else self.setup.logdir / 'replay'
+        return (
+            Path(self.config.replay.directory).expanduser()
+            if self.config.replay.directory
+            else self.setup.logdir / 'replay'
+        )
 
     def logger(self, counters, on_event) -> Logger:
         logger = Logger(self.setup.logdir, self.logger_config, counters, on_event)

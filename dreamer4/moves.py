@@ -1,10 +1,13 @@
-"""In which coordinates the dynamics are told a frame and predict it: whole latents, or moves from the frame before.
+"""In which coordinates the dynamics are told a frame and predict it: whole latents, or moves from
+the frame before.
 
-Where bodies move slowly, a frame differs from the one before by a hundredth of the spread of the latents. A model of whole latents
-spends its capacity on repeating the frame and ignores the action; it ends up worse than copying. In units of the usual move, the part
-that an action changes has the size of the noise that is removed.
+Where bodies move slowly, a frame differs from the one before by a hundredth of the spread of the
+latents. A model of whole latents spends its capacity on repeating the frame and ignores the action;
+it ends up worse than copying. In units of the usual move, the part that an action changes has the
+size of the noise that is removed.
 
-        origin t    (before, unit): latents of frame t-1 and the usual move; zero and one where an episode begins
+        origin t    (before, unit): latents of frame t-1 and the usual move; zero and one where an
+        episode begins
         move t      (latents t - before) / unit, compressed beyond LINEAR units
 Letters: B batch, T time, S spatial tokens, W channels.
 """
@@ -14,13 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-LINEAR = 4.0  # usual moves up to which a move is a plain quotient; beyond them it grows with the logarithm
+# usual moves up to which a move is a plain quotient; beyond them it grows with the logarithm
+LINEAR = 4.0
 LEAST = 1e-4  # smallest unit: latents live in (-1, 1), and what moves less than this is float noise
 KEEP = 0.999  # decay of the running mean square of moves
 
 
 class Origin(NamedTuple):
     """Where the move of every frame begins; broadcastable to (B, T, S, W)."""
+
     before: torch.Tensor
     unit: torch.Tensor
 
@@ -30,7 +35,8 @@ class Origin(NamedTuple):
 
 
 class Whole(nn.Module):
-    """Whole latents (Dreamer 4): the tokens of a frame read its latents, which are what is denoised.
+    """Whole latents (Dreamer 4): the tokens of a frame read its latents, which are what is
+    denoised.
 
     Args:
         tokens, channels: S and W.
@@ -46,7 +52,9 @@ class Whole(nn.Module):
         """Learn the units from latents (B, T, S, W); whole latents have none."""
 
     def origin(self, seen: torch.Tensor, is_first: torch.Tensor) -> Origin | None:
-        """Origins of the frames of a sequence: latents as history shows them (B, T, S, W), is_first bool (B, T)."""
+        """Origins of the frames of a sequence: latents as history shows them (B, T, S, W),
+        is_first bool (B, T).
+        """
 
     def after(self, seen: torch.Tensor) -> Origin | None:
         """Origin of the frame that follows `seen` (B, 1, S, W) within an episode."""
@@ -77,7 +85,8 @@ class Whole(nn.Module):
 
 
 class Moves(Whole):
-    """Moves: the tokens of a frame read the latents before and the move from them; the move is what is denoised.
+    """Moves: the tokens of a frame read the latents before and the move from them; the move is what
+    is denoised.
 
     The first frame of an episode is a move from zero in units of one, that is, its whole latents.
     """
@@ -100,14 +109,16 @@ class Moves(Whole):
         """Fold the moves of a batch into the usual ones."""
         there = (~is_first[:, 1:])[..., None, None].float()
         found = (latent.diff(dim=1).float().square() * there).sum((0, 1)) / there.sum().clamp(min=1)
-        sound = (there.sum() > 0) & found.isfinite().all()  # a refused batch leaves the units as they were
+        # a refused batch leaves the units as they were
+        sound = (there.sum() > 0) & found.isfinite().all()
         self.count += sound.float()
         moved = self.square.lerp(found, (1 / self.count.clamp(min=1)).clamp(min=1 - KEEP))
         self.square.copy_(torch.where(sound, moved, self.square))
 
     def origin(self, seen, is_first):
         first = is_first[..., None, None]
-        before = torch.cat([seen[:, :1], seen[:, :-1]], 1)  # a sequence cut from an episode begins as if at rest
+        # a sequence cut from an episode begins as if at rest
+        before = torch.cat([seen[:, :1], seen[:, :-1]], 1)
         return Origin(torch.where(first, 0.0, before), torch.where(first, 1.0, self.usual))
 
     def after(self, seen):
@@ -127,7 +138,9 @@ class Moves(Whole):
     def decode(self, target, origin):
         size = target.abs()
         far = LINEAR * (size.clamp(min=LINEAR) / LINEAR - 1).exp()
-        return origin.before + origin.unit * torch.where(size <= LINEAR, target, target.sign() * far)
+        return origin.before + origin.unit * torch.where(
+            size <= LINEAR, target, target.sign() * far
+        )
 
     def tell(self, target, origin):
         return torch.cat([origin.before.expand_as(target), target], -1)
@@ -136,4 +149,6 @@ class Moves(Whole):
         return torch.cat([latent, target], -1)
 
     def blur(self, latent, signal):
-        return latent if signal == 1 else latent + (1 - signal) * self.usual * torch.randn_like(latent)
+        return (
+            latent if signal == 1 else latent + (1 - signal) * self.usual * torch.randn_like(latent)
+        )

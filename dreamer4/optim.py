@@ -1,4 +1,6 @@
-"""Everything that moves parameters: optimizers with warm-up and clipping, slow copies, running-RMS loss normalisation."""
+"""Everything that moves parameters: optimizers with warm-up and clipping, slow copies,
+running-RMS loss normalisation.
+"""
 
 import copy
 import math
@@ -18,6 +20,7 @@ class NonFiniteLoss(EmbodiedError):
 @dataclass(frozen=True)
 class OptimConfig:
     """A block of `agent.optim`; meanings and sources stand there."""
+
     lr: float
     beta1: float
     beta2: float
@@ -27,10 +30,12 @@ class OptimConfig:
 
 
 class Optimizer:
-    """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps, all without waiting for the device.
+    """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps, all without
+    waiting for the device.
 
-    The host says with begin() what the next steps are to be; step() is work for the device alone and may be recorded (record.py).
-    Weight decay touches matrices of linear layers only: decayed norms, biases and learned tokens collapse encoders.
+    The host says with begin() what the next steps are to be; step() is work for the device alone
+    and may be recorded (record.py). Weight decay touches matrices of linear layers only: decayed
+    norms, biases and learned tokens collapse encoders.
 
     Args:
         name: for messages and metrics. modules: whose parameters to train. config: see OptimConfig.
@@ -39,21 +44,39 @@ class Optimizer:
     def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimConfig):
         self.name, self.config, self.scale, self.updates = name, config, 1.0, 0
         modules = list(modules)
-        matrices = {id(m.weight): m.weight for root in modules for m in root.modules() if isinstance(m, nn.Linear)}
+        matrices = {
+            id(m.weight): m.weight
+            for root in modules
+            for m in root.modules()
+            if isinstance(m, nn.Linear)
+        }
         self.parameters = [p for root in modules for p in root.parameters() if p.requires_grad]
         groups = [
-                {'params': [p for p in self.parameters if id(p) in matrices], 'weight_decay': config.weight_decay},
-                {'params': [p for p in self.parameters if id(p) not in matrices], 'weight_decay': 0.0}]
+            {
+                'params': [p for p in self.parameters if id(p) in matrices],
+                'weight_decay': config.weight_decay,
+            },
+            {'params': [p for p in self.parameters if id(p) not in matrices], 'weight_decay': 0.0},
+        ]
         device = self.parameters[0].device
-        self.rate = torch.zeros((), device=device)  # a tensor: a recorded step reads what stands there when it is replayed
+        # a tensor: a recorded step reads what stands there when it is replayed
+        self.rate = torch.zeros((), device=device)
         self.adam = torch.optim.AdamW(
-                [g for g in groups if g['params']], betas=(config.beta1, config.beta2), fused=True, capturable=device.type == 'cuda')
+            [g for g in groups if g['params']],
+            betas=(config.beta1, config.beta2),
+            fused=True,
+            capturable=device.type == 'cuda',
+        )
         self._read_rate()
 
     def begin(self, steps: int = 1, scale: float = 1.0) -> None:
-        """Count the next `steps` steps and set their learning rate: that of the configuration times `scale`, and less in the warm-up."""
+        """Count the next `steps` steps and set their learning rate: that of the configuration
+        times `scale`, and less in the warm-up.
+        """
         self.scale = scale
-        self.rate.fill_(self.config.lr * scale * min(1.0, (self.updates + 1) / max(1, self.config.warmup)))
+        self.rate.fill_(
+            self.config.lr * scale * min(1.0, (self.updates + 1) / max(1, self.config.warmup))
+        )
         self.updates += steps
 
     def step(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -61,12 +84,19 @@ class Optimizer:
         return descend(loss, self)
 
     def move(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Clip the gradients that are there and step; nothing moves if one of them or `loss` is not finite."""
+        """Clip the gradients that are there and step; nothing moves if one of them or `loss` is
+        not finite.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        self.adam.found_inf = (~torch.isfinite(loss.detach() + norm)).float()  # the fused kernel leaves everything as it is where this is 1
+        # the fused kernel leaves everything as it is where this is 1
+        self.adam.found_inf = (~torch.isfinite(loss.detach() + norm)).float()
         self.adam.grad_scale = None
         self.adam.step()
-        return {f'{self.name}/total': loss.detach(), f'{self.name}/grad_norm': norm.detach(), f'{self.name}/nonfinite': self.adam.found_inf}
+        return {
+            f'{self.name}/total': loss.detach(),
+            f'{self.name}/grad_norm': norm.detach(),
+            f'{self.name}/nonfinite': self.adam.found_inf,
+        }
 
     def check(self, metrics: dict[str, float]) -> None:
         """Raise if a step was refused.
@@ -75,24 +105,39 @@ class Optimizer:
             metrics: of the update, on the host.
 
         Raises:
-            NonFiniteLoss: the refused step moved no parameter; the message holds all metrics that are not finite.
+            NonFiniteLoss: the refused step moved no parameter; the message holds all metrics that
+                are not finite.
         """
         if metrics.get(f'{self.name}/nonfinite'):
             bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
-            raise NonFiniteLoss(f'{self.name}: a step was refused after {self.updates} of them, its loss or gradient is not finite; not finite are {bad}')
+            raise NonFiniteLoss(
+                f'{self.name}: a step was refused after {self.updates} of them, its loss or'
+                f' gradient is not finite; not finite are {bad}'
+            )
 
     def state_dict(self) -> dict:
         """Moments by parameter number, and the number of updates."""
         state = self.adam.state_dict()['state']
-        return {'updates': self.updates, 'scale': self.scale, 'moments': {str(i): dict(entry) for i, entry in state.items()}}
+        return {
+            'updates': self.updates,
+            'scale': self.scale,
+            'moments': {str(i): dict(entry) for i, entry in state.items()},
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.updates, self.scale = int(state['updates']), float(state['scale'])
         full = self.adam.state_dict()
         full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
-        shapes = dict(enumerate(p.shape for group in self.adam.param_groups for p in group['params']))
-        for i, entry in full['state'].items():  # torch would take moments of any shape, and fail at the first step
-            if i not in shapes or any(entry[name].shape != shapes[i] for name in ('exp_avg', 'exp_avg_sq')) or not entry['step'] >= 0:
+        shapes = dict(
+            enumerate(p.shape for group in self.adam.param_groups for p in group['params'])
+        )
+        # torch would take moments of any shape, and fail at the first step
+        for i, entry in full['state'].items():
+            if (
+                i not in shapes
+                or any(entry[name].shape != shapes[i] for name in ('exp_avg', 'exp_avg_sq'))
+                or not entry['step'] >= 0
+            ):
                 raise ValueError(f'{self.name}: the moments of parameter {i} do not have its shape')
         self.adam.load_state_dict(full)
         self._read_rate()  # it would read a copy
@@ -105,10 +150,12 @@ class Optimizer:
 
 
 def descend(loss: torch.Tensor, *optimizers: Optimizer) -> dict[str, torch.Tensor]:
-    """One gradient step of several parts on one scalar loss. The host need not wait to find out whether it was finite.
+    """One gradient step of several parts on one scalar loss. The host need not wait to find out
+    whether it was finite.
 
     Returns:
-        metrics on the device: '<name>/total', the loss, '<name>/grad_norm', and '<name>/nonfinite', 1 if the part did not move.
+        metrics on the device: '<name>/total', the loss, '<name>/grad_norm', and '<name>/nonfinite',
+        1 if the part did not move.
     """
     for optimizer in optimizers:
         optimizer.adam.zero_grad(set_to_none=True)
@@ -117,10 +164,12 @@ def descend(loss: torch.Tensor, *optimizers: Optimizer) -> dict[str, torch.Tenso
 
 
 class SlowCopy:
-    """A copy of a module that follows it: an EMA (every 1, small rate), a snapshot (every n, rate 1) or the module's twin (1, 1).
+    """A copy of a module that follows it: an EMA (every 1, small rate), a snapshot (every n, rate
+    1) or the module's twin (1, 1).
 
     Args:
-        source: the module to follow. rate: share of the difference taken at each move. every: updates between moves.
+        source: the module to follow. rate: share of the difference taken at each move. every:
+            updates between moves.
     """
 
     def __init__(self, source: nn.Module, rate: float, every: int):
@@ -130,18 +179,22 @@ class SlowCopy:
     def due(self, updates: int = 1) -> tuple[bool, ...]:
         """Count the next updates of the source; for each, whether the copy moves after it."""
         self.calls += updates
-        return tuple(call % self.every == 0 for call in range(self.calls - updates + 1, self.calls + 1))
+        return tuple(
+            call % self.every == 0 for call in range(self.calls - updates + 1, self.calls + 1)
+        )
 
     @torch.no_grad()
     def move(self, rate: float | None = None) -> None:
         """Take the share `rate` of the difference, 1 copies; None for the copy's own rate."""
         rate = self.rate if rate is None else rate
         ours, theirs = list(self.module.parameters()), list(self.source.parameters())
-        if ours and rate >= 1:  # torch takes no empty lists, and a tokenizer of a few numbers has no parameters
+        # torch takes no empty lists, and a tokenizer of a few numbers has no parameters
+        if ours and rate >= 1:
             torch._foreach_copy_(ours, theirs)
         elif ours:
             torch._foreach_lerp_(ours, theirs, rate)
-        for ours, theirs in zip(self.module.buffers(), self.source.buffers()):  # what was measured is not averaged
+        # what was measured is not averaged
+        for ours, theirs in zip(self.module.buffers(), self.source.buffers()):
             ours.copy_(theirs)
 
     def state_dict(self) -> dict:
@@ -153,10 +206,12 @@ class SlowCopy:
 
 
 class RunningRMS(nn.Module):
-    """Divides every loss by a running root mean square of itself (Dreamer 4, Section 3.2), never below a floor.
+    """Divides every loss by a running root mean square of itself (Dreamer 4, Section 3.2), never
+    below a floor.
 
-    The floor keeps a term that starts near zero (bootstrap of a zero-initialised output, continue on endless tasks) from being blown up.
-    A loss that is not finite, or whose square is not, leaves the mean as it was: its step is refused, and the next one is sound.
+    The floor keeps a term that starts near zero (bootstrap of a zero-initialised output, continue
+    on endless tasks) from being blown up. A loss that is not finite, or whose square is not, leaves
+    the mean as it was: its step is refused, and the next one is sound.
 
     Args:
         floors: loss name -> smallest divisor. decay: of the running mean of squares.
@@ -177,5 +232,7 @@ class RunningRMS(nn.Module):
             sound = torch.isfinite(square)
             for mean, new in ((self.squares, square), (self.counts, torch.ones_like(square))):
                 mean[i] = torch.where(sound, self.decay * mean[i] + (1 - self.decay) * new, mean[i])
-            scale = (self.squares[i] / self.counts[i].clamp(min=1e-12)).sqrt().maximum(self.floors[i])
+            scale = (
+                (self.squares[i] / self.counts[i].clamp(min=1e-12)).sqrt().maximum(self.floors[i])
+            )
         return loss / scale

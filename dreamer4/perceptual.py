@@ -1,4 +1,6 @@
-"""LPIPS as a tokenizer loss (Dreamer 4, Section 3.1), kept behind one class because the package is optional."""
+"""LPIPS as a tokenizer loss (Dreamer 4, Section 3.1), kept behind one class because the package
+is optional.
+"""
 
 import pickle
 from collections.abc import Mapping
@@ -13,7 +15,8 @@ from embodied.extras import install_hint
 from .tokenizer import TokenizerConfig
 
 WEIGHT = 0.2  # of `tokenizer.lpips: auto` (Dreamer 4, Section 3.1)
-# What torchvision and torch raise where pretrained weights are neither at hand nor to be fetched, or are damaged.
+# What torchvision and torch raise where pretrained weights are neither at hand nor to be fetched,
+# or are damaged.
 NO_WEIGHTS = (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError)
 
 
@@ -24,7 +27,8 @@ class Perceptual(nn.Module):
         net: backbone of the `lpips` package: 'vgg', 'alex' or 'squeeze'.
 
     Raises:
-        ImportError: lpips or torchvision cannot be imported; the message names the extra and the values that do without.
+        ImportError: lpips or torchvision cannot be imported; the message names the extra and the
+            values that do without.
         ValueError: the weights of the backbone cannot be loaded.
     """
 
@@ -32,28 +36,34 @@ class Perceptual(nn.Module):
         super().__init__()
         try:
             import lpips
-        except (ImportError, RuntimeError) as error:  # a torchvision that does not match torch fails with RuntimeError
+        # a torchvision that does not match torch fails with RuntimeError
+        except (ImportError, RuntimeError) as error:
             raise ImportError(
-                    f'the perceptual loss needs the package lpips and a torchvision that matches torch ({error}); '
-                    f'{install_hint("lpips")}, or set --agent.tokenizer.lpips 0 (off) or auto (off '
-                    'where it is missing)') from error
+                'the perceptual loss needs the package lpips and a torchvision that matches torch'
+                f' ({error}); {install_hint("lpips")}, or set --agent.tokenizer.lpips 0 (off) or'
+                ' auto (off where it is missing)'
+            ) from error
         try:
             self.model = lpips.LPIPS(net=net, verbose=False).requires_grad_(False).eval()
         except NO_WEIGHTS as error:
             raise ValueError(
-                    f'the perceptual loss needs the pretrained weights of {net}, which cannot be loaded ({error}); '
-                    'start once with access to the network, or set --agent.tokenizer.lpips 0 (off) or auto (off where they are '
-                    'missing)') from error
+                f'the perceptual loss needs the pretrained weights of {net}, which cannot be loaded'
+                f' ({error}); start once with access to the network, or set --agent.tokenizer.lpips'
+                ' 0 (off) or auto (off where they are missing)'
+            ) from error
 
     def forward(self, guess: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Mean distance (scalar) of images (B, T, H, W, C) in [0, 1]; one-channel images are repeated to three."""
+        """Mean distance (scalar) of images (B, T, H, W, C) in [0, 1]; one-channel images are
+        repeated to three.
+        """
         return self.model(*(self._input(x) for x in (guess, truth))).mean()
 
     def try_on(self, images: Mapping[str, spaces.Box]) -> None:
         """Compare blank images of every space.
 
         Raises:
-            ValueError: one has neither 1 nor 3 channels, or is too small for the backbone; names its key.
+            ValueError: one has neither 1 nor 3 channels, or is too small for the backbone; names
+                its key.
         """
         for key, space in images.items():
             blank = torch.zeros(1, 1, *space.shape)
@@ -62,14 +72,17 @@ class Perceptual(nn.Module):
                     self(blank, blank)
             except (ValueError, RuntimeError) as error:
                 raise ValueError(
-                        f'the perceptual loss cannot compare images {key!r} of {space.shape}: {error}; '
-                        'set --agent.tokenizer.lpips 0 or auto') from error
+                    f'the perceptual loss cannot compare images {key!r} of {space.shape}: {error}; '
+                    'set --agent.tokenizer.lpips 0 or auto'
+                ) from error
 
     @staticmethod
     def _input(image: torch.Tensor) -> torch.Tensor:
         x = image.flatten(0, 1).permute(0, 3, 1, 2)
         if x.shape[1] not in (1, 3):
-            raise ValueError(f'the perceptual loss needs images of 1 or 3 channels, got {x.shape[1]}')
+            raise ValueError(
+                f'the perceptual loss needs images of 1 or 3 channels, got {x.shape[1]}'
+            )
         return x.expand(-1, 3, -1, -1) * 2 - 1
 
 
@@ -78,11 +91,14 @@ def weight(config: TokenizerConfig) -> float:
     return WEIGHT if config.lpips == 'auto' else config.lpips
 
 
-def find_perceptual(config: TokenizerConfig, images: Mapping[str, spaces.Box]) -> tuple[Perceptual | None, str]:
+def find_perceptual(
+    config: TokenizerConfig, images: Mapping[str, spaces.Box]
+) -> tuple[Perceptual | None, str]:
     """What `tokenizer.lpips` asks for.
 
     Returns:
-        The distance, None where none is asked for or, with `auto`, where there is none to be had; and in the last case why, else ''.
+        The distance, None where none is asked for or, with `auto`, where there is none to be had;
+        and in the last case why, else ''.
 
     Raises:
         ImportError, ValueError: a weight is given, but the distance cannot be used; see Perceptual.
@@ -96,4 +112,7 @@ def find_perceptual(config: TokenizerConfig, images: Mapping[str, spaces.Box]) -
     except (ImportError, ValueError) as error:
         if config.lpips != 'auto':
             raise
-        return None, f'agent.tokenizer.lpips auto: the tokenizer learns without a perceptual loss; {error}'
+        return (
+            None,
+            f'agent.tokenizer.lpips auto: the tokenizer learns without a perceptual loss; {error}',
+        )

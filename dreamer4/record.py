@@ -1,8 +1,10 @@
-"""Functions of tensors that are recorded once and then replayed: the same kernels on the same memory, without Python between them.
+"""Functions of tensors that are recorded once and then replayed: the same kernels on the same
+memory, without Python between them.
 
-Small networks are many small kernels, and launching them from Python takes a GPU's host longer than they run. A CUDA graph launches all of
-them at once. What may be recorded is work for the device alone: no number that the host reads, no shape that depends on data, nothing in
-Python that has to happen again, and no tensor that is replaced by another between two calls.
+Small networks are many small kernels, and launching them from Python takes a GPU's host longer than
+they run. A CUDA graph launches all of them at once. What may be recorded is work for the device
+alone: no number that the host reads, no shape that depends on data, nothing in Python that has to
+happen again, and no tensor that is replaced by another between two calls.
 """
 
 from collections.abc import Callable, Hashable
@@ -12,7 +14,9 @@ import torch
 
 Tensors = dict[str, torch.Tensor]
 Work = Callable[[Tensors], Tensors]
-WARM = 3  # calls before a recording, as torch's manual has it: kernels are chosen, optimizers and libraries set their memory aside
+# calls before a recording, as torch's manual has it: kernels are chosen, optimizers and libraries
+# set their memory aside
+WARM = 3
 
 
 def plainly(key: Hashable, work: Work, inputs: Tensors) -> Tensors:
@@ -27,7 +31,9 @@ class Recorder:
         self.forget()
 
     def forget(self) -> None:
-        """Drop all recordings: to be called when tensors that they read or write have been replaced, or will not be asked for any more."""
+        """Drop all recordings: to be called when tensors that they read or write have been
+        replaced, or will not be asked for any more.
+        """
         self._calls, self._made = {}, {}
 
     def run(self, key: Hashable, work: Work, inputs: Tensors) -> Tensors:
@@ -37,7 +43,8 @@ class Recorder:
             key: decides, with names and shapes of the inputs, which kernels work consists of.
 
         Returns:
-            outputs, to be read or copied before the next call, which may write into the same memory.
+            outputs, to be read or copied before the next call, which may write into the same
+            memory.
         """
         key = key, tuple((name, tuple(x.shape)) for name, x in inputs.items())
         self._calls[key] = self._calls.get(key, 0) + 1
@@ -57,7 +64,8 @@ class Recorder:
         """Record work(inputs) without carrying it out.
 
         Returns:
-            replay, which carries it out on whatever then stands in `inputs`, and the outputs, where it leaves its results.
+            replay, which carries it out on whatever then stands in `inputs`, and the outputs, where
+            it leaves its results.
         """
         raise NotImplementedError
 
@@ -90,7 +98,9 @@ class CudaGraphs(Recorder):
 
     @contextmanager
     def aside(self):
-        """On the stream of the recordings, as they must find everything that autograd keeps for a stream."""
+        """On the stream of the recordings, as they must find everything that autograd keeps for
+        a stream.
+        """
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             yield

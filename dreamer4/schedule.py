@@ -1,25 +1,33 @@
-"""When which part learns: tokenizer, then dynamics and heads, then value, then policy, each when the one before is ready.
+"""When which part learns: tokenizer, then dynamics and heads, then value, then policy, each when
+the one before is ready.
 
-Ready is measured, not counted (counts are lower bounds): a policy that starts before the model predicts its reward collapses onto a wrong
-answer and then collects data in which the model cannot learn better.
+Ready is measured, not counted (counts are lower bounds): a policy that starts before the model
+predicts its reward collapses onto a wrong answer and then collects data in which the model cannot
+learn better.
 """
 
 import math
 from dataclasses import dataclass
 
 STAGES = ('tokenizer', 'dynamics', 'value', 'policy')
-# Range that a measure is kept in before it is averaged: one bad measurement weighs no more than knowing nothing.
+# Range that a measure is kept in before it is averaged: one bad measurement weighs no more than
+# knowing nothing.
 BOUNDS = {'unexplained': (0.0, 1.0), 'reward_skill': (0.0, 1.0), 'latent_error': (0.0, 2.0)}
 NOTHING = {  # measure -> what there is not in the data, where it cannot be measured
-        'unexplained': 'the frames never change, so there is nothing to reconstruct',
-        'reward_skill': 'the rewards never change where they are known, so there is nothing to predict',
-        'latent_error': 'the frames of an episode never change where actions are known, so there is nothing to predict'}
+    'unexplained': 'the frames never change, so there is nothing to reconstruct',
+    'reward_skill': 'the rewards never change where they are known, so there is nothing to predict',
+    'latent_error': (
+        'the frames of an episode never change where actions are known, so there is nothing to'
+        ' predict'
+    ),
+}
 SLOWEST = 0.1  # of a learning rate that falls: a run that goes on must be able to learn what is new
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Block `agent.schedule` of the configuration; meanings and sources stand there."""
+
     tokenizer_updates: int
     tokenizer_unexplained: float
     dynamics_updates: int
@@ -47,7 +55,8 @@ class Schedule:
         """Fold a new measurement into its running mean (the first one is taken as it is).
 
         Args:
-            name: a key of BOUNDS. value: None where the data give nothing to measure; a mean that is known stays as it is.
+            name: a key of BOUNDS. value: None where the data give nothing to measure; a mean that
+                is known stays as it is.
         """
         old = self.measures.get(name)
         if value is None or not math.isfinite(value):
@@ -58,16 +67,21 @@ class Schedule:
         self.measures[name] = value if old is None else decay * old + (1 - decay) * value
 
     def pace(self) -> float:
-        """Factor on every learning rate: 1 until the policy learns, then 1 / (1 + (u / anneal)^2) after u more
-        updates, at least SLOWEST; 1 for ever where anneal is 0. What is learned early need not be exact, what is learned late is only as
-        exact as its steps are small."""
+        """Factor on every learning rate: 1 until the policy learns, then 1 / (1 + (u / anneal)^2)
+        after u more updates, at least SLOWEST; 1 for ever where anneal is 0. What is learned early
+        need not be exact, what is learned late is only as exact as its steps are small.
+        """
         if self.stage != STAGES[-1] or not self.config.anneal:
             return 1.0
         return max(SLOWEST, 1 / (1 + (self.updates / self.config.anneal) ** 2))
 
     def gate_due(self) -> bool:
         """Whether this update should measure the world model open loop."""
-        return self.stage == 'dynamics' and self.updates > 0 and self.updates % self.config.gate_every == 0
+        return (
+            self.stage == 'dynamics'
+            and self.updates > 0
+            and self.updates % self.config.gate_every == 0
+        )
 
     def advance(self) -> list[str]:
         """Count one update and enter the next stage if this one is done.
@@ -78,16 +92,27 @@ class Schedule:
         self.updates += 1
         if self.stage == STAGES[-1] or self.waits_for():
             return []
-        words = [f'The {self.stage} stage ends unmeasured: {NOTHING[name]}.' for name in self._limits() if self._idle(name)]
+        words = [
+            f'The {self.stage} stage ends unmeasured: {NOTHING[name]}.'
+            for name in self._limits()
+            if self._idle(name)
+        ]
         if unmet := self._unmet():
-            words.append(f'The {self.stage} stage ends by schedule.patience, after {self.updates:,} updates: {unmet}.')
+            words.append(
+                f'The {self.stage} stage ends by schedule.patience, after {self.updates:,} updates:'
+                f' {unmet}.'
+            )
         self.stage, self.updates = STAGES[STAGES.index(self.stage) + 1], 0
         return words
 
     def waits_for(self) -> str:
         """What keeps the current stage from ending, in words; empty if nothing does."""
         c = self.config
-        least = {'tokenizer': c.tokenizer_updates, 'dynamics': c.dynamics_updates, 'value': c.value_updates}.get(self.stage, 0)
+        least = {
+            'tokenizer': c.tokenizer_updates,
+            'dynamics': c.dynamics_updates,
+            'value': c.value_updates,
+        }.get(self.stage, 0)
         if self.updates < least:
             return f'{self.stage} {self.updates}/{least}'
         if c.patience and self.updates >= least + c.patience:
@@ -96,11 +121,17 @@ class Schedule:
         return unmet and f'{self.stage} waits: {unmet}'
 
     def _limits(self) -> dict[str, tuple[float, bool]]:
-        """Measure -> limit, and whether it must lie above; those that the current stage waits for."""
+        """Measure -> limit, and whether it must lie above; those that the current stage waits
+        for.
+        """
         c = self.config
         limits = {
-                'tokenizer': {'unexplained': (c.tokenizer_unexplained, False)},
-                'dynamics': {'reward_skill': (c.reward_skill, True), 'latent_error': (c.latent_error, False)}}
+            'tokenizer': {'unexplained': (c.tokenizer_unexplained, False)},
+            'dynamics': {
+                'reward_skill': (c.reward_skill, True),
+                'latent_error': (c.latent_error, False),
+            },
+        }
         return {name: limit for name, limit in limits.get(self.stage, {}).items() if limit[0]}
 
     def _idle(self, name: str) -> bool:
@@ -111,7 +142,11 @@ class Schedule:
         """The first measure that is not as it must be; empty if all are, or cannot be measured."""
         for name, (limit, above) in self._limits().items():
             value = self.measures.get(name)
-            if self._idle(name) or value is not None and (value >= limit if above else value <= limit):
+            if (
+                self._idle(name)
+                or value is not None
+                and (value >= limit if above else value <= limit)
+            ):
                 continue
             shown = 'not measured yet' if value is None else f'{value:.2f}'
             return f'{name} {shown}, needs {">" if above else "<"} {limit}'
@@ -125,4 +160,6 @@ class Schedule:
             raise ValueError(f'schedule: unknown stage {state["stage"]!r:.80}')
         self.stage, self.updates = state['stage'], int(state['updates'])
         self.measures = {
-            name: None if value is None else float(value) for name, value in state['measures'].items()}
+            name: None if value is None else float(value)
+            for name, value in state['measures'].items()
+        }

@@ -1,6 +1,8 @@
-"""Shortcut forcing: noise schedule, loss and K-step sampler (Dreamer 4, Sections 2 and 3.2, Eq. 3 to 7).
+"""Shortcut forcing: noise schedule, loss and K-step sampler (Dreamer 4, Sections 2 and 3.2, Eq. 3
+to 7).
 
-Signal level tau runs from 0 (noise) to 1 (clean) on a grid of K_max levels, the step size d over 1/K_max, 2/K_max .. 1.
+Signal level tau runs from 0 (noise) to 1 (clean) on a grid of K_max levels, the step size d over
+1/K_max, 2/K_max .. 1.
 Letters: B batch, T time, S tokens, W channels, K sampling steps.
 """
 
@@ -17,6 +19,7 @@ from .nets.memory import Beside, Cache
 @dataclass(frozen=True)
 class ShortcutConfig:
     """Block `agent.shortcut` of the configuration; meanings and sources stand there."""
+
     history: str
     steps: int
     bootstrap: float
@@ -26,12 +29,15 @@ class ShortcutConfig:
     ramp: float
 
 
-def draw_schedule(batch: int, time: int, bootstrap: int, dynamics: Dynamics, config: ShortcutConfig, device):
+def draw_schedule(
+    batch: int, time: int, bootstrap: int, dynamics: Dynamics, config: ShortcutConfig, device
+):
     """Signal levels and step sizes of every frame.
 
-    The first `bootstrap` rows draw d uniformly from the powers of two above d_min and tau from the grid of that d; the others have
-    d = d_min and tau uniform, but a share `anchor` of their frames has tau = 0: there alone the model must predict and cannot denoise,
-    and uniform levels give that case almost no weight.
+    The first `bootstrap` rows draw d uniformly from the powers of two above d_min and tau from the
+    grid of that d; the others have d = d_min and tau uniform, but a share `anchor` of their frames
+    has tau = 0: there alone the model must predict and cannot denoise, and uniform levels give that
+    case almost no weight.
 
     Returns:
         level, size: long (B, T).
@@ -41,30 +47,44 @@ def draw_schedule(batch: int, time: int, bootstrap: int, dynamics: Dynamics, con
     level = level * (torch.rand(batch, time, device=device) >= config.anchor)
     size = torch.zeros_like(level)
     if config.history == 'forcing' and config.context_mix:
-        chance = torch.rand(batch, 1, device=device) * (torch.rand(batch, 1, device=device) < config.context_mix)
+        chance = torch.rand(batch, 1, device=device) * (
+            torch.rand(batch, 1, device=device) < config.context_mix
+        )
         clean = torch.rand(batch, time, device=device) < chance
         level = torch.where(clean, dynamics.context_level, level)
     if bootstrap:
         size[:bootstrap] = torch.randint(1, dynamics.step_sizes, (bootstrap, time), device=device)
         step = 2 ** size[:bootstrap]
-        level[:bootstrap] = (torch.rand(bootstrap, time, device=device) * (levels // step)).long() * step
+        level[:bootstrap] = (
+            torch.rand(bootstrap, time, device=device) * (levels // step)
+        ).long() * step
     return level, size
 
 
 def loss(
-        dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
-        config: ShortcutConfig, large: int) -> dict[str, torch.Tensor]:
-    """Shortcut-forcing losses with x-prediction in the coordinates of the dynamics (Dreamer 4, Eq. 7).
+    dynamics: Dynamics,
+    context: Context,
+    action: torch.Tensor,
+    valid: torch.Tensor,
+    is_first: torch.Tensor,
+    config: ShortcutConfig,
+    large: int,
+) -> dict[str, torch.Tensor]:
+    """Shortcut-forcing losses with x-prediction in the coordinates of the dynamics (Dreamer 4, Eq.
+    7).
 
     flow       w(tau) ||x^ - x||^2                                        frames with d = d_min
     bootstrap  w(tau) ||x^ - (x_tau + (1 - tau) sg(b' + b'') / 2)||^2     frames with d > d_min
-    The second is (1 - tau)^2 ||v^ - sg(b' + b'') / 2||^2 with the division by (1 - tau) taken out; w(tau) = (1 - ramp) tau + ramp.
+    The second is (1 - tau)^2 ||v^ - sg(b' + b'') / 2||^2 with the division by (1 - tau) taken out;
+    w(tau) = (1 - ramp) tau + ramp.
 
-    With history 'commit' every frame is denoised against committed frames of its past, exactly as the sampler does; with
-    'forcing' against the noisy frames beside it (diffusion forcing, the paper).
+    With history 'commit' every frame is denoised against committed frames of its past, exactly as
+    the sampler does; with 'forcing' against the noisy frames beside it (diffusion forcing, the
+    paper).
 
     Args:
-        context: the committed sequence, with gradient. action (B, T, A), valid and is_first bool (B, T): as for Dynamics.
+        context: the committed sequence, with gradient. action (B, T, A), valid and is_first bool
+            (B, T): as for Dynamics.
         large: so many sequences, the first ones, train steps larger than d_min.
 
     Returns:
@@ -74,37 +94,56 @@ def loss(
     rows = large if dynamics.step_sizes > 1 else 0
     level, size = draw_schedule(batch, time, rows, dynamics, config, is_first.device)
     origin = coordinates.origin(context.seen, is_first)
-    target = coordinates.encode(context.latent, origin).detach()  # latents that learn must not learn to be predicted
+    # latents that learn must not learn to be predicted
+    target = coordinates.encode(context.latent, origin).detach()
     noisy = dynamics.noised(target, level)
     positions = torch.arange(time, device=is_first.device)[None]
     mask, memory = beside(context) if config.history == 'commit' else (context.mask, None)
     guess = dynamics.denoise(
-        coordinates.tell(noisy, origin), level, size, action, valid, mask, positions, memory)
+        coordinates.tell(noisy, origin), level, size, action, valid, mask, positions, memory
+    )
     known = coordinates.known(is_first)
-    weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known / known.float().mean()
-    out = {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]} if rows < batch else {}
+    weight = (
+        ((1 - config.ramp) * level / dynamics.config.levels + config.ramp)
+        * known
+        / known.float().mean()
+    )
+    out = (
+        {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]} if rows < batch else {}
+    )
     if rows:
         part = slice(0, rows)
         past, base = memory and memory.rows(part), origin and origin.rows(part)
         teach = lambda x, at, e: dynamics.denoise(
-            coordinates.tell(x, base), at, e, action[part], valid[part], mask[part], positions, past)
-        target = bootstrap_target(teach, noisy[part], level[part], size[part], dynamics.config.levels)
+            coordinates.tell(x, base), at, e, action[part], valid[part], mask[part], positions, past
+        )
+        target = bootstrap_target(
+            teach, noisy[part], level[part], size[part], dynamics.config.levels
+        )
         target = target.clamp(-coordinates.bound, coordinates.bound)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
     return out
 
 
 def beside(context: Context) -> tuple[torch.Tensor, Beside]:
-    """Time mask (B, T, 2 T) and memory of frames that see the committed frames before them and, of their own row of frames, themselves."""
+    """Time mask (B, T, 2 T) and memory of frames that see the committed frames before them and,
+    of their own row of frames, themselves.
+    """
     batch, time = context.latent.shape[:2]
     eye = torch.eye(time, dtype=torch.bool, device=context.latent.device).expand(batch, -1, -1)
     return torch.cat([context.mask & ~eye, eye], -1), Beside(context.present)
 
 
 def noised_features(
-        dynamics: Dynamics, context: Context, action: torch.Tensor, valid: torch.Tensor, is_first: torch.Tensor,
-        task: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """What heads would learn from without a pass of their own: frames at random signal levels, beside their committed past.
+    dynamics: Dynamics,
+    context: Context,
+    action: torch.Tensor,
+    valid: torch.Tensor,
+    is_first: torch.Tensor,
+    task: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What heads would learn from without a pass of their own: frames at random signal levels,
+    beside their committed past.
 
     Returns:
         agent feature (B, T, D), what heads read of the noisy frames (B, T, S, V).
@@ -115,16 +154,21 @@ def noised_features(
     mask, memory = beside(context)
     positions = torch.arange(valid.shape[1], device=valid.device)[None]
     feature, _ = dynamics.observe(
-        coordinates.tell(noisy, origin), level, action, valid, mask, positions, memory, task)
+        coordinates.tell(noisy, origin), level, action, valid, mask, positions, memory, task
+    )
     return feature, coordinates.view(coordinates.decode(noisy, origin), noisy)
 
 
 @torch.no_grad()
-def bootstrap_target(teach, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, levels: int) -> torch.Tensor:
-    """Where two half steps lead, without noise: z + (1 - tau) (b' + b'') / 2 (Dreamer 4, Eq. 4 and 7).
+def bootstrap_target(
+    teach, z: torch.Tensor, level: torch.Tensor, size: torch.Tensor, levels: int
+) -> torch.Tensor:
+    """Where two half steps lead, without noise: z + (1 - tau) (b' + b'') / 2 (Dreamer 4, Eq. 4 and
+    7).
 
     Args:
-        teach: (z, level, size) -> prediction without noise. z: (B, T, S, W). level, size: long (B, T), size >= 1.
+        teach: (z, level, size) -> prediction without noise. z: (B, T, S, W). level, size: long (B,
+            T), size >= 1.
     """
     tau, half = (level / levels)[..., None, None], 2 ** (size - 1)
     d = (half / levels)[..., None, None]
@@ -136,18 +180,30 @@ def bootstrap_target(teach, z: torch.Tensor, level: torch.Tensor, size: torch.Te
 
 @torch.no_grad()
 def sample(
-        dynamics: Dynamics, origin: Origin | None, action: torch.Tensor, valid: torch.Tensor, mask: torch.Tensor,
-        positions: torch.Tensor, cache: Cache, steps: int, pending: torch.Tensor | None = None) -> torch.Tensor:
-    """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: x <- x + (x^ - x) / (1 - tau) / K.
+    dynamics: Dynamics,
+    origin: Origin | None,
+    action: torch.Tensor,
+    valid: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    cache: Cache,
+    steps: int,
+    pending: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: x <- x + (x^ - x) / (1
+    - tau) / K.
 
-    A model without shortcuts knows d_min alone and is asked for that: with K = 1 it gives the mean of what may come, in one look.
+    A model without shortcuts knows d_min alone and is asked for that: with K = 1 it gives the mean
+    of what may come, in one look.
 
     Args:
         origin: of the frame, see moves.py.
-        action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1, frames of the cache). positions: (B, 1).
+        action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1,
+            frames of the cache). positions: (B, 1).
         cache: keys and values of the past.
-        pending: (B, P, S, told) the P frames before, as tokens read them, where the cache does not know them yet: the first look
-            takes them along and commits them. Action, valid, mask and positions are then of all P + 1 frames.
+        pending: (B, P, S, told) the P frames before, as tokens read them, where the cache does not
+            know them yet: the first look takes them along and commits them. Action, valid, mask and
+            positions are then of all P + 1 frames.
 
     Returns:
         latents (B, 1, S, W) in [-1, 1].
@@ -155,7 +211,9 @@ def sample(
     levels, coordinates = dynamics.config.levels, dynamics.coordinates
     batch, device = action.shape[0], action.device
     x = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
-    size = torch.full((batch, 1), min((levels // steps).bit_length(), dynamics.step_sizes) - 1, device=device)
+    size = torch.full(
+        (batch, 1), min((levels // steps).bit_length(), dynamics.step_sizes) - 1, device=device
+    )
     for k in range(steps):
         level = torch.full((batch, 1), k * (levels // steps), device=device)
         told = coordinates.tell(x, origin)
@@ -163,8 +221,16 @@ def sample(
             count = pending.shape[1]
             committed = torch.full((batch, count), dynamics.context_level, device=device)
             clean = dynamics.denoise(
-                torch.cat([pending, told], 1), torch.cat([committed, level], 1), F.pad(size, (count, 0)), action, valid, mask,
-                positions, cache, frames=slice(-1, None))
+                torch.cat([pending, told], 1),
+                torch.cat([committed, level], 1),
+                F.pad(size, (count, 0)),
+                action,
+                valid,
+                mask,
+                positions,
+                cache,
+                frames=slice(-1, None),
+            )
             cache.advance(count)
             action, valid, mask, positions = (y[:, -1:] for y in (action, valid, mask, positions))
         else:
@@ -182,4 +248,7 @@ def check(config: ShortcutConfig, levels: int) -> None:
     if config.history not in ('commit', 'forcing'):
         raise ValueError(f"shortcut.history must be 'commit' or 'forcing', got {config.history!r}")
     if config.steps < 1 or config.steps & (config.steps - 1) or config.steps > levels:
-        raise ValueError(f'shortcut.steps must be a power of two up to dynamics.levels = {levels}, got {config.steps}')
+        raise ValueError(
+            f'shortcut.steps must be a power of two up to dynamics.levels = {levels}, got'
+            f' {config.steps}'
+        )

@@ -1,4 +1,6 @@
-"""Trees of torch tensors <-> trees of numpy arrays, so that checkpoints hold plain arrays and JSON."""
+"""Trees of torch tensors <-> trees of numpy arrays, so that checkpoints hold plain arrays and
+JSON.
+"""
 
 import numpy as np
 import torch

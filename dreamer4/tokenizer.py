@@ -1,6 +1,8 @@
-"""Masked causal autoencoder: observations of a frame to a few latent tokens in (-1, 1) and back (Dreamer 4, Section 3.1).
+"""Masked causal autoencoder: observations of a frame to a few latent tokens in (-1, 1) and back
+(Dreamer 4, Section 3.1).
 
-Letters: B batch, T time, P patches of all images, V vector tokens, L latent tokens, Z channels of a latent, D width.
+Letters: B batch, T time, P patches of all images, V vector tokens, L latent tokens, Z channels of a
+latent, D width.
 """
 
 import math
@@ -9,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from gymnasium import spaces
+from torch import nn
 
 from embodied.base import is_image
 
@@ -28,6 +30,7 @@ TAKEN = frozenset(dir(nn.ModuleDict()))  # names that a module cannot have
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Block `agent.tokenizer` of the configuration; meanings and sources stand there."""
+
     kind: str
     patch: int
     conv: int
@@ -46,13 +49,16 @@ class TokenizerConfig:
 class Tokenizer(nn.Module):
     """Encoder, tanh bottleneck and decoder over every image and vector key of the observation.
 
-    Masks, in words: in the encoder each modality looks only at itself, so that no patch can lean on another camera, and the
-    latents look at everything; in the decoder latents look only at latents, so that they must carry the frame by themselves, and
-    each modality looks at itself and at the latents.
+    Masks, in words: in the encoder each modality looks only at itself, so that no patch can lean on
+    another camera, and the latents look at everything; in the decoder latents look only at latents,
+    so that they must carry the frame by themselves, and each modality looks at itself and at the
+    latents.
 
     Args:
-        obs_space: name -> gymnasium space of the keys to encode: uint8 boxes (H, W, C) are images, all other kinds vectors.
-        config: see TokenizerConfig. With time_every = 0 a frame's latents depend on that frame alone.
+        obs_space: name -> gymnasium space of the keys to encode: uint8 boxes (H, W, C) are images,
+            all other kinds vectors.
+        config: see TokenizerConfig. With time_every = 0 a frame's latents depend on that frame
+            alone.
 
     Raises:
         ValueError: there is nothing to encode.
@@ -73,37 +79,61 @@ class Tokenizer(nn.Module):
     def build(self, config: TokenizerConfig) -> None:
         """Make the networks."""
         width = config.width
-        patches = {k: math.prod(-(-side // config.patch) for side in s.shape[:2]) for k, s in self.images.items()}
-        slots = {f'image/{k}': n for k, n in patches.items()} | {f'vector/{k}': 1 for k in self.vectors}
+        patches = {
+            k: math.prod(-(-side // config.patch) for side in s.shape[:2])
+            for k, s in self.images.items()
+        }
+        slots = {f'image/{k}': n for k, n in patches.items()} | {
+            f'vector/{k}': 1 for k in self.vectors
+        }
         self.layout = Layout(**slots, latent=config.latents)
-        self.register_buffer('encoder_mask', self.layout.mask(lambda q, k: q == k or q == 'latent'), persistent=False)
-        self.register_buffer('decoder_mask', self.layout.mask(lambda q, k: q == k or k == 'latent'), persistent=False)
+        self.register_buffer(
+            'encoder_mask', self.layout.mask(lambda q, k: q == k or q == 'latent'), persistent=False
+        )
+        self.register_buffer(
+            'decoder_mask', self.layout.mask(lambda q, k: q == k or k == 'latent'), persistent=False
+        )
         self.patches = sum(patches.values())
-        sizes = {k: config.patch ** 2 * s.shape[2] for k, s in self.images.items()} | {
-                k: vector_size(s) for k, s in self.vectors.items()}
+        sizes = {k: config.patch**2 * s.shape[2] for k, s in self.images.items()} | {
+            k: vector_size(s) for k, s in self.vectors.items()
+        }
         self.inward = nn.ModuleDict({safe(k): nn.Linear(n, width) for k, n in sizes.items()})
-        self.outward = nn.ModuleDict({safe(k): zero_init(nn.Linear(width, n)) for k, n in sizes.items()})  # noise would be to unlearn
-        self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # position and, for latents, the token itself
-        self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))  # the decoder's, likewise
+        # noise would be to unlearn
+        self.outward = nn.ModuleDict(
+            {safe(k): zero_init(nn.Linear(width, n)) for k, n in sizes.items()}
+        )
+        # position and, for latents, the token itself
+        self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
+        # the decoder's, likewise
+        self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
         self.masked = nn.Parameter(EMBED_STD * torch.randn(width))  # stands in for a dropped patch
-        stack = lambda: Transformer(width, config.depth, config.heads, config.heads, config.time_every, 0.0)
+        stack = lambda: Transformer(
+            width, config.depth, config.heads, config.heads, config.time_every, 0.0
+        )
         self.encoder, self.decoder = stack(), stack()
         self.bottleneck = nn.Linear(width, config.channels)
         self.unbottleneck = nn.Linear(config.channels, width)
 
     def encode(
-            self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor, drop: torch.Tensor | None = None,
-            frames: slice = slice(None)) -> torch.Tensor:
+        self,
+        obs: Mapping[str, torch.Tensor],
+        is_first: torch.Tensor,
+        drop: torch.Tensor | None = None,
+        frames: slice = slice(None),
+    ) -> torch.Tensor:
         """Latents (B, T of frames, L, Z) in (-1, 1).
 
         Args:
-            obs: key -> (B, T, ...) as stored. is_first: bool (B, T); time layers do not look across it.
+            obs: key -> (B, T, ...) as stored. is_first: bool (B, T); time layers do not look across
+                it.
             drop: bool (B, T, P) image patches to replace by the mask embedding; None for none.
             frames: those whose latents are wanted; time layers look at all.
         """
         tokens = []
         for key in self.images:
-            tokens.append(self.inward[safe(key)](patchify(self.scale[safe(key)](obs[key]), self.config.patch)))
+            tokens.append(
+                self.inward[safe(key)](patchify(self.scale[safe(key)](obs[key]), self.config.patch))
+            )
         if drop is not None and tokens:
             tokens = [torch.where(drop[..., None], self.masked, torch.cat(tokens, 2))]
         for key, space in self.vectors.items():
@@ -111,42 +141,64 @@ class Tokenizer(nn.Module):
         batch, time = is_first.shape
         tokens.append(self.place.new_zeros(batch, time, self.config.latents, self.config.width))
         x = torch.cat(tokens, 2) + self.place
-        x, _ = self.encoder(x, self.encoder_mask, *self._time(is_first), read=self.layout['latent'], frames=frames)
+        x, _ = self.encoder(
+            x, self.encoder_mask, *self._time(is_first), read=self.layout['latent'], frames=frames
+        )
         return torch.tanh(self.bottleneck(x).float())
 
     def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Latents (B, T, L, Z) -> key -> images (B, T, H, W, C) in about [0, 1] and symlog vectors (B, T, size), float32."""
+        """Latents (B, T, L, Z) -> key -> images (B, T, H, W, C) in about [0, 1] and symlog
+        vectors (B, T, size), float32.
+        """
         known = self.unbottleneck(latent.to(self.unbottleneck.weight.dtype))
-        blank = known.new_zeros(*latent.shape[:2], self.layout.size - self.config.latents, self.config.width)
+        blank = known.new_zeros(
+            *latent.shape[:2], self.layout.size - self.config.latents, self.config.width
+        )
         x = torch.cat([blank, known], 2) + self.query
-        x, _ = self.decoder(x, self.decoder_mask, *self._time(is_first), read=slice(0, self.layout.size - self.config.latents))
+        x, _ = self.decoder(
+            x,
+            self.decoder_mask,
+            *self._time(is_first),
+            read=slice(0, self.layout.size - self.config.latents),
+        )
         out = {}
         for key, space in self.images.items():
             patches = self.outward[safe(key)](x[:, :, self.layout[f'image/{key}']]).float()
-            out[key] = self.scale[safe(key)].invert(unpatchify(patches, self.config.patch, space.shape))
+            out[key] = self.scale[safe(key)].invert(
+                unpatchify(patches, self.config.patch, space.shape)
+            )
         for key in self.vectors:
-            out[key] = self.outward[safe(key)](x[:, :, self.layout[f'vector/{key}']])[:, :, 0].float()
+            out[key] = self.outward[safe(key)](x[:, :, self.layout[f'vector/{key}']])[
+                :, :, 0
+            ].float()
         return out
 
     def measure(self, obs: Mapping[str, torch.Tensor]) -> None:
-        """Fold the images of obs, key -> (B, T, ...) as stored, into what the tokenizer knows of their mean and spread."""
+        """Fold the images of obs, key -> (B, T, ...) as stored, into what the tokenizer knows of
+        their mean and spread.
+        """
         for key in self.images:
             self.scale[safe(key)].measure(obs[key])
 
     def losses(
-            self, obs: Mapping[str, torch.Tensor], is_first: torch.Tensor,
-            perceptual: nn.Module | None = None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        self,
+        obs: Mapping[str, torch.Tensor],
+        is_first: torch.Tensor,
+        perceptual: nn.Module | None = None,
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Reconstruction losses of frames with dropped patches (Dreamer 4, Eq. 5).
 
-        Every image drops its patches with a probability of its own, p ~ U(0, mask_max); a share `unmasked` of the frames drops none,
-        which is the case that acting and imagination live in. All patches are scored, dropped or not.
+        Every image drops its patches with a probability of its own, p ~ U(0, mask_max); a share
+        `unmasked` of the frames drops none, which is the case that acting and imagination live in.
+        All patches are scored, dropped or not.
 
         Args:
             obs: key -> (B, T, ...) as stored. is_first: bool (B, T).
             perceptual: distance of two images (B, T, H, W, C) in [0, 1] -> scalar, or None.
 
         Returns:
-            losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights; metrics (detached scalars), see _explained.
+            losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights;
+            metrics (detached scalars), see _explained.
         """
         batch, time = is_first.shape
         chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
@@ -157,11 +209,21 @@ class Tokenizer(nn.Module):
         latent = self.encode(obs, is_first, drop)
         guess = self.decode(latent, is_first)
         truth = {
-                'image': {k: obs[k].float() / 255 for k in self.images},
-                'vector': {k: vectorize(obs[k], s) for k, s in self.vectors.items()}}
-        losses = {kind: sum((guess[k] - x).square().mean() for k, x in keys.items()) for kind, keys in truth.items() if keys}
-        metrics = {'latent_std': latent.detach().std(), 'latent_spread': latent.detach().flatten(0, 1).std(0).mean()}
-        metrics |= self._explained(obs, truth, {kind: loss.detach() for kind, loss in losses.items()})
+            'image': {k: obs[k].float() / 255 for k in self.images},
+            'vector': {k: vectorize(obs[k], s) for k, s in self.vectors.items()},
+        }
+        losses = {
+            kind: sum((guess[k] - x).square().mean() for k, x in keys.items())
+            for kind, keys in truth.items()
+            if keys
+        }
+        metrics = {
+            'latent_std': latent.detach().std(),
+            'latent_spread': latent.detach().flatten(0, 1).std(0).mean(),
+        }
+        metrics |= self._explained(
+            obs, truth, {kind: loss.detach() for kind, loss in losses.items()}
+        )
         if perceptual is not None and self.images:
             losses['lpips'] = sum(perceptual(guess[k], x) for k, x in truth['image'].items())
         return losses, metrics
@@ -170,14 +232,21 @@ class Tokenizer(nn.Module):
         """How much of what differs among the frames is reconstructed, and whether anything differs.
 
         Args:
-            obs: as stored. truth: kind -> key -> targets. losses: kind -> mean squared error, summed over keys.
+            obs: as stored. truth: kind -> key -> targets. losses: kind -> mean squared error,
+                summed over keys.
 
         Returns:
-            unexplained: share of the variance that is left, of images or, where those are all the same, of vectors; 0 where nothing
+            unexplained: share of the variance that is left, of images or, where those are all the
+                same, of vectors; 0 where nothing
             varies. frames_vary, images_vary: 1, or 0 where all are the same. pixel_std.
         """
-        spread = {kind: sum((x - x.mean((0, 1))).square().mean() for x in truth[kind].values()) for kind in losses}
-        varies = {kind: sum((obs[k] != obs[k][:1, :1]).any() for k in truth[kind]) > 0 for kind in losses}
+        spread = {
+            kind: sum((x - x.mean((0, 1))).square().mean() for x in truth[kind].values())
+            for kind in losses
+        }
+        varies = {
+            kind: sum((obs[k] != obs[k][:1, :1]).any() for k in truth[kind]) > 0 for kind in losses
+        }
         unexplained = torch.zeros_like(next(iter(losses.values())))
         for kind in reversed(losses):
             share = losses[kind] / spread[kind].clamp(min=1e-8)  # a std of 1e-4 is seen by nobody
@@ -196,8 +265,9 @@ class Tokenizer(nn.Module):
 class PixelScale(nn.Module):
     """Images less their mean image, in standard deviations.
 
-    What never changes need not pass the bottleneck, and what changes little must not be faint: on frames of a wide static scene in which
-    one small body moves, latents of unscaled pixels saturate before the decoder has learned the scene, and stay so.
+    What never changes need not pass the bottleneck, and what changes little must not be faint: on
+    frames of a wide static scene in which one small body moves, latents of unscaled pixels saturate
+    before the decoder has learned the scene, and stay so.
 
     Args:
         shape: (H, W, C).
@@ -206,7 +276,7 @@ class PixelScale(nn.Module):
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
         self.register_buffer('mean', torch.zeros(shape))
-        self.register_buffer('variance', torch.tensor(PIXEL_STD ** 2))
+        self.register_buffer('variance', torch.tensor(PIXEL_STD**2))
         self.register_buffer('count', torch.zeros(()))
 
     @property
@@ -215,7 +285,9 @@ class PixelScale(nn.Module):
 
     @torch.no_grad()
     def measure(self, image: torch.Tensor) -> None:
-        """Fold uint8 images (B, T, H, W, C) into mean and variance; every image ever given weighs alike."""
+        """Fold uint8 images (B, T, H, W, C) into mean and variance; every image ever given
+        weighs alike.
+        """
         image = image.float().flatten(0, 1) / 255
         self.count += len(image)
         share = len(image) / self.count
@@ -232,23 +304,32 @@ class PixelScale(nn.Module):
 
 
 def vector_size(space: spaces.Space) -> int:
-    """Number of features of a non-image space: one-hot for Discrete and MultiDiscrete, flat otherwise."""
+    """Number of features of a non-image space: one-hot for Discrete and MultiDiscrete, flat
+    otherwise.
+    """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return int(np.sum(getattr(space, 'nvec', getattr(space, 'n', None))))
     return int(np.prod(space.shape))
 
 
 def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
-    """Stored values (B, T, *shape) -> features (B, T, vector_size): symlog of real values, one-hots of classes."""
+    """Stored values (B, T, *shape) -> features (B, T, vector_size): symlog of real values,
+    one-hots of classes.
+    """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        counts = np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
+        counts = (
+            np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
+        )
         flat = x.reshape(*x.shape[:2], -1).long()
-        return torch.cat([nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1).float()
+        return torch.cat(
+            [nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1
+        ).float()
     return symlog(x.reshape(*x.shape[:2], -1).float())
 
 
 def patchify(image: torch.Tensor, patch: int) -> torch.Tensor:
-    """(B, T, H, W, C) -> patches (B, T, P, patch^2 C); zeros fill up the last row and column of patches.
+    """(B, T, H, W, C) -> patches (B, T, P, patch^2 C); zeros fill up the last row and column of
+    patches.
 
     Zero is the mean image there (see PixelScale), so that what is added carries no signal.
     """
@@ -256,7 +337,9 @@ def patchify(image: torch.Tensor, patch: int) -> torch.Tensor:
     down, right = -h % patch, -w % patch
     if down or right:
         image = nn.functional.pad(image, (0, 0, 0, right, 0, down))
-    x = image.reshape(b, t, (h + down) // patch, patch, (w + right) // patch, patch, c).transpose(3, 4)
+    x = image.reshape(b, t, (h + down) // patch, patch, (w + right) // patch, patch, c).transpose(
+        3, 4
+    )
     return x.reshape(b, t, -1, patch * patch * c)
 
 
@@ -269,7 +352,8 @@ def unpatchify(patches: torch.Tensor, patch: int, shape: tuple[int, int, int]) -
 
 
 def safe(key: str) -> str:
-    """A name for the module of an observation key: the key itself, or, where torch could not hold that, one behind ':'.
+    """A name for the module of an observation key: the key itself, or, where torch could not hold
+    that, one behind ':'.
 
     No key holds a colon, so that two keys never share a module.
     """

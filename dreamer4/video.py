@@ -1,5 +1,5 @@
-"""How an open-loop prediction is drawn: real frames, predicted ones and their error, with titles and
-a border that tells what the model was given. Letters: B sequences, T time.
+"""How an open-loop prediction is drawn: real frames, predicted ones and their error, with titles
+and a border that tells what the model was given. Letters: B sequences, T time.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ SEEN, DREAMT, LOST, PLAIN = (80, 160, 255), (255, 150, 0), (110, 110, 110), (60,
 
 
 def open_loop_video(
-        name: str, truth: np.ndarray, guess: np.ndarray, start: int,
-        valid: np.ndarray) -> np.ndarray:
+    name: str, truth: np.ndarray, guess: np.ndarray, start: int, valid: np.ndarray
+) -> np.ndarray:
     """Draw a prediction beside what happened.
 
     Args:
@@ -38,8 +38,10 @@ def open_loop_video(
     for t, text in enumerate(words):
         borders = [(SEEN if t <= start else DREAMT) if alive else LOST for alive in valid[:, t]]
         rows = [
-            ('real', truth[:, t], [PLAIN] * len(truth)), ('model', guess[:, t], borders),
-            ('error', error[:, t], [PLAIN] * len(truth))]
+            ('real', truth[:, t], [PLAIN] * len(truth)),
+            ('model', guess[:, t], borders),
+            ('error', error[:, t], [PLAIN] * len(truth)),
+        ]
         frames.append(page(f'{name}, {text}', SEEN if t <= start else DREAMT, rows, size))
     return np.stack(frames)
 
@@ -50,8 +52,11 @@ def caption(t: int, start: int) -> str:
 
 
 def page(
-        title: str, colour: tuple[int, int, int], rows: list[tuple[str, np.ndarray, list]],
-        size: tuple[int, int]) -> np.ndarray:
+    title: str,
+    colour: tuple[int, int, int],
+    rows: list[tuple[str, np.ndarray, list]],
+    size: tuple[int, int],
+) -> np.ndarray:
     """One frame of the video, uint8 (height, width, 3).
 
     Args:
@@ -74,7 +79,8 @@ def page(
             smaller = image.shape[0] > size[0]
             method = Image.Resampling.BOX if smaller else Image.Resampling.NEAREST
             canvas.paste(
-                Image.fromarray(image).resize(size[::-1], method), (left + BORDER, top + BORDER))
+                Image.fromarray(image).resize(size[::-1], method), (left + BORDER, top + BORDER)
+            )
     return np.asarray(canvas)
 
 

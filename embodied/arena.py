@@ -1,7 +1,8 @@
-"""The arrays through which envs and driver exchange one step, laid out in one anonymous piece of shared memory.
+"""The arrays through which envs and driver exchange one step, laid out in one anonymous piece of
+shared memory.
 
-Nothing here has a name in the file system: the memory lives as long as a process that maps it, so no end of a run, not
-even kill -9 of all of it, leaves a segment behind. Letters: N envs.
+Nothing here has a name in the file system: the memory lives as long as a process that maps it, so
+no end of a run, not even kill -9 of all of it, leaves a segment behind. Letters: N envs.
 """
 
 import mmap
@@ -13,7 +14,9 @@ import numpy as np
 from .base import Spaces
 from .errors import EnvContractError
 
-ALIGNMENT = 64  # bytes; one cache line, so that envs on different cores do not write to the same one at array borders
+# bytes; one cache line, so that envs on different cores do not write to the same one at array
+# borders
+ALIGNMENT = 64
 
 
 class SharedMemory:
@@ -51,15 +54,22 @@ class Arena:
 
     Attributes:
       obs: dict key -> (N, *shape) of the space's dtype; what the envs returned, written by them.
-      action: dict key -> (N, *shape), 'reset' included; what the envs are to do, written by the driver.
-      busy: (N,) bool; env i is inside step(). Read after a process died or hangs, to name the culprit of a group.
+      action: dict key -> (N, *shape), 'reset' included; what the envs are to do, written by the
+          driver.
+      busy: (N,) bool; env i is inside step(). Read after a process died or hangs, to name the
+          culprit of a group.
     """
 
     def __init__(self, obs_space: Spaces, act_space: Spaces, num_envs: int, buffer: mmap.mmap):
         fields, nbytes = _layout(obs_space, act_space, num_envs)
         if len(buffer) < nbytes:
-            raise ValueError(f'arena of {num_envs} envs needs {nbytes} bytes, the buffer has {len(buffer)}')
-        arrays = {name: np.ndarray(shape, dtype, buffer, offset) for name, (offset, shape, dtype) in fields.items()}
+            raise ValueError(
+                f'arena of {num_envs} envs needs {nbytes} bytes, the buffer has {len(buffer)}'
+            )
+        arrays = {
+            name: np.ndarray(shape, dtype, buffer, offset)
+            for name, (offset, shape, dtype) in fields.items()
+        }
         self.obs = {key: arrays['obs', key] for key in obs_space}
         self.action = {key: arrays['action', key] for key in act_space}
         self.busy = arrays['driver', 'busy']
@@ -85,5 +95,7 @@ def _layout(obs_space, act_space, num_envs):
 
 def _array_of(key, space):
     if space.shape is None or space.dtype is None or np.dtype(space.dtype).kind not in 'biuf':
-        raise EnvContractError(f'space {key!r} must have a fixed shape and a numeric dtype, got {space}')
+        raise EnvContractError(
+            f'space {key!r} must have a fixed shape and a numeric dtype, got {space}'
+        )
     return tuple(space.shape), np.dtype(space.dtype)

@@ -1,22 +1,27 @@
-"""What an environment and an agent are: the two contracts that everything else in this package is written against.
+"""What an environment and an agent are: the two contracts that everything else in this package is
+written against.
 
-One row of experience is what the env returned at time t together with what the policy chose after seeing it. An episode of three
-decisions, and the first row of the next one:
+One row of experience is what the env returned at time t together with what the policy chose after
+seeing it. An episode of three decisions, and the first row of the next one:
 
     t             0       1       2       3     |   0
     observation   o0      o1      o2      o3    |   o0
-    reward        0       r1      r2      r3    |   0        r_t came together with o_t; it was earned by a_{t-1}
+    reward        0       r1      r2      r3    |   0        r_t came together with o_t; it was
+    earned by a_{t-1}
     is_first      True    .       .       .     |   True     reward is 0 here
     is_last       .       .       .       True  |   .        the episode ended here, for any reason
-    is_terminal   .       .       .       (*)   |   .        (*) True: the future is worth zero. False: a time limit, it is not
+    is_terminal   .       .       .       (*)   |   .        (*) True: the future is worth zero.
+    False: a time limit, it is not
     action        a0      a1      a2      0     |   a0       zeros where is_last, never executed
                      \\______/ \\_____/ \\_____/                  a_t leads from row t to row t+1
 
-`reset` is a key of the action, not a method: a step with reset=True ignores the rest of the action and returns a first row. Such a
-step is neither a decision nor a frame. After a last row the env starts anew at the next step, whether that asks for a reset or not.
+`reset` is a key of the action, not a method: a step with reset=True ignores the rest of the action
+and returns a first row. Such a step is neither a decision nor a frame. After a last row the env
+starts anew at the next step, whether that asks for a reset or not.
 
-Rows may lack labels: where `unlabeled_action` is set the action is not known, where `unlabeled_reward` is set neither the reward nor
-is_terminal, where `unlabeled` is set none of them (labels.py). What stands there instead is never learned from.
+Rows may lack labels: where `unlabeled_action` is set the action is not known, where
+`unlabeled_reward` is set neither the reward nor is_terminal, where `unlabeled` is set none of them
+(labels.py). What stands there instead is never learned from.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -29,35 +34,47 @@ from .errors import EmbodiedError, EnvContractError, EnvError
 FLAG = spaces.Box(0, 1, (), bool)
 REWARD = spaces.Box(-np.inf, np.inf, (), np.float32)
 OUTCOME = {'reward': REWARD, 'is_first': FLAG, 'is_last': FLAG, 'is_terminal': FLAG}
-UNLABELED = ('unlabeled', 'unlabeled_action', 'unlabeled_reward')  # keys of a row that may be there, bool
+# keys of a row that may be there, bool
+UNLABELED = ('unlabeled', 'unlabeled_action', 'unlabeled_reward')
 
 Spaces = dict[str, spaces.Space]
 Values = dict[str, Any]
 
 
 def is_image(what: spaces.Space | np.ndarray) -> bool:
-    """Whether a space or an array is an image: uint8 (height, width, channels), with any number of channels."""
+    """Whether a space or an array is an image: uint8 (height, width, channels), with any number
+    of channels.
+    """
     if isinstance(what, spaces.Space) and not isinstance(what, spaces.Box):
         return False
     return what.dtype == np.uint8 and len(what.shape) == 3
 
 
-def outcome(reward: float = 0.0, *, is_first: bool = False, is_last: bool = False, is_terminal: bool = False) -> Values:
-    """The four keys that every observation has, in their dtypes; an env adds its own keys to them."""
+def outcome(
+    reward: float = 0.0, *, is_first: bool = False, is_last: bool = False, is_terminal: bool = False
+) -> Values:
+    """The four keys that every observation has, in their dtypes; an env adds its own keys to
+    them.
+    """
     return {
-        'reward': np.float32(reward), 'is_first': np.bool_(is_first),
-        'is_last': np.bool_(is_last), 'is_terminal': np.bool_(is_terminal)}
+        'reward': np.float32(reward),
+        'is_first': np.bool_(is_first),
+        'is_last': np.bool_(is_last),
+        'is_terminal': np.bool_(is_terminal),
+    }
 
 
 class Env:
     """One environment, stepped with dicts of arrays.
 
     Attributes:
-      obs_space: name -> space; always holds reward: REWARD and is_first, is_last, is_terminal: FLAG. Names that begin with
-        'log/' are numbers for metrics: the policy does not see them and the replay does not store them. Nested observations are
-        flattened with '/', such as 'arm/joints'.
-      act_space: name -> space; always holds reset: FLAG, and at least one action: a float Box with finite bounds, or a Discrete
-        or MultiDiscrete that counts from 0, or a MultiBinary. No name is both an action and an observation.
+      obs_space: name -> space; always holds reward: REWARD and is_first, is_last, is_terminal:
+        FLAG. Names that begin with 'log/' are numbers for metrics: the policy does not see them and
+        the replay does not store them. Nested observations are flattened with '/', such as
+        'arm/joints'.
+      act_space: name -> space; always holds reset: FLAG, and at least one action: a float Box with
+        finite bounds, or a Discrete or MultiDiscrete that counts from 0, or a MultiBinary. No name
+        is both an action and an observation.
       repeat: env frames per decision; more than 1 where actions are repeated.
 
     Both spaces may be attributes of the class or of the instance, or properties.
@@ -68,7 +85,8 @@ class Env:
     repeat: int = 1
 
     def step(self, action: Values) -> Values:
-        """Take one step, or start an episode where action['reset'] is true or the last one ended; see the table above.
+        """Take one step, or start an episode where action['reset'] is true or the last one ended;
+        see the table above.
 
         Args:
           action: a value for each key of act_space.
@@ -79,7 +97,8 @@ class Env:
         raise NotImplementedError
 
     def save(self) -> Values | None:
-        """Everything that load() needs to continue exactly, mid-episode, random state included, as a JSON-able dict.
+        """Everything that load() needs to continue exactly, mid-episode, random state included, as
+        a JSON-able dict.
 
         None (the default) says that the env cannot do this.
         """
@@ -87,14 +106,20 @@ class Env:
 
     def load(self, state: Values) -> None:
         """Continue from what save() of an env with the same task, config and repeat returned."""
-        raise EnvError(f'{type(self).__name__} cannot load a state: it does not support save() and load().')
+        raise EnvError(
+            f'{type(self).__name__} cannot load a state: it does not support save() and load().'
+        )
 
     def notes(self) -> list[tuple[str, str]]:
-        """What a person should know of this env: (topic, sentence), each handed out once; a topic is told once in a run."""
+        """What a person should know of this env: (topic, sentence), each handed out once; a
+        topic is told once in a run.
+        """
         return []
 
     def close(self) -> None:
-        """Give back what the env holds: processes, graphics contexts, files. May be called more than once."""
+        """Give back what the env holds: processes, graphics contexts, files. May be called more
+        than once.
+        """
 
 
 class Status(NamedTuple):
@@ -115,7 +140,9 @@ class Status(NamedTuple):
 
 @runtime_checkable
 class Agent(Protocol):
-    """Acts and learns; numpy in, numpy out. Trees are nested dicts whose leaves are numpy arrays or JSON scalars, lists, strings."""
+    """Acts and learns; numpy in, numpy out. Trees are nested dicts whose leaves are numpy arrays
+    or JSON scalars, lists, strings.
+    """
 
     @property
     def updates(self) -> int:
@@ -127,7 +154,9 @@ class Agent(Protocol):
 
     @property
     def sequence_rows(self) -> int:
-        """Rows of the longest sequence that train() asks for: before there is one, nothing can be learned."""
+        """Rows of the longest sequence that train() asks for: before there is one, nothing can
+        be learned.
+        """
 
     def init_policy(self, num_envs: int) -> Any:
         """The carry (memory of the policy) of `num_envs` envs before their first row."""
@@ -136,17 +165,21 @@ class Agent(Protocol):
         """Choose actions.
 
         Args:
-          carry: from init_policy() or the last call. Where obs['is_first'] is set, the memory of that env starts anew.
+          carry: from init_policy() or the last call. Where obs['is_first'] is set, the memory of
+              that env starts anew.
           obs: dict of arrays (N, ...), one entry per env, without 'log/' keys.
-          mode: 'train' collects and may explore; 'sample' samples the policy; 'mode' takes its most likely action.
+          mode: 'train' collects and may explore; 'sample' samples the policy; 'mode' takes its most
+              likely action.
 
         Returns:
           The next carry, and a dict of arrays (N, ...) for each key of the act_space but 'reset'.
         """
 
     def train(self, sample: Any) -> dict[str, float]:
-        """One update. sample(batch, length) is Replay.sample: a dict of fresh arrays (batch, length, ...), rows as they are stored, and 'row_id'.
-        Whoever brings the agent a replay of its own may put the agent's kind of array in their place."""
+        """One update. sample(batch, length) is Replay.sample: a dict of fresh arrays (batch,
+        length, ...), rows as they are stored, and 'row_id'. Whoever brings the agent a replay of
+        its own may put the agent's kind of array in their place.
+        """
 
     def report(self, sample: Any) -> Values:
         """Slow diagnostics: name -> float, uint8 image (H, W, 3) or uint8 video (T, H, W, 3)."""
@@ -178,7 +211,9 @@ class RandomAgent:
     sequence_rows = 0
 
     def __init__(self, act_space: Spaces, seed: int):
-        """Args: act_space as an Env has it ('reset' is ignored; Boxes must have finite bounds); seed of its own generator, >= 0."""
+        """Args: act_space as an Env has it ('reset' is ignored; Boxes must have finite bounds);
+        seed of its own generator, >= 0.
+        """
         self._act_space = {name: space for name, space in act_space.items() if name != 'reset'}
         self._rng = np.random.default_rng(seed)
 
@@ -187,7 +222,9 @@ class RandomAgent:
 
     def policy(self, carry: dict, obs: Values, mode: str = 'train') -> tuple[dict, Values]:
         num_envs = len(obs['is_first'])
-        return carry, {name: sample(space, self._rng, num_envs) for name, space in self._act_space.items()}
+        return carry, {
+            name: sample(space, self._rng, num_envs) for name, space in self._act_space.items()
+        }
 
     def train(self, sample: Any) -> dict[str, float]:
         raise EmbodiedError('A RandomAgent cannot be trained: it has no parameters.')
@@ -217,8 +254,8 @@ class RandomAgent:
 def sample(space: spaces.Space, rng: np.random.Generator, num: int) -> np.ndarray:
     """`num` independent uniform draws (num, *space.shape) from an action space.
 
-    The space's own sample() is not used: it draws from a generator that lives in the space, so that everybody who shares the space
-    would move it.
+    The space's own sample() is not used: it draws from a generator that lives in the space, so that
+    everybody who shares the space would move it.
 
     Raises:
       EnvContractError: the space is none that an action may have.
@@ -234,5 +271,6 @@ def sample(space: spaces.Space, rng: np.random.Generator, num: int) -> np.ndarra
         case spaces.MultiBinary():
             return rng.integers(0, 2, shape, space.dtype)
     raise EnvContractError(
-        'An action is a float Box with finite bounds, a Discrete or MultiDiscrete that counts from 0, or a MultiBinary space; '
-        f'got {space}.')
+        'An action is a float Box with finite bounds, a Discrete or MultiDiscrete that counts from'
+        f' 0, or a MultiBinary space; got {space}.'
+    )

@@ -6,11 +6,11 @@
         ...
         done.json           sizes and checksums of all the others, and the meta data; written last
 
-A save is written into a folder with another name and renamed when it is whole. Loading trusts no byte: sizes and checksums first,
-then safetensors and JSON, neither of which can run code or claim more memory than a file's size allows.
+A save is written into a folder with another name and renamed when it is whole. Loading trusts no
+byte: sizes and checksums first, then safetensors and JSON, neither of which can run code or claim
+more memory than a file's size allows.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -34,10 +34,20 @@ SAVE_NAME = re.compile(r'\d{8}T\d{6}F\d{6}-\d+')
 LAST_YEAR = 9000  # a later one is a mistake, and nothing could come after the last of them
 OS_ERROR = re.compile(r'\(os error (\d+)\)')  # how safetensors says what the system refused
 TREE_NAME = re.compile(r'\w[\w-]*', re.ASCII)
-MAX_JSON = 1 << 25  # bytes; JSON takes some 30 times as much memory, so this bounds what a crafted file can cost
+# bytes; JSON takes some 30 times as much memory, so this bounds what a crafted file can cost
+MAX_JSON = 1 << 25
 MAX_HEADER = 1 << 25  # bytes of names, dtypes and shapes in a safetensors file
 BLOCK = 1 << 20
-DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError, SafetensorError)
+DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    SafetensorError,
+)
 
 Trees = dict[str, Any]
 
@@ -56,11 +66,15 @@ class Checkpoint:
         self.directory, self.keep, self._on_event = Path(directory), keep, on_event
 
     def saves(self) -> list[Path]:
-        """Folders of all saves, oldest first; whatever else lies in the directory is not counted and never touched."""
+        """Folders of all saves, oldest first; whatever else lies in the directory is not counted
+        and never touched.
+        """
         return self._listed()[0]
 
     def odd(self) -> list[str]:
-        """What has the name of a save and is none, as text: no folder, or of a time that cannot be."""
+        """What has the name of a save and is none, as text: no folder, or of a time that cannot
+        be.
+        """
         return self._listed()[1]
 
     def _listed(self) -> tuple[list[Path], list[str]]:
@@ -78,15 +92,18 @@ class Checkpoint:
         except FileNotFoundError:
             return [], []
         except OSError as error:
-            raise refusal(error, f'{self.directory}: expected a folder of checkpoints', CheckpointError) from error
+            raise refusal(
+                error, f'{self.directory}: expected a folder of checkpoints', CheckpointError
+            ) from error
         return saves, odd
 
     def save(self, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
         """Write one save and remove those beyond `keep`.
 
         Args:
-          trees: name (letters, digits, '_', '-') -> nested dicts whose leaves are numpy arrays or JSON values. They are loaded as
-            they are, except that numpy scalars become arrays () and tuples become lists.
+          trees: name (letters, digits, '_', '-') -> nested dicts whose leaves are numpy arrays or
+            JSON values. They are loaded as they are, except that numpy scalars become arrays () and
+            tuples become lists.
           meta: JSON values; 'step' enters the folder's name.
 
         Returns:
@@ -106,8 +123,10 @@ class Checkpoint:
             _sync(self.directory)
         except DAMAGE as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(f'{self.directory}: this save could not be written: {_describe(error)}') from error
-        for old in self.saves()[:-self.keep]:
+            raise CheckpointError(
+                f'{self.directory}: this save could not be written: {_describe(error)}'
+            ) from error
+        for old in self.saves()[: -self.keep]:
             self._remove(old)
         return self.directory / name
 
@@ -118,7 +137,8 @@ class Checkpoint:
           path: folder of one save; then nothing else is tried.
 
         Raises:
-          CheckpointError: the save at `path`, or every save there is, is damaged; says what is wrong with each.
+          CheckpointError: the save at `path`, or every save there is, is damaged; says what is
+              wrong with each.
           OutOfResources: descriptors or memory ran out; an older save would be the wrong one.
         """
         if path is not None:
@@ -141,7 +161,9 @@ class Checkpoint:
             self._on_event(f'{self.directory}: not saves, left alone: {", ".join(odd[:10])}.')
 
     def _stamp(self) -> str:
-        """The time, or just after that of the newest save where the clock was set back: names must sort by age."""
+        """The time, or just after that of the newest save where the clock was set back: names
+        must sort by age.
+        """
         now, saves = datetime.now(UTC), self.saves()
         if saves:
             newest = datetime.strptime(saves[-1].name.partition('-')[0], STAMP).replace(tzinfo=UTC)
@@ -154,7 +176,9 @@ class Checkpoint:
             shutil.rmtree(stale, ignore_errors=True)
 
     def _remove(self, save: Path) -> None:
-        """Make a save invisible first, so that none is ever seen half removed. A disk that refuses is asked again at the next save."""
+        """Make a save invisible first, so that none is ever seen half removed. A disk that
+        refuses is asked again at the next save.
+        """
         hidden = save.with_name(f'{PARTIAL}{save.name}')
         try:
             os.rename(save, hidden)
@@ -182,8 +206,12 @@ def find_save(path: str | Path, on_event: Callable[[str], None] = print) -> Path
             except CheckpointError as error:
                 problems.append(str(error))
                 on_event(f'Passing over a damaged checkpoint: {error}')
-    found = '; '.join(problems) or 'there is none' + ('' if path.exists() else ', nor such a folder')
-    raise CheckpointError(f'{path}: expected a save, a ckpt folder or a logdir that holds one; {found}')
+    found = '; '.join(problems) or 'there is none' + (
+        '' if path.exists() else ', nor such a folder'
+    )
+    raise CheckpointError(
+        f'{path}: expected a save, a ckpt folder or a logdir that holds one; {found}'
+    )
 
 
 def verify(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
@@ -204,7 +232,9 @@ def verify(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
     for name, (size, checksum) in expected.items():
         stem, _, kind = name.rpartition('.')
         if not TREE_NAME.fullmatch(stem) or kind not in ('json', 'safetensors'):
-            raise CheckpointError(f'{path / DONE}: expected names such as agent.json, found {name[:80]!r}')
+            raise CheckpointError(
+                f'{path / DONE}: expected names such as agent.json, found {name[:80]!r}'
+            )
         try:
             with open_regular(path / name, follow=False) as file:
                 found = os.fstat(file.fileno()).st_size
@@ -212,7 +242,9 @@ def verify(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
                     raise CheckpointError(f'{path / name}: expected {size} bytes, found {found}')
                 crc = _crc32(file)
         except OSError as error:
-            raise _fault(error, f'{path / name}: expected {size} bytes, found none that can be read') from error
+            raise _fault(
+                error, f'{path / name}: expected {size} bytes, found none that can be read'
+            ) from error
         if crc != checksum:
             raise CheckpointError(f'{path / name}: expected the checksum {checksum}, found {crc}')
     return {name: size for name, (size, _) in expected.items()}, meta
@@ -230,7 +262,9 @@ def read(path: Path) -> tuple[Trees, dict[str, Any]]:
         name, _, kind = file.rpartition('.')
         try:
             if kind == 'json':
-                arrays = _arrays(path / f'{name}.safetensors') if f'{name}.safetensors' in files else {}
+                arrays = (
+                    _arrays(path / f'{name}.safetensors') if f'{name}.safetensors' in files else {}
+                )
                 trees[name] = merge(json.loads(_content(path / file, MAX_JSON)), arrays)
             elif f'{name}.json' not in files:
                 raise ValueError(f'there is no {name}.json beside it')
@@ -243,7 +277,8 @@ def split(tree: Any, path: str = '') -> tuple[dict[str, np.ndarray], Any]:
     """A tree as arrays by path and a JSON value in which {'': path} stands for every array."""
     if isinstance(tree, (np.ndarray, np.generic)):
         array = np.asarray(tree)
-        return {path: np.ascontiguousarray(array).reshape(array.shape)}, {'': path}  # ascontiguousarray makes () to (1,)
+        # ascontiguousarray makes () to (1,)
+        return {path: np.ascontiguousarray(array).reshape(array.shape)}, {'': path}
     if isinstance(tree, Mapping):
         arrays, rest = {}, {}
         for key, value in tree.items():
@@ -267,7 +302,9 @@ def merge(rest: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def _write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     for name, tree in trees.items():
         if not TREE_NAME.fullmatch(name):
-            raise ValueError(f'the name of a tree consists of letters, digits, _ and -, got {name!r}')
+            raise ValueError(
+                f'the name of a tree consists of letters, digits, _ and -, got {name!r}'
+            )
         arrays, rest = split(tree)
         _write_json(folder / f'{name}.json', rest)
         if arrays:
@@ -283,7 +320,10 @@ def _write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any])
 def _write_json(path: Path, value: Any) -> None:
     content = json.dumps(value).encode()
     if len(content) > MAX_JSON:
-        raise ValueError(f'{path.name} would have {len(content)} bytes, more than the {MAX_JSON} that are read again; large data must be arrays')
+        raise ValueError(
+            f'{path.name} would have {len(content)} bytes, more than the {MAX_JSON} that are read'
+            ' again; large data must be arrays'
+        )
     with open(path, 'xb') as file:
         file.write(content)
         file.flush()
@@ -293,7 +333,9 @@ def _write_json(path: Path, value: Any) -> None:
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if array.dtype.kind not in 'biufc' or array.dtype.itemsize > 8:
-            raise TypeError(f'{name}: expected an array of numbers of at most 64 bits, got {array.dtype}')
+            raise TypeError(
+                f'{name}: expected an array of numbers of at most 64 bits, got {array.dtype}'
+            )
     safetensors.save_file(arrays, path)
     _sync(path)
 

@@ -19,13 +19,16 @@ from .pictures import readings
 from .wrappers import env_name
 
 
-def check_env(make: Callable[[int], Env], steps: int = 300, on_note: Callable[[str], None] = print) -> list[str]:
+def check_env(
+    make: Callable[[int], Env], steps: int = 300, on_note: Callable[[str], None] = print
+) -> list[str]:
     """Findings about an environment, one sentence each; an empty list if there are none.
 
     Args:
       make: seed -> a new environment; it is made three times.
       steps: to take in each of them.
-      on_note: receives what is worth knowing and no fault: values beyond a declared box, observations that are left out.
+      on_note: receives what is worth knowing and no fault: values beyond a declared box,
+          observations that are left out.
     """
     env = make(0)
     try:
@@ -37,17 +40,27 @@ def check_env(make: Callable[[int], Env], steps: int = 300, on_note: Callable[[s
             on_note(note)
     finally:
         env.close()
-    return findings or (check_order(rows) + check_reset(make) + check_seed(make, steps, rows) + check_state(make, steps))
+    return findings or (
+        check_order(rows)
+        + check_reset(make)
+        + check_seed(make, steps, rows)
+        + check_state(make, steps)
+    )
 
 
 def actions(env: Env, steps: int) -> list[Values]:
     """Random actions; the first one asks for a reset."""
     agent = RandomAgent(env.act_space, 0)
     drawn = [agent.policy({}, {'is_first': np.zeros(1)})[1] for _ in range(steps)]
-    return [{**{key: value[0] for key, value in action.items()}, 'reset': np.bool_(i == 0)} for i, action in enumerate(drawn)]
+    return [
+        {**{key: value[0] for key, value in action.items()}, 'reset': np.bool_(i == 0)}
+        for i, action in enumerate(drawn)
+    ]
 
 
-def walk(env: Env, chosen: list[Values], guard: Guard | None = None) -> tuple[list[Values], list[str]]:
+def walk(
+    env: Env, chosen: list[Values], guard: Guard | None = None
+) -> tuple[list[Values], list[str]]:
     """Rows of some actions, and what was wrong with a single one of them."""
     rows, copies, findings = [], [], []
     guard = guard or Guard(env.obs_space, env_name(env))
@@ -60,7 +73,9 @@ def walk(env: Env, chosen: list[Values], guard: Guard | None = None) -> tuple[li
             return rows, [f'step {number} with {action} raised {type(error).__name__}: {error}']
         if missing := sorted(env.obs_space.keys() - row.keys()):
             return rows, [f'step {number} returned no {missing}, which obs_space names.']
-        if unknown := sorted(key for key in row.keys() - env.obs_space.keys() if not key.startswith('log/')):
+        if unknown := sorted(
+            key for key in row.keys() - env.obs_space.keys() if not key.startswith('log/')
+        ):
             return rows, [f'step {number} returned {unknown}, which obs_space does not name.']
         for key in env.obs_space:
             try:
@@ -72,7 +87,10 @@ def walk(env: Env, chosen: list[Values], guard: Guard | None = None) -> tuple[li
     for number, (row, copy) in enumerate(zip(rows, copies)):
         for key in copy:
             if not same(row[key], copy[key]):
-                return rows, [f'the array {key!r} returned by step {number} changed afterwards: return a copy, not a buffer that is reused.']
+                return rows, [
+                    f'the array {key!r} returned by step {number} changed afterwards: return a'
+                    ' copy, not a buffer that is reused.'
+                ]
     return rows, findings
 
 
@@ -83,14 +101,27 @@ def check_order(rows: list[Values]) -> list[str]:
         first, last, terminal = (bool(row[key]) for key in ('is_first', 'is_last', 'is_terminal'))
         if first != ended:
             findings.append(
-                f'step {number}: is_first is {first}, but ' + ('an episode begins here: the last one has ended or a reset was asked for.'
-                                                              if ended else 'the episode is still going on.'))
+                f'step {number}: is_first is {first}, but '
+                + (
+                    'an episode begins here: the last one has ended or a reset was asked for.'
+                    if ended
+                    else 'the episode is still going on.'
+                )
+            )
         if first and row['reward'] != 0:
-            findings.append(f'step {number}: the reward of a first row must be 0, it is {row["reward"]}: no action has earned it.')
+            findings.append(
+                f'step {number}: the reward of a first row must be 0, it is {row["reward"]}: no'
+                ' action has earned it.'
+            )
         if first and last:
-            findings.append(f'step {number}: a row is first and last at once; an episode needs at least one decision.')
+            findings.append(
+                f'step {number}: a row is first and last at once; an episode needs at least one'
+                ' decision.'
+            )
         if terminal and not last:
-            findings.append(f'step {number}: is_terminal without is_last: what is terminal ends the episode.')
+            findings.append(
+                f'step {number}: is_terminal without is_last: what is terminal ends the episode.'
+            )
         ended = last
         if len(findings) > 4:
             return findings + ['... and perhaps more; these were the first.']
@@ -105,7 +136,10 @@ def check_reset(make: Callable[[int], Env]) -> list[str]:
         chosen[2] = {**chosen[2], 'reset': np.bool_(True)}
         rows, findings = walk(env, chosen)
         if not findings and not rows[2]['is_first']:
-            findings.append("action['reset'] in the middle of an episode did not begin a new one (is_first is false).")
+            findings.append(
+                "action['reset'] in the middle of an episode did not begin a new one (is_first is"
+                ' false).'
+            )
         return findings
     finally:
         env.close()
@@ -121,7 +155,10 @@ def check_seed(make: Callable[[int], Env], steps: int, before: list[Values]) -> 
     for number, (row, other) in enumerate(zip(before, rows)):
         for key in other:
             if not key.startswith('log/') and not same(row[key], other[key]):
-                return findings + [f'step {number}: {key!r} differs between two environments of the same seed and actions.']
+                return findings + [
+                    f'step {number}: {key!r} differs between two environments of the same seed and'
+                    ' actions.'
+                ]
     return findings
 
 
@@ -141,7 +178,10 @@ def check_state(make: Callable[[int], Env], steps: int) -> list[str]:
         for number, (row, copy) in enumerate(zip(rows, again)):
             for key in row:
                 if not same(row[key], copy[key]):
-                    return [f'{key!r} differs {number + 1} steps after load(): save() misses a part of the state.']
+                    return [
+                        f'{key!r} differs {number + 1} steps after load(): save() misses a part of'
+                        ' the state.'
+                    ]
         return []
     finally:
         env.close()
@@ -157,16 +197,25 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     from . import envs
     from .config import configs_dir, parse
-    parser = argparse.ArgumentParser(prog='python -m embodied.checks', description='Check an environment against the contract.')
+
+    parser = argparse.ArgumentParser(
+        prog='python -m embodied.checks', description='Check an environment against the contract.'
+    )
     parser.add_argument('--task', required=True, help='as for training, such as pixel_catch')
-    parser.add_argument('--steps', type=int, default=300, help='to take in each of three environments')
+    parser.add_argument(
+        '--steps', type=int, default=300, help='to take in each of three environments'
+    )
     args = parser.parse_args(argv)
     config = parse([], configs_dir(Path(__file__).parents[1] / 'dreamer4')).env.to_dict()
     try:
         env = envs.make(args.task, config, 0)
         print('\n'.join(readings(env.obs_space, env.act_space)))
         env.close()
-        findings = check_env(lambda seed: envs.make(args.task, config, seed), args.steps, lambda note: print(f'note: {note}'))
+        findings = check_env(
+            lambda seed: envs.make(args.task, config, seed),
+            args.steps,
+            lambda note: print(f'note: {note}'),
+        )
     except EmbodiedError as error:
         print(f'{args.task}: {error}', file=sys.stderr)
         return 2

@@ -1,9 +1,12 @@
-"""A chunk: a block of consecutive rows of one worker, linked to the block that follows, and its file.
+"""A chunk: a block of consecutive rows of one worker, linked to the block that follows, and its
+file.
 
-The file is named {time}-{uuid}-{successor}-{length}.npz, as DreamerV3 names its own: `time` is the local time at which the chunk
-was opened (YYYYmmddTHHMMSSF and microseconds), the ids are 128 random bits as 22 digits of base 62, all zeros for no successor.
-So an index of a folder is made from names alone. Beside the rows it holds the column that DreamerV3 looks for, 'stepid' (16 bytes of the id and the
-row's number), which nothing here reads. A file is written once, appears whole or not at all, and is never changed.
+The file is named {time}-{uuid}-{successor}-{length}.npz, as DreamerV3 names its own: `time` is the
+local time at which the chunk was opened (YYYYmmddTHHMMSSF and microseconds), the ids are 128 random
+bits as 22 digits of base 62, all zeros for no successor. So an index of a folder is made from names
+alone. Beside the rows it holds the column that DreamerV3 looks for, 'stepid' (16 bytes of the id
+and the row's number), which nothing here reads. A file is written once, appears whole or not at
+all, and is never changed.
 """
 
 import datetime
@@ -21,10 +24,13 @@ from embodied.errors import ChunkError
 from embodied.schema import Schema
 
 NO_SUCCESSOR = '0' * 22
-FIRST_CAPACITY = 32            # rows that a new chunk has memory for
-GROWTH = 4                     # times as many when these are full: few copies; pages that no row has touched cost nothing
+FIRST_CAPACITY = 32  # rows that a new chunk has memory for
+# times as many when these are full: few copies; pages that no row has touched cost nothing
+GROWTH = 4
 
-_NAME = re.compile(r'([0-9]{8}T[0-9]{6}F[0-9]{6})-([0-9A-Za-z]{22})-([0-9A-Za-z]{22})-([0-9]{1,9})\.npz')
+_NAME = re.compile(
+    r'([0-9]{8}T[0-9]{6}F[0-9]{6})-([0-9A-Za-z]{22})-([0-9A-Za-z]{22})-([0-9]{1,9})\.npz'
+)
 _TIME = '%Y%m%dT%H%M%SF%f'
 STEPID = 'stepid'
 _BASE62 = string.digits + string.ascii_letters
@@ -32,6 +38,7 @@ _BASE62 = string.digits + string.ascii_letters
 
 class ChunkName(NamedTuple):
     """What the name of a chunk file says. Sorts by time."""
+
     time: str
     uuid: str
     succ: str
@@ -42,7 +49,10 @@ class ChunkName(NamedTuple):
         """Raises ChunkError where the file name is not that of a chunk."""
         match = _NAME.fullmatch(filename)
         if not match or int(match[4]) < 1:
-            raise ChunkError(f'{filename!r} is not the name of a chunk, {{time}}-{{uuid}}-{{successor}}-{{length}}.npz.')
+            raise ChunkError(
+                f'{filename!r} is not the name of a chunk,'
+                ' {time}-{uuid}-{successor}-{length}.npz.'
+            )
         try:
             year = datetime.datetime.strptime(match[1], _TIME).year
         except ValueError as error:
@@ -70,8 +80,20 @@ class Chunk:
     """
 
     __slots__ = (
-        'time', 'uuid', 'succ', 'length', 'columns', 'path', 'file_bytes', 'mapped', 'stream',
-        '_arrays', '_capacity', '_limit', '_verified')
+        'time',
+        'uuid',
+        'succ',
+        'length',
+        'columns',
+        'path',
+        'file_bytes',
+        'mapped',
+        'stream',
+        '_arrays',
+        '_capacity',
+        '_limit',
+        '_verified',
+    )
 
     def __init__(self, time: str, uuid: str, limit: int):
         """An empty chunk for at most `limit` rows."""
@@ -85,7 +107,12 @@ class Chunk:
     def on_disk(cls, path: Path, name: ChunkName, file_bytes: int) -> 'Chunk':
         """A chunk whose rows are in a file, which is not opened yet."""
         chunk = cls(name.time, name.uuid, name.length)
-        chunk.succ, chunk.length, chunk.path, chunk.file_bytes = name.succ, name.length, path, file_bytes
+        chunk.succ, chunk.length, chunk.path, chunk.file_bytes = (
+            name.succ,
+            name.length,
+            path,
+            file_bytes,
+        )
         return chunk
 
     @property
@@ -98,11 +125,15 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the columns take in memory (or in the address space, where they are mapped)."""
+        """Bytes that the columns take in memory (or in the address space, where they are
+        mapped).
+        """
         return sum(column.nbytes for column in self.columns.values()) if self.columns else 0
 
     def append(self, schema: Schema, values: list) -> bool:
-        """Add one row, as Schema.check() returned it. Returns whether the memory of the chunk grew."""
+        """Add one row, as Schema.check() returned it. Returns whether the memory of the chunk
+        grew.
+        """
         grows = self.length == self._capacity
         if grows:
             self._resize(schema, min(max(FIRST_CAPACITY, GROWTH * self._capacity), self._limit))
@@ -113,16 +144,21 @@ class Chunk:
         return grows
 
     def close(self, succ: str) -> None:
-        """Fix the successor. No row can be appended any more, and memory that was kept for rows is given back."""
+        """Fix the successor. No row can be appended any more, and memory that was kept for rows
+        is given back.
+        """
         assert self.succ is None and self.length, (self.name, self.succ)
         if self._capacity > self.length:
-            self.columns = {key: column[:self.length].copy() for key, column in self.columns.items()}
+            self.columns = {
+                key: column[: self.length].copy() for key, column in self.columns.items()
+            }
         self._arrays = []
         self.succ = succ
         self.file_bytes = npz.size(file_columns(self.columns, self.uuid))
 
     def write(self, directory: Path) -> Path:
-        """Write the file: first under a hidden name, then flushed to the disk, then renamed. Returns its path.
+        """Write the file: first under a hidden name, then flushed to the disk, then renamed.
+        Returns its path.
 
         Raises:
           OSError: nothing remains under either name then.
@@ -163,7 +199,7 @@ class Chunk:
         grown = {key: np.empty((capacity, *shape), dtype) for key, dtype, shape in schema.specs}
         if self.columns:
             for key, column in self.columns.items():
-                grown[key][:self.length] = column[:self.length]
+                grown[key][: self.length] = column[: self.length]
         self.columns, self._arrays, self._capacity = grown, list(grown.values()), capacity
 
 
@@ -189,15 +225,21 @@ def new_uuid() -> str:
 
 
 def timestamp(after: str = '') -> str:
-    """The local time as in chunk names, and always later than `after`, also where the clock was set back."""
+    """The local time as in chunk names, and always later than `after`, also where the clock was
+    set back.
+    """
     now = datetime.datetime.now().strftime(_TIME)
     if now > after:
         return now
-    return (datetime.datetime.strptime(after, _TIME) + datetime.timedelta(microseconds=1)).strftime(_TIME)
+    return (datetime.datetime.strptime(after, _TIME) + datetime.timedelta(microseconds=1)).strftime(
+        _TIME
+    )
 
 
 def sync_folder(directory: Path) -> None:
-    """Make renames in a folder outlive a power failure; where folders cannot be synced (some network disks), do nothing."""
+    """Make renames in a folder outlive a power failure; where folders cannot be synced (some
+    network disks), do nothing.
+    """
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,6 @@
-"""All decisions of the kind "is it time?": how many updates are due, every so many steps or seconds, once."""
+"""All decisions of the kind "is it time?": how many updates are due, every so many steps or
+seconds, once.
+"""
 
 import math
 import time
@@ -12,18 +14,22 @@ from .tree_spec import COUNT, FLAG, NUMBER, Maybe, demand
 class Ratio:
     """How many updates are due so that they keep a fixed ratio to decisions.
 
-    The fractional rest is kept from call to call, so the ratio holds exactly in the long run. What is owed beyond `cap` is forgotten:
-    a stall, or a resume at a higher count, is not followed by a storm of updates.
+    The fractional rest is kept from call to call, so the ratio holds exactly in the long run. What
+    is owed beyond `cap` is forgotten: a stall, or a resume at a higher count, is not followed by a
+    storm of updates.
     """
 
     def __init__(self, ratio: float, cap: float = math.inf):
-        """Args: updates per decision, >= 0, where 0 means never; the most updates that may be owed at once, at least 1.
+        """Args: updates per decision, >= 0, where 0 means never; the most updates that may be owed
+        at once, at least 1.
 
         Raises:
           ConfigError: one of them is out of range.
         """
         if not 0 <= ratio < math.inf:
-            raise ConfigError(f'The ratio of updates to decisions must be finite and not negative, got {ratio}.')
+            raise ConfigError(
+                f'The ratio of updates to decisions must be finite and not negative, got {ratio}.'
+            )
         if not cap >= 1:
             raise ConfigError(f'The cap of owed updates must be at least 1, got {cap}.')
         self.ratio, self.cap = ratio, cap
@@ -31,7 +37,9 @@ class Ratio:
         self._owed = 0.0
 
     def __call__(self, count: int) -> int:
-        """Updates due now that `count` decisions have been made; the first call sets the beginning, and nothing is due then."""
+        """Updates due now that `count` decisions have been made; the first call sets the
+        beginning, and nothing is due then.
+        """
         if self._count is None:
             self._count = count
         self._owed = min(self._owed + (count - self._count) * self.ratio, self.cap)
@@ -52,13 +60,19 @@ class Ratio:
 class Every:
     """Whether so many steps, or so many seconds, have passed since it was last so.
 
-    Steps are compared on a fixed grid (multiples of the interval), so a run that was interrupted has its events at the same counts as
-    one that was not. Seconds are counted from the last event on a monotonic clock and start anew in each process.
+    Steps are compared on a fixed grid (multiples of the interval), so a run that was interrupted
+    has its events at the same counts as one that was not. Seconds are counted from the last event
+    on a monotonic clock and start anew in each process.
     """
 
     def __init__(
-            self, steps: float | str | None = None, seconds: float | str | None = None, *, first: bool = False,
-            now: Callable[[], float] = time.monotonic):
+        self,
+        steps: float | str | None = None,
+        seconds: float | str | None = None,
+        *,
+        first: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ):
         """Choose steps or seconds.
 
         Args:
@@ -70,11 +84,15 @@ class Every:
           ConfigError: none or both are given, or the interval is negative or no number.
         """
         if (steps is None) == (seconds is None):
-            raise ConfigError(f'Every needs either steps or seconds, got steps={steps!r} and seconds={seconds!r}.')
+            raise ConfigError(
+                f'Every needs either steps or seconds, got steps={steps!r} and seconds={seconds!r}.'
+            )
         interval = steps if seconds is None else seconds
         self.interval = 0 if interval == 'off' else interval
         if isinstance(self.interval, str) or not 0 <= self.interval < math.inf:
-            raise ConfigError(f"An interval is a number >= 0 (0: never) or 'off', got {interval!r}.")
+            raise ConfigError(
+                f"An interval is a number >= 0 (0: never) or 'off', got {interval!r}."
+            )
         self._timed = steps is None
         self._now = now
         self._due_now = first

@@ -1,16 +1,19 @@
-"""One immutable tree of values: read from a folder of YAML files, overlaid by presets, overridden by flags, strict at every step.
+"""One immutable tree of values: read from a folder of YAML files, overlaid by presets, overridden
+by flags, strict at every step.
 
-`defaults.yaml` holds every key once, with its type (that of the value) and its help text (the comment); every other file is a dict of
-presets. What a key takes:
+`defaults.yaml` holds every key once, with its type (that of the value) and its help text (the
+comment); every other file is a dict of presets. What a key takes:
 
     default      takes
     true         true or false, in any case
     64, 1e6      whole numbers, also written 1e6; a number without a dot is an int
     1.0, 3e-4    numbers
     text         any text, as it is
-    [1, 2]       a list of such, written `1,2` or `[1, 2]` or `1 2`; of anything where the default is []
+    [1, 2]       a list of such, written `1,2` or `[1, 2]` or `1 2`; of anything where the default
+    is []
     auto         any of the above, as YAML reads it
-    any, with a comment that holds a mark such as {auto|int}    one of these: the types bool int float str, and words that stand for themselves
+    any, with a comment that holds a mark such as {auto|int}    one of these: the types bool int
+    float str, and words that stand for themselves
 """
 
 import contextlib
@@ -50,7 +53,8 @@ class Kind:
     """What values a key takes.
 
     Attributes:
-      options: 'bool', 'int', 'float', 'str', 'any', or words that stand for themselves; the first that fits, in the order bool to any.
+      options: 'bool', 'int', 'float', 'str', 'any', or words that stand for themselves; the first
+          that fits, in the order bool to any.
       many: the value is a list of such.
     """
 
@@ -59,7 +63,9 @@ class Kind:
 
     @classmethod
     def of(cls, default: Value, mark: str = '') -> Self:
-        """The kind of a key with this default and, where its comment holds one, this mark ('auto|int')."""
+        """The kind of a key with this default and, where its comment holds one, this mark
+        ('auto|int').
+        """
         if mark:
             return cls(tuple(mark.split('|')))
         if isinstance(default, tuple):
@@ -70,12 +76,16 @@ class Kind:
         return ('list of ' if self.many else '') + ' or '.join(self.options)
 
     def cast(self, value: Any) -> Value:
-        """The value in the type of this key; strings are read as on the command line. ValueError where it does not fit."""
+        """The value in the type of this key; strings are read as on the command line. ValueError
+        where it does not fit.
+        """
         if not self.many:
             return self._single(value)
         if isinstance(value, str):
             inner = value.strip().removeprefix('[').removesuffix(']')
-            value = [part.strip().strip('\'"') for part in inner.split(',')] if inner.strip() else []
+            value = (
+                [part.strip().strip('\'"') for part in inner.split(',')] if inner.strip() else []
+            )
         if not isinstance(value, (list, tuple)):
             value = [value]
         return tuple(self._single(part) for part in value)
@@ -95,22 +105,31 @@ class Kind:
 
 
 class Config(Mapping):
-    """An immutable nested mapping with attribute access: config.run.envs, config['run']['envs'] and config['run.envs'] are the same.
+    """An immutable nested mapping with attribute access: config.run.envs, config['run']['envs'] and
+    config['run.envs'] are the same.
 
-    Values are bool, int, float, str and tuples of these; blocks are Configs. Keys are identifiers, and none is the name of a method.
+    Values are bool, int, float, str and tuples of these; blocks are Configs. Keys are identifiers,
+    and none is the name of a method.
     """
 
-    def __init__(self, values: Mapping[str, Any], kinds: Mapping[str, Kind] | None = None, path: str = ''):
-        """Args: a nested mapping; the kind of each dotted key (that of its value by default); the dotted place of this block, for errors.
+    def __init__(
+        self, values: Mapping[str, Any], kinds: Mapping[str, Kind] | None = None, path: str = ''
+    ):
+        """Args: a nested mapping; the kind of each dotted key (that of its value by default); the
+        dotted place of this block, for errors.
 
         Raises:
-          ConfigError: a key is no identifier or the name of a method, or a value is of no type that a config holds.
+          ConfigError: a key is no identifier or the name of a method, or a value is of no type that
+              a config holds.
         """
         tree = {}
         for key, value in values.items():
             where = f'{path}.{key}' if path else str(key)
             if not isinstance(key, str) or not NAME.fullmatch(key) or hasattr(type(self), key):
-                raise ConfigError(f'{shorten(where)} cannot be a key: a key is an identifier and none of the names of Config.')
+                raise ConfigError(
+                    f'{shorten(where)} cannot be a key: a key is an identifier and none of the'
+                    ' names of Config.'
+                )
             if isinstance(value, Mapping):
                 tree[key] = Config(value, kinds, where)
             else:
@@ -131,7 +150,9 @@ class Config(Mapping):
         try:
             return self._tree[name]
         except KeyError:
-            raise AttributeError(f"The config{_at(self._path)} has no key '{name}'; it has {', '.join(self._tree)}.") from None
+            raise AttributeError(
+                f"The config{_at(self._path)} has no key '{name}'; it has {', '.join(self._tree)}."
+            ) from None
 
     def __setattr__(self, name: str, value: Any):
         raise TypeError(f'A config cannot be changed; make another with update({name}=...).')
@@ -164,9 +185,14 @@ class Config(Mapping):
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain dicts."""
-        return {key: value.to_dict() if isinstance(value, Config) else value for key, value in self._tree.items()}
+        return {
+            key: value.to_dict() if isinstance(value, Config) else value
+            for key, value in self._tree.items()
+        }
 
-    def update(self, changes: Mapping[str, Any] | None = None, /, *, source: str = 'update()', **more: Any) -> 'Config':
+    def update(
+        self, changes: Mapping[str, Any] | None = None, /, *, source: str = 'update()', **more: Any
+    ) -> 'Config':
         """Another config with some values replaced.
 
         Args:
@@ -175,12 +201,15 @@ class Config(Mapping):
           more: further changes of keys at the top.
 
         Raises:
-          ConfigError: a key is unknown or an expression matches none, or a value does not fit the key's type.
+          ConfigError: a key is unknown or an expression matches none, or a value does not fit the
+              key's type.
         """
         flat, tree = self.flat, self.to_dict()
         for key, pattern, value in _assignments({**(changes or {}), **more}):
             for name in self._targets(key, pattern, flat, source):
-                kind = self._kinds.get(f'{self._path}.{name}' if self._path else name) or Kind.of(flat[name])
+                kind = self._kinds.get(f'{self._path}.{name}' if self._path else name) or Kind.of(
+                    flat[name]
+                )
                 try:
                     _assign(tree, name, kind.cast(value))
                 except ValueError as error:
@@ -194,39 +223,56 @@ class Config(Mapping):
         if PLAIN_KEY.fullmatch(key):
             inside = [name for name in flat if name.startswith(f'{key}.')]
             if inside:
-                raise ConfigError(f"{source}: '{key}' is a block and takes no value; its keys are {', '.join(inside[:8])}"
-                                  f"{', ...' if len(inside) > 8 else ''}.")
+                raise ConfigError(
+                    f"{source}: '{key}' is a block and takes no value; its keys are"
+                    f' {", ".join(inside[:8])}{", ..." if len(inside) > 8 else ""}.'
+                )
             raise ConfigError(f'{source}: unknown key {shorten(key)}; {nearest(key, flat)}.')
         try:
             hits = [name for name in flat if re.fullmatch(pattern, name)]
         except (re.error, RecursionError, OverflowError) as error:
-            raise ConfigError(f'{source}: {shorten(key)} is neither a key nor a regular expression: {error}.') from None
+            raise ConfigError(
+                f'{source}: {shorten(key)} is neither a key nor a regular expression: {error}.'
+            ) from None
         if not hits:
-            raise ConfigError(f'{source}: no key matches the expression {shorten(key)}; {nearest(key, flat)}.')
+            raise ConfigError(
+                f'{source}: no key matches the expression {shorten(key)}; {nearest(key, flat)}.'
+            )
         return hits
 
     def build(self, target: type[T]) -> T:
-        """This block as a dataclass of which every field is given here, and nothing else is. Inner dataclasses are built from inner blocks.
+        """This block as a dataclass of which every field is given here, and nothing else is. Inner
+        dataclasses are built from inner blocks.
 
         Raises:
           ConfigError: a key is missing, unknown, or of another type than its field.
         """
         hints = typing.get_type_hints(target)
-        fields = {field.name: hints[field.name] for field in dataclasses.fields(target) if field.init}
+        fields = {
+            field.name: hints[field.name] for field in dataclasses.fields(target) if field.init
+        }
         unknown = [key for key in self if key not in fields]
         missing = [name for name in fields if name not in self]
         if unknown:
-            raise ConfigError(f"{target.__name__} has no field '{unknown[0]}', which the config has{_at(self._path)}; "
-                              f'{nearest(unknown[0], fields)}.')
+            raise ConfigError(
+                f"{target.__name__} has no field '{unknown[0]}', which the config"
+                f' has{_at(self._path)}; {nearest(unknown[0], fields)}.'
+            )
         if missing:
-            raise ConfigError(f"The config has no key '{missing[0]}'{_at(self._path)}, which {target.__name__} needs.")
+            raise ConfigError(
+                f"The config has no key '{missing[0]}'{_at(self._path)}, which {target.__name__}"
+                ' needs.'
+            )
         arguments = {}
         for name, hint in fields.items():
             try:
                 arguments[name] = _fit(self._tree[name], hint)
             except ValueError:
                 where = f'{self._path}.{name}' if self._path else name
-                raise ConfigError(f'{where}: {target.__name__} expects {_hint_name(hint)}, got {shorten(self._tree[name])}.') from None
+                raise ConfigError(
+                    f'{where}: {target.__name__} expects {_hint_name(hint)}, got'
+                    f' {shorten(self._tree[name])}.'
+                ) from None
         return target(**arguments)
 
     def to_yaml(self) -> str:
@@ -260,13 +306,17 @@ class Config(Mapping):
 
 
 def parse(
-        argv: Sequence[str], folder: str | os.PathLike, base: Mapping[str, Any] | None = None,
-        about: str = '', answer: bool = True) -> Config:
+    argv: Sequence[str],
+    folder: str | os.PathLike,
+    base: Mapping[str, Any] | None = None,
+    about: str = '',
+    answer: bool = True,
+) -> Config:
     """The config that a command line asks for.
 
     `--configs a b` overlays presets in this order; then `--key value`, `--key=value` and
-    `--regular.expression value` override, in their order. `--help [block ...]` prints every key with
-    its value after presets and flags, `--print_config` the same as YAML; both end the process.
+    `--regular.expression value` override, in their order. `--help [block ...]` prints every key
+    with its value after presets and flags, `--print_config` the same as YAML; both end the process.
 
     Args:
       argv: the arguments, without the program's name.
@@ -281,9 +331,17 @@ def parse(
     defaults, presets = read_folder(Path(folder))
     flags = _flags(argv)
     config = with_kinds(defaults).update(base, source='the settings that this command starts from')
-    for name in [preset for name, values in flags if name == 'configs' for value in values for preset in value.split(',')]:
+    for name in [
+        preset
+        for name, values in flags
+        if name == 'configs'
+        for value in values
+        for preset in value.split(',')
+    ]:
         if name not in presets:
-            raise ConfigError(f'--configs: unknown preset {shorten(name)}; {nearest(name, presets)}.')
+            raise ConfigError(
+                f'--configs: unknown preset {shorten(name)}; {nearest(name, presets)}.'
+            )
         config = config.update(presets[name], source=f"preset '{name}'")
     for name, values in flags:
         if name != 'configs' and name not in QUESTIONS:
@@ -291,7 +349,9 @@ def parse(
     for name, values in flags:
         if name in QUESTIONS and answer:
             asked = name == 'help'
-            _show(help_text(config, defaults, presets, about, values) if asked else config.to_yaml())
+            _show(
+                help_text(config, defaults, presets, about, values) if asked else config.to_yaml()
+            )
             sys.exit(0)
     return config
 
@@ -305,9 +365,15 @@ def read_folder(folder: Path) -> tuple[YamlTree, dict[str, dict]]:
             continue
         for name, preset in read_yaml(path).values.items():
             if not isinstance(preset, dict):
-                raise ConfigError(f"{path.name}: the preset '{name}' must hold keys and values, got {shorten(preset)}.")
+                raise ConfigError(
+                    f"{path.name}: the preset '{name}' must hold keys and values, got"
+                    f' {shorten(preset)}.'
+                )
             if name in presets:
-                raise ConfigError(f"The preset '{name}' stands in {origin[name]} and in {path.name}; it may stand once.")
+                raise ConfigError(
+                    f"The preset '{name}' stands in {origin[name]} and in {path.name}; it may stand"
+                    ' once.'
+                )
             presets[name], origin[name] = preset, path.name
     return defaults, presets
 
@@ -327,9 +393,14 @@ def with_kinds(defaults: YamlTree) -> Config:
 
 
 def help_text(
-        config: Config, defaults: YamlTree, presets: Mapping[str, Any], about: str = '',
-        topics: Sequence[str] = ()) -> str:
-    """Every key with its value in `config`, what it takes, its default if that differs, its comment.
+    config: Config,
+    defaults: YamlTree,
+    presets: Mapping[str, Any],
+    about: str = '',
+    topics: Sequence[str] = (),
+) -> str:
+    """Every key with its value in `config`, what it takes, its default if that differs, its
+    comment.
 
     Args:
       config: the defaults with presets and flags over them.
@@ -350,13 +421,28 @@ def help_text(
         comment, changed = MARK.sub('', defaults.comments.get(key, '')), config[key] != normal[key]
         takes = str(config._kinds[key]) + (f'; default {_shown(normal[key])}' if changed else '')
         lines.append(f'  --{key} {_shown(config[key])}  ({takes})'.ljust(58) + f'  {comment}')
-    return '\n'.join([*([] if topics else [*([about, ''] if about else []),
-        'Usage: --configs preset ... --key value --key=value --expression value', '',
-        '  --configs name ...    presets, overlaid in this order: ' + ' '.join(sorted(presets)),
-        "  --'.*\\.width' 64      an expression sets every key that it matches as a whole",
-        '  --help run agent.optim    only these keys or blocks; with --configs as these set them',
-        '  --print_config        all values as YAML, and nothing is run', '']),
-        *map(str.rstrip, lines)])
+    return '\n'.join(
+        [
+            *(
+                []
+                if topics
+                else [
+                    *([about, ''] if about else []),
+                    'Usage: --configs preset ... --key value --key=value --expression value',
+                    '',
+                    '  --configs name ...    presets, overlaid in this order: '
+                    + ' '.join(sorted(presets)),
+                    "  --'.*\\.width' 64      an expression sets every key that it"
+                    ' matches as a whole',
+                    '  --help run agent.optim    only these keys or blocks;'
+                    ' with --configs as these set them',
+                    '  --print_config        all values as YAML, and nothing is run',
+                    '',
+                ]
+            ),
+            *map(str.rstrip, lines),
+        ]
+    )
 
 
 def _on_topic(keys: Sequence[str], topics: Sequence[str]) -> list[str]:
@@ -367,7 +453,7 @@ def _on_topic(keys: Sequence[str], topics: Sequence[str]) -> list[str]:
         with contextlib.suppress(re.error, RecursionError, OverflowError):
             hits |= {key for key in keys if re.fullmatch(topic, key)}
         if not hits:
-            blocks = {key[:at.start()] for key in keys for at in re.finditer(r'\.', key)}
+            blocks = {key[: at.start()] for key in keys for at in re.finditer(r'\.', key)}
             near = nearest(topic, [*keys, *sorted(blocks)])
             raise ConfigError(f'--help: there is no key or block {shorten(topic)}; {near}.')
         shown |= hits
@@ -375,14 +461,20 @@ def _on_topic(keys: Sequence[str], topics: Sequence[str]) -> list[str]:
 
 
 def diff(old: Config, new: Config) -> dict[str, tuple[Value | None, Value | None]]:
-    """Dotted key -> (old value, new value) where the two differ; None where there is no such key."""
+    """Dotted key -> (old value, new value) where the two differ; None where there is no such
+    key.
+    """
     before, after = old.flat, new.flat
-    return {key: (before.get(key), after.get(key)) for key in {**before, **after}
-            if key not in before or key not in after or before[key] != after[key]}
+    return {
+        key: (before.get(key), after.get(key))
+        for key in {**before, **after}
+        if key not in before or key not in after or before[key] != after[key]
+    }
 
 
 def expand_timestamp(logdir: str, now: float | None = None) -> str:
-    """The text with '{timestamp}' replaced by the local time, to the millisecond so that runs started together do not share a folder.
+    """The text with '{timestamp}' replaced by the local time, to the millisecond so that runs
+    started together do not share a folder.
 
     Args: the text; seconds since the epoch, now by default.
     """
@@ -392,7 +484,8 @@ def expand_timestamp(logdir: str, now: float | None = None) -> str:
 
 
 def configs_dir(package: str | os.PathLike) -> Path:
-    """The folder of configs of a package: inside of it where it is installed, beside it in a checkout.
+    """The folder of configs of a package: inside of it where it is installed, beside it in a
+    checkout.
 
     Raises:
       ConfigError: there is neither.
@@ -400,7 +493,9 @@ def configs_dir(package: str | os.PathLike) -> Path:
     for folder in (Path(package) / 'configs', Path(package).parent / 'configs'):
         if (folder / DEFAULTS).is_file():
             return folder
-    raise ConfigError(f'There is no configs/{DEFAULTS} in or beside {package}: the installation is incomplete.')
+    raise ConfigError(
+        f'There is no configs/{DEFAULTS} in or beside {package}: the installation is incomplete.'
+    )
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -414,7 +509,9 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
         tails = {key.rpartition('.')[2]: key for key in reversed(known)}
         close = [tails[key] for key in difflib.get_close_matches(tail, tails, 1, 0.6)]
     close = close or difflib.get_close_matches(name, known, 1, 0)
-    return f'nearest: {", ".join(close[:3])}' if close else f'known: {", ".join(known[:8]) or "none"}'
+    return (
+        f'nearest: {", ".join(close[:3])}' if close else f'known: {", ".join(known[:8]) or "none"}'
+    )
 
 
 def _flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -439,22 +536,30 @@ def _flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _flag_value(name: str, values: list[str], config: Config) -> str | list[str]:
-    """The text behind a flag. Several words are a list, and allowed only where the key takes one."""
+    """The text behind a flag. Several words are a list, and allowed only where the key takes
+    one.
+    """
     if len(values) == 1:
         return values[0]
     if name in config.flat and not isinstance(config[name], tuple):
-        raise ConfigError(f'--{name}: expected one value, got {len(values)}: {shorten(" ".join(values))}.')
+        raise ConfigError(
+            f'--{name}: expected one value, got {len(values)}: {shorten(" ".join(values))}.'
+        )
     return values
 
 
-def _assignments(changes: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, Any]]:
+def _assignments(
+    changes: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str, Any]]:
     """(dotted key, expression that matches the same, value) of each leaf of nested changes."""
     for key, value in changes.items():
         where = (*path, str(key))
         if isinstance(value, Mapping):
             yield from _assignments(value, where)
         else:
-            pattern = r'\.'.join(re.escape(part) if PLAIN_KEY.fullmatch(part) else part for part in where)
+            pattern = r'\.'.join(
+                re.escape(part) if PLAIN_KEY.fullmatch(part) else part for part in where
+            )
             yield '.'.join(where), pattern, value
 
 
@@ -485,7 +590,9 @@ def _value(value: Any, where: str) -> Value:
         return tuple(value)
     if isinstance(value, _SCALARS) and value == value:
         return value
-    raise ConfigError(f'{where}: a value is a bool, int, float, str or a list of these, got {shorten(value)}.')
+    raise ConfigError(
+        f'{where}: a value is a bool, int, float, str or a list of these, got {shorten(value)}.'
+    )
 
 
 class _Representer(SafeRepresenter):
@@ -494,7 +601,10 @@ class _Representer(SafeRepresenter):
     def represent_float(self, value: float):
         text = super().represent_float(value).value
         mantissa, exponent, power = text.partition('e')
-        return self.represent_scalar('tag:yaml.org,2002:float', (mantissa if '.' in mantissa else f'{mantissa}.0') + exponent + power)
+        return self.represent_scalar(
+            'tag:yaml.org,2002:float',
+            (mantissa if '.' in mantissa else f'{mantissa}.0') + exponent + power,
+        )
 
 
 _Representer.add_representer(float, _Representer.represent_float)
@@ -502,8 +612,16 @@ _Representer.add_representer(float, _Representer.represent_float)
 
 def _listed(tree: dict) -> dict:
     """The tree with lists for tuples, which YAML has no word for."""
-    return {key: _listed(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
-            for key, value in tree.items()}
+    return {
+        key: (
+            _listed(value)
+            if isinstance(value, dict)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+        )
+        for key, value in tree.items()
+    }
 
 
 def _bool(value: Any) -> bool:
@@ -547,7 +665,13 @@ def _any(value: Any) -> bool | int | float | str:
 
 
 _SCALARS = (bool, int, float, str)
-_OPTIONS = {'bool': _bool, 'int': _int, 'float': lambda value: float(_number(value)), 'str': _str, 'any': _any}
+_OPTIONS = {
+    'bool': _bool,
+    'int': _int,
+    'float': lambda value: float(_number(value)),
+    'str': _str,
+    'any': _any,
+}
 
 
 def _fit(value: Any, hint: Any) -> Any:
@@ -565,7 +689,11 @@ def _fit(value: Any, hint: Any) -> Any:
         return value
     if (origin or hint) in (tuple, list) and isinstance(value, tuple):
         return _fit_list(value, origin or hint, arguments)
-    if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping) and isinstance(value, Config):
+    if (
+        isinstance(origin or hint, type)
+        and issubclass(origin or hint, Mapping)
+        and isinstance(value, Config)
+    ):
         return value.to_dict() if (origin or hint) is dict else value
     if hint is float and type(value) is int:
         return float(value)
@@ -598,7 +726,11 @@ def _fit_list(value: tuple, container: type, hints: tuple) -> Any:
 
 
 def _hint_name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace('typing.', '')
+    return (
+        hint.__name__
+        if isinstance(hint, type) and not typing.get_args(hint)
+        else str(hint).replace('typing.', '')
+    )
 
 
 def _at(path: str) -> str:

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-PATIENCE = 1000                # ms that a reader who does not read is waited for, once
-PIECE = 1000                   # characters at a time: a pipe that is ready takes 4,096 bytes at once
+PATIENCE = 1000  # ms that a reader who does not read is waited for, once
+# characters at a time: a pipe that is ready takes 4,096 bytes at once
+PIECE = 1000
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
 
 
@@ -36,7 +37,7 @@ class SteadyStream:
             for begin in range(0, len(text), PIECE):
                 if not self._ready():
                     break
-                self._put(text[begin:begin + PIECE])
+                self._put(text[begin : begin + PIECE])
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:

@@ -53,8 +53,10 @@ class Guard:
             self.notes.append(
                 (
                     f'bounds {key}',
-                    f'{self._name}: {spoken(key)} leaves its declared box: {fault} '
-                    f'It is {self._fate}, and not reported again.',
+                    (
+                        f'{self._name}: {spoken(key)} leaves its declared box: {fault} '
+                        f'It is {self._fate}, and not reported again.'
+                    ),
                 )
             )
 

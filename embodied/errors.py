@@ -1,5 +1,6 @@
-"""Every error that this package raises on purpose. All of them derive from EmbodiedError, are built from one string and can be
-pickled, so that a worker process can send them home. Their text names what was expected, what came, and where.
+"""Every error that this package raises on purpose. All of them derive from EmbodiedError, are built
+from one string and can be pickled, so that a worker process can send them home. Their text names
+what was expected, what came, and where.
 """
 
 
@@ -8,7 +9,9 @@ class EmbodiedError(Exception):
 
 
 class ConfigError(EmbodiedError):
-    """A key, preset, task, script or value that the user gave is unknown, missing or of the wrong type."""
+    """A key, preset, task, script or value that the user gave is unknown, missing or of the
+    wrong type.
+    """
 
 
 class EnvError(EmbodiedError):
@@ -24,7 +27,9 @@ class EnvTimeout(EnvError):
 
 
 class EnvContractError(EnvError):
-    """An environment returned, or was given, something that its spaces or the row table do not allow."""
+    """An environment returned, or was given, something that its spaces or the row table do not
+    allow.
+    """
 
 
 class EnvNonFinite(EnvError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .files import claim
 
-MAX_WAITING = 1000             # lines that wait for a disk
+MAX_WAITING = 1000  # lines that wait for a disk
 
 
 class EventLog:

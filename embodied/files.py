@@ -14,12 +14,17 @@ from .errors import EmbodiedError, OutOfResources
 
 STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
 
-DESCRIPTOR_SHARE = 4           # a store of files holds one in so many of the descriptors allowed
-MAX_DESCRIPTORS = 1 << 14      # and never more: the system also limits mappings, to some 65,000
+DESCRIPTOR_SHARE = 4  # a store of files holds one in so many of the descriptors allowed
+MAX_DESCRIPTORS = 1 << 14  # and never more: the system also limits mappings, to some 65,000
 
 KINDS = {
-    stat.S_IFDIR: 'a folder', stat.S_IFREG: 'a file', stat.S_IFIFO: 'a pipe',
-    stat.S_IFSOCK: 'a socket', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device'}
+    stat.S_IFDIR: 'a folder',
+    stat.S_IFREG: 'a file',
+    stat.S_IFIFO: 'a pipe',
+    stat.S_IFSOCK: 'a socket',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+}
 
 
 def starved(error: BaseException) -> bool:
@@ -28,7 +33,8 @@ def starved(error: BaseException) -> bool:
 
 
 def refusal(
-        error: OSError | MemoryError, what: str, otherwise: type[EmbodiedError]) -> EmbodiedError:
+    error: OSError | MemoryError, what: str, otherwise: type[EmbodiedError]
+) -> EmbodiedError:
     """The error to raise for what the system refused.
 
     Args:
@@ -41,7 +47,8 @@ def refusal(
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return OutOfResources(
         f'{what}: {str(error) or type(error).__name__}. File descriptors or memory ran out (ulimit '
-        f'-n is {soft}, ulimit -v may be set); nothing is wrong with the file.')
+        f'-n is {soft}, ulimit -v may be set); nothing is wrong with the file.'
+    )
 
 
 def descriptor_share() -> int:
@@ -102,5 +109,4 @@ def unused(path: Path) -> Path:
 
 def printable(name: str | os.PathLike) -> str:
     """A file name that neither breaks a line of text nor drives a terminal, whatever it holds."""
-    return ''.join(
-        sign if sign.isprintable() else ascii(sign)[1:-1] for sign in os.fspath(name))
+    return ''.join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in os.fspath(name))

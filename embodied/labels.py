@@ -1,11 +1,13 @@
-"""Rows whose action or reward nobody recorded, as the frames of a video: which keys say so, and what stands in for what is missing.
+"""Rows whose action or reward nobody recorded, as the frames of a video: which keys say so, and
+what stands in for what is missing.
 
     unlabeled_action   the action of the row is not known
     unlabeled_reward   its reward is not known, nor whether it is terminal
     unlabeled          neither
 
-Each is a bool of its row. A row that is unlabeled holds anything in the place of what is not known; nobody learns from that. A folder
-of demonstrations may leave the columns out: all of its rows are then unlabeled.
+Each is a bool of its row. A row that is unlabeled holds anything in the place of what is not known;
+nobody learns from that. A folder of demonstrations may leave the columns out: all of its rows are
+then unlabeled.
 """
 
 from collections.abc import Iterable
@@ -45,17 +47,26 @@ def align(own: Schema, theirs: Schema, actions: Iterable[str], where: str) -> La
       own, theirs: the schemas. actions: our keys that are actions. where: the folder, for messages.
 
     Raises:
-      ReplaySchemaError: a key that is not a label is missing, or a key has another dtype or shape; names it.
+      ReplaySchemaError: a key that is not a label is missing, or a key has another dtype or shape;
+          names it.
     """
     lacks = {key for key, _, _ in own.specs if key not in theirs}
     unknown = {'unlabeled_action': lacks & set(actions), 'unlabeled_reward': lacks & set(EARNED)}
     optional = set().union(UNLABELED, *unknown.values())
-    shared = {key: (dtype, shape) for key, dtype, shape in own.specs if key not in lacks or key not in optional}
+    shared = {
+        key: (dtype, shape)
+        for key, dtype, shape in own.specs
+        if key not in lacks or key not in optional
+    }
     Schema(shared, where).compare(theirs, where, extra=True)
     for key, dtype, shape in theirs.specs:
         if key in UNLABELED and (dtype != np.bool_ or shape):
-            raise ReplaySchemaError(f'{where}: key {key!r}: expected bool (), found {dtype} {shape}.')
+            raise ReplaySchemaError(
+                f'{where}: key {key!r}: expected bool (), found {dtype} {shape}.'
+            )
     flags = {flag for flag in UNLABELED if flag in own or flag in theirs or unknown.get(flag)}
-    fill = {key: False for key in sorted(lacks)} | {flag: bool(unknown.get(flag)) for flag in sorted(flags) if flag not in theirs}
+    fill = dict.fromkeys(sorted(lacks), False) | {
+        flag: bool(unknown.get(flag)) for flag in sorted(flags) if flag not in theirs
+    }
     fill |= {flag: True for flag, keys in unknown.items() if keys}
     return Labels(fill, tuple(sorted(flag for flag in flags if flag not in own)))

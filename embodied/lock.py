@@ -1,4 +1,6 @@
-"""One writer per folder: a lock that the system gives back when its process ends, however it ends."""
+"""One writer per folder: a lock that the system gives back when its process ends, however it
+ends.
+"""
 
 import fcntl
 import os
@@ -9,19 +11,20 @@ from pathlib import Path
 from .errors import FolderInUse
 from .files import claim
 
-
 FILENAME = 'lock'
 
 
 class FolderLock:
-    """Held from its making until close() or the end of the process, kill -9 included. File systems without locks are left unlocked.
+    """Held from its making until close() or the end of the process, kill -9 included. File systems
+    without locks are left unlocked.
 
     Args:
       folder: made if it does not exist; holds a file 'lock' from then on.
       on_event: receives a text where something else had that name.
 
     Raises:
-      FolderInUse: another process holds the lock; names the folder and, where it is known, the process.
+      FolderInUse: another process holds the lock; names the folder and, where it is known, the
+          process.
     """
 
     def __init__(self, folder: Path, on_event: Callable[[str], None] = print):
@@ -35,7 +38,8 @@ class FolderLock:
             owner = self._file.read(20).strip() or 'unknown'
             self._file.close()
             raise FolderInUse(
-                f'{folder} is in use by another run (process {owner}), and two would overwrite each other; end that one or choose another folder'
+                f'{folder} is in use by another run (process {owner}), and two would overwrite each'
+                ' other; end that one or choose another folder'
             ) from None
         except OSError:
             pass
@@ -48,8 +52,8 @@ class FolderLock:
 
 
 class SharedLock:
-    """A FolderLock of the whole process: whoever in it writes to the folder has a part in it, and the
-    last one to close gives it back.
+    """A FolderLock of the whole process: whoever in it writes to the folder has a part in it, and
+    the last one to close gives it back.
 
     Args, Raises: as FolderLock.
     """
@@ -71,4 +75,3 @@ class SharedLock:
                 self._held[self._key] = lock, holders - 1
             else:
                 lock.close()
-

@@ -1,10 +1,12 @@
-"""Where numbers and pictures go: metrics.jsonl, scores.jsonl, TensorBoard events, GIFs, and a terminal line that lives.
+"""Where numbers and pictures go: metrics.jsonl, scores.jsonl, TensorBoard events, GIFs, and a
+terminal line that lives.
 
-Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, the seconds that the run has taken over
-all its processes, then all scalars since the last line.
-scores.jsonl holds one line per episode: frames, step, score, length. Both are strict JSON: what is not finite is null and is named
-under 'nonfinite'. A resumed run removes the lines that were written after the save it resumes from. A disk that is full or away
-ends no run: lines wait in memory, and pictures are dropped, until it is back.
+Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, the
+seconds that the run has taken over all its processes, then all scalars since the last line.
+scores.jsonl holds one line per episode: frames, step, score, length. Both are strict JSON: what is
+not finite is null and is named under 'nonfinite'. A resumed run removes the lines that were written
+after the save it resumes from. A disk that is full or away ends no run: lines wait in memory, and
+pictures are dropped, until it is back.
 """
 
 import contextlib
@@ -41,10 +43,14 @@ VIDEO_WIDTH = 256  # pixels of a GIF, at least, as far as
 VIDEO_HEIGHT = 1024  # pixels in height allow it
 LOOP_SECONDS = 1.0  # that a GIF lasts, at least
 STATE = {  # of a logger, as it is saved; beside it what is only for eyes
-    'scalars': Each(REAL), 'counters': dict.fromkeys(COUNTERS, COUNT), 'seconds': NUMBER,
-    'bytes': {'metrics': COUNT, 'scores': COUNT}}
+    'scalars': Each(REAL),
+    'counters': dict.fromkeys(COUNTERS, COUNT),
+    'seconds': NUMBER,
+    'bytes': {'metrics': COUNT, 'scores': COUNT},
+}
 MAX_WAITING = 10_000  # lines that wait for a disk
-# What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what follows where memory ends.
+# What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what
+# follows where memory ends.
 UNSHOWABLE = (ValueError, TypeError, OSError, OverflowError, SystemError, MemoryError, struct.error)
 
 
@@ -73,8 +79,12 @@ class Logger:
     """The outputs of one run."""
 
     def __init__(
-            self, logdir: str | Path, config: LoggerConfig, counters: Callable[[], dict[str, int]],
-            on_event: Callable[[str], None] = print):
+        self,
+        logdir: str | Path,
+        config: LoggerConfig,
+        counters: Callable[[], dict[str, int]],
+        on_event: Callable[[str], None] = print,
+    ):
         """Open the outputs; last lines that a killed run left unfinished are removed.
 
         Args:
@@ -97,10 +107,12 @@ class Logger:
         self._pace = Pace()
 
     def add(self, metrics: Mapping[str, float | np.ndarray], prefix: str = '') -> None:
-        """Take scalars for the next line; write images to TensorBoard, and videos there and as GIF, at once.
+        """Take scalars for the next line; write images to TensorBoard, and videos there and as GIF,
+        at once.
 
         Args:
-          metrics: name -> number, uint8 image (H, W, C) or uint8 video (T, H, W, C); what cannot be shown is left out and said once.
+          metrics: name -> number, uint8 image (H, W, C) or uint8 video (T, H, W, C); what cannot be
+              shown is left out and said once.
           prefix: names become prefix/name.
 
         Raises:
@@ -110,7 +122,9 @@ class Logger:
         for name, value in metrics.items():
             name = f'{prefix}/{name}' if prefix else name
             if name in RESERVED:
-                raise ValueError(f'A metric cannot be named {name!r}, which is a key of every line.')
+                raise ValueError(
+                    f'A metric cannot be named {name!r}, which is a key of every line.'
+                )
             if np.ndim(value) == 0:
                 self._scalars[name] = float(value)
                 continue
@@ -125,9 +139,14 @@ class Logger:
         """One finished episode, sum of rewards and decisions: its line in scores.jsonl, at once."""
         now = self._counters()
         self.returns.add(float(score), now['frames'])
-        self._scores.append({
-            'frames': now['frames'], 'step': now['step'], 'score': float(score),
-            'length': int(length)})
+        self._scores.append(
+            {
+                'frames': now['frames'],
+                'step': now['step'],
+                'score': float(score),
+                'length': int(length),
+            }
+        )
 
     def text(self, name: str, text: str) -> None:
         """Markdown for TensorBoard's page of texts, where it replaces what `name` was before."""
@@ -142,12 +161,19 @@ class Logger:
         head = {name: now[name] for name in COUNTERS} | {'seconds': round(self.seconds, 1)}
         self._metrics.append(head | self._scalars)
         if self._events:
-            self._events.scalars({name: value for name, value in self._scalars.items() if math.isfinite(value)}, now['frames'])
+            self._events.scalars(
+                {name: value for name, value in self._scalars.items() if math.isfinite(value)},
+                now['frames'],
+            )
         self._scalars = {}
 
     def line(
-            self, share: float, status: Status = Status(), metrics: Mapping[str, float] = {},
-            force: bool = False) -> None:
+        self,
+        share: float,
+        status: Status = Status(),
+        metrics: Mapping[str, float] = {},
+        force: bool = False,
+    ) -> None:
         """Draw the terminal line, over the last one on a terminal.
 
         Args:
@@ -171,12 +197,16 @@ class Logger:
     def save(self) -> dict[str, Any]:
         """What is not yet written, and how far the files were."""
         return {
-            'scalars': dict(self._scalars), 'returns': self.returns.save(),
-            'counters': dict(self._counters()), 'seconds': self.seconds,
-            'bytes': {'metrics': self._metrics.bytes, 'scores': self._scores.bytes}}
+            'scalars': dict(self._scalars),
+            'returns': self.returns.save(),
+            'counters': dict(self._counters()),
+            'seconds': self.seconds,
+            'bytes': {'metrics': self._metrics.bytes, 'scores': self._scores.bytes},
+        }
 
     def load(self, tree: Mapping[str, Any]) -> None:
-        """Take up a saved run: lines that were written after it was saved are removed, TensorBoard hides such events.
+        """Take up a saved run: lines that were written after it was saved are removed, TensorBoard
+        hides such events.
 
         Raises:
           CheckpointError: the tree is not one of save().
@@ -211,7 +241,9 @@ class Logger:
         """Write an image or a video."""
         if value.dtype != np.uint8 or value.ndim not in (3, 4) or 0 in value.shape:
             raise ValueError(
-                f'expected a number, or a uint8 image (H, W, C) or video (T, H, W, C), got {value.dtype} {value.shape}.')
+                'expected a number, or a uint8 image (H, W, C) or video (T, H, W, C), got'
+                f' {value.dtype} {value.shape}.'
+            )
         value = displayable(value)
         if value.ndim == 4:
             self._video(name, value, frames)
@@ -230,7 +262,7 @@ class Logger:
             target.parent.mkdir(exist_ok=True)
             partial.write_bytes(content)
             os.replace(partial, target)
-            for old in sorted(target.parent.glob('*.gif'))[:-self._config.videos]:
+            for old in sorted(target.parent.glob('*.gif'))[: -self._config.videos]:
                 old.unlink()
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -238,7 +270,9 @@ class Logger:
 
 
 class JsonLines:
-    """A file of one JSON object per line. Lines that cannot be written wait, and are written before the next one."""
+    """A file of one JSON object per line. Lines that cannot be written wait, and are written
+    before the next one.
+    """
 
     def __init__(self, path: Path, on_event: Callable[[str], None]):
         self.path, self._on_event = path, on_event
@@ -282,12 +316,16 @@ class JsonLines:
         self._failed = False
 
     def cut(self, size: int, counters: Mapping[str, int]) -> None:
-        """Remove what lies beyond `size` bytes; where the file is no longer what it was, the last lines beyond `counters`."""
+        """Remove what lies beyond `size` bytes; where the file is no longer what it was, the
+        last lines beyond `counters`.
+        """
         self._waiting.clear()
         if not self.path.exists():
             return
         with open(self.path, 'r+b') as file:
-            if size <= file.seek(0, os.SEEK_END) and (size == 0 or (file.seek(size - 1), file.read(1))[1] == b'\n'):
+            if size <= file.seek(0, os.SEEK_END) and (
+                size == 0 or (file.seek(size - 1), file.read(1))[1] == b'\n'
+            ):
                 file.truncate(size)
                 return
             file.seek(0)
@@ -318,6 +356,7 @@ class Events:
     def __init__(self, logdir: Path, on_event: Callable[[str], None]):
         from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         self._make, self._proto, self._summary = EventFileWriter, event_pb2, summary_pb2.Summary
         self._tensor = tensor_pb2.TensorProto
         self._logdir, self._on_event = str(logdir), on_event
@@ -326,11 +365,19 @@ class Events:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Args: name -> number; frames."""
-        self._add([self._summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()], step)
+        self._add(
+            [
+                self._summary.Value(tag=name, simple_value=float(value))
+                for name, value in values.items()
+            ],
+            step,
+        )
 
     def image(self, name: str, content: bytes, shape: tuple[int, ...], step: int) -> None:
         """Args: name; PNG or GIF; its (H, W, C); frames."""
-        image = self._summary.Image(height=shape[0], width=shape[1], colorspace=shape[2], encoded_image_string=content)
+        image = self._summary.Image(
+            height=shape[0], width=shape[1], colorspace=shape[2], encoded_image_string=content
+        )
         self._add([self._summary.Value(tag=name, image=image)], step)
 
     def text(self, name: str, text: str, step: int) -> None:
@@ -341,7 +388,9 @@ class Events:
         self._add([value], step)
 
     def resume(self, step: int) -> None:
-        """Say that a run goes on after `step`: what earlier files hold beyond is no longer shown."""
+        """Say that a run goes on after `step`: what earlier files hold beyond is no longer
+        shown.
+        """
         log = self._proto.SessionLog(status=self._proto.SessionLog.START)
         self._write(self._proto.Event(wall_time=time.time(), step=step + 1, session_log=log))
 
@@ -353,7 +402,11 @@ class Events:
 
     def _add(self, values: list, step: int) -> None:
         if values:
-            self._write(self._proto.Event(wall_time=time.time(), step=step, summary=self._summary(value=values)))
+            self._write(
+                self._proto.Event(
+                    wall_time=time.time(), step=step, summary=self._summary(value=values)
+                )
+            )
 
     def _write(self, event: Any) -> None:
         try:
@@ -363,13 +416,18 @@ class Events:
         except OSError as error:
             self._writer = None  # its thread has ended; the next event begins another file
             if not self._failed:
-                self._on_event(f'TensorBoard events cannot be written to {self._logdir}, some are lost: {error}')
+                self._on_event(
+                    f'TensorBoard events cannot be written to {self._logdir}, some are lost:'
+                    f' {error}'
+                )
             self._failed = True
 
 
 def encode(row: Values) -> bytes:
     """One line of strict JSON; numbers that are not finite are null and named under 'nonfinite'."""
-    broken = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    broken = [
+        name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)
+    ]
     if broken:
         row = row | dict.fromkeys(broken) | {'nonfinite': broken}
     return json.dumps(row, allow_nan=False).encode() + b'\n'
@@ -393,8 +451,7 @@ def gif(frames: np.ndarray, fps: int) -> bytes:
     larger = lambda frame: frame.repeat(times, 0).repeat(times, 1)
     first, *rest = (pillow(larger(frame)) for frame in frames)
     hundredths = math.ceil(100 * max(1 / fps, LOOP_SECONDS / len(frames)))  # the format's unit
-    first.save(
-        out, 'gif', save_all=True, append_images=rest, duration=10 * hundredths, loop=0)
+    first.save(out, 'gif', save_all=True, append_images=rest, duration=10 * hundredths, loop=0)
     return out.getvalue()
 
 

@@ -38,7 +38,8 @@ def over_memory(budgets: Mapping[str, float], offered: float, where: str) -> lis
     remedy = f'take --{most} {rounded(fits)} or less' if fits >= 0.1 else 'lower them'
     return [
         f'warning: {keys} may take {total:g} GB, but {where} has {offered:.3g} GB: the run may be '
-        f'killed once they are full; {remedy}.']
+        f'killed once they are full; {remedy}.'
+    ]
 
 
 def over_disk(key: str, budget: float, folder: Path) -> list[str]:
@@ -48,10 +49,11 @@ def over_disk(key: str, budget: float, folder: Path) -> list[str]:
         return []
     return [
         f'warning: {key} is {budget:g} GB, but the disk has {offered:.3g} GB for {folder}: saving '
-        f'will fail once it is full; take --{key} {rounded(SHARE * offered)} or less.']
+        f'will fail once it is full; take --{key} {rounded(SHARE * offered)} or less.'
+    ]
 
 
 def rounded(size: float) -> str:
     """A size with two digits, never more than it is."""
     digits = 1 if size < 10 else 0
-    return f'{int(size * 10 ** digits) / 10 ** digits:g}'
+    return f'{int(size * 10**digits) / 10**digits:g}'

@@ -10,7 +10,8 @@ from .base import Values
 from .errors import CheckpointError
 from .tree_spec import COUNT, NUMBER, REAL, Each, demand
 
-EPISODE = {'score': REAL, 'length': COUNT, 'log': Each(Each(REAL, list))}  # one under way, as it is saved
+# one under way, as it is saved
+EPISODE = {'score': REAL, 'length': COUNT, 'log': Each(Each(REAL, list))}
 
 SMOOTHING = 0.9  # decay of running means
 
@@ -38,21 +39,35 @@ class Window:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """The mean of each metric over its finite values, and 'nonfinite/<name>', the number of others; begins anew."""
+        """The mean of each metric over its finite values, and 'nonfinite/<name>', the number of
+        others; begins anew.
+        """
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         means |= {f'nonfinite/{name}': float(count) for name, count in self._broken.items()}
         self._sums, self._counts, self._broken = {}, {}, {}
         return means
 
     def save(self) -> dict[str, Any]:
-        return {'sums': dict(self._sums), 'counts': dict(self._counts), 'broken': dict(self._broken)}
+        return {
+            'sums': dict(self._sums),
+            'counts': dict(self._counts),
+            'broken': dict(self._broken),
+        }
 
     def load(self, tree: Mapping[str, Any]) -> None:
         """Continue from what save() returned."""
-        demand(tree, {'sums': Each(NUMBER), 'counts': Each(COUNT), 'broken': Each(COUNT)}, 'The state of the metrics')
+        demand(
+            tree,
+            {'sums': Each(NUMBER), 'counts': Each(COUNT), 'broken': Each(COUNT)},
+            'The state of the metrics',
+        )
         if any(not tree['counts'].get(name) for name in tree['sums']):
-            raise CheckpointError('The state of the metrics is not one that they saved: it has sums without counts')
-        self._sums, self._counts, self._broken = (dict(tree[key]) for key in ('sums', 'counts', 'broken'))
+            raise CheckpointError(
+                'The state of the metrics is not one that they saved: it has sums without counts'
+            )
+        self._sums, self._counts, self._broken = (
+            dict(tree[key]) for key in ('sums', 'counts', 'broken')
+        )
 
 
 class EpisodeStats:
@@ -63,15 +78,18 @@ class EpisodeStats:
     """
 
     def __init__(self, on_episode: Callable[[float, int, dict[str, float]], None]):
-        """Args: on_episode is called with (score, length, logs) at the end of an episode: the sum of its rewards, its decisions, and
-        for each number 'log/x' of its rows the mean, maximum and sum as 'log/x/avg', 'log/x/max', 'log/x/sum'.
+        """Args: on_episode is called with (score, length, logs) at the end of an episode: the sum
+        of its rewards, its decisions, and for each number 'log/x' of its rows the mean, maximum and
+        sum as 'log/x/avg', 'log/x/max', 'log/x/sum'.
         """
         self._on_episode = on_episode
         self._open = {}
         self.cut = 0
 
     def __call__(self, row: Values, worker: int) -> None:
-        """Take one row of env `worker`; rows of an episode whose beginning was not seen do not count."""
+        """Take one row of env `worker`; rows of an episode whose beginning was not seen do not
+        count.
+        """
         if row['is_first']:
             self.cut += worker in self._open
             self._open[worker] = {'score': 0.0, 'length': -1, 'log': {}}
@@ -91,17 +109,32 @@ class EpisodeStats:
 
     def save(self) -> dict[str, Any]:
         """The episodes that are under way."""
-        return {'open': {str(worker): episode | {'log': dict(episode['log'])} for worker, episode in self._open.items()}, 'cut': self.cut}
+        return {
+            'open': {
+                str(worker): episode | {'log': dict(episode['log'])}
+                for worker, episode in self._open.items()
+            },
+            'cut': self.cut,
+        }
 
     def load(self, tree: Mapping[str, Any]) -> None:
         """Continue from what save() returned."""
         demand(tree, {'open': Each(EPISODE), 'cut': COUNT}, 'The state of the episodes')
-        triples = all(len(values) == 3 for episode in tree['open'].values() for values in episode['log'].values())
+        triples = all(
+            len(values) == 3
+            for episode in tree['open'].values()
+            for values in episode['log'].values()
+        )
         if not triples or not all(worker.isdecimal() for worker in tree['open']):
             raise CheckpointError('The state of the episodes is not one that they saved')
         self._open = {
-            int(worker): {'score': episode['score'], 'length': episode['length'], 'log': dict(episode['log'])}
-            for worker, episode in tree['open'].items()}
+            int(worker): {
+                'score': episode['score'],
+                'length': episode['length'],
+                'log': dict(episode['log']),
+            }
+            for worker, episode in tree['open'].items()
+        }
         self.cut = tree['cut']
 
 

@@ -1,10 +1,10 @@
 """The file format of chunks: .npz as numpy writes it, read without trusting a byte of it.
 
-A file is a zip of one .npy member per column. Uncompressed members are mapped, so that reading costs
-no memory of its own; compressed ones (DreamerV3's) are inflated whole, and small files are read, so
-that they hold no file descriptor. Nothing is unpickled or extracted, sizes are compared before
-anything is allocated, and whatever is not as it must be raises ChunkError. What the system refuses
-(no descriptor, no memory, a disk that fails) raises another error: the file may be sound.
+A file is a zip of one .npy member per column. Uncompressed members are mapped, so that reading
+costs no memory of its own; compressed ones (DreamerV3's) are inflated whole, and small files are
+read, so that they hold no file descriptor. Nothing is unpickled or extracted, sizes are compared
+before anything is allocated, and whatever is not as it must be raises ChunkError. What the system
+refuses (no descriptor, no memory, a disk that fails) raises another error: the file may be sound.
 Files stay below 2 GiB, so zip64 never occurs.
 """
 
@@ -25,25 +25,30 @@ import numpy as np
 from embodied.errors import ChunkError, ChunkUnreadable
 from embodied.files import open_regular, refusal
 
-LIMIT = 2 ** 31 - 1            # bytes of a file, and of all its columns together
-MAX_MEMBERS = 4096             # DreamerV3's files hold some tens
-MAX_DIRECTORY = 1 << 20        # bytes of the zip directory
-MAX_HEADER = 4096              # bytes of one .npy header; numpy writes 118 for shapes like ours
-READ_WHOLE = 1 << 20           # files up to this many bytes are read; larger ones are mapped
-BLOCK = 1 << 20                # bytes that are read at a time to compute a checksum
+LIMIT = 2**31 - 1  # bytes of a file, and of all its columns together
+MAX_MEMBERS = 4096  # DreamerV3's files hold some tens
+MAX_DIRECTORY = 1 << 20  # bytes of the zip directory
+MAX_HEADER = 4096  # bytes of one .npy header; numpy writes 118 for shapes like ours
+READ_WHOLE = 1 << 20  # files up to this many bytes are read; larger ones are mapped
+BLOCK = 1 << 20  # bytes that are read at a time to compute a checksum
 
 _END = struct.Struct('<4s4H2LH')
 _ENTRY = struct.Struct('<4s6H3L5H2L')
 _LOCAL = struct.Struct('<4s5H3L2H')
 _HEADER = re.compile(
-    rb"\{'descr': '([^']{1,16})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,10}(?:, \d{1,10}){0,31},?)?)\), \}[ \n]*")
+    rb"\{'descr': '([^']{1,16})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,10}(?:,"
+    rb' \d{1,10}){0,31},?)?)\), \}[ \n]*'
+)
 _DTYPE = re.compile(r'\|b1|[|<][iu]1|<[iu][248]|<f[248]')
 _STORED, _DEFLATED = 0, 8
 
 
 class Member(NamedTuple):
-    """One column as the zip directory and its own header describe it. `data` is where its array begins in the file, or where
-    its deflated bytes begin; `header` the bytes before the array once inflated."""
+    """One column as the zip directory and its own header describe it. `data` is where its array
+    begins in the file, or where its deflated bytes begin; `header` the bytes before the array once
+    inflated.
+    """
+
     dtype: np.dtype
     shape: tuple[int, ...]
     fortran: bool
@@ -59,7 +64,9 @@ class Member(NamedTuple):
 
 
 def write(file: io.BufferedIOBase, columns: Mapping[str, np.ndarray]) -> None:
-    """Write C-contiguous columns as an uncompressed .npz that numpy.load, DreamerV3 and read() understand."""
+    """Write C-contiguous columns as an uncompressed .npz that numpy.load, DreamerV3 and read()
+    understand.
+    """
     with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
         for key, column in columns.items():
             header = _npy_header(column)
@@ -98,8 +105,11 @@ def describe(path: os.PathLike) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
 
 
 def read(
-        path: os.PathLike, expected: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
-        limit: int = LIMIT, verify: bool = False) -> dict[str, np.ndarray]:
+    path: os.PathLike,
+    expected: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    limit: int = LIMIT,
+    verify: bool = False,
+) -> dict[str, np.ndarray]:
     """The columns named in `expected`, read-only, others ignored.
 
     Files are write-once: the result stays valid when the file is renamed or unlinked, but whoever
@@ -123,18 +133,21 @@ def read(
         for key, (dtype, shape) in expected.items():
             if key not in entries:
                 raise ChunkError(
-                    f'{path}: has no column {key!r}; it has {", ".join(sorted(entries)[:20])}.')
+                    f'{path}: has no column {key!r}; it has {", ".join(sorted(entries)[:20])}.'
+                )
             member = _member(buffer, entries[key], path, key)
             if (member.dtype, member.shape) != (dtype, shape):
                 raise ChunkError(
                     f'{path}: column {key!r} must be {dtype} {shape}, '
-                    f'is {member.dtype} {member.shape}.')
+                    f'is {member.dtype} {member.shape}.'
+                )
             members[key] = member
         inflated = sum(member.nbytes for member in members.values() if member.inflate)
         if inflated > limit:
             raise ChunkUnreadable(
                 f'{path}: takes {inflated:,} bytes of memory when decompressed, '
-                f'{limit:,} are allowed.')
+                f'{limit:,} are allowed.'
+            )
         if verify:
             for key, member in members.items():
                 if not member.inflate:
@@ -187,7 +200,8 @@ def _buffer(file: BinaryIO, path: os.PathLike) -> mmap.mmap | bytes:
     size = os.fstat(file.fileno()).st_size
     if not _END.size <= size <= LIMIT:
         raise ChunkError(
-            f'{path}: must have between {_END.size} and {LIMIT:,} bytes, has {size:,}.')
+            f'{path}: must have between {_END.size} and {LIMIT:,} bytes, has {size:,}.'
+        )
     if size > READ_WHOLE:
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     content = b''
@@ -207,29 +221,59 @@ class _Entry(NamedTuple):
 
 
 def _entries(buffer: mmap.mmap | bytes, path: os.PathLike) -> dict[str, _Entry]:
-    """Key -> where its bytes lie, from the zip directory, checked against the local headers and for overlaps."""
-    end = buffer.rfind(b'PK\5\6', max(0, len(buffer) - _END.size - 0xffff))
+    """Key -> where its bytes lie, from the zip directory, checked against the local headers and
+    for overlaps.
+    """
+    end = buffer.rfind(b'PK\5\6', max(0, len(buffer) - _END.size - 0xFFFF))
     if end < 0 or end + _END.size > len(buffer):
-        raise ChunkError(f'{path}: has no zip directory at its end; it is truncated or no .npz file.')
+        raise ChunkError(
+            f'{path}: has no zip directory at its end; it is truncated or no .npz file.'
+        )
     _, _, _, _, count, length, start, _ = _END.unpack_from(buffer, end)
     if count > MAX_MEMBERS or length > MAX_DIRECTORY or start + length > end:
-        raise ChunkError(f'{path}: has an impossible zip directory of {count} members and {length} bytes at {start}.')
+        raise ChunkError(
+            f'{path}: has an impossible zip directory of {count} members and {length} bytes at'
+            f' {start}.'
+        )
     entries, spans, position = {}, [], start
     for _ in range(count):
         if position + _ENTRY.size > start + length:
             raise ChunkError(f'{path}: its zip directory ends before its {count} members do.')
-        (magic, _, _, flags, method, _, _, crc, packed, unpacked, name_size, extra, comment, _, _, _,
-         local) = _ENTRY.unpack_from(buffer, position)
-        name = buffer[position + _ENTRY.size:position + _ENTRY.size + name_size]
+        (
+            magic,
+            _,
+            _,
+            flags,
+            method,
+            _,
+            _,
+            crc,
+            packed,
+            unpacked,
+            name_size,
+            extra,
+            comment,
+            _,
+            _,
+            _,
+            local,
+        ) = _ENTRY.unpack_from(buffer, position)
+        name = buffer[position + _ENTRY.size : position + _ENTRY.size + name_size]
         position += _ENTRY.size + name_size + extra + comment
         key = _key(name, path)
         if magic != b'PK\1\2' or flags & 1 or method not in (_STORED, _DEFLATED):
-            raise ChunkError(f'{path}: member {key!r} is encrypted, or packed by unknown method {method}, or no zip member.')
+            raise ChunkError(
+                f'{path}: member {key!r} is encrypted, or packed by unknown method {method}, or no'
+                ' zip member.'
+            )
         if key in entries:
             raise ChunkError(f'{path}: member {key!r} occurs twice.')
         data = _data_start(buffer, local, name, path, key)
         if data + packed > start or (method == _STORED and packed != unpacked):
-            raise ChunkError(f'{path}: member {key!r} does not fit: {packed} bytes at {data}, {unpacked} unpacked.')
+            raise ChunkError(
+                f'{path}: member {key!r} does not fit: {packed} bytes at {data}, {unpacked}'
+                ' unpacked.'
+            )
         entries[key] = _Entry(method, crc, packed, unpacked, data)
         spans.append((local, data + packed))
     spans.sort()
@@ -250,25 +294,34 @@ def _key(name: bytes, path: os.PathLike) -> str:
 
 
 def valid_key(key: str) -> bool:
-    """Whether a column may be called this: plain names, nested with '/', that no tool could extract outside of its folder."""
+    """Whether a column may be called this: plain names, nested with '/', that no tool could
+    extract outside of its folder.
+    """
     parts = key.split('/')
-    plain = all(part.strip() and part not in ('.', '..') and '\\' not in part and ':' not in part for part in parts)
+    plain = all(
+        part.strip() and part not in ('.', '..') and '\\' not in part and ':' not in part
+        for part in parts
+    )
     return plain and key.isprintable() and len(key) <= 200
 
 
-def _data_start(buffer: mmap.mmap | bytes, local: int, name: bytes, path: os.PathLike, key: str) -> int:
+def _data_start(
+    buffer: mmap.mmap | bytes, local: int, name: bytes, path: os.PathLike, key: str
+) -> int:
     if local + _LOCAL.size > len(buffer):
         raise ChunkError(f'{path}: member {key!r} begins beyond the end of the file.')
     magic, *_, name_size, extra = _LOCAL.unpack_from(buffer, local)
     begin = local + _LOCAL.size
-    if magic != b'PK\3\4' or buffer[begin:begin + name_size] != name:
+    if magic != b'PK\3\4' or buffer[begin : begin + name_size] != name:
         raise ChunkError(f'{path}: member {key!r} is not where the zip directory says.')
     return begin + name_size + extra
 
 
-def _read_header(buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, key: str) -> tuple[str, bool, tuple[int, ...], int]:
+def _read_header(
+    buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, key: str
+) -> tuple[str, bool, tuple[int, ...], int]:
     """descr, fortran_order, shape and the number of bytes before the array."""
-    head = buffer[entry.data:entry.data + min(entry.packed, MAX_HEADER)]
+    head = buffer[entry.data : entry.data + min(entry.packed, MAX_HEADER)]
     if entry.method == _DEFLATED:
         try:
             head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, MAX_HEADER)
@@ -280,7 +333,10 @@ def _read_header(buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, ke
     size = begin + int.from_bytes(head[8:begin], 'little')
     match = _HEADER.fullmatch(head[begin:size]) if size <= len(head) else None
     if not match:
-        raise ChunkError(f'{path}: column {key!r} has a header of {size} bytes that is not understood: {head[begin:begin + 80]!r}.')
+        raise ChunkError(
+            f'{path}: column {key!r} has a header of {size} bytes that is not understood:'
+            f' {head[begin : begin + 80]!r}.'
+        )
     try:
         shape = tuple(int(number) for number in match[3].replace(b' ', b'').split(b',') if number)
         return match[1].decode('ascii'), match[2] == b'True', shape, size
@@ -291,19 +347,30 @@ def _read_header(buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, ke
 def _member(buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, key: str) -> Member:
     descr, fortran, shape, header = _read_header(buffer, entry, path, key)
     if not _DTYPE.fullmatch(descr):
-        raise ChunkError(f'{path}: column {key!r} has dtype {descr!r}; only booleans, integers and floats are read.')
+        raise ChunkError(
+            f'{path}: column {key!r} has dtype {descr!r}; only booleans, integers and floats are'
+            ' read.'
+        )
     inflate = entry.method == _DEFLATED
     member = Member(
-        np.dtype(descr), shape, fortran, inflate, entry.data + (0 if inflate else header), entry.packed, header, entry.crc)
+        np.dtype(descr),
+        shape,
+        fortran,
+        inflate,
+        entry.data + (0 if inflate else header),
+        entry.packed,
+        header,
+        entry.crc,
+    )
     if header + member.nbytes != entry.unpacked:
         raise ChunkError(
-            f'{path}: column {key!r} declares {member.dtype} {shape}, {header + member.nbytes:,} bytes with its header, '
-            f'but has {entry.unpacked:,}.')
+            f'{path}: column {key!r} declares {member.dtype} {shape}, {header + member.nbytes:,}'
+            f' bytes with its header, but has {entry.unpacked:,}.'
+        )
     return member
 
 
-def _array(
-        buffer: mmap.mmap | bytes, member: Member, path: os.PathLike, key: str) -> np.ndarray:
+def _array(buffer: mmap.mmap | bytes, member: Member, path: os.PathLike, key: str) -> np.ndarray:
     if member.inflate:
         source, offset = _inflate(buffer, member, path, key), member.header
     else:
@@ -318,12 +385,14 @@ def _inflate(buffer: mmap.mmap | bytes, member: Member, path: os.PathLike, key: 
     total = member.header + member.nbytes
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        with memoryview(buffer)[member.data:member.data + member.packed] as view:
+        with memoryview(buffer)[member.data : member.data + member.packed] as view:
             content = inflater.decompress(view, total + 1)
     except zlib.error as error:
         raise ChunkError(f'{path}: column {key!r} cannot be decompressed: {error}.') from error
     if len(content) != total:
-        raise ChunkError(f'{path}: column {key!r} does not decompress to the {total:,} bytes that it declares.')
+        raise ChunkError(
+            f'{path}: column {key!r} does not decompress to the {total:,} bytes that it declares.'
+        )
     _compare(zlib.crc32(content), member.crc, path, key)
     return content
 
@@ -361,8 +430,8 @@ def _check_deflated(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) 
         raise ChunkError(f'{path}: column {key!r} cannot be decompressed: {error}.') from error
     if length != entry.unpacked:
         raise ChunkError(
-            f'{path}: column {key!r} decompresses to {length:,} bytes, '
-            f'declares {entry.unpacked:,}.')
+            f'{path}: column {key!r} decompresses to {length:,} bytes, declares {entry.unpacked:,}.'
+        )
     _compare(crc, entry.crc, path, key)
 
 

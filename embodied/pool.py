@@ -1,7 +1,9 @@
-"""Keeps one worker per group of envs alive: starts them, steps them together, replaces those that fail.
+"""Keeps one worker per group of envs alive: starts them, steps them together, replaces those that
+fail.
 
-The driver above sees N envs that always answer. What it must know of a replacement is in the observation: the new env's row is
-`is_first`, and a row followed by `is_first` without `is_last` is an episode that was cut.
+The driver above sees N envs that always answer. What it must know of a replacement is in the
+observation: the new env's row is `is_first`, and a row followed by `is_first` without `is_last` is
+an episode that was cut.
 """
 
 import os
@@ -21,12 +23,22 @@ from .arena import Arena, SharedMemory, map_memory
 from .base import Env
 from .errors import ConfigError, EnvNonFinite, EnvTimeout
 from .watch import Watch
-from .worker import MISTAKES, LocalWorker, ProcessWorker, WorkerFault, demand_same_spaces, graphics_environment, pickled
+from .worker import (
+    MISTAKES,
+    LocalWorker,
+    ProcessWorker,
+    WorkerFault,
+    demand_same_spaces,
+    graphics_environment,
+    pickled,
+)
 
 SOFTWARE_RENDERERS = ('llvmpipe', 'softpipe', 'swrast', 'osmesa')
 CLOSE_GRACE = 2.0  # seconds the workers have to close their envs
-GOOD_LIFE = 50  # steps after which a worker may fail with NaN without this counting towards driver.max_restarts
-TOLD_IN_FULL = 5  # such faults that are reported one by one; of the later ones every 10th, 100th, ... is
+# steps after which a worker may fail with NaN without this counting towards driver.max_restarts
+GOOD_LIFE = 50
+# such faults that are reported one by one; of the later ones every 10th, 100th, ... is
+TOLD_IN_FULL = 5
 
 
 @dataclass(frozen=True)
@@ -52,9 +64,16 @@ class Pool:
     """
 
     def __init__(
-            self, make_envs: Sequence[Callable[[], Env]], config: Any, on_event: Callable[[str], None], notes: bool = True,
-            folder: Path | None = None):
-        """Start the envs; arguments and errors are those of the Driver, config is its DriverConfig."""
+        self,
+        make_envs: Sequence[Callable[[], Env]],
+        config: Any,
+        on_event: Callable[[str], None],
+        notes: bool = True,
+        folder: Path | None = None,
+    ):
+        """Start the envs; arguments and errors are those of the Driver, config is its
+        DriverConfig.
+        """
         if not make_envs:
             raise ConfigError('a driver needs at least one env, got none')
         self.num_envs = len(make_envs)
@@ -62,7 +81,8 @@ class Pool:
         self.restarts = 0
         self.parallel = self.num_envs > 1 if config.parallel == 'auto' else config.parallel
         self._on_event = on_event
-        self._folder, self._stacks = folder, {}  # where dumps go; stack -> the first env that hung there
+        # where dumps go; stack -> the first env that hung there
+        self._folder, self._stacks = folder, {}
         self._watch = Watch(on_event)
         self._make_envs = list(make_envs)
         self._renewals = [0] * self.num_envs  # replacements of every env so far
@@ -95,13 +115,16 @@ class Pool:
         return [worker.envs for worker in self._workers]
 
     def send(self) -> None:
-        """Let all envs take the actions in the arena; returns at once when they live in other processes."""
+        """Let all envs take the actions in the arena; returns at once when they live in other
+        processes.
+        """
         for worker in self._workers:
             worker.request('step')
         self._waiting.extend(self._workers)
 
     def receive(self) -> None:
-        """Wait until the observations of all envs are in the arena; failed workers are replaced on the way.
+        """Wait until the observations of all envs are in the arena; failed workers are replaced on
+        the way.
 
         A step may take config.timeout, one that begins an episode config.start_timeout.
 
@@ -125,12 +148,16 @@ class Pool:
         self._age[self.arena.obs['is_first']] = 0
 
     def save(self) -> list[Any]:
-        """Returns the state of each env, None where it has none to offer. Must not be called between send and receive."""
+        """Returns the state of each env, None where it has none to offer. Must not be called
+        between send and receive.
+        """
         results = self._ask_all('save', [() for _ in self._workers], failure=None)
         return [state for state, _ in results]
 
     def load(self, states: Sequence[Any]) -> list[bool]:
-        """Args: one state or None per env. Returns a list of bools: whether the env goes on where the state was taken."""
+        """Args: one state or None per env. Returns a list of bools: whether the env goes on
+        where the state was taken.
+        """
         arguments = [([states[index] for index in worker.envs],) for worker in self._workers]
         results = self._ask_all('load', arguments, failure=False)
         return [bool(restored) for restored, _ in results]
@@ -153,8 +180,14 @@ class Pool:
     def _start(self):
         failures, faults = [], []
         for plan in self._plans():
-            if plan.against_crowding and all(fault.graphics for _, fault in faults) and len(faults) == len(self._workers):
-                continue  # every process could still say what is wrong, so a library is missing and nothing hangs
+            if (
+                plan.against_crowding
+                and all(fault.graphics for _, fault in faults)
+                and len(faults) == len(self._workers)
+            ):
+                # every process could still say what is wrong, so a library is missing and nothing
+                # hangs
+                continue
             self._workers = self._make_workers(plan)
             faults = self._probe()
             if not faults:
@@ -168,14 +201,21 @@ class Pool:
         raise faults[0][1].error('\n'.join(failures))
 
     def _plans(self):
-        """Ways to start, in order of preference: rendering in many processes at once hangs on some drivers."""
+        """Ways to start, in order of preference: rendering in many processes at once hangs on
+        some drivers.
+        """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
         group = self.config.envs_per_worker or -(-self.num_envs // cores)
         yield Plan('as configured', group, {})
         if not self.parallel:
             return
         if group < self.num_envs:
-            yield Plan('all envs in one worker, which steps them one after another', self.num_envs, {}, against_crowding=True)
+            yield Plan(
+                'all envs in one worker, which steps them one after another',
+                self.num_envs,
+                {},
+                against_crowding=True,
+            )
         if graphics_environment(os.environ).get('MUJOCO_GL') != 'osmesa':
             software = {'MUJOCO_GL': 'osmesa', 'PYOPENGL_PLATFORM': 'osmesa'}
             yield Plan('rendering in software (MUJOCO_GL=osmesa)', group, software)
@@ -183,11 +223,17 @@ class Pool:
     def _make_workers(self, plan):
         envs = dict(enumerate(pickled(self._make_envs)))
         if not self.parallel:
-            return [LocalWorker({index: constructor}, self._memory.fd, self._watch) for index, constructor in envs.items()]
+            return [
+                LocalWorker({index: constructor}, self._memory.fd, self._watch)
+                for index, constructor in envs.items()
+            ]
         groups = np.array_split(np.arange(self.num_envs), -(-self.num_envs // plan.envs_per_worker))
         return [
-            ProcessWorker({int(index): envs[index] for index in group}, self._memory.fd, plan.environ)
-            for group in groups]
+            ProcessWorker(
+                {int(index): envs[index] for index in group}, self._memory.fd, plan.environ
+            )
+            for group in groups
+        ]
 
     def _probe(self):
         """Let all workers build their envs and reset them at the same time. Returns the faults."""
@@ -217,14 +263,18 @@ class Pool:
             self._tasks |= {index: task for index, task in info['tasks'].items() if task}
             self._tell(info['notes'])
         self._info = infos[0]
-        self.obs_space, self.act_space, self.repeat = (self._info[key] for key in ('obs_space', 'act_space', 'repeat'))
+        self.obs_space, self.act_space, self.repeat = (
+            self._info[key] for key in ('obs_space', 'act_space', 'repeat')
+        )
         self._layout = self.obs_space, self.act_space, self.num_envs
         self._memory.resize(Arena.nbytes(*self._layout))
         self.arena = Arena(*self._layout, map_memory(self._memory.fd))
         self.arena.busy[:] = False
 
     def _gather(self, deadline, name=None, *args):
-        """Send a request, if any is named, to all workers, then receive from all. Returns the replies and the faults."""
+        """Send a request, if any is named, to all workers, then receive from all. Returns the
+        replies and the faults.
+        """
         if name:
             for worker in self._workers:
                 worker.request(name, *args)
@@ -237,27 +287,42 @@ class Pool:
         return results, faults
 
     def _until(self, deadline, allowed):
-        """When a worker must have answered. Those in this process work one after another, so each has the time for itself."""
+        """When a worker must have answered. Those in this process work one after another, so
+        each has the time for itself.
+        """
         return deadline if self.parallel else time.monotonic() + allowed
 
     def _start_failure(self, plan, faults):
         first = self._fault_text(*faults[0], 'while starting')
-        return f'{len(faults)} of {len(self._workers)} env workers did not start {plan.text}; the first: {first}'
+        return (
+            f'{len(faults)} of {len(self._workers)} env workers did not start {plan.text}; the'
+            f' first: {first}'
+        )
 
     def _announce(self, plan, failures):
         renderers = ', '.join(self.renderers) or 'not named by the envs'
         if failures:
-            self._on_event(f'env workers started after a failure: {plan.text}; renderer: {renderers}')
-        software = [name for name in self.renderers if any(word in name.lower() for word in SOFTWARE_RENDERERS)]
+            self._on_event(
+                f'env workers started after a failure: {plan.text}; renderer: {renderers}'
+            )
+        software = [
+            name
+            for name in self.renderers
+            if any(word in name.lower() for word in SOFTWARE_RENDERERS)
+        ]
         if software:
             self._on_event(
-                f'warning: envs render in software ({", ".join(software)}), often a hundred times slower than on the '
-                f'GPU; on a machine with one, check that its EGL library is installed and MUJOCO_GL is not osmesa')
+                f'warning: envs render in software ({", ".join(software)}), often a hundred times'
+                ' slower than on the GPU; on a machine with one, check that its EGL library is'
+                ' installed and MUJOCO_GL is not osmesa'
+            )
 
     # Faults
 
     def _replace(self, worker, fault):
-        """Put a fresh worker in the place of a failed one; its envs' first observations go to the arena."""
+        """Put a fresh worker in the place of a failed one; its envs' first observations go to
+        the arena.
+        """
         while fault:
             fault = self._located(worker, fault)
             worker.stop()
@@ -266,18 +331,26 @@ class Pool:
             fault = self._revive(worker)
 
     def _renew(self, worker):
-        """Give the envs of a worker random streams of their own for their next life: the old ones would repeat what was seen."""
-        self._age[worker.envs] = self._life[worker.envs] = 0  # what fails from here on fails in a new episode
+        """Give the envs of a worker random streams of their own for their next life: the old
+        ones would repeat what was seen.
+        """
+        # what fails from here on fails in a new episode
+        self._age[worker.envs] = self._life[worker.envs] = 0
         for index in worker.envs:
             self._renewals[index] += 1
             if hasattr(self._make_envs[index], 'renewed'):
-                worker.constructors[index], = pickled([self._make_envs[index].renewed(self._renewals[index])])
+                (worker.constructors[index],) = pickled(
+                    [self._make_envs[index].renewed(self._renewals[index])]
+                )
 
     def _revive(self, worker):
-        deadline = time.monotonic() + self.config.start_timeout  # in this process, too: there is one worker here
+        # in this process, too: there is one worker here
+        deadline = time.monotonic() + self.config.start_timeout
         try:
             worker.start()
-            demand_same_spaces((worker.envs[0], self._info), (worker.envs[0], worker.receive(deadline)))
+            demand_same_spaces(
+                (worker.envs[0], self._info), (worker.envs[0], worker.receive(deadline))
+            )
             worker.request('attach', *self._layout)
             worker.receive(deadline)
             self.arena.busy[worker.envs] = False
@@ -287,7 +360,8 @@ class Pool:
         except WorkerFault as fault:
             return fault
         except BaseException:
-            worker.stop()  # half started; whoever goes on from here finds no worker rather than the wrong answer
+            # half started; whoever goes on from here finds no worker rather than the wrong answer
+            worker.stop()
             raise
         return None
 
@@ -301,7 +375,9 @@ class Pool:
         return fault
 
     def _record(self, worker, fault):
-        """Count and tell a fault; raises once there were too many, at once where a restart would only hide a mistake."""
+        """Count and tell a fault; raises once there were too many, at once where a restart would
+        only hide a mistake.
+        """
         age = self._age[worker.envs[0] if fault.env is None else fault.env]
         text = self._fault_text(worker, fault, f'in step {age + 1} of its episode')
         if fault.error in MISTAKES:
@@ -309,10 +385,16 @@ class Pool:
         if fault.error is not EnvNonFinite or self._life[worker.envs].max() < GOOD_LIFE:
             self._count(fault, text)
         self.restarts += 1
-        lost = f'; envs {worker.envs} of that worker begin new episodes' if len(worker.envs) > 1 else ''
+        lost = (
+            f'; envs {worker.envs} of that worker begin new episodes'
+            if len(worker.envs) > 1
+            else ''
+        )
         if fault.error is EnvNonFinite:
             self._blown += 1
-            if self._blown > TOLD_IN_FULL and self._blown not in (10 ** power for power in range(1, 12)):
+            if self._blown > TOLD_IN_FULL and self._blown not in (
+                10**power for power in range(1, 12)
+            ):
                 return
             lost += f' ({self._blown:,} such by now)' if self._blown > TOLD_IN_FULL else ''
         self._on_event(f'replacing a worker{lost}: {text}')
@@ -325,8 +407,10 @@ class Pool:
             self._faults.popleft()
         if len(self._faults) > self.config.max_restarts:
             raise fault.error(
-                f'{len(self._faults)} env faults within {self.config.restart_window:g} s, driver.max_restarts allows '
-                f'{self.config.max_restarts}:\n' + '\n'.join(text for _, text in self._faults))
+                f'{len(self._faults)} env faults within {self.config.restart_window:g} s,'
+                f' driver.max_restarts allows {self.config.max_restarts}:\n'
+                + '\n'.join(text for _, text in self._faults)
+            )
 
     def _tell(self, notes):
         """Pass on what envs say about themselves, one note of each topic."""
@@ -343,7 +427,9 @@ class Pool:
         return f'{name} {when}: {fault.text}\n{self._trace(fault)}'.rstrip()
 
     def _trace(self, fault):
-        """Where a fault happened: of equal stacks the first, and of the threads of a process that hangs the main one."""
+        """Where a fault happened: of equal stacks the first, and of the threads of a process
+        that hangs the main one.
+        """
         if fault.error is not EnvTimeout:
             return fault.trace
         stack = re.sub('0x[0-9a-f]+', '', fault.trace)
@@ -357,11 +443,16 @@ class Pool:
             self._folder.mkdir(parents=True, exist_ok=True)
             path.write_text(fault.dump)
         except OSError as error:
-            return f'{fault.trace}\n({fault.threads} further threads; their stacks cannot be written: {error})'
+            return (
+                f'{fault.trace}\n({fault.threads} further threads; their stacks cannot be written:'
+                f' {error})'
+            )
         return f'{fault.trace}\n(the stacks of {fault.threads} further threads are in {path})'
 
     def _ask_all(self, name, arguments, failure):
-        """Ask each worker with its arguments for one (result, error text) per env; what fails is told and left out."""
+        """Ask each worker with its arguments for one (result, error text) per env; what fails is
+        told and left out.
+        """
         deadline = time.monotonic() + self.config.start_timeout
         for worker, args in zip(self._workers, arguments, strict=True):
             worker.request(name, *args)
@@ -371,17 +462,28 @@ class Pool:
                 answers = worker.receive(self._until(deadline, self.config.start_timeout))
             except WorkerFault as fault:
                 fault = self._located(worker, fault)
-                answers = [(failure, self._fault_text(worker, fault, f'while asked to {name}'))] * len(worker.envs)
+                answers = [
+                    (failure, self._fault_text(worker, fault, f'while asked to {name}'))
+                ] * len(worker.envs)
                 worker.stop()  # the next step finds it gone and replaces it
             results |= dict(zip(worker.envs, answers, strict=True))
         for index, (_, error) in results.items():
             if error:
-                self._on_event(f'env {index} ({self._tasks[index]}) could not {name} its state and starts a new episode: {error}')
+                self._on_event(
+                    f'env {index} ({self._tasks[index]}) could not {name} its state and starts a'
+                    f' new episode: {error}'
+                )
         return [results[index] for index in range(self.num_envs)]
 
 
 def _name(make_env):
-    """What to call an env that never came to tell its task: the text that its constructor is given, or the constructor."""
-    texts = [arg for arg in (getattr(make_env, 'task', ''), *getattr(make_env, 'args', ())) if isinstance(arg, str) and arg]
+    """What to call an env that never came to tell its task: the text that its constructor is
+    given, or the constructor.
+    """
+    texts = [
+        arg
+        for arg in (getattr(make_env, 'task', ''), *getattr(make_env, 'args', ()))
+        if isinstance(arg, str) and arg
+    ]
     function = getattr(make_env, 'func', make_env)
     return texts[0] if texts else getattr(function, '__qualname__', type(function).__name__)

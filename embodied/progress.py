@@ -88,8 +88,11 @@ class Returns:
 
     def save(self) -> dict[str, Any]:
         return {
-            'last': self.last, 'recent': list(self._recent), 'best': self.best,
-            'best_frames': self.best_frames}
+            'last': self.last,
+            'recent': list(self._recent),
+            'best': self.best,
+            'best_frames': self.best_frames,
+        }
 
     def load(self, tree: Mapping[str, Any]) -> None:
         """Continue from what save() returned."""
@@ -101,8 +104,13 @@ class Returns:
 
 
 def live_line(
-        counters: Mapping[str, int], share: float, status: Status, metrics: Mapping[str, float],
-        pace: Pace, returns: Returns) -> str:
+    counters: Mapping[str, int],
+    share: float,
+    status: Status,
+    metrics: Mapping[str, float],
+    pace: Pace,
+    returns: Returns,
+) -> str:
     """One line about a run, what matters most first: a terminal cuts what is too long.
 
     Args:
@@ -135,8 +143,13 @@ def left(status: Status, seconds: float | None) -> str:
 
 
 def ending(
-        counters: Mapping[str, int], seconds: float, complete: bool, total: str, returns: Returns,
-        logdir: Path) -> list[str]:
+    counters: Mapping[str, int],
+    seconds: float,
+    complete: bool,
+    total: str,
+    returns: Returns,
+    logdir: Path,
+) -> list[str]:
     """What a person should know when a run has ended and is saved, line by line.
 
     Args:
@@ -151,9 +164,14 @@ def ending(
     with_more = f'complete; the same command with a larger --{total} goes on'
     lines = [f'{after}; {with_more if complete else "the same command goes on"}.']
     if str(returns):
-        best = '' if returns.best is None else (
-            f'; best mean of {RECENT} in a row {returns.best:.4g}, '
-            f'at {returns.best_frames:,} frames')
+        best = (
+            ''
+            if returns.best is None
+            else (
+                f'; best mean of {RECENT} in a row {returns.best:.4g}, '
+                f'at {returns.best_frames:,} frames'
+            )
+        )
         lines.append(f'Return {returns}{best}.')
     return [*lines, f'Files in {logdir}: {", ".join(contents(logdir))}.']
 

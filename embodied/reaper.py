@@ -1,5 +1,5 @@
-"""Ends the processes that envs have started (simulators, servers) when the run that made the envs is
-gone, however it went: kill -9 leaves a run no last word, so another process watches it.
+"""Ends the processes that envs have started (simulators, servers) when the run that made the envs
+is gone, however it went: kill -9 leaves a run no last word, so another process watches it.
 
 Such processes are known by a mark in their environment, which children inherit, also those that
 left their process group or whose parents have ended. One that clears its environment, or that
@@ -21,16 +21,18 @@ import time
 from collections.abc import Iterator, Mapping
 
 VARIABLE = 'EMBODIED_RUN'
-ROUNDS, PAUSE = 200, 0.05      # processes are looked for so often, and so many seconds lie between
-QUIET = 3                      # looks without a find after which nobody is left
+ROUNDS, PAUSE = 200, 0.05  # processes are looked for so often, and so many seconds lie between
+QUIET = 3  # looks without a find after which nobody is left
 
 _lock = threading.Lock()
-_marks: dict[int, str] = {}    # process id -> mark; a fork of this process has one of its own
+_marks: dict[int, str] = {}  # process id -> mark; a fork of this process has one of its own
 _count = 0
 
 
 def mark() -> str:
-    """A mark for the processes of one env worker; from the first call on, this process is watched."""
+    """A mark for the processes of one env worker; from the first call on, this process is
+    watched.
+    """
     global _count
     with _lock:
         if os.getpid() not in _marks:
@@ -77,7 +79,9 @@ def end(*names: str) -> int:
 
 def _others() -> list[int]:
     try:
-        return [int(name) for name in os.listdir('/proc') if name.isdigit() and int(name) != os.getpid()]
+        return [
+            int(name) for name in os.listdir('/proc') if name.isdigit() and int(name) != os.getpid()
+        ]
     except OSError:
         return []
 

@@ -20,8 +20,9 @@ from embodied.files import KINDS, claim, printable, refusal, unused
 from embodied.lock import FILENAME as LOCK
 from embodied.lock import SharedLock
 
-NAMED = 10                     # file names that a message lists before it counts the rest
-ASIDE = ('broken', 'unlisted')  # subfolders: chunks that are damaged, chunks that no checkpoint names
+NAMED = 10  # file names that a message lists before it counts the rest
+# subfolders: chunks that are damaged, chunks that no checkpoint names
+ASIDE = ('broken', 'unlisted')
 
 
 class Folder:
@@ -52,7 +53,9 @@ class Folder:
                 self.close = weakref.finalize(self, lock.close)  # runs once
                 claim(path / schemas.FILENAME, on_event)
             except OSError as error:
-                raise ReplayWriteError(f'{path}: the replay folder cannot be made: {error}.') from error
+                raise ReplayWriteError(
+                    f'{path}: the replay folder cannot be made: {error}.'
+                ) from error
 
     def scan(self) -> dict[str, Chunk]:
         """uuid -> chunk for every chunk file, oldest first; none is opened. Whatever else is there
@@ -80,14 +83,18 @@ class Folder:
         if foreign:
             self._on_event(f'{self.path}: not chunks, left alone: {listing(foreign)}.')
         if twice:
-            self._on_event(f'{self.path}: ids of chunks that are there under an older name, left alone: {listing(twice)}.')
+            self._on_event(
+                f'{self.path}: ids of chunks that are there under an older name, left alone:'
+                f' {listing(twice)}.'
+            )
         if not self._read_only:
             self._count_aside()
         return found
 
     def take_back(self, subfolder: str) -> dict[str, Chunk]:
-        """Move the chunks in a subfolder back; where several have one id, the newest. Returns uuid ->
-        chunk, oldest first."""
+        """Move the chunks in a subfolder back; where several have one id, the newest. Returns uuid
+        -> chunk, oldest first.
+        """
         newest = {}
         for entry in self._entries(self.path / subfolder):
             chunk = _chunk(entry)
@@ -126,7 +133,10 @@ class Folder:
                 self.aside_bytes += chunk.file_bytes
             self._on_event(f'{self.path}: moved to {subfolder}/: {names}: {why}')
         except OSError as error:
-            self._on_event(f'{self.path}: {names} should be moved to {subfolder}/ but cannot be ({error}): {why}')
+            self._on_event(
+                f'{self.path}: {names} should be moved to {subfolder}/ but cannot be ({error}):'
+                f' {why}'
+            )
 
     def delete_oldest_aside(self) -> bool:
         """Delete the oldest of the files that were set aside; False where there is none."""
@@ -137,13 +147,16 @@ class Folder:
         try:
             oldest.unlink(missing_ok=True)
         except OSError as error:
-            self._on_event(f'{oldest}: cannot be deleted, so the disk budget does not hold: {error}.')
+            self._on_event(
+                f'{oldest}: cannot be deleted, so the disk budget does not hold: {error}.'
+            )
             return True
         self.aside_deleted += 1
         if self.aside_deleted == 1:
             self._on_event(
                 f'{self.path}: the disk budget is short of room, so the oldest files in '
-                f'{" and ".join(f"{name}/" for name in ASIDE)} are deleted, first {oldest.name}.')
+                f'{" and ".join(f"{name}/" for name in ASIDE)} are deleted, first {oldest.name}.'
+            )
         return True
 
     def unlink(self, chunk: Chunk) -> None:
@@ -151,7 +164,9 @@ class Folder:
         try:
             chunk.path.unlink(missing_ok=True)
         except OSError as error:
-            self._on_event(f'{chunk.path}: cannot be deleted, so the disk budget does not hold: {error}.')
+            self._on_event(
+                f'{chunk.path}: cannot be deleted, so the disk budget does not hold: {error}.'
+            )
 
     def _entries(self, path: Path) -> list[os.DirEntry]:
         try:
@@ -197,8 +212,13 @@ class Folder:
         ours = json.loads(json.dumps(ours))
         keys = [key for key in ours if key != 'seed' and ours[key] != theirs.get(key, ours[key])]
         if keys:
-            differences = ', '.join(f'{key} {theirs[key]!r} there, {ours[key]!r} here' for key in keys)
-            self._on_event(f'{self.path / schemas.FILENAME}: the rows there come from another run: {differences}.')
+            differences = ', '.join(
+                f'{key} {theirs[key]!r} there, {ours[key]!r} here' for key in keys
+            )
+            self._on_event(
+                f'{self.path / schemas.FILENAME}: the rows there come from another run:'
+                f' {differences}.'
+            )
 
 
 def listing(names: list[str]) -> str:

@@ -1,4 +1,6 @@
-"""The manifest of a replay: what a checkpoint says of its rows. It names chunks and counts; the rows stay in the chunk files."""
+"""The manifest of a replay: what a checkpoint says of its rows. It names chunks and counts; the
+rows stay in the chunk files.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,21 +10,33 @@ from .errors import CheckpointError, ReplayError
 from .streams import Streams
 from .tree_spec import ANYTHING, COUNT, TEXT, Each, Maybe, demand
 
-ROWS = 2 ** 31                 # of one stream, far more than any has; row ids have room for them
+ROWS = 2**31  # of one stream, far more than any has; row ids have room for them
 
 STREAM = {
-    'worker': Maybe(COUNT), 'begin': COUNT, 'fresh': COUNT, 'touched': COUNT, 'next': TEXT,
-    'chunks': Each(TEXT, list)}
+    'worker': Maybe(COUNT),
+    'begin': COUNT,
+    'fresh': COUNT,
+    'touched': COUNT,
+    'next': TEXT,
+    'chunks': Each(TEXT, list),
+}
 MANIFEST = {'draws': COUNT, 'seen': COUNT, 'streams': Each(STREAM, list)}
 
 
 def describe(streams: Streams) -> list[dict[str, Any]]:
     """What the manifest holds of the streams, as JSON-able values."""
     return [
-        {'worker': stream.worker, 'begin': int(streams.begins[stream.slot]),
-         'chunks': [str(chunk.name) for chunk in stream.chunks],
-         'next': stream.next_uuid, 'fresh': stream.fresh, 'touched': stream.touched}
-        for stream in streams if stream.chunks or stream.worker is not None]
+        {
+            'worker': stream.worker,
+            'begin': int(streams.begins[stream.slot]),
+            'chunks': [str(chunk.name) for chunk in stream.chunks],
+            'next': stream.next_uuid,
+            'fresh': stream.fresh,
+            'touched': stream.touched,
+        }
+        for stream in streams
+        if stream.chunks or stream.worker is not None
+    ]
 
 
 def counters(manifest: Mapping[str, Any]) -> tuple[int, int]:
@@ -38,11 +52,13 @@ def counters(manifest: Mapping[str, Any]) -> tuple[int, int]:
     if manifest['version'] != schemas.VERSION:
         raise ReplayError(
             f'Expected a replay manifest of version {schemas.VERSION}, '
-            f'got {manifest["version"]!r:.80}.')
+            f'got {manifest["version"]!r:.80}.'
+        )
     workers = [entry['worker'] for entry in manifest['streams'] if entry['worker'] is not None]
     if len(set(workers)) != len(workers):
         raise ReplayError(
-            f'The replay manifest is damaged: two streams have one worker, {workers!r:.200}.')
+            f'The replay manifest is damaged: two streams have one worker, {workers!r:.200}.'
+        )
     if any(entry['begin'] >= ROWS for entry in manifest['streams']):
         raise ReplayError(f'The replay manifest is damaged: a stream begins beyond row {ROWS:,}.')
     return manifest['draws'], manifest['seen']

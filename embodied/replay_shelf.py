@@ -19,9 +19,9 @@ from .replay_writer import Writer
 from .schema import Schema
 from .streams import Stream, Streams, chains
 
-GB = 10 ** 9
-CHUNK_BYTES = 1 << 30          # a full chunk has fewer rows where they would take more than this
-CHUNKS_IN_BUDGET = 8           # and where a budget would hold fewer chunks than this
+GB = 10**9
+CHUNK_BYTES = 1 << 30  # a full chunk has fewer rows where they would take more than this
+CHUNKS_IN_BUDGET = 8  # and where a budget would hold fewer chunks than this
 
 
 class Unusable(Exception):
@@ -49,8 +49,14 @@ class Shelf:
     """
 
     def __init__(
-            self, max_gb: float, disk_gb: float, chunk_rows: int, folder: Folder | None,
-            lock: threading.Condition, on_event: Callable[[str], None]):
+        self,
+        max_gb: float,
+        disk_gb: float,
+        chunk_rows: int,
+        folder: Folder | None,
+        lock: threading.Condition,
+        on_event: Callable[[str], None],
+    ):
         """An empty shelf; see ReplayConfig for the numbers."""
         self.memory_budget, self.disk_budget = max_gb * GB, disk_gb * GB
         self._chunk_rows, self._folder, self._on_event = chunk_rows, folder, on_event
@@ -66,10 +72,10 @@ class Shelf:
     def clear(self) -> None:
         """An index without rows."""
         self.streams = Streams()
-        self._order: dict[Chunk, None] = {}       # all chunks, in the order they were opened
-        self._resident: dict[Chunk, None] = {}    # in memory and on disk, least recently used first
-        self._mapped: dict[Chunk, None] = {}      # those of them that hold a descriptor, likewise
-        self._held: dict[Chunk, int] = {}         # bytes of columns, as counted in memory
+        self._order: dict[Chunk, None] = {}  # all chunks, in the order they were opened
+        self._resident: dict[Chunk, None] = {}  # in memory and on disk, least recently used first
+        self._mapped: dict[Chunk, None] = {}  # those of them that hold a descriptor, likewise
+        self._held: dict[Chunk, int] = {}  # bytes of columns, as counted in memory
         self.memory = self.disk = self.rows_missing = 0
         self._last_time = ''
 
@@ -88,7 +94,9 @@ class Shelf:
         return int(self.disk_budget // nbytes) * rows
 
     def chunk_rows(self) -> int:
-        """Rows of a full chunk: as configured, unless so many would not go well with the budgets."""
+        """Rows of a full chunk: as configured, unless so many would not go well with the
+        budgets.
+        """
         budget = min(self.memory_budget, self.disk_budget if self._folder else np.inf)
         fitting = int(min(CHUNK_BYTES, budget / CHUNKS_IN_BUDGET) // max(1, self.schema.nbytes))
         return max(1, min(self._chunk_rows, fitting))
@@ -113,7 +121,7 @@ class Shelf:
         while self.memory > self.memory_budget:
             if self.writer and self.writer.wait_for_room():
                 self._drop_residents()
-            elif (oldest := next((c for c in self._order if c.succ and c in self._held), None)):
+            elif oldest := next((c for c in self._order if c.succ and c in self._held), None):
                 self._evict(oldest)
             elif not self._rotate_largest():
                 return
@@ -153,13 +161,18 @@ class Shelf:
     def _keep_disk_budget(self) -> None:
         """Bring the disk below its budget: delete what was set aside, then give up rows, both from
         the oldest on."""
-        while self.disk + self._folder.aside_bytes > self.disk_budget and self._folder.delete_oldest_aside():
+        while (
+            self.disk + self._folder.aside_bytes > self.disk_budget
+            and self._folder.delete_oldest_aside()
+        ):
             pass
         while self.disk > self.disk_budget and len(self._order) > 1:
             self._evict(next(chunk for chunk in self._order if chunk.succ is not None))
 
     def _landed(self, chunk: Chunk) -> None:
-        """The writer has brought a chunk to disk; if it was evicted meanwhile, the file goes too."""
+        """The writer has brought a chunk to disk; if it was evicted meanwhile, the file goes
+        too.
+        """
         if chunk in self._order:
             self._resident[chunk] = None
         else:
@@ -324,7 +337,8 @@ class Shelf:
             self._replace(missing, found)
         elif found:
             self._folder.set_aside(
-                found.values(), 'unlisted', 'the checkpoint does not name them (written after it).')
+                found.values(), 'unlisted', 'the checkpoint does not name them (written after it).'
+            )
             self._keep_disk_budget()
 
     def _replace(self, missing: list[ChunkName], found: dict[str, Chunk]) -> None:
@@ -336,14 +350,16 @@ class Shelf:
         self._on_event(
             f'{self._folder.path}: {len(missing)} chunks of the checkpoint with '
             f'{self.rows_missing} rows are not there any more, because the disk '
-            f'budget had no room for them or somebody deleted them: {gone}.')
+            f'budget had no room for them or somebody deleted them: {gone}.'
+        )
         if not found and not self.streams.rows:
             found = self._folder.take_back('unlisted')
         if found:
             rows = sum(chunk.length for chunk in found.values())
             self._on_event(
-                f'{self._folder.path}: {len(found)} chunks with {rows} rows that the checkpoint does '
-                'not name take their place.')
+                f'{self._folder.path}: {len(found)} chunks with {rows} rows that the checkpoint'
+                ' does not name take their place.'
+            )
             for stream in self.streams.workers:  # the names of these chunks are taken
                 stream.next_uuid = '' if stream.next_uuid in found else stream.next_uuid
             self._load_all(found)
@@ -381,4 +397,5 @@ def _empty_columns(schema: Schema, rows: int) -> dict[str, np.ndarray]:
     """Columns of the right size that take no memory."""
     return {
         key: np.broadcast_to(np.zeros((), dtype), (rows, *shape))
-        for key, dtype, shape in schema.specs}
+        for key, dtype, shape in schema.specs
+    }

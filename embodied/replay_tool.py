@@ -1,8 +1,9 @@
-"""The command line of replay.py: what is in a replay folder, one of its episodes as a picture, and episodes from files (replay_import.py).
+"""The command line of replay.py: what is in a replay folder, one of its episodes as a picture, and
+episodes from files (replay_import.py).
 
     python -m embodied.replay inspect DIR [--json] [--verify]
-    python -m embodied.replay export DIR --episode N --out FILE[.gif|.png|.mp4|.npz] [--key image] [--fps 15]
-    python -m embodied.replay import FILE... --out DIR [--key image] [--size 64]
+    python -m embodied.replay export DIR --episode N --out FILE[.gif|.png|.mp4|.npz] [--key image]
+    [--fps 15] python -m embodied.replay import FILE... --out DIR [--key image] [--size 64]
 """
 
 import argparse
@@ -27,13 +28,16 @@ from embodied.schema import Schema
 from embodied.streams import Stream, Streams, chains
 
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'reward')  # what episodes are told by
-LISTED = 20                    # episodes that inspect prints; --json has all
+LISTED = 20  # episodes that inspect prints; --json has all
 
 
 class Episode(NamedTuple):
-    """Rows `first` to `first + length` of stream `slot`. `ends` is one of 'terminal', 'truncated' (a time limit), 'cut' (a new
-    episode began without a last row), 'open' (no more rows); `whole` is False where the first row is not held any more. The
-    length counts rows, so decisions are one fewer."""
+    """Rows `first` to `first + length` of stream `slot`. `ends` is one of 'terminal', 'truncated'
+    (a time limit), 'cut' (a new episode began without a last row), 'open' (no more rows); `whole`
+    is False where the first row is not held any more. The length counts rows, so decisions are one
+    fewer.
+    """
+
     slot: int
     first: int
     length: int
@@ -90,7 +94,9 @@ class Archive:
             if whole:
                 npz.verify(chunk.path)
             npz.read(chunk.path, columns)
-            npz.read(chunk.path, {key: columns[key] for key in FLAGS if key in columns}, verify=not whole)
+            npz.read(
+                chunk.path, {key: columns[key] for key in FLAGS if key in columns}, verify=not whole
+            )
         except (ChunkError, ChunkUnreadable) as error:
             self.broken[chunk.path.name] = str(error)
             return False
@@ -106,20 +112,41 @@ class Archive:
         return np.concatenate(parts)
 
     def episodes(self) -> Iterator[Episode]:
-        """All episodes, stream by stream in the order their first chunks were opened; none where the rows do not tell their borders. Where
-        they have no reward the score is nan."""
+        """All episodes, stream by stream in the order their first chunks were opened; none where
+        the rows do not tell their borders. Where they have no reward the score is nan.
+        """
         if not all(key in self.schema for key in ('is_first', 'is_last')):
             return
         for stream in self.streams:
             begin, end = int(self.streams.begins[stream.slot]), int(self.streams.ends[stream.slot])
-            unknown = {'is_terminal': np.zeros(end - begin, bool), 'reward': np.full(end - begin, np.nan)}
+            unknown = {
+                'is_terminal': np.zeros(end - begin, bool),
+                'reward': np.full(end - begin, np.nan),
+            }
             first, last, terminal, reward = (
-                self.column(stream, key, begin, end - begin) if key in self.schema else unknown[key] for key in FLAGS)
+                self.column(stream, key, begin, end - begin) if key in self.schema else unknown[key]
+                for key in FLAGS
+            )
             starts = np.flatnonzero(first | np.concatenate([[True], last[:-1]]))
             for start, stop in zip(starts, [*starts[1:], len(first)]):
-                how = 'terminal' if terminal[stop - 1] else 'truncated' if last[stop - 1] else 'cut' if stop < len(first) else 'open'
+                how = (
+                    'terminal'
+                    if terminal[stop - 1]
+                    else 'truncated'
+                    if last[stop - 1]
+                    else 'cut'
+                    if stop < len(first)
+                    else 'open'
+                )
                 score = float(reward[start:stop].sum(dtype=np.float64))
-                yield Episode(stream.slot, begin + int(start), int(stop - start), score, how, bool(first[start]))
+                yield Episode(
+                    stream.slot,
+                    begin + int(start),
+                    int(stop - start),
+                    score,
+                    how,
+                    bool(first[start]),
+                )
 
 
 def _first_schema(found: dict[str, Chunk]) -> Schema:
@@ -135,44 +162,92 @@ def inspect(directory: Path, verify: bool = False) -> dict[str, Any]:
     """Everything that `inspect` prints, as JSON-able values; see Archive for `verify`."""
     archive = Archive(directory, verify)
     episodes = list(archive.episodes())
-    complete = [episode for episode in episodes if episode.whole and episode.ends in ('terminal', 'truncated')]
+    complete = [
+        episode
+        for episode in episodes
+        if episode.whole and episode.ends in ('terminal', 'truncated')
+    ]
     return {
-        'directory': str(directory), 'rows': archive.streams.rows, 'chunks': archive.chunks, 'streams': len(archive.streams),
-        'bytes': archive.bytes, 'row_bytes': archive.schema.nbytes,
-        'schema': {key: {'dtype': dtype.name, 'shape': list(shape)} for key, dtype, shape in archive.schema.specs},
-        'meta': archive.meta, 'episodes': len(episodes), 'complete': len(complete),
-        'returns': _summary([episode.score for episode in complete if not math.isnan(episode.score)]),
+        'directory': str(directory),
+        'rows': archive.streams.rows,
+        'chunks': archive.chunks,
+        'streams': len(archive.streams),
+        'bytes': archive.bytes,
+        'row_bytes': archive.schema.nbytes,
+        'schema': {
+            key: {'dtype': dtype.name, 'shape': list(shape)}
+            for key, dtype, shape in archive.schema.specs
+        },
+        'meta': archive.meta,
+        'episodes': len(episodes),
+        'complete': len(complete),
+        'returns': _summary(
+            [episode.score for episode in complete if not math.isnan(episode.score)]
+        ),
         'lengths': _summary([episode.length for episode in complete]),
-        'broken': archive.broken, 'unverified': archive.unverified, 'notes': archive.notes,
+        'broken': archive.broken,
+        'unverified': archive.unverified,
+        'notes': archive.notes,
         'list': [
-            {'episode': number, **episode._asdict(), 'score': None if math.isnan(episode.score) else episode.score}
-            for number, episode in enumerate(episodes)]}
+            {
+                'episode': number,
+                **episode._asdict(),
+                'score': None if math.isnan(episode.score) else episode.score,
+            }
+            for number, episode in enumerate(episodes)
+        ],
+    }
 
 
 def _summary(values: list[float]) -> dict[str, float] | None:
     if not values:
         return None
-    return {'mean': float(np.mean(values)), 'min': float(np.min(values)), 'max': float(np.max(values)), 'last': float(values[-1])}
+    return {
+        'mean': float(np.mean(values)),
+        'min': float(np.min(values)),
+        'max': float(np.max(values)),
+        'last': float(values[-1]),
+    }
 
 
 def render(report: dict[str, Any]) -> str:
     """The report of inspect() as text for a terminal."""
     lines = [
-        f'{report["directory"]}: {report["rows"]:,} rows in {report["chunks"]:,} chunks and {report["streams"]:,} streams, '
-        f'{report["bytes"]:,} bytes on disk, {report["row_bytes"]:,} bytes per row', '', 'schema']
-    lines += [f'  {key:24} {spec["dtype"]:8} {tuple(spec["shape"])}' for key, spec in report['schema'].items()]
+        (
+            f'{report["directory"]}: {report["rows"]:,} rows in {report["chunks"]:,} chunks and'
+            f' {report["streams"]:,} streams, {report["bytes"]:,} bytes on disk,'
+            f' {report["row_bytes"]:,} bytes per row'
+        ),
+        '',
+        'schema',
+    ]
+    lines += [
+        f'  {key:24} {spec["dtype"]:8} {tuple(spec["shape"])}'
+        for key, spec in report['schema'].items()
+    ]
     if report['meta']:
         lines += ['', 'meta', *(f'  {key:24} {value}' for key, value in report['meta'].items())]
-    lines += ['', f'episodes: {report["episodes"]:,}, of which {report["complete"]:,} from their first to their last row']
+    lines += [
+        '',
+        (
+            f'episodes: {report["episodes"]:,}, of which {report["complete"]:,} from their first to'
+            ' their last row'
+        ),
+    ]
     for name in ('returns', 'lengths'):
         if report[name]:
-            lines.append(f'  {name:8} ' + '  '.join(f'{key} {value:.6g}' for key, value in report[name].items()))
+            lines.append(
+                f'  {name:8} '
+                + '  '.join(f'{key} {value:.6g}' for key, value in report[name].items())
+            )
     shown = report['list'][-LISTED:]
     if shown:
         lines += ['', f'last {len(shown)} episodes', '   number     rows       return  end']
         lines += [
             f'  {item["episode"]:7} {item["length"]:8} {_number(item["score"])}  {item["ends"]}'
-            f'{"" if item["whole"] else ", beginning lost"}' for item in shown]
+            f'{"" if item["whole"] else ", beginning lost"}'
+            for item in shown
+        ]
     unread = report['unverified']
     rest = f'; {unread} large files were not read whole, which --verify does' if unread else ''
     lines += ['', f'broken files: {len(report["broken"])}{rest}']
@@ -185,7 +260,8 @@ def _number(score: float | None) -> str:
 
 
 def export(directory: Path, number: int, out: Path, key: str | None, fps: float) -> str:
-    """Write the frames of an episode; the suffix of `out` chooses the format. Returns what was done as a sentence.
+    """Write the frames of an episode; the suffix of `out` chooses the format. Returns what was done
+    as a sentence.
 
     Raises:
       ReplayError: there is no such episode or key, or the package for the format is missing.
@@ -193,22 +269,32 @@ def export(directory: Path, number: int, out: Path, key: str | None, fps: float)
     archive = Archive(directory)
     episodes = list(archive.episodes())
     if not -len(episodes) <= number < len(episodes):
-        raise ReplayError(f'{directory}: there is no episode {number}; it holds {len(episodes)}, numbered from 0.')
+        raise ReplayError(
+            f'{directory}: there is no episode {number}; it holds {len(episodes)}, numbered from 0.'
+        )
     episode = episodes[number]
     key = key or _image_key(archive.schema)
-    frames = archive.column(archive.streams[episode.slot], _known(archive.schema, key), episode.first, episode.length)
+    frames = archive.column(
+        archive.streams[episode.slot], _known(archive.schema, key), episode.first, episode.length
+    )
     writers = {'.gif': _write_gif, '.png': _write_pngs, '.mp4': _write_mp4, '.npz': _write_npz}
     if out.suffix not in writers:
         raise ReplayError(f'{out}: the name must end in one of {", ".join(writers)}.')
     out.parent.mkdir(parents=True, exist_ok=True)
     writers[out.suffix](out, frames, fps)
-    return f'Wrote {out}: {len(frames)} frames of {key!r}, episode {number}, return {episode.score:.4f}, {episode.ends}.'
+    return (
+        f'Wrote {out}: {len(frames)} frames of {key!r}, episode {number}, return'
+        f' {episode.score:.4f}, {episode.ends}.'
+    )
 
 
 def _image_key(schema: Schema) -> str:
     images = [key for key, dtype, shape in schema.specs if dtype == np.uint8 and len(shape) == 3]
     if not images:
-        raise ReplayError(f'The rows hold no image; name a column with --key and write .npz. They hold {_names(schema)}.')
+        raise ReplayError(
+            'The rows hold no image; name a column with --key and write .npz. They hold'
+            f' {_names(schema)}.'
+        )
     return 'image' if 'image' in images else images[0]
 
 
@@ -226,14 +312,20 @@ def _pillow(frames: np.ndarray) -> list[Any]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ReplayError("Writing .gif and .png needs the package 'pillow', which is not installed; .npz needs none.") from error
+        raise ReplayError(
+            "Writing .gif and .png needs the package 'pillow', which is not installed; .npz needs"
+            ' none.'
+        ) from error
     return [Image.fromarray(frame) for frame in _rgb(frames)]
 
 
 def _rgb(frames: np.ndarray) -> np.ndarray:
     """(T, H, W, 3) uint8 from images of any number of channels."""
     if frames.dtype != np.uint8 or frames.ndim != 4:
-        raise ReplayError(f'Images must be uint8 (height, width, channels), this column is {frames.dtype} {frames.shape[1:]}; use .npz.')
+        raise ReplayError(
+            f'Images must be uint8 (height, width, channels), this column is {frames.dtype}'
+            f' {frames.shape[1:]}; use .npz.'
+        )
     frames = displayable(frames)
     return np.repeat(frames, 3, -1) if frames.shape[-1] == 1 else np.ascontiguousarray(frames)
 
@@ -253,11 +345,12 @@ def _write_pngs(out: Path, frames: np.ndarray, fps: float) -> None:
 def _write_mp4(out: Path, frames: np.ndarray, fps: float) -> None:
     try:
         import imageio
-        import imageio_ffmpeg  # noqa: F401  imageio finds it by itself, but fails late and obscurely without
+        import imageio_ffmpeg  # noqa: F401  without it imageio fails late and obscurely
     except ImportError as error:
         raise ReplayError(
             f'Writing .mp4 needs the package {error.name!r}, .gif and .npz do not; '
-            f'{install_hint("video")}') from error
+            f'{install_hint("video")}'
+        ) from error
     imageio.mimwrite(out, _rgb(frames), fps=fps, macro_block_size=1)
 
 
@@ -269,22 +362,41 @@ def _write_npz(out: Path, frames: np.ndarray, fps: float) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 where --verify found a broken file, or 2
     with one line on stderr."""
-    parser = argparse.ArgumentParser(prog='python -m embodied.replay', description='Look into a replay folder.')
+    parser = argparse.ArgumentParser(
+        prog='python -m embodied.replay', description='Look into a replay folder.'
+    )
     commands = parser.add_subparsers(dest='command', required=True)
-    look = commands.add_parser('inspect', help='episodes, returns, lengths, schema, bytes, broken files')
+    look = commands.add_parser(
+        'inspect', help='episodes, returns, lengths, schema, bytes, broken files'
+    )
     look.add_argument('directory', type=Path)
     look.add_argument('--json', action='store_true', help='everything, with all episodes, as JSON')
     look.add_argument(
-        '--verify', action='store_true', help='read every byte; exit status 1 if a file is broken')
-    take = commands.add_parser('export', help='write an episode as .gif, .png sequence, .mp4 or .npz')
+        '--verify', action='store_true', help='read every byte; exit status 1 if a file is broken'
+    )
+    take = commands.add_parser(
+        'export', help='write an episode as .gif, .png sequence, .mp4 or .npz'
+    )
     take.add_argument('directory', type=Path)
-    take.add_argument('--episode', type=int, required=True, help='number as inspect lists them; negative counts from the end')
+    take.add_argument(
+        '--episode',
+        type=int,
+        required=True,
+        help='number as inspect lists them; negative counts from the end',
+    )
     take.add_argument('--out', type=Path, required=True, help='file; its suffix chooses the format')
     take.add_argument('--key', help='column; the first image if not given')
     take.add_argument('--fps', type=float, default=15.0, help='frames per second')
-    bring = commands.add_parser('import', help='add videos (.gif, .mp4) and arrays (.npz) to a folder, an episode each')
+    bring = commands.add_parser(
+        'import', help='add videos (.gif, .mp4) and arrays (.npz) to a folder, an episode each'
+    )
     bring.add_argument('files', type=Path, nargs='+')
-    bring.add_argument('--out', type=Path, required=True, help='replay folder, as for --replay.demos; made where there is none')
+    bring.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='replay folder, as for --replay.demos; made where there is none',
+    )
     bring.add_argument('--key', default='image', help='name of the frames, as the env calls them')
     bring.add_argument('--size', type=int, help='height and width that images are resized to')
     args = parser.parse_args(argv)
@@ -295,7 +407,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     try:
         if args.command == 'import':
-            from embodied.replay_import import import_files  # which adds to a replay, and that knows this command line
+            # which adds to a replay, and that knows this command line
+            from embodied.replay_import import import_files
+
             print(import_files(args.files, args.out, args.key, args.size, print))
         elif args.command == 'inspect':
             report = inspect(args.directory, args.verify)

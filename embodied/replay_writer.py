@@ -1,4 +1,6 @@
-"""The thread that brings full chunks to disk. A chunk that cannot be written stays in memory and is tried again."""
+"""The thread that brings full chunks to disk. A chunk that cannot be written stays in memory and
+is tried again.
+"""
 
 import threading
 import time
@@ -8,23 +10,35 @@ from pathlib import Path
 from embodied.chunk import Chunk
 from embodied.errors import ReplayWriteError
 
-RETRY = 5.0                    # seconds between attempts while writing fails
+RETRY = 5.0  # seconds between attempts while writing fails
 
 
 class Writer:
     """Writes chunks in the order they are submitted.
 
-    All methods must be called with `lock` held; it is released while a file is written and while a method waits. The thread is
-    a daemon: whoever ends without close() loses what waits, as in a crash.
+    All methods must be called with `lock` held; it is released while a file is written and while a
+    method waits. The thread is a daemon: whoever ends without close() loses what waits, as in a
+    crash.
 
     Attributes:
       failures: attempts that failed so far.
       error: the last failure, None once writing works again.
     """
 
-    def __init__(self, directory: Path, lock: threading.Condition, landed: Callable[[Chunk], None], on_event: Callable[[str], None]):
+    def __init__(
+        self,
+        directory: Path,
+        lock: threading.Condition,
+        landed: Callable[[Chunk], None],
+        on_event: Callable[[str], None],
+    ):
         """`landed(chunk)` is called, with the lock held, when the file of a chunk is on disk."""
-        self._directory, self._lock, self._landed, self._on_event = directory, lock, landed, on_event
+        self._directory, self._lock, self._landed, self._on_event = (
+            directory,
+            lock,
+            landed,
+            on_event,
+        )
         self._waiting: dict[Chunk, None] = {}
         self._thread, self._closed, self._retry_at = None, False, 0.0
         self.failures, self.error = 0, None
@@ -47,7 +61,9 @@ class Writer:
         self._waiting.pop(chunk, None)
 
     def wait_for_room(self) -> bool:
-        """Wait until one more chunk has landed; False at once where none is coming, because none waits or writing fails."""
+        """Wait until one more chunk has landed; False at once where none is coming, because none
+        waits or writing fails.
+        """
         before = len(self._waiting)
         self._lock.wait_for(lambda: self.error or len(self._waiting) < before or not before)
         return bool(before and not self.error)
@@ -63,8 +79,9 @@ class Writer:
         self._lock.wait_for(lambda: not self._waiting or self.failures > failures)
         if self._waiting:
             raise ReplayWriteError(
-                f'{self._directory}: {len(self._waiting)} chunks of the replay cannot be written: {self.error}. '
-                'Their rows are kept in memory; writing is tried again.') from self.error
+                f'{self._directory}: {len(self._waiting)} chunks of the replay cannot be written:'
+                f' {self.error}. Their rows are kept in memory; writing is tried again.'
+            ) from self.error
 
     def close(self) -> None:
         """End the thread without writing what still waits; call flush() before."""
@@ -108,5 +125,6 @@ class Writer:
         first, self.error = self.error is None, error
         if first:
             self._on_event(
-                f'{self._directory}: chunk {chunk.name} cannot be written: {error}. Its rows are kept in memory; '
-                f'writing is tried again every {RETRY:g} s.')
+                f'{self._directory}: chunk {chunk.name} cannot be written: {error}. Its rows are'
+                f' kept in memory; writing is tried again every {RETRY:g} s.'
+            )

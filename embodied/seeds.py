@@ -1,5 +1,5 @@
-"""One tree of seeds. Every random stream of a run (env 3, replay, agent, ...) is a named child of the run's one seed, so that
-streams are independent of each other and adding one moves no other.
+"""One tree of seeds. Every random stream of a run (env 3, replay, agent, ...) is a named child of
+the run's one seed, so that streams are independent of each other and adding one moves no other.
 """
 
 import hashlib
@@ -24,8 +24,14 @@ def derive(seed: int, name: str, index: int = 0) -> int:
       ConfigError: seed or index is negative.
     """
     if seed < 0 or index < 0:
-        raise ConfigError(f'A seed and an index must be >= 0; got seed {seed}, index {index} for the stream {name!r}.')
-    # The name enters as a fixed number of words: with a variable number, (name, index) pairs could spell the same key.
+        raise ConfigError(
+            f'A seed and an index must be >= 0; got seed {seed}, index {index} for the stream'
+            f' {name!r}.'
+        )
+    # The name enters as a fixed number of words: with a variable number, (name, index) pairs could
+    # spell the same key.
     words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], '<u4')
-    sequence = np.random.SeedSequence(int(seed), spawn_key=(*(int(word) for word in words), int(index)))
+    sequence = np.random.SeedSequence(
+        int(seed), spawn_key=(*(int(word) for word in words), int(index))
+    )
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1

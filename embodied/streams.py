@@ -1,7 +1,9 @@
-"""Streams: chains of chunks, each the uninterrupted rows of one worker, and the index over all of them.
+"""Streams: chains of chunks, each the uninterrupted rows of one worker, and the index over all of
+them.
 
-Rows of a stream are numbered from 0 in the order they were added; numbers never change, so that the first row still held has
-number `begin` and the next one to come `end`. Everything here is bookkeeping; no rows are read.
+Rows of a stream are numbered from 0 in the order they were added; numbers never change, so that the
+first row still held has number `begin` and the next one to come `end`. Everything here is
+bookkeeping; no rows are read.
 """
 
 from bisect import bisect_right
@@ -19,7 +21,8 @@ class Stream:
       slot: position in Streams; never reused.
       worker: the worker that adds to it; None where no worker does any more.
       chunks, firsts: its chunks, and the number of the first row of each.
-      next_uuid: id that the next chunk must take, because the last one names it as successor; '' before there is one.
+      next_uuid: id that the next chunk must take, because the last one names it as successor; ''
+          before there is one.
       fresh: first row that the newest-first selector has not handed out.
       touched: how many rows the replay had seen, over all workers, when this stream last got one.
     """
@@ -38,7 +41,9 @@ class Stream:
         return self.chunks[-1] if self.chunks and self.chunks[-1].succ is None else None
 
     def pieces(self, row: int, length: int) -> Iterator[tuple[Chunk, int, int]]:
-        """(chunk, first row within it, one past the last row) for rows `row` to `row + length`, all of which must be held."""
+        """(chunk, first row within it, one past the last row) for rows `row` to `row + length`,
+        all of which must be held.
+        """
         index = bisect_right(self.firsts, row) - 1
         while length:
             chunk = self.chunks[index]
@@ -70,12 +75,12 @@ class Streams:
     @property
     def begins(self) -> np.ndarray:
         """First row held of every stream, (streams,) int64."""
-        return self._bounds[0, :len(self._streams)]
+        return self._bounds[0, : len(self._streams)]
 
     @property
     def ends(self) -> np.ndarray:
         """One past the last row of every stream, (streams,) int64."""
-        return self._bounds[1, :len(self._streams)]
+        return self._bounds[1, : len(self._streams)]
 
     @property
     def workers(self) -> Iterable[Stream]:
@@ -128,8 +133,9 @@ class Streams:
         return chunk
 
     def remove(self, chunk: Chunk) -> None:
-        """Take out a chunk from anywhere. What came before it becomes a stream of its own; what comes after, and the worker,
-        stay with the old one."""
+        """Take out a chunk from anywhere. What came before it becomes a stream of its own; what
+        comes after, and the worker, stay with the old one.
+        """
         stream = chunk.stream
         index = stream.chunks.index(chunk)
         if index:
@@ -147,7 +153,8 @@ class Streams:
 def chains(names: Iterable[ChunkName]) -> list[list[ChunkName]]:
     """Chunk names in the order of their links, one list per unbroken chain; oldest chain first.
 
-    Names may come from anywhere: where two name the same successor the older one gets it, and a ring is cut before its oldest.
+    Names may come from anywhere: where two name the same successor the older one gets it, and a
+    ring is cut before its oldest.
     """
     ordered = sorted(names)
     by_uuid = {name.uuid: name for name in ordered}
@@ -157,7 +164,7 @@ def chains(names: Iterable[ChunkName]) -> list[list[ChunkName]]:
             followers.setdefault(name.succ, name)
     result, seen = [], set()
     heads = [name for name in ordered if name.uuid not in followers]
-    for head in heads + ordered:       # the second part finds rings, which have no head
+    for head in heads + ordered:  # the second part finds rings, which have no head
         chain, name = [], head
         while name is not None and name.uuid not in seen:
             seen.add(name.uuid)

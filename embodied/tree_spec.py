@@ -19,20 +19,22 @@ import numpy as np
 
 from .errors import CheckpointError
 
-LARGEST = 2 ** 53              # of a count; JSON and float64 hold all up to it
+LARGEST = 2**53  # of a count; JSON and float64 hold all up to it
 
 
 @dataclass(frozen=True)
 class Leaf:
     """One value, tested by a function."""
+
     text: str
     fits: Any
 
 
 COUNT = Leaf('a count', lambda value: type(value) is int and 0 <= value <= LARGEST)
 NUMBER = Leaf('a finite number', lambda value: REAL.fits(value) and math.isfinite(value))
-REAL = Leaf('a number', lambda value: (
-    type(value) is float or type(value) is int and abs(value) <= LARGEST))
+REAL = Leaf(
+    'a number', lambda value: type(value) is float or type(value) is int and abs(value) <= LARGEST
+)
 FLAG = Leaf('true or false', lambda value: type(value) is bool)
 TEXT = Leaf('a text', lambda value: type(value) is str)
 ANYTHING = Leaf('anything', lambda value: True)
@@ -41,6 +43,7 @@ ANYTHING = Leaf('anything', lambda value: True)
 @dataclass(frozen=True)
 class Each:
     """All values of a mapping or of a list."""
+
     spec: Any
     kind: type = Mapping
 
@@ -48,6 +51,7 @@ class Each:
 @dataclass(frozen=True)
 class Maybe:
     """None or something."""
+
     spec: Any
 
 
@@ -60,8 +64,11 @@ class Array:
 
     def fits(self, value: Any) -> bool:
         return (
-            isinstance(value, np.ndarray) and value.dtype.kind in self.kinds and value.ndim == len(self.shape)
-            and all(want in (None, have) for want, have in zip(self.shape, value.shape)))
+            isinstance(value, np.ndarray)
+            and value.dtype.kind in self.kinds
+            and value.ndim == len(self.shape)
+            and all(want in (None, have) for want, have in zip(self.shape, value.shape))
+        )
 
     @property
     def text(self) -> str:
@@ -90,7 +97,9 @@ def demand(tree: Any, spec: Any, where: str) -> None:
         _demand_kind(tree, Mapping, where)
         for key, inner in spec.items():
             if key not in tree:
-                raise CheckpointError(f'{where}: {key} is missing, there is only {list(tree)!r:.200}')
+                raise CheckpointError(
+                    f'{where}: {key} is missing, there is only {list(tree)!r:.200}'
+                )
             demand(tree[key], inner, f'{where}.{key}')
     elif not spec.fits(tree):
         raise CheckpointError(f'{where}: must be {spec.text}, is {_shown(tree)}')

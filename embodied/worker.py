@@ -1,9 +1,11 @@
-"""Some envs in a process of their own: few messages, errors carried back as text with their traceback.
+"""Some envs in a process of their own: few messages, errors carried back as text with their
+traceback.
 
-A worker is a fresh interpreter and not a fork: it inherits no CUDA, GL or thread state, does not import the caller's main
-module, and never loads torch. Requests and replies are pickled tuples over one socket; observations and actions lie in the
-shared arena, so that a step is one tiny message each way whatever its observations weigh. `LocalWorker` answers the same
-requests in the calling process with the same `EnvGroup`, which makes serial and parallel runs equal by construction.
+A worker is a fresh interpreter and not a fork: it inherits no CUDA, GL or thread state, does not
+import the caller's main module, and never loads torch. Requests and replies are pickled tuples over
+one socket; observations and actions lie in the shared arena, so that a step is one tiny message
+each way whatever its observations weigh. `LocalWorker` answers the same requests in the calling
+process with the same `EnvGroup`, which makes serial and parallel runs equal by construction.
 """
 
 import contextlib
@@ -33,23 +35,44 @@ from .arena import Arena, SharedMemory, map_memory
 from .base import Env, Spaces
 from .console import keep_steady, occupy
 from .contract import nonfinite, spoken
-from .errors import ConfigError, EmbodiedError, EnvContractError, EnvCrashed, EnvMissing, EnvNonFinite, EnvTimeout
+from .errors import (
+    ConfigError,
+    EmbodiedError,
+    EnvContractError,
+    EnvCrashed,
+    EnvMissing,
+    EnvNonFinite,
+    EnvTimeout,
+)
 from .watch import Hang, Watch
 
-# The child sets the caller's sys.path before it imports anything of ours; -P keeps its folder out of the path until then.
+# The child sets the caller's sys.path before it imports anything of ours; -P keeps its folder out
+# of the path until then.
 BOOTSTRAP = (
-    'import sys; from multiprocessing.connection import Connection; conn = Connection(int(sys.argv[1])); '
-    'sys.path[:] = conn.recv(); from embodied.worker import main; main(conn, *map(int, sys.argv[2:]))')
+    'import sys; from multiprocessing.connection import Connection; conn ='
+    ' Connection(int(sys.argv[1])); sys.path[:] = conn.recv(); from embodied.worker import main;'
+    ' main(conn, *map(int, sys.argv[2:]))'
+)
 
-STEP = pickle.dumps(('step', ()))  # the one request that is frequent, so that nobody pickles it again
+# the one request that is frequent, so that nobody pickles it again
+STEP = pickle.dumps(('step', ()))
 DONE = pickle.dumps(('done', None))
 
-SINGLE_THREAD = {key: '1' for key in (
-    'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMEXPR_NUM_THREADS', 'VECLIB_MAXIMUM_THREADS')}
+SINGLE_THREAD = dict.fromkeys(
+    (
+        'OMP_NUM_THREADS',
+        'OPENBLAS_NUM_THREADS',
+        'MKL_NUM_THREADS',
+        'NUMEXPR_NUM_THREADS',
+        'VECLIB_MAXIMUM_THREADS',
+    ),
+    '1',
+)
 
 MISTAKES = (EnvContractError, EnvMissing, ConfigError)  # what a fresh worker would only do again
 
-GRAPHICS = ('OpenGL', 'mujoco', 'glfw', 'pyglet', 'moderngl')  # an env that imported none of these fails for other reasons
+# an env that imported none of these fails for other reasons
+GRAPHICS = ('OpenGL', 'mujoco', 'glfw', 'pyglet', 'moderngl')
 
 EXIT_GRACE = 1.0  # seconds a worker whose socket closed has to hand over its exit code
 DUMP_GRACE = 0.3  # seconds a hung worker has to write down where it hangs
@@ -60,27 +83,44 @@ class WorkerFault(Exception):
     """What went wrong in a worker, in words.
 
     Attributes:
-      error: the class in embodied.errors that says it: EnvCrashed, EnvTimeout, EnvNonFinite, or one of MISTAKES.
+      error: the class in embodied.errors that says it: EnvCrashed, EnvTimeout, EnvNonFinite, or one
+          of MISTAKES.
       env: index of the env at fault, or None where only the group is known.
       text: one line.
       trace: remote traceback or stack of the main thread, may be empty.
-      threads: number of further threads, and dump: the stacks of all, where it is one of several that hang.
-      graphics: whether something that renders was loaded; None where the process cannot tell any more.
+      threads: number of further threads, and dump: the stacks of all, where it is one of several
+          that hang.
+      graphics: whether something that renders was loaded; None where the process cannot tell any
+          more.
     """
 
-    def __init__(self, error: type[EmbodiedError], env: int | None, text: str, trace: str = '', graphics: bool | None = None,
-                 dump: str = ''):
+    def __init__(
+        self,
+        error: type[EmbodiedError],
+        env: int | None,
+        text: str,
+        trace: str = '',
+        graphics: bool | None = None,
+        dump: str = '',
+    ):
         super().__init__(text)
-        self.error, self.env, self.text, self.trace, self.graphics = error, env, text, trace, graphics
+        self.error, self.env, self.text, self.trace, self.graphics = (
+            error,
+            env,
+            text,
+            trace,
+            graphics,
+        )
         self.threads, self.dump = dump.count('(most recent call first)') - 1 if dump else 0, dump
 
 
 def graphics_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that choose a renderer, to be set before anything that renders is imported.
 
-    Returns a dict of additions to `environ`: EGL where nothing is chosen (headless and on the GPU), PyOpenGL alongside, and the
-    two names for the EGL device (MuJoCo's and dm_control's) made equal where one is given. With none given the library
-    tries the devices in turn, which is right in containers whose only visible GPU has another number outside.
+    Returns a dict of additions to `environ`: EGL where nothing is chosen (headless and on the GPU),
+    PyOpenGL alongside, and the two names for the EGL device (MuJoCo's and dm_control's) made equal
+    where one is given. With none given the library tries the devices in turn, which is right in
+    containers whose only visible GPU has another number outside.
     """
     backend = environ.get('MUJOCO_GL') or ('egl' if sys.platform == 'linux' else '')
     additions = {'MUJOCO_GL': backend} if backend else {}
@@ -93,7 +133,8 @@ def graphics_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class EnvGroup:
-    """Envs that are stepped one after another, each with its row of the arena. Every public method is a request.
+    """Envs that are stepped one after another, each with its row of the arena. Every public method
+    is a request.
 
     Attributes:
       current: index of the env at work, for error messages.
@@ -109,7 +150,9 @@ class EnvGroup:
         self._floats = []
 
     def build(self, constructors: Mapping[int, bytes]) -> dict[str, Any]:
-        """Make the envs. Args: dict index -> cloudpickled constructor. Returns a dict obs_space, act_space, repeat, tasks, notes."""
+        """Make the envs. Args: dict index -> cloudpickled constructor. Returns a dict obs_space,
+        act_space, repeat, tasks, notes.
+        """
         self.close()
         for self.current, constructor in constructors.items():
             self._envs[self.current] = pickle.loads(constructor)()
@@ -124,14 +167,19 @@ class EnvGroup:
         """Map the arena, which the caller has given its size."""
         self._arena = Arena(obs_space, act_space, num_envs, map_memory(self._arena_fd))
         self._floats = [
-            key for key, array in self._arena.obs.items() if array.dtype.kind == 'f' and not key.startswith('log/')]
+            key
+            for key, array in self._arena.obs.items()
+            if array.dtype.kind == 'f' and not key.startswith('log/')
+        ]
 
     def step(self) -> list[tuple[str, str]] | None:
-        """Step each env with its row of the actions and write what it returns to its row of the observations.
+        """Step each env with its row of the actions and write what it returns to its row of the
+        observations.
 
         Returns notes of the envs (see Env.notes), None where there are none.
         """
-        actions = {key: array.copy() for key, array in self._arena.action.items()}  # envs may keep what they are given
+        # envs may keep what they are given
+        actions = {key: array.copy() for key, array in self._arena.action.items()}
         busy = self._arena.busy
         for index, env in self._envs.items():
             self.current = index
@@ -141,7 +189,9 @@ class EnvGroup:
             busy[index] = False
             self._write(index, obs)
             if action['reset'] and not obs['is_first']:
-                raise EnvContractError(f"env {index}: obs['is_first'] must be True after action['reset'], got False")
+                raise EnvContractError(
+                    f"env {index}: obs['is_first'] must be True after action['reset'], got False"
+                )
         return self._notes() or None
 
     def renderers(self) -> list[str]:
@@ -149,15 +199,27 @@ class EnvGroup:
         return [str(getattr(env, 'renderer', '') or '') for env in self._envs.values()]
 
     def save(self) -> list[tuple[Any, str]]:
-        """Returns a list of (state or None, error text): JSON-able states of the envs that can continue mid-episode."""
-        return [_attempt(lambda env=env: json.loads(json.dumps(env.save()))) for env in self._envs.values()]
+        """Returns a list of (state or None, error text): JSON-able states of the envs that can
+        continue mid-episode.
+        """
+        return [
+            _attempt(lambda env=env: json.loads(json.dumps(env.save())))
+            for env in self._envs.values()
+        ]
 
     def load(self, states: list[Any]) -> list[tuple[bool | None, str]]:
-        """Args: one state or None per env. Returns a list of (whether it was restored, error text)."""
+        """Args: one state or None per env. Returns a list of (whether it was restored, error
+        text).
+        """
         assert len(states) == len(self._envs), (len(states), len(self._envs))
         return [
-            (False, '') if state is None else _attempt(lambda env=env, state=state: (env.load(state), True)[1])
-            for env, state in zip(self._envs.values(), states)]
+            (
+                (False, '')
+                if state is None
+                else _attempt(lambda env=env, state=state: (env.load(state), True)[1])
+            )
+            for env, state in zip(self._envs.values(), states)
+        ]
 
     def close(self) -> None:
         envs, self._envs = self._envs, {}
@@ -168,14 +230,21 @@ class EnvGroup:
     def _write(self, index, obs):
         expected = self._arena.obs
         if obs.keys() != expected.keys():
-            missing, surplus = sorted(expected.keys() - obs.keys()), sorted(obs.keys() - expected.keys())
-            raise EnvContractError(f'env {index}: obs keys differ from obs_space: missing {missing}, not declared {surplus}')
+            missing, surplus = (
+                sorted(expected.keys() - obs.keys()),
+                sorted(obs.keys() - expected.keys()),
+            )
+            raise EnvContractError(
+                f'env {index}: obs keys differ from obs_space: missing {missing}, not declared'
+                f' {surplus}'
+            )
         for key, array in expected.items():
             value = np.asarray(obs[key])
             if value.dtype != array.dtype or value.shape != array.shape[1:]:
                 raise EnvContractError(
-                    f'env {index}: obs[{key!r}] must be {array.dtype}{list(array.shape[1:])} as in obs_space, '
-                    f'got {value.dtype}{list(value.shape)}')
+                    f'env {index}: obs[{key!r}] must be {array.dtype}{list(array.shape[1:])} as in'
+                    f' obs_space, got {value.dtype}{list(value.shape)}'
+                )
             array[index] = value
         if not getattr(self._envs[index], 'checked', False):
             for key in self._floats:
@@ -183,22 +252,30 @@ class EnvGroup:
                     raise EnvNonFinite(f'{spoken(key)} is not finite: {fault}.')
 
     def _notes(self):
-        return [note for env in self._envs.values() if hasattr(env, 'notes') for note in env.notes()]
+        return [
+            note for env in self._envs.values() if hasattr(env, 'notes') for note in env.notes()
+        ]
 
 
 def _describe(env):
     return {
-        'obs_space': dict(env.obs_space), 'act_space': dict(env.act_space), 'repeat': int(getattr(env, 'repeat', 1)),
-        'task': str(getattr(env, 'task', '') or '')}
+        'obs_space': dict(env.obs_space),
+        'act_space': dict(env.act_space),
+        'repeat': int(getattr(env, 'repeat', 1)),
+        'task': str(getattr(env, 'task', '') or ''),
+    }
 
 
 def demand_same_spaces(one: tuple[int, Mapping], other: tuple[int, Mapping]) -> None:
-    """Raise EnvContractError unless two (env index, description) agree in everything that rows are made of."""
+    """Raise EnvContractError unless two (env index, description) agree in everything that rows
+    are made of.
+    """
     for name in ('obs_space', 'act_space', 'repeat'):
         if one[1][name] != other[1][name]:
             raise EnvContractError(
                 f'all envs of a driver must have the same {name}; env {one[0]} has {one[1][name]}, '
-                f'env {other[0]} has {other[1][name]}')
+                f'env {other[0]} has {other[1][name]}'
+            )
 
 
 def _attempt(function):
@@ -209,23 +286,32 @@ def _attempt(function):
 
 
 def _fault_fields(error, env):
-    """Everything the caller needs to know, as text: exceptions themselves may not pickle, nor their classes import."""
+    """Everything the caller needs to know, as text: exceptions themselves may not pickle, nor
+    their classes import.
+    """
     try:
         text = f'{type(error).__name__}: {error}'
     except Exception:
         text = type(error).__name__
-    told = isinstance(error, EnvNonFinite)  # its text says all; the traceback would show our own check
+    # its text says all; the traceback would show our own check
+    told = isinstance(error, EnvNonFinite)
     return {
-        'error': next((kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed), 'env': env,
-        'text': text, 'trace': '' if told else ''.join(traceback.format_exception(error)),
-        'graphics': any(name in sys.modules for name in GRAPHICS)}
+        'error': next(
+            (kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed
+        ),
+        'env': env,
+        'text': text,
+        'trace': '' if told else ''.join(traceback.format_exception(error)),
+        'graphics': any(name in sys.modules for name in GRAPHICS),
+    }
 
 
 # In the child
 
 
 def main(conn: Connection, arena_fd: int, log_fd: int, parent: int, tied: int) -> None:
-    """Entry point of a worker process; answers requests until told to close or until the parent is gone.
+    """Entry point of a worker process; answers requests until told to close or until the parent is
+    gone.
 
     Args:
       conn: socket to the parent.
@@ -247,7 +333,9 @@ def main(conn: Connection, arena_fd: int, log_fd: int, parent: int, tied: int) -
 
 
 def serve(conn: Connection, group: EnvGroup) -> None:
-    """Answer requests to `group`; ends the process without running exit handlers, where GL drivers are known to hang."""
+    """Answer requests to `group`; ends the process without running exit handlers, where GL
+    drivers are known to hang.
+    """
     while True:
         try:
             message = conn.recv_bytes()
@@ -276,7 +364,9 @@ def end_group() -> None:
 
 
 def _end_with_parent(fd, parent, tied):
-    """Make sure that no way of dying of the parent leaves this process behind, even in the middle of a step."""
+    """Make sure that no way of dying of the parent leaves this process behind, even in the
+    middle of a step.
+    """
     if tied and sys.platform == 'linux':
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -285,7 +375,8 @@ def _end_with_parent(fd, parent, tied):
 
     def watch():
         hangup = select.poll()
-        hangup.register(fd, 0)  # no event but the hang-up that poll always reports, so messages do not wake this thread
+        # no event but the hang-up that poll always reports, so messages do not wake this thread
+        hangup.register(fd, 0)
         hangup.poll()
         end_group()
 
@@ -296,7 +387,9 @@ def _end_with_parent(fd, parent, tied):
 
 
 class LocalWorker:
-    """Answers in the calling process. A hang is interrupted where Python can interrupt it; all else is as in ProcessWorker."""
+    """Answers in the calling process. A hang is interrupted where Python can interrupt it; all
+    else is as in ProcessWorker.
+    """
 
     def __init__(self, constructors: Mapping[int, bytes], arena_fd: int, watch: Watch):
         self.envs = list(constructors)
@@ -310,7 +403,8 @@ class LocalWorker:
 
     def start(self) -> None:
         self.stop()
-        os.environ.update(graphics_environment(os.environ))  # before the env imports what it renders with
+        # before the env imports what it renders with
+        os.environ.update(graphics_environment(os.environ))
         self._group = EnvGroup(self._arena_fd)
         self.request('build', self.constructors)
 
@@ -327,7 +421,9 @@ class LocalWorker:
                 return self._watched(lambda: getattr(self._group, name)(*args), allowed)
         except Hang as error:
             trace = ''.join(traceback.format_exception(error))
-            raise WorkerFault(EnvTimeout, self._group.current, f'did not answer within {allowed:.3g} s', trace) from error
+            raise WorkerFault(
+                EnvTimeout, self._group.current, f'did not answer within {allowed:.3g} s', trace
+            ) from error
         except (Exception, SystemExit) as error:
             raise WorkerFault(**_fault_fields(error, self._group.current)) from error
 
@@ -336,7 +432,8 @@ class LocalWorker:
         group, self._group, self._request = self._group, None, None
         if group:
             with contextlib.suppress(Hang):
-                self._watched(lambda: _attempt(group.close), CLOSE_LIMIT)  # it may be closed because it is broken
+                # it may be closed because it is broken
+                self._watched(lambda: _attempt(group.close), CLOSE_LIMIT)
 
     def stop(self) -> None:
         """Close the envs, if any, and end the processes that they leave."""
@@ -353,7 +450,8 @@ class LocalWorker:
 
 
 class ProcessWorker:
-    """A worker process seen from the caller: at most one request is open, and its reply must be received.
+    """A worker process seen from the caller: at most one request is open, and its reply must be
+    received.
 
     Attributes:
       envs: indices of its envs.
@@ -362,7 +460,9 @@ class ProcessWorker:
       mark: of the processes that its envs start; see reaper.py.
     """
 
-    def __init__(self, constructors: Mapping[int, bytes], arena_fd: int, environ: Mapping[str, str]):
+    def __init__(
+        self, constructors: Mapping[int, bytes], arena_fd: int, environ: Mapping[str, str]
+    ):
         self.envs = list(constructors)
         self.pid = None
         self.mark = reaper.mark()
@@ -373,7 +473,9 @@ class ProcessWorker:
         self._absence = ''
 
     def start(self) -> None:
-        """Start a fresh process and ask it to build the envs; the description of the envs is to be received."""
+        """Start a fresh process and ask it to build the envs; the description of the envs is to
+        be received.
+        """
         self.stop()
         occupy()
         try:
@@ -391,15 +493,25 @@ class ProcessWorker:
         self._log = SharedMemory()
         self._conn, theirs = Pipe()
         with theirs:
-            tied = threading.current_thread() is threading.main_thread()  # else the worker would die with a helper thread
+            # else the worker would die with a helper thread
+            tied = threading.current_thread() is threading.main_thread()
             descriptors = theirs.fileno(), self._arena_fd, self._log.fd
             numbers = [*descriptors, os.getpid(), int(tied)]
             environ = {
-                **os.environ, **SINGLE_THREAD, **graphics_environment({**os.environ, **self._environ}), **self._environ,
-                **reaper.marked(self.mark, os.environ)}
+                **os.environ,
+                **SINGLE_THREAD,
+                **graphics_environment({**os.environ, **self._environ}),
+                **self._environ,
+                **reaper.marked(self.mark, os.environ),
+            }
             self._process = subprocess.Popen(
-                [sys.executable, '-P', '-c', BOOTSTRAP, *map(str, numbers)], stdin=subprocess.DEVNULL, env=environ,
-                pass_fds=descriptors, process_group=0)  # a group of its own, so that what an env starts ends with it
+                [sys.executable, '-P', '-c', BOOTSTRAP, *map(str, numbers)],
+                stdin=subprocess.DEVNULL,
+                env=environ,
+                # a group of its own, so that what an env starts ends with it
+                pass_fds=descriptors,
+                process_group=0,
+            )
 
     def request(self, name: str, *args: Any) -> None:
         self._send(STEP if name == 'step' else pickle.dumps((name, args)))
@@ -430,7 +542,9 @@ class ProcessWorker:
     def finish(self, deadline: float) -> None:
         """Wait for the process to end by itself after a 'close' request, then make sure of it.
         Processes that left its group are the caller's to end, all at once."""
-        while self._conn and self._poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
+        while self._conn and self._poll.poll(
+            max(0, math.ceil(1000 * (deadline - time.monotonic())))
+        ):
             try:
                 self._conn.recv_bytes()  # late replies are of no interest any more
             except (EOFError, ConnectionError):
@@ -438,7 +552,9 @@ class ProcessWorker:
         self._kill()
 
     def stop(self) -> None:
-        """Kill the process, if any, with all that its envs have started, and free what belongs to it."""
+        """Kill the process, if any, with all that its envs have started, and free what belongs
+        to it.
+        """
         if self._process is not None:
             self._kill()
             reaper.end(self.mark)
@@ -469,15 +585,28 @@ class ProcessWorker:
         try:
             code = self._process.wait(EXIT_GRACE)
         except subprocess.TimeoutExpired:
-            return WorkerFault(EnvCrashed, None, f'worker process {self.pid} closed its connection', self._stacks())
-        how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'exited with code {code}'
+            return WorkerFault(
+                EnvCrashed, None, f'worker process {self.pid} closed its connection', self._stacks()
+            )
+        how = (
+            f'was killed by {signal.Signals(-code).name}'
+            if code < 0
+            else f'exited with code {code}'
+        )
         return WorkerFault(EnvCrashed, None, f'worker process {self.pid} {how}', self._stacks())
 
     def _hung(self):
-        self._process.send_signal(signal.SIGUSR1)  # faulthandler writes the stacks of all threads to the log
+        # faulthandler writes the stacks of all threads to the log
+        self._process.send_signal(signal.SIGUSR1)
         self._poll.poll(math.ceil(1000 * DUMP_GRACE))
         dump = self._stacks()
-        return WorkerFault(EnvTimeout, None, f'worker process {self.pid} did not answer in time', main_stack(dump), dump=dump)
+        return WorkerFault(
+            EnvTimeout,
+            None,
+            f'worker process {self.pid} did not answer in time',
+            main_stack(dump),
+            dump=dump,
+        )
 
     def _stacks(self):
         return os.pread(self._log.fd, 1 << 16, 0).decode(errors='replace')
@@ -490,5 +619,7 @@ def main_stack(dump: str) -> str:
 
 
 def pickled(make_envs: Iterable[Callable[[], Env]]) -> list[bytes]:
-    """Returns the cloudpickled constructors, so that closures and functions of the main module reach a worker."""
+    """Returns the cloudpickled constructors, so that closures and functions of the main module
+    reach a worker.
+    """
     return [cloudpickle.dumps(make_env) for make_env in make_envs]

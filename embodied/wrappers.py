@@ -1,6 +1,6 @@
-"""Envs around an env. wrap() gives every env the same face: actions in [-1, 1] or counted from 0, float32, int32, uint8 and bool,
-pictures as uint8 (height, width, channels), checked at every step. TimeLimit and ActionRepeat are
-for those who build an env of their own.
+"""Envs around an env. wrap() gives every env the same face: actions in [-1, 1] or counted from 0,
+float32, int32, uint8 and bool, pictures as uint8 (height, width, channels), checked at every step.
+TimeLimit and ActionRepeat are for those who build an env of their own.
 """
 
 import numpy as np
@@ -15,16 +15,18 @@ from .pictures import LARGE_VECTOR, picture, reading, resize
 def wrap(env: Env) -> Env:
     """The chain that the driver expects around every env; embodied.envs.make() applies it.
 
-    Outside, Box actions are float32 in [-1, 1] (what lies beyond is clipped), other floats float32, integers int32 (a MultiBinary
-    stays int8, the dtype of its space), pictures uint8 (H, W, C), flags bool; what no agent could
-    read raises EnvContractError, what is not finite EnvNonFinite, and what leaves its declared box
-    is noted.
+    Outside, Box actions are float32 in [-1, 1] (what lies beyond is clipped), other floats float32,
+    integers int32 (a MultiBinary stays int8, the dtype of its space), pictures uint8 (H, W, C),
+    flags bool; what no agent could read raises EnvContractError, what is not finite EnvNonFinite,
+    and what leaves its declared box is noted.
     """
     return ClipAction(CheckSpaces(ReadImages(UnifyDtypes(NormalizeAction(env)))))
 
 
 class Wrapper(Env):
-    """Passes everything on to the env inside; public attributes that it does not have are looked up there."""
+    """Passes everything on to the env inside; public attributes that it does not have are looked
+    up there.
+    """
 
     def __init__(self, env: Env):
         self.env = env
@@ -57,7 +59,8 @@ class Wrapper(Env):
         self.env.close()
 
     def __getattr__(self, name):
-        # Reached only for what is not found in the usual way. 'env' itself is missing while an instance is unpickled.
+        # Reached only for what is not found in the usual way. 'env' itself is missing while an
+        # instance is unpickled.
         if name.startswith('_') or name == 'env':
             raise AttributeError(f'{type(self).__name__} has no attribute {name!r}')
         return getattr(self.env, name)
@@ -67,7 +70,8 @@ class NormalizeAction(Wrapper):
     """Maps [-1, 1] to the bounds of each float Box action.
 
     Raises:
-      EnvContractError: a Box action without finite bounds, of which no policy could cover the range.
+      EnvContractError: a Box action without finite bounds, of which no policy could cover the
+          range.
     """
 
     def __init__(self, env: Env):
@@ -76,11 +80,14 @@ class NormalizeAction(Wrapper):
         for name, space in boxes.items():
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise EnvContractError(
-                    f'The action {name!r} has no finite bounds: {space}. Give its Box a finite low and high '
-                    '(such as gymnasium.wrappers.RescaleAction, or a clipped action space).')
+                    f'The action {name!r} has no finite bounds: {space}. Give its Box a finite low'
+                    ' and high (such as gymnasium.wrappers.RescaleAction, or a clipped action'
+                    ' space).'
+                )
         self._bounds = {name: (space.low, space.high) for name, space in boxes.items()}
         self._act_space = env.act_space | {
-            name: spaces.Box(-1, 1, space.shape, space.dtype) for name, space in boxes.items()}
+            name: spaces.Box(-1, 1, space.shape, space.dtype) for name, space in boxes.items()
+        }
 
     @property
     def act_space(self):
@@ -90,12 +97,15 @@ class NormalizeAction(Wrapper):
         scaled = dict(action)
         for name, (low, high) in self._bounds.items():
             # The clip removes rounding errors only: -1 and 1 are to be exactly the bounds.
-            scaled[name] = np.clip(low + (action[name] + 1) * (0.5 * high - 0.5 * low), low, high).astype(low.dtype)
+            scaled[name] = np.clip(
+                low + (action[name] + 1) * (0.5 * high - 0.5 * low), low, high
+            ).astype(low.dtype)
         return self.env.step(scaled)
 
 
 class UnifyDtypes(Wrapper):
-    """Outside float32, int32, uint8 and bool, inside whatever the env has. MultiBinary keeps the int8 of its space.
+    """Outside float32, int32, uint8 and bool, inside whatever the env has. MultiBinary keeps the
+    int8 of its space.
 
     Observed integers beyond int32 become its largest or smallest number, which is noted.
     """
@@ -117,7 +127,9 @@ class UnifyDtypes(Wrapper):
         return self._act_space
 
     def step(self, action):
-        obs = self.env.step({name: cast(name, value, self._inner.get(name)) for name, value in action.items()})
+        obs = self.env.step(
+            {name: cast(name, value, self._inner.get(name)) for name, value in action.items()}
+        )
         return {name: self._unify(name, value) for name, value in obs.items()}
 
     def notes(self):
@@ -136,9 +148,11 @@ class UnifyDtypes(Wrapper):
                 self._notes.append(
                     (
                         f'saturates {name}',
-                        f'{env_name(self)}: observation {name!r} holds integers beyond int32 '
-                        f'({preview(value)}), which become its largest number; a float Box keeps '
-                        'their size.',
+                        (
+                            f'{env_name(self)}: observation {name!r} holds integers beyond int32'
+                            f' ({preview(value)}), which become its largest number; a float Box'
+                            ' keeps their size.'
+                        ),
                     )
                 )
             value = fitting
@@ -192,10 +206,11 @@ class ReadImages(Wrapper):
         self._notes += [
             (
                 f'large {name}',
-                f'{env_name(env)}: observation {name!r}: {space.dtype} '
-                f'{"x".join(map(str, space.shape))} is read as '
-                f'{reading(space)}; if it is a picture, declare it as uint8, or with bounds such '
-                'as 0 .. 1 or 0 .. 255.',
+                (
+                    f'{env_name(env)}: observation {name!r}: {space.dtype}'
+                    f' {"x".join(map(str, space.shape))} is read as {reading(space)}; if it is a'
+                    ' picture, declare it as uint8, or with bounds such as 0 .. 1 or 0 .. 255.'
+                ),
             )
             for name, space in observed.items()
             if name not in found and len(space.shape) > 1 and np.prod(space.shape) > LARGE_VECTOR
@@ -231,7 +246,8 @@ class ReadImages(Wrapper):
 
 
 class CheckSpaces(Wrapper):
-    """Holds every action and observation against its space, and the spaces against the contract of Env.
+    """Holds every action and observation against its space, and the spaces against the contract of
+    Env.
 
     Raises:
       EnvContractError: naming the key, what its space expects and what came.
@@ -243,7 +259,9 @@ class CheckSpaces(Wrapper):
     def __init__(self, env: Env):
         super().__init__(env)
         if faults := space_faults(env):
-            raise EnvContractError(f'The spaces of {env_name(env)} break the contract: ' + ' '.join(faults))
+            raise EnvContractError(
+                f'The spaces of {env_name(env)} break the contract: ' + ' '.join(faults)
+            )
         self._act_space, self._obs_space = env.act_space, env.obs_space
         self._guard = Guard(self._obs_space, env_name(env))
 
@@ -264,26 +282,36 @@ class CheckSpaces(Wrapper):
     def _demand_keys(self, what, space, values):
         if space.keys() != values.keys():
             raise EnvContractError(
-                f'{env_name(self)}: expected the {what} keys {sorted(space)}, got {sorted(values)}.')
+                f'{env_name(self)}: expected the {what} keys {sorted(space)}, got {sorted(values)}.'
+            )
 
 
 class ClipAction(Wrapper):
-    """Clips float Box actions to their bounds before the env sees them; what a caller keeps of them stays unclipped."""
+    """Clips float Box actions to their bounds before the env sees them; what a caller keeps of
+    them stays unclipped.
+    """
 
     def __init__(self, env: Env):
         super().__init__(env)
         self._bounds = {
-            name: (space.low, space.high) for name, space in env.act_space.items() if is_float_box(space)}
+            name: (space.low, space.high)
+            for name, space in env.act_space.items()
+            if is_float_box(space)
+        }
 
     def step(self, action):
-        clipped = {name: np.clip(action[name], low, high) for name, (low, high) in self._bounds.items()}
+        clipped = {
+            name: np.clip(action[name], low, high) for name, (low, high) in self._bounds.items()
+        }
         return self.env.step({**action, **clipped})
 
 
 class ActionRepeat(Wrapper):
-    """Takes each action `repeat` times, or until the episode ends, and returns the last observation.
+    """Takes each action `repeat` times, or until the episode ends, and returns the last
+    observation.
 
-    Rewards are summed, and so are scalar log/ values. A step that begins an episode is not repeated.
+    Rewards are summed, and so are scalar log/ values. A step that begins an episode is not
+    repeated.
     """
 
     def __init__(self, env: Env, repeat: int):
@@ -310,7 +338,9 @@ class ActionRepeat(Wrapper):
 
 
 class TimeLimit(Wrapper):
-    """Cuts episodes after `steps` decisions. The last row of such a cut is is_last but not is_terminal: the world goes on."""
+    """Cuts episodes after `steps` decisions. The last row of such a cut is is_last but not
+    is_terminal: the world goes on.
+    """
 
     def __init__(self, env: Env, steps: int):
         super().__init__(env)
@@ -352,10 +382,17 @@ def unified(space: spaces.Space) -> spaces.Space:
     match space:
         case spaces.Box() if space.dtype.kind == 'f':
             with np.errstate(over='ignore'):  # float64 bounds beyond float32 become infinite
-                return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), space.shape, np.float32)
+                return spaces.Box(
+                    space.low.astype(np.float32),
+                    space.high.astype(np.float32),
+                    space.shape,
+                    np.float32,
+                )
         case spaces.Box() if space.dtype.kind in 'iu' and space.dtype != np.uint8:
             bounds = np.iinfo(np.int32)
-            low, high = (np.clip(bound, bounds.min, bounds.max) for bound in (space.low, space.high))
+            low, high = (
+                np.clip(bound, bounds.min, bounds.max) for bound in (space.low, space.high)
+            )
             return spaces.Box(low.astype(np.int32), high.astype(np.int32), space.shape, np.int32)
         case spaces.Discrete():
             return spaces.Discrete(space.n, start=space.start, dtype=np.int32)

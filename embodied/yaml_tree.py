@@ -1,5 +1,6 @@
-"""Reads a YAML file as a tree of plain values together with the comment of each key. Bounded: no tags, no objects, a limit on size,
-depth and number of values, so that a crafted file costs little and can do nothing.
+"""Reads a YAML file as a tree of plain values together with the comment of each key. Bounded: no
+tags, no objects, a limit on size, depth and number of values, so that a crafted file costs little
+and can do nothing.
 """
 
 import re
@@ -16,7 +17,7 @@ from .errors import ConfigError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
-MAX_INT = 2 ** 63
+MAX_INT = 2**63
 INTEGER = re.compile(r'[-+]?[0-9]{1,20}')
 COMMENT = re.compile(r':?\s+#\s*(.*\S)')
 
@@ -26,9 +27,10 @@ class YamlTree:
     """What a file holds.
 
     Attributes:
-      values: nested dict; leaves are bool, int, float, str, None or lists of values. A number that is whole and written without a
-        dot is an int, 1e6 too; 1.0 is a float.
-      comments: dotted key -> comment behind the key, continued on aligned lines below, or else the lines directly above it.
+      values: nested dict; leaves are bool, int, float, str, None or lists of values. A number that
+        is whole and written without a dot is an int, 1e6 too; 1.0 is a float.
+      comments: dotted key -> comment behind the key, continued on aligned lines below, or else the
+          lines directly above it.
     """
 
     values: dict[str, Any]
@@ -39,10 +41,11 @@ def read_yaml(path: Path) -> YamlTree:
     """The tree in a file; an empty file is an empty tree.
 
     Raises:
-      ConfigError: the file cannot be read, is no YAML, is no mapping, or exceeds the limits; names file and line.
+      ConfigError: the file cannot be read, is no YAML, is no mapping, or exceeds the limits; names
+          file and line.
     """
     try:
-        data = Path(path).read_bytes()[:MAX_BYTES + 1]
+        data = Path(path).read_bytes()[: MAX_BYTES + 1]
         text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f'Cannot read the config file {path}: {error}') from error
@@ -57,9 +60,19 @@ def parse_yaml(text: str, name: str) -> YamlTree:
         root = YAML(typ='safe', pure=True).compose(text)
     except YAMLError as error:
         raise ConfigError(f'{name} is not valid YAML: {_one_line(error)}') from error
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError,
-            ValueError) as error:  # what the parser itself stumbles into on malformed input
-        raise ConfigError(f'{name} is not valid YAML: {type(error).__name__}: {_one_line(error)}') from error
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        NotImplementedError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:  # what the parser itself stumbles into on malformed input
+        raise ConfigError(
+            f'{name} is not valid YAML: {type(error).__name__}: {_one_line(error)}'
+        ) from error
     if root is None:
         return YamlTree({}, {})
     if not isinstance(root, MappingNode):
@@ -78,9 +91,12 @@ class _Reader:
 
     def value(self, node: Node, path: tuple[str, ...], depth: int) -> Any:
         self.count += 1
-        if depth > MAX_DEPTH or self.count > MAX_VALUES:  # aliases can make a small file a huge or endless tree
+        # aliases can make a small file a huge or endless tree
+        if depth > MAX_DEPTH or self.count > MAX_VALUES:
             raise ConfigError(
-                f'{self.name}, {_line(node)}: more than {MAX_VALUES} values or {MAX_DEPTH} levels are not read as config.')
+                f'{self.name}, {_line(node)}: more than {MAX_VALUES} values or {MAX_DEPTH} levels'
+                ' are not read as config.'
+            )
         if isinstance(node, MappingNode):
             return self.mapping(node, path, depth)
         if isinstance(node, SequenceNode):
@@ -91,9 +107,13 @@ class _Reader:
         result = {}
         for key, child in node.value:
             if not isinstance(key, ScalarNode):
-                raise ConfigError(f'{self.name}, {_line(key)}: a key must be a word, got a {key.id}.')
+                raise ConfigError(
+                    f'{self.name}, {_line(key)}: a key must be a word, got a {key.id}.'
+                )
             if key.value in result:
-                raise ConfigError(f'{self.name}, {_line(key)}: the key {key.value!r} stands twice in one block.')
+                raise ConfigError(
+                    f'{self.name}, {_line(key)}: the key {key.value!r} stands twice in one block.'
+                )
             where = (*path, key.value)
             result[key.value] = self.value(child, where, depth + 1)
             if comment := self.comment(key, child):
@@ -114,14 +134,20 @@ class _Reader:
                     return node.value
         except ValueError as error:
             raise ConfigError(f'{self.name}, {_line(node)}: {error}') from error
-        raise ConfigError(f'{self.name}, {_line(node)}: the tag {str(node.tag)!r} is not allowed in a config.')
+        raise ConfigError(
+            f'{self.name}, {_line(node)}: the tag {str(node.tag)!r} is not allowed in a config.'
+        )
 
     def comment(self, key: ScalarNode, child: Node) -> str:
-        mark = key.end_mark if isinstance(child, (MappingNode, SequenceNode)) and not child.flow_style else child.end_mark
+        mark = (
+            key.end_mark
+            if isinstance(child, (MappingNode, SequenceNode)) and not child.flow_style
+            else child.end_mark
+        )
         line = self.lines[mark.line] if mark.line < len(self.lines) else ''
         if match := COMMENT.fullmatch(line, mark.column):
             column = line.index('#', mark.column)
-            below = _comment_lines(self.lines[mark.line + 1:], column)
+            below = _comment_lines(self.lines[mark.line + 1 :], column)
             return ' '.join([match[1], *below])
         first, column = key.start_mark.line, key.start_mark.column
         if self.lines[first][:column].strip():
@@ -137,7 +163,9 @@ def read_bool(text: str) -> bool:
 
 
 def read_number(text: str) -> int | float:
-    """An int where the text is whole and has no dot (also 1e6), else a float; anything else, and not-a-number, is a ValueError."""
+    """An int where the text is whole and has no dot (also 1e6), else a float; anything else, and
+    not-a-number, is a ValueError.
+    """
     text = text.strip().lower().replace('.inf', 'inf')
     if INTEGER.fullmatch(text):
         return _bounded(int(text))
@@ -159,7 +187,7 @@ def _bounded(number: int) -> int:
 def shorten(value: Any, limit: int = 80) -> str:
     """repr(value), on one line and cut to `limit` characters."""
     text = repr(value)
-    return text if len(text) <= limit else text[:limit - 3] + '...'
+    return text if len(text) <= limit else text[: limit - 3] + '...'
 
 
 def _comment_lines(lines: list[str], column: int) -> list[str]:

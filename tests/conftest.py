@@ -1,4 +1,6 @@
-"""With REQUIRE_DMC=1 in the environment a session fails in which no dm_control test ran, or one was skipped."""
+"""With REQUIRE_DMC=1 in the environment a session fails in which no dm_control test ran, or one
+was skipped.
+"""
 
 import os
 import sys
@@ -8,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
-os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))  # for programs that tests start
+# for programs that tests start
+os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
 os.environ.setdefault('MUJOCO_GL', 'egl')
 
 _outcomes = []
@@ -41,5 +44,8 @@ def pytest_sessionfinish(session, exitstatus):
         return
     skipped = [o for o in _outcomes if o is not None and o.typename == 'Skipped']
     if skipped or not _outcomes:
-        print(f'\nREQUIRE_DMC=1: {len(_outcomes)} dm_control tests ran and {len(skipped)} were skipped; expected some and none.')
+        print(
+            f'\nREQUIRE_DMC=1: {len(_outcomes)} dm_control tests ran and {len(skipped)} were'
+            ' skipped; expected some and none.'
+        )
         session.exitstatus = 1

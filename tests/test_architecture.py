@@ -13,35 +13,72 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob('embodied/**/*.py'), *ROOT.glob('dreamer4/**/*.py')])
 TESTS = sorted(ROOT.glob('tests/**/*.py'))
 
-# What a package may import besides the standard library and itself. '(lazy)': only inside a function, so that it is needed by use alone.
+# What a package may import besides the standard library and itself. '(lazy)': only inside a
+# function, so that it is needed by use alone.
 ALLOWED = {
-    'embodied': {'numpy', 'gymnasium', 'ruamel', 'safetensors', 'cloudpickle', 'PIL', 'tensorboard (lazy)', 'imageio (lazy)', 'imageio_ffmpeg (lazy)'},
+    'embodied': {
+        'numpy',
+        'gymnasium',
+        'ruamel',
+        'safetensors',
+        'cloudpickle',
+        'PIL',
+        'tensorboard (lazy)',
+        'imageio (lazy)',
+        'imageio_ffmpeg (lazy)',
+    },
     'embodied.envs.atari': {'numpy', 'gymnasium', 'PIL', 'ale_py (lazy)'},
     'embodied.envs.crafter': {'numpy', 'gymnasium', 'PIL', 'crafter (lazy)'},
     'embodied.envs.dmc': {'numpy', 'gymnasium', 'dm_control (lazy)', 'OpenGL (lazy)'},
     'dreamer4': {'torch', 'numpy', 'gymnasium', 'einops', 'lpips (lazy)'},
     'dreamer4.video': {'numpy', 'PIL'},
-    'dreamer4.nets': {'torch', 'einops'}}
+    'dreamer4.nets': {'torch', 'einops'},
+}
 
-# Which modules of the package itself a module must not reach, directly or through others: the layers of the runtime.
+# Which modules of the package itself a module must not reach, directly or through others: the
+# layers of the runtime.
 BELOW = {
-    'embodied.base': ('embodied.driver', 'embodied.worker', 'embodied.envs', 'embodied.run', 'embodied.replay', 'embodied.wrappers'),
-    'embodied.worker': ('embodied.driver', 'embodied.pool', 'embodied.run', 'embodied.replay', 'embodied.envs'),
-    'embodied.driver': ('embodied.run', 'embodied.replay', 'embodied.envs', 'embodied.logger', 'embodied.config'),
+    'embodied.base': (
+        'embodied.driver',
+        'embodied.worker',
+        'embodied.envs',
+        'embodied.run',
+        'embodied.replay',
+        'embodied.wrappers',
+    ),
+    'embodied.worker': (
+        'embodied.driver',
+        'embodied.pool',
+        'embodied.run',
+        'embodied.replay',
+        'embodied.envs',
+    ),
+    'embodied.driver': (
+        'embodied.run',
+        'embodied.replay',
+        'embodied.envs',
+        'embodied.logger',
+        'embodied.config',
+    ),
     'embodied.chunk': ('embodied.replay', 'embodied.driver', 'embodied.run', 'embodied.selectors'),
     'embodied.replay': ('embodied.driver', 'embodied.run', 'embodied.envs', 'embodied.config'),
     'embodied.wrappers': ('embodied.driver', 'embodied.run', 'embodied.replay'),
     'embodied.envs': ('embodied.driver', 'embodied.run', 'embodied.replay', 'embodied.config'),
     'embodied.run': ('embodied.envs', 'embodied.config', 'dreamer4'),
     'dreamer4.losses': ('dreamer4',),
-    'dreamer4.dynamics': ('dreamer4.shortcut', 'dreamer4.imagination', 'dreamer4.heads', 'dreamer4.agent'),
+    'dreamer4.dynamics': (
+        'dreamer4.shortcut',
+        'dreamer4.imagination',
+        'dreamer4.heads',
+        'dreamer4.agent',
+    ),
     'dreamer4.shortcut': ('dreamer4.imagination', 'dreamer4.agent'),
-    'dreamer4.imagination': ('dreamer4.agent', 'dreamer4.losses')}
+    'dreamer4.imagination': ('dreamer4.agent', 'dreamer4.losses'),
+}
 
 WIRING = ('dreamer4.main', 'dreamer4.load')  # these know everything
 # What the rest of dreamer4 may know of embodied.
-CONTRACTS = (
-    'embodied', 'embodied.base', 'embodied.errors', 'embodied.extras', 'embodied.pictures')
+CONTRACTS = ('embodied', 'embodied.base', 'embodied.errors', 'embodied.extras', 'embodied.pictures')
 
 
 def name_of(path):
@@ -62,8 +99,21 @@ def imports(name):
         if isinstance(node, ast.Import):
             found.update((alias.name, lazy) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = '.'.join(package[:len(package) - node.level + 1] * bool(node.level) + ([node.module] if node.module else []))
-            found.update((f'{base}.{alias.name}' if f'{base}.{alias.name}' in MODULES or not node.module else base, lazy) for alias in node.names)
+            base = '.'.join(
+                package[: len(package) - node.level + 1] * bool(node.level)
+                + ([node.module] if node.module else [])
+            )
+            found.update(
+                (
+                    (
+                        f'{base}.{alias.name}'
+                        if f'{base}.{alias.name}' in MODULES or not node.module
+                        else base
+                    ),
+                    lazy,
+                )
+                for alias in node.names
+            )
         for child in ast.iter_child_nodes(node):
             visit(child, lazy or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
@@ -73,8 +123,13 @@ def imports(name):
 
 def own(name, lazily=True):
     """Modules of ours that a module imports."""
-    return {target for found, lazy in imports(name) if lazily or not lazy
-            if (target := next((m for m in (found, found.rpartition('.')[0]) if m in MODULES), None)) and target != name}
+    return {
+        target
+        for found, lazy in imports(name)
+        if lazily or not lazy
+        if (target := next((m for m in (found, found.rpartition('.')[0]) if m in MODULES), None))
+        and target != name
+    }
 
 
 def reach(name):
@@ -103,7 +158,9 @@ def test_a_module_imports_only_what_its_package_may(name):
         top = found.partition('.')[0]
         if top in sys.stdlib_module_names or top in ('embodied', 'dreamer4'):
             continue
-        assert top in allowed or lazy and f'{top} (lazy)' in allowed, f'{name} imports {found}; allowed: {sorted(allowed)}'
+        assert top in allowed or lazy and f'{top} (lazy)' in allowed, (
+            f'{name} imports {found}; allowed: {sorted(allowed)}'
+        )
 
 
 def test_the_runtime_knows_nothing_of_the_agent():
@@ -135,13 +192,16 @@ def test_layers_reach_only_downwards(name, forbidden):
     assert name in MODULES
     for module in (module for module in MODULES if inside(module, name)):
         for target in reach(module):
-            assert not any(inside(target, above) and not inside(target, name) for above in forbidden), f'{module} reaches {target}'
+            assert not any(
+                inside(target, above) and not inside(target, name) for above in forbidden
+            ), f'{module} reaches {target}'
 
 
 def test_imports_have_no_cycles():
     graph = {}
     for name in MODULES:
-        # Reaching a package's module runs its __init__, which `from .. import x` names; that one alone is no cycle.
+        # Reaching a package's module runs its __init__, which `from .. import x` names; that one
+        # alone is no cycle.
         graph[name] = {target for target in own(name, lazily=False) if not inside(name, target)}
     try:
         tuple(TopologicalSorter(graph).static_order())
@@ -151,15 +211,31 @@ def test_imports_have_no_cycles():
 
 def test_importing_the_whole_runtime_loads_neither_torch_nor_any_suite():
     names = [name for name in MODULES if inside(name, 'embodied')]
-    heavy = ('torch', 'dreamer4', 'dm_control', 'mujoco', 'ale_py', 'crafter', 'tensorboard', 'matplotlib')
-    program = f'import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint([name for name in {heavy!r} if name in sys.modules])'
-    output = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    heavy = (
+        'torch',
+        'dreamer4',
+        'dm_control',
+        'mujoco',
+        'ale_py',
+        'crafter',
+        'tensorboard',
+        'matplotlib',
+    )
+    program = (
+        f'import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint([name'
+        f' for name in {heavy!r} if name in sys.modules])'
+    )
+    output = subprocess.run(
+        [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert output.strip() == '[]'
 
 
 def test_names_say_what_a_file_is_about():
     for name in MODULES:
-        assert not {'utils', 'util', 'common', 'helpers', 'misc', 'tools'} & set(name.split('.')), name
+        assert not {'utils', 'util', 'common', 'helpers', 'misc', 'tools'} & set(name.split('.')), (
+            name
+        )
 
 
 @pytest.mark.parametrize('path', [*FILES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
@@ -169,12 +245,20 @@ def test_every_file_says_what_lives_in_it(path):
 
 
 def functions(path):
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
 
 
 def test_functions_fit_on_a_screen():
-    long = [(name, node.name, node.end_lineno - node.lineno + 1) for name, path in MODULES.items() for node in functions(path)
-            if node.end_lineno - node.lineno + 1 > 60]
+    long = [
+        (name, node.name, node.end_lineno - node.lineno + 1)
+        for name, path in MODULES.items()
+        for node in functions(path)
+        if node.end_lineno - node.lineno + 1 > 60
+    ]
     assert not long
 
 
@@ -186,15 +270,28 @@ def test_nothing_is_left_for_later():
 
 
 def test_nothing_loads_pickles_of_others():
-    """Workers talk to their own parent in pickles (embodied.worker); no file is ever read as one."""
+    """Workers talk to their own parent in pickles (embodied.worker); no file is ever read as
+    one.
+    """
     for name, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 call = ast.unparse(node.func)
                 arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert arguments.get('allow_pickle', 'False') == 'False', (name, node.lineno)
-                assert call != 'torch.load' or arguments.get('weights_only') == 'True', (name, node.lineno)
+                assert call != 'torch.load' or arguments.get('weights_only') == 'True', (
+                    name,
+                    node.lineno,
+                )
                 if call in ('np.load', 'numpy.load'):
                     assert arguments.get('allow_pickle') == 'False', (name, node.lineno)
-                if call in ('pickle.load', 'pickle.loads', 'pickle.Unpickler', 'cloudpickle.load', 'cloudpickle.loads', 'eval', 'exec'):
+                if call in (
+                    'pickle.load',
+                    'pickle.loads',
+                    'pickle.Unpickler',
+                    'cloudpickle.load',
+                    'cloudpickle.loads',
+                    'eval',
+                    'exec',
+                ):
                     assert name == 'embodied.worker' and call == 'pickle.loads', (name, node.lineno)

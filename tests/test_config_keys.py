@@ -1,4 +1,6 @@
-"""The configuration and the classes that read it know the same keys, and every key is read by somebody."""
+"""The configuration and the classes that read it know the same keys, and every key is read by
+somebody.
+"""
 
 import dataclasses
 import re
@@ -17,7 +19,14 @@ from embodied.replay import ReplayConfig
 from embodied.run import EvalConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = {'run': RunConfig, 'eval': EvalConfig, 'driver': DriverConfig, 'replay': ReplayConfig, 'logger': LoggerConfig, 'agent': AgentConfig}
+BLOCKS = {
+    'run': RunConfig,
+    'eval': EvalConfig,
+    'driver': DriverConfig,
+    'replay': ReplayConfig,
+    'logger': LoggerConfig,
+    'agent': AgentConfig,
+}
 TOP = {'script', 'task', 'logdir', 'seed', 'from_checkpoint'}
 
 
@@ -26,7 +35,11 @@ def fields(kind, prefix):
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         name = f'{prefix}.{field.name}'
-        yield from fields(hints[field.name], name) if dataclasses.is_dataclass(hints[field.name]) else [name]
+        yield from (
+            fields(hints[field.name], name)
+            if dataclasses.is_dataclass(hints[field.name])
+            else [name]
+        )
 
 
 def test_the_keys_of_every_block_are_the_fields_of_its_dataclass():
@@ -41,7 +54,11 @@ def test_every_env_block_builds_the_config_of_its_suite(suite):
 
 
 def test_every_key_is_read_by_someone():
-    source = '\n'.join(path.read_text() for folder in ('dreamer4', 'embodied') for path in (ROOT / folder).rglob('*.py'))
+    source = '\n'.join(
+        path.read_text()
+        for folder in ('dreamer4', 'embodied')
+        for path in (ROOT / folder).rglob('*.py')
+    )
     for key in parse([], ROOT / 'configs').flat:
         name = key.rsplit('.', 1)[-1]
         uses = re.findall(rf'(?:\.|\[\'){name}\b', source)
@@ -82,9 +99,24 @@ def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():
         assert ' | ' not in text or MARK.search(text) or key in FREE, key
 
 
-@pytest.mark.parametrize('presets', [
-    ['pixel'], ['dmc_vision'], ['dmc_proprio'], ['gym'], ['pixel', 'debug'], ['dmc_vision', 'debug'], *[
-        [size] for size in 'size1m size5m size12m size25m size50m size100m size200m size400m paper2b'.split()]], ids='+'.join)
+@pytest.mark.parametrize(
+    'presets',
+    [
+        ['pixel'],
+        ['dmc_vision'],
+        ['dmc_proprio'],
+        ['gym'],
+        ['pixel', 'debug'],
+        ['dmc_vision', 'debug'],
+        *[
+            [size]
+            for size in (
+                'size1m size5m size12m size25m size50m size100m size200m size400m paper2b'.split()
+            )
+        ],
+    ],
+    ids='+'.join,
+)
 def test_every_preset_builds_every_block(presets):
     config = parse(['--configs', *presets], ROOT / 'configs')
     for block, kind in BLOCKS.items():

@@ -10,8 +10,16 @@ RUNTIME = (ROOT / 'docs' / 'runtime.md').read_text()
 
 
 def test_every_test_that_the_runtime_page_names_exists():
-    known = {name for path in ROOT.glob('tests/**/*.py') for name in re.findall(r'^def test_(\w+)', path.read_text(), re.M)}
-    named = [name for name in re.findall(r'`(\w+)`', RUNTIME) if name.count('_') > 2 or name == 'off_is_never']
+    known = {
+        name
+        for path in ROOT.glob('tests/**/*.py')
+        for name in re.findall(r'^def test_(\w+)', path.read_text(), re.M)
+    }
+    named = [
+        name
+        for name in re.findall(r'`(\w+)`', RUNTIME)
+        if name.count('_') > 2 or name == 'off_is_never'
+    ]
     assert len(named) > 30 and not set(named) - known, sorted(set(named) - known)
 
 
@@ -29,13 +37,22 @@ def test_every_table_stands_on_one_page():
     """Also where its marks are still empty."""
     texts = {page: (ROOT / page).read_text() for page in pages.PAGES}
     for name, make in pages.TABLES.items():
-        assert [page for page, text in texts.items() if make() in text], f'<!-- {name} --> stands nowhere'
-        assert pages.rendered(f'<!-- {name} -->\n<!-- /{name} -->') == f'<!-- {name} -->\n{make()}\n<!-- /{name} -->'
+        assert [page for page, text in texts.items() if make() in text], (
+            f'<!-- {name} --> stands nowhere'
+        )
+        assert (
+            pages.rendered(f'<!-- {name} -->\n<!-- /{name} -->')
+            == f'<!-- {name} -->\n{make()}\n<!-- /{name} -->'
+        )
 
 
 def test_every_test_that_the_robustness_page_names_exists():
     page = (ROOT / 'docs' / 'robustness.md').read_text()
-    known = {name for path in ROOT.glob('tests/**/*.py') for name in re.findall(r'^def test_(\w+)', path.read_text(), re.M)}
+    known = {
+        name
+        for path in ROOT.glob('tests/**/*.py')
+        for name in re.findall(r'^def test_(\w+)', path.read_text(), re.M)
+    }
     rows = re.findall(r'^\| (?!trouble|environment|---).* \| (`.*`) \|$', page, re.M)
     named = {name for row in rows for name in re.findall(r'`(\w+)`', row)}
     assert len(rows) > 20 and not named - known, sorted(named - known)

@@ -13,7 +13,10 @@ from dreamer4.diagnose import CHECKS
 PAGE = (Path(__file__).parents[1] / 'docs' / 'metrics.md').read_text()
 TABLES = PAGE.split('## Pictures')[0]
 ELSEWHERE = {  # what a healthy run at debug size without LPIPS does not log
-    'tokenizer/lpips', 'nonfinite', 'nonfinite/<name>'}
+    'tokenizer/lpips',
+    'nonfinite',
+    'nonfinite/<name>',
+}
 
 
 def rows():
@@ -34,10 +37,10 @@ def pattern(name):
 def logged(tmp_path_factory):
     """Names of all that a run with images, vectors and all kinds of actions logs."""
     logdir = tmp_path_factory.mktemp('metrics')
-    flags = '''--script train_eval --configs gym debug --task dummy --run.steps 360
+    flags = """--script train_eval --configs gym debug --task dummy --run.steps 360
         --run.prefill 100 --run.log_every 60 --run.report_every 180 --run.train_ratio 20
         --eval.every 200 --agent.schedule.value_updates 3 --agent.threads 1
-        --driver.parallel false --logger.tensorboard false'''
+        --driver.parallel false --logger.tensorboard false"""
     assert main.main([*flags.split(), '--logdir', str(logdir)]) == 0
     lines = (logdir / 'metrics.jsonl').read_text().splitlines()
     return {name for line in lines for name in json.loads(line)}

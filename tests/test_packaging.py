@@ -1,4 +1,6 @@
-"""What users install: a wheel that carries the configs and runs, pinned versions that fit the requirements."""
+"""What users install: a wheel that carries the configs and runs, pinned versions that fit the
+requirements.
+"""
 
 import os
 import re
@@ -24,14 +26,33 @@ def wheel(tmp_path_factory):
     for name in ('configs', 'dreamer4', 'embodied'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
     subprocess.run(
-        [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '--no-index', '-w', source / 'out', source],
-        check=True, capture_output=True, text=True)
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'wheel',
+            '-q',
+            '--no-deps',
+            '--no-build-isolation',
+            '--no-index',
+            '-w',
+            source / 'out',
+            source,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return next((source / 'out').glob('dreamer4-*.whl'))
 
 
 def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
-    modules = {str(path.relative_to(ROOT)) for folder in ('dreamer4', 'embodied') for path in (ROOT / folder).glob('**/*.py')}
+    modules = {
+        str(path.relative_to(ROOT))
+        for folder in ('dreamer4', 'embodied')
+        for path in (ROOT / folder).glob('**/*.py')
+    }
     configs = {f'dreamer4/configs/{path.name}' for path in (ROOT / 'configs').glob('*.yaml')}
     assert names == modules | configs
 
@@ -39,40 +60,96 @@ def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel):
 def test_an_installed_wheel_runs_far_from_the_sources(wheel, tmp_path):
     site = tmp_path / 'site'
     subprocess.run(
-        [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', site, wheel],
-        check=True, capture_output=True, text=True)
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'install',
+            '-q',
+            '--no-deps',
+            '--no-index',
+            '--target',
+            site,
+            wheel,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     environment = os.environ | {'PYTHONPATH': str(site)}
     result = subprocess.run(
-        [sys.executable, '-m', 'dreamer4.main', '--help'], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        [sys.executable, '-m', 'dreamer4.main', '--help'],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
     assert '--run.steps' in result.stdout and 'dmc_vision' in result.stdout
     where = subprocess.run(
-        [sys.executable, '-c', 'import embodied; print(embodied.__file__)'], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        [sys.executable, '-c', 'import embodied; print(embodied.__file__)'],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert where.stdout.startswith(str(site))
     script = (site / 'bin' / 'dreamer4').read_text()
     assert 'from dreamer4.main import main' in script
 
 
 def test_pinned_versions_satisfy_every_requirement(wheel):
-    pinned = dict(line.split('==') for line in (ROOT / 'constraints.txt').read_text().splitlines() if not line.startswith('#'))
+    pinned = dict(
+        line.split('==')
+        for line in (ROOT / 'constraints.txt').read_text().splitlines()
+        if not line.startswith('#')
+    )
     pinned = {canonicalize_name(name): version for name, version in pinned.items()}
     with zipfile.ZipFile(wheel) as archive:
-        metadata = archive.read(next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))).decode()
-    requirements = [Requirement(line) for line in re.findall(r'^Requires-Dist: (.*)$', metadata, re.M)]
-    assert {'torch', 'numpy', 'dm_control', 'pytest'} <= {requirement.name for requirement in requirements}
+        metadata = archive.read(
+            next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+        ).decode()
+    requirements = [
+        Requirement(line) for line in re.findall(r'^Requires-Dist: (.*)$', metadata, re.M)
+    ]
+    assert {'torch', 'numpy', 'dm_control', 'pytest'} <= {
+        requirement.name for requirement in requirements
+    }
     for requirement in requirements:
-        if 'lpips' not in str(requirement.marker):  # fetches weights from the network, so no test runs with it
-            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+        # fetches weights from the network, so no test runs with it
+        if 'lpips' not in str(requirement.marker):
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), (
+                requirement
+            )
 
 
 @pytest.mark.parametrize('body, status', [('pass', 0), ('pytest.skip("no EGL")', 1), (None, 1)])
-def test_a_session_that_requires_dm_control_fails_where_none_of_its_tests_ran(tmp_path, body, status):
+def test_a_session_that_requires_dm_control_fails_where_none_of_its_tests_ran(
+    tmp_path, body, status
+):
     (tmp_path / 'tests').mkdir()
     shutil.copy(ROOT / 'tests' / 'conftest.py', tmp_path / 'tests')
     shutil.copy(ROOT / 'setup.cfg', tmp_path)
     mark = '' if body is None else '@pytest.mark.dmc\n'
-    (tmp_path / 'tests' / 'test_x.py').write_text(f'import pytest\n\n{mark}def test_x():\n    {body or "pass"}\n')
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest']
+    (tmp_path / 'tests' / 'test_x.py').write_text(
+        f'import pytest\n\n{mark}def test_x():\n    {body or "pass"}\n'
+    )
+    command = [
+        sys.executable,
+        '-m',
+        'pytest',
+        '-q',
+        '-p',
+        'no:cacheprovider',
+        '-p',
+        'no:hypothesispytest',
+    ]
     for required, expected in (('1', status), ('', 0)):
-        result = subprocess.run(command, cwd=tmp_path, env=os.environ | {'REQUIRE_DMC': required}, capture_output=True, text=True)
+        result = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {'REQUIRE_DMC': required},
+            capture_output=True,
+            text=True,
+        )
         assert result.returncode == expected, result.stdout + result.stderr

@@ -37,8 +37,15 @@ def shortened(words, home):
 def test_the_first_ten_minutes_run_in_their_order(tmp_path):
     assert len(commands()) >= 6
     for words in commands():
-        done = subprocess.run([sys.executable, *shortened(words, tmp_path)], capture_output=True, text=True, timeout=200, cwd=ROOT)
-        allowed = (0, 1) if 'dreamer4.diagnose' in words else (0,)  # a run this short is not healthy
+        done = subprocess.run(
+            [sys.executable, *shortened(words, tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            cwd=ROOT,
+        )
+        # a run this short is not healthy
+        allowed = (0, 1) if 'dreamer4.diagnose' in words else (0,)
         assert done.returncode in allowed, f'{words}: {done.stdout[-1000:]} {done.stderr[-2000:]}'
 
 
@@ -46,35 +53,67 @@ def own(line, home, *more):
     """A line of the README about the environment of one's own, run in the folder that holds it."""
     words = shlex.split(line)[1:]
     words = shortened(words, home) if '--configs' in words else words
-    done = subprocess.run([sys.executable, *words, *more], capture_output=True, text=True, timeout=200, cwd=home)
+    done = subprocess.run(
+        [sys.executable, *words, *more], capture_output=True, text=True, timeout=200, cwd=home
+    )
     assert done.returncode == 0, f'{words}: {done.stdout[-1000:]} {done.stderr[-2000:]}'
     return done.stdout
 
 
 def test_the_custom_environment_is_checked_trained_evaluated_and_loaded(tmp_path):
-    (tmp_path / 'coin.py').write_text(next(block for block in BLOCKS['python'] if 'class Coin' in block))
+    (tmp_path / 'coin.py').write_text(
+        next(block for block in BLOCKS['python'] if 'class Coin' in block)
+    )
     check, learn = re.findall(r'^    (python -m .* --task coin:Coin.*)$', TEXT, re.M)
     assert 'coin:Coin keeps the contract' in own(check, tmp_path, '--steps', '50')
     out = own(learn, tmp_path, '--run.steps', '150')
     assert 'observes image: image 16x16x3' in out and 'acts by action: classes 2' in out
     source = ['--from_checkpoint', str(tmp_path / 'coin'), '--logdir', str(tmp_path / 'evaluated')]
-    own('python -m dreamer4.main --script eval_only --eval.episodes 3 --task coin:Coin', tmp_path, *source)
+    own(
+        'python -m dreamer4.main --script eval_only --eval.episodes 3 --task coin:Coin',
+        tmp_path,
+        *source,
+    )
     result = json.loads((tmp_path / 'evaluated' / 'eval' / 'eval.json').read_text())
     assert result['lengths'] == [1, 1, 1] and set(result['returns']) <= {0.0, 1.0}
     program = (
         f'from dreamer4.load import load, play\nagent, env = load({str(tmp_path / "coin")!r})\n'
-        'print(sum(row["is_last"] for row in play(agent, env, 10)))')
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=200, cwd=tmp_path)
+        'print(sum(row["is_last"] for row in play(agent, env, 10)))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program], capture_output=True, text=True, timeout=200, cwd=tmp_path
+    )
     assert done.stdout.split() == ['5'], done.stderr
 
 
 def test_the_snippet_that_acts_with_a_checkpoint_runs(tmp_path):
     logdir = tmp_path / 'catch'
-    flags = ['--configs', 'pixel', 'debug', '--task', 'pixel_catch', '--logdir', str(logdir), '--run.steps', '60', *SHORT]
-    subprocess.run([sys.executable, '-m', 'dreamer4.main', *flags], check=True, capture_output=True, timeout=200)
+    flags = [
+        '--configs',
+        'pixel',
+        'debug',
+        '--task',
+        'pixel_catch',
+        '--logdir',
+        str(logdir),
+        '--run.steps',
+        '60',
+        *SHORT,
+    ]
+    subprocess.run(
+        [sys.executable, '-m', 'dreamer4.main', *flags],
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
     snippet = next(block for block in BLOCKS['python'] if 'import load' in block)
     done = subprocess.run(
-        [sys.executable, '-c', snippet.replace('logdir/catch', str(logdir))], capture_output=True, text=True, timeout=200, cwd=ROOT)
+        [sys.executable, '-c', snippet.replace('logdir/catch', str(logdir))],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 100
 

@@ -16,14 +16,19 @@ from embodied.config import parse
 
 ROOT = Path(__file__).parents[1]
 TYPOS = [
-    ['--taks', 'pixel_catch'], ['--configs', 'pixle', '--task', 'pixel_catch'],
-    ['--task', 'pixel_cach'], ['--script', 'trian'], ['--task', 'gym_CartPole-v9'],
-    ['--task', 'pixel_catch', '--run.envs', 'many'], ['--task', 'pixel_catch', '--run.envs', '0'],
+    ['--taks', 'pixel_catch'],
+    ['--configs', 'pixle', '--task', 'pixel_catch'],
+    ['--task', 'pixel_cach'],
+    ['--script', 'trian'],
+    ['--task', 'gym_CartPole-v9'],
+    ['--task', 'pixel_catch', '--run.envs', 'many'],
+    ['--task', 'pixel_catch', '--run.envs', '0'],
     ['--task', 'pixel_catch', '--replay.uniform', '3'],
-    ['--task', 'dmc_cheetah_run', '--env.dmc.size', '0']]
+    ['--task', 'dmc_cheetah_run', '--env.dmc.size', '0'],
+]
 QUESTIONS = [['--help'], ['--version'], ['--configs', 'pixel', '--print_config']]
 
-ANSWERS = '''
+ANSWERS = """
 import contextlib, io, json, sys
 from dreamer4 import main
 found = []
@@ -37,7 +42,7 @@ for argv in json.loads(sys.argv[1]):
     loaded = [name for name in ('torch', 'dm_control') if name in sys.modules]
     found.append((argv, status, out.getvalue(), loaded))
 print(json.dumps(found))
-'''
+"""
 
 
 def test_typos_and_questions_are_answered_before_torch_is_imported(tmp_path):
@@ -51,7 +56,7 @@ def test_typos_and_questions_are_answered_before_torch_is_imported(tmp_path):
 
 def test_a_run_says_what_it_is_before_torch_is_imported(tmp_path):
     """Whoever waits for torch, a simulator or eight envs sees that the command was understood."""
-    program = '''
+    program = """
 import sys
 class Watch:
     def find_spec(self, name, *_):
@@ -60,7 +65,7 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 from dreamer4.main import main
 main(sys.argv[1:])
-'''
+"""
     flags = ['--configs', 'pixel', '--task', 'pixel_catch', '--logdir', str(tmp_path / 'x')]
     done = subprocess.run([sys.executable, '-c', program, *flags], capture_output=True, text=True)
     assert done.stderr == 'torch is wanted now\n'
@@ -75,7 +80,10 @@ def test_help_of_an_evaluation_shows_the_values_of_its_run(tmp_path, capsys):
         command.main([*asked, '--help'])
     text = capsys.readouterr().out
     expectations = (
-        '--task pixel_reach ', '--env.pixel.size 64  (int; default 32)', '--eval.episodes 3 ')
+        '--task pixel_reach ',
+        '--env.pixel.size 64  (int; default 32)',
+        '--eval.episodes 3 ',
+    )
     for expected in expectations:
         assert expected in text, expected
 
@@ -90,8 +98,10 @@ def test_the_version_names_what_results_depend_on(capsys):
 
 COMMANDS = sorted(
     '.'.join(path.relative_to(ROOT).with_suffix('').parts)
-    for folder in ('dreamer4', 'embodied', 'benchmarks') for path in (ROOT / folder).rglob('*.py')
-    if "__name__ == '__main__'" in path.read_text())
+    for folder in ('dreamer4', 'embodied', 'benchmarks')
+    for path in (ROOT / folder).rglob('*.py')
+    if "__name__ == '__main__'" in path.read_text()
+)
 
 
 @pytest.mark.parametrize('module', COMMANDS)
@@ -108,12 +118,18 @@ def test_commands_are_found():
     assert {'dreamer4.main', 'dreamer4.diagnose', 'embodied.checks'} <= {*COMMANDS}
 
 
-@pytest.mark.parametrize('flags, words', [
-    (['--replay.max_gb', '6'], 'replay.max_gb 6 may take 6 GB'),
-    (['--agent.cache.frames_gb', '7'], 'agent.cache.frames_gb 7 may take 7.5 GB'),
-    (['--replay.disk_gb', '1e6'], 'replay.disk_gb is 1e+06 GB'), ([], None)])
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        (['--replay.max_gb', '6'], 'replay.max_gb 6 may take 6 GB'),
+        (['--agent.cache.frames_gb', '7'], 'agent.cache.frames_gb 7 may take 7.5 GB'),
+        (['--replay.disk_gb', '1e6'], 'replay.disk_gb is 1e+06 GB'),
+        ([], None),
+    ],
+)
 def test_a_run_says_at_its_start_and_in_its_log_what_the_machine_lacks(
-        flags, words, monkeypatch, tmp_path, capsys):
+    flags, words, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr(command, 'memory_gb', lambda: 5.0)
     logdir, argv = tmp_path / 'run', ['--configs', 'pixel', 'debug', '--task', 'pixel_catch']
     argv += ['--run.steps', '2', '--driver.parallel', 'false', '--logger.tensorboard', 'false']

@@ -1,6 +1,8 @@
-"""One three-step episode, worked by hand, through env, driver, replay, batch and imagination: where an off-by-one would show.
+"""One three-step episode, worked by hand, through env, driver, replay, batch and imagination: where
+an off-by-one would show.
 
-The env pays 10 a for action a and shows what it was given: image value = decisions made, so every row can be told apart.
+The env pays 10 a for action a and shows what it was given: image value = decisions made, so every
+row can be told apart.
 """
 
 import numpy as np
@@ -34,13 +36,22 @@ class Payer(Env):
         self.made += 1
         self.done = self.made == 3
         seen = np.full((1, 1, 1), self.made, np.uint8)
-        return {'image': seen, **outcome(10.0 * int(action['action']), is_last=self.done, is_terminal=self.done)}
+        return {
+            'image': seen,
+            **outcome(10.0 * int(action['action']), is_last=self.done, is_terminal=self.done),
+        }
 
 
 def rows():
     """Ten rows as the driver hands them to the replay, and the replay's copy of them."""
     driver = Driver([Payer], DriverConfig(False, True, 9.0, 9.0, 0, 0, 9.0))
-    replay = Replay(ReplayConfig('', 1.0, 1.0, 4, 1.0, 0.0, 0.0, 10, 'all', '', 0.0, True), None, 0, driver.obs_space, driver.act_space)
+    replay = Replay(
+        ReplayConfig('', 1.0, 1.0, 4, 1.0, 0.0, 0.0, 10, 'all', '', 0.0, True),
+        None,
+        0,
+        driver.obs_space,
+        driver.act_space,
+    )
     handed, chosen = [], iter(CHOSEN)
     driver.on_row(lambda row, worker: handed.append(row))
     driver.on_row(replay.add)
@@ -54,10 +65,24 @@ def rows():
 
 def test_rows_hold_what_the_env_returned_and_what_was_chosen_after_seeing_it():
     handed, stored = rows()
-    table = {key: [np.asarray(row[key]).item() for row in handed] for key in ('image', 'reward', 'action', 'is_first', 'is_terminal')}
+    table = {
+        key: [np.asarray(row[key]).item() for row in handed]
+        for key in ('image', 'reward', 'action', 'is_first', 'is_terminal')
+    }
     assert table['image'] == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert table['reward'] == [0, 10, 20, 30, 0, 10, 20, 30, 0, 10]
-    assert table['action'] == [1, 2, 3, 0, 1, 2, 3, 0, 1, 2], 'the action of a last row is zero: it is never executed'
+    assert table['action'] == [
+        1,
+        2,
+        3,
+        0,
+        1,
+        2,
+        3,
+        0,
+        1,
+        2,
+    ], 'the action of a last row is zero: it is never executed'
     assert table['is_first'] == [True, False, False, False] * 2 + [True, False]
     assert table['is_terminal'] == [False, False, False, True] * 2 + [False, False]
     for key, values in table.items():
@@ -69,13 +94,45 @@ def test_model_frames_pair_every_reward_with_the_action_that_earned_it():
     batch = make_batch(stored, ['image'], ACTIONS, torch.device('cpu'))
     assert batch.obs['image'].flatten().tolist() == [1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert batch.reward.flatten().tolist() == [10, 20, 30, 0, 10, 20, 30, 0, 10]
-    assert (batch.prev_action.flatten() * batch.prev_valid.flatten()).tolist() == [1, 2, 3, 0, 1, 2, 3, 0, 1]
-    assert batch.prev_valid.flatten().tolist() == [True, True, True, False, True, True, True, False, True]
-    assert (batch.action.flatten() * batch.action_valid.flatten()).tolist() == [2, 3, 0, 1, 2, 3, 0, 1, 2]
+    assert (batch.prev_action.flatten() * batch.prev_valid.flatten()).tolist() == [
+        1,
+        2,
+        3,
+        0,
+        1,
+        2,
+        3,
+        0,
+        1,
+    ]
+    assert batch.prev_valid.flatten().tolist() == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert (batch.action.flatten() * batch.action_valid.flatten()).tolist() == [
+        2,
+        3,
+        0,
+        1,
+        2,
+        3,
+        0,
+        1,
+        2,
+    ]
 
 
 def test_returns_of_the_imagined_episode_belong_to_the_action_that_earns_them():
-    """From the first frame of the episode: rewards arrive one frame after their action, the terminal frame ends the sum."""
+    """From the first frame of the episode: rewards arrive one frame after their action, the
+    terminal frame ends the sum.
+    """
     _, stored = rows()
     batch = make_batch(stored, ['image'], ACTIONS, torch.device('cpu'))
     episode = slice(3, 7)  # frames with images 0 1 2 3

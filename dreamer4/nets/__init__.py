@@ -1,1 +1,3 @@
-"""Networks that know shapes and nothing of the agent: layers, attention, the block-causal transformer, token layouts, output distributions."""
+"""Networks that know shapes and nothing of the agent: layers, attention, the block-causal
+transformer, token layouts, output distributions.
+"""

@@ -1,34 +1,44 @@
-"""Attention over the tokens of a frame (space) and over the history of a token (time), one `attend` for both.
+"""Attention over the tokens of a frame (space) and over the history of a token (time), one `attend`
+for both.
 
-Letters: B batch, T time (queries), S keys in time, N tokens, G query heads, M key-value heads, C channels of a head.
-Queries and keys are RMS-normalised (QK-norm) and several query heads may share one key-value head (GQA); Dreamer 4, Section 3.4.
+Letters: B batch, T time (queries), S keys in time, N tokens, G query heads, M key-value heads, C
+channels of a head. Queries and keys are RMS-normalised (QK-norm) and several query heads may share
+one key-value head (GQA); Dreamer 4, Section 3.4.
 """
 
 import functools
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 from .layers import QKNorm, RMSNorm, rotate
 
-MASKED = -1e9  # finite: minus infinity turns a row without any visible key into NaN, and its gradient into NaN everywhere
+# finite: minus infinity turns a row without any visible key into NaN, and its gradient into NaN
+# everywhere
+MASKED = -1e9
 KERNELS = ('auto', 'fused', 'explicit', 'flex')
 
 
 def attend(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, softcap: float = 0.0,
-        kernel: str = 'auto') -> torch.Tensor:
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor | None,
+    softcap: float = 0.0,
+    kernel: str = 'auto',
+) -> torch.Tensor:
     """softmax(cap(q k^T / sqrt(C)) + bias) v with grouped key-value heads.
 
     Args:
         q: (B, G, Q, C). k, v: (B, M, S, C) with M dividing G.
-        bias: broadcastable to (B, 1, Q, S), zero where the query may look, which is at one key at least, and MASKED where
-            not; None if it may look anywhere.
+        bias: broadcastable to (B, 1, Q, S), zero where the query may look, which is at one key at
+            least, and MASKED where not; None if it may look anywhere.
         softcap: logits become softcap * tanh(logits / softcap); 0 leaves them.
-        kernel: 'fused' (torch's scaled dot-product attention, which knows no soft cap), 'explicit' (matrix products and a softmax),
-            'flex' (FlexAttention, compiled at the first call of a shape; soft cap included; no gradient on a CPU) or 'auto': a rule
-            for the fastest that benchmarks/attention.py found on the shapes in use (docs/speed.md says where it misses).
+        kernel: 'fused' (torch's scaled dot-product attention, which knows no soft cap), 'explicit'
+            (matrix products and a softmax), 'flex' (FlexAttention, compiled at the first call of a
+            shape; soft cap included; no gradient on a CPU) or 'auto': a rule for the fastest that
+            benchmarks/attention.py found on the shapes in use (docs/speed.md says where it misses).
 
     Returns:
         (B, G, Q, C).
@@ -37,13 +47,21 @@ def attend(
         ValueError: the kernel cannot do what is asked of it.
     """
     if kernel == 'fused' and softcap:
-        raise ValueError(f'attention: the fused kernel has no soft cap, got softcap {softcap}; take kernel auto, explicit or flex')
+        raise ValueError(
+            f'attention: the fused kernel has no soft cap, got softcap {softcap}; take kernel auto,'
+            ' explicit or flex'
+        )
     if kernel == 'flex' and q.device.type == 'cpu' and q.requires_grad and torch.is_grad_enabled():
-        raise ValueError('attention: the flex kernel has no gradient on a CPU; take kernel auto, explicit or fused')
+        raise ValueError(
+            'attention: the flex kernel has no gradient on a CPU; take kernel auto, explicit or'
+            ' fused'
+        )
     groups, shared = q.shape[1], k.shape[1]
     if bias is not None:
         bias = bias.to(q.dtype)
-    if groups != shared:  # torch's fused kernel shares heads itself only without a bias; with one it would take its slow path and not say so
+    # torch's fused kernel shares heads itself only without a bias; with one it would take its slow
+    # path and not say so
+    if groups != shared:
         k = k.repeat_interleave(groups // shared, 1)
         v = v.repeat_interleave(groups // shared, 1)
     if kernel == 'auto':
@@ -63,11 +81,15 @@ def attend(
 
 
 def _fastest(q: torch.Tensor, k: torch.Tensor, softcap: float) -> str:
-    """Explicit under a soft cap, fused on a GPU. On a CPU explicit too, but for one query of few channels, or one whose keys would be copied,
-    or in compiled code, which takes the products of a single query apart into loops that are three times slower."""
+    """Explicit under a soft cap, fused on a GPU. On a CPU explicit too, but for one query of few
+    channels, or one whose keys would be copied, or in compiled code, which takes the products of a
+    single query apart into loops that are three times slower.
+    """
     if softcap:
         return 'explicit'
-    single = q.shape[2] == 1 and (q.shape[3] < 32 or not k.is_contiguous() or torch.compiler.is_compiling())
+    single = q.shape[2] == 1 and (
+        q.shape[3] < 32 or not k.is_contiguous() or torch.compiler.is_compiling()
+    )
     return 'fused' if single or q.device.type != 'cpu' else 'explicit'
 
 
@@ -83,25 +105,38 @@ def _flex():
             if softcap:
                 logit = softcap * torch.tanh(logit / softcap)
             return logit if bias is None else logit + bias[0 if alike else row, 0, query, key]
+
         return flex_attention(q, k, v, score)
-    # Space and time, training, acting and measuring, with and without gradient: some fifty shapes. As one whole graph it fails beyond the limit,
-    # where torch would otherwise go on without compiling.
+
+    # Space and time, training, acting and measuring, with and without gradient: some fifty shapes.
+    # As one whole graph it fails beyond the limit, where torch would otherwise go on without
+    # compiling.
     torch._dynamo.config.recompile_limit = max(512, torch._dynamo.config.recompile_limit)
-    torch._dynamo.config.accumulated_recompile_limit = max(1024, torch._dynamo.config.accumulated_recompile_limit)
+    torch._dynamo.config.accumulated_recompile_limit = max(
+        1024, torch._dynamo.config.accumulated_recompile_limit
+    )
     return torch.compile(attention, dynamic=False, fullgraph=True)
 
 
 class Attention(nn.Module):
-    """Shared projections of the two directions; input is normalised here (pre-norm), the residual is added by the block."""
+    """Shared projections of the two directions; input is normalised here (pre-norm), the
+    residual is added by the block.
+    """
 
     def __init__(self, width: int, heads: int, kv_heads: int, softcap: float):
         super().__init__()
         if width % heads or heads % kv_heads:
-            raise ValueError(f'attention: width {width} must be a multiple of heads {heads}, and heads of kv_heads {kv_heads}')
+            raise ValueError(
+                f'attention: width {width} must be a multiple of heads {heads}, and heads of'
+                f' kv_heads {kv_heads}'
+            )
         self.heads, self.kv_heads, self.softcap, self.kernel = heads, kv_heads, softcap, 'auto'
         self.channels = width // heads
         if self.channels % 2:
-            raise ValueError(f'attention: {self.channels} channels per head; rotary positions need an even number')
+            raise ValueError(
+                f'attention: {self.channels} channels per head; rotary positions need an even'
+                ' number'
+            )
         self.norm = RMSNorm(width)
         self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * self.channels, bias=False)
         self.qk_norm = QKNorm(heads, kv_heads, self.channels)
@@ -117,15 +152,21 @@ class Attention(nn.Module):
 class SpaceAttention(Attention):
     """Tokens of one frame look at each other."""
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor | None, asks: slice = slice(None)) -> torch.Tensor:
-        """x (B, T, N, D), bias (Q, N) -> (B, T, Q, D). Only the Q tokens of `asks` look; all tokens are looked at."""
+    def forward(
+        self, x: torch.Tensor, bias: torch.Tensor | None, asks: slice = slice(None)
+    ) -> torch.Tensor:
+        """x (B, T, N, D), bias (Q, N) -> (B, T, Q, D). Only the Q tokens of `asks` look; all
+        tokens are looked at.
+        """
         flat = x.flatten(0, 1)
         if asks == slice(None):
             qk, v = self.project(flat)  # (B T, N, heads, C)
             q, k = qk.split([self.heads, self.kv_heads], -2)
         else:
             q, k, v = self._project_apart(flat, asks)
-        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias, self.softcap, self.kernel)
+        out = attend(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias, self.softcap, self.kernel
+        )
         return self.out(out.transpose(1, 2).flatten(-2)).unflatten(0, x.shape[:2])
 
     def _project_apart(self, x, asks):
@@ -151,11 +192,13 @@ class TimeAttention(Attention):
             asks: the frames that look; all are looked at.
 
         Returns:
-            (B, T of asks, N, D) and this layer's own (keys, values), each (B, N M, T, C), keys already rotated.
+            (B, T of asks, N, D) and this layer's own (keys, values), each (B, N M, T, C), keys
+            already rotated.
         """
         qk, v = self.project(x)
         q, k = rotate(qk, *angles).split([self.heads, self.kv_heads], -2)
-        q, k, v = (part.flatten(2, 3).transpose(1, 2) for part in (q, k, v))  # the heads of all tokens side by side
+        # the heads of all tokens side by side
+        q, k, v = (part.flatten(2, 3).transpose(1, 2) for part in (q, k, v))
         keys, values = (k, v) if memory is None else memory.extend(layer, k, v)
         x, q, bias = x[:, asks], q[:, :, asks], None if bias is None else bias[:, :, asks]
         if not x.shape[1]:

@@ -6,15 +6,17 @@ Letters: B batch, T time, N tokens of a frame, D model width.
 import math
 
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
 
 EPS = 1e-6
 
 
 class _Normalize(torch.autograd.Function):
-    """x / rms(x) * gain with a backward pass in six kernels. On a CPU torch takes both passes apart into some twenty small ones,
-    which cost more than the matrix products beside them (speed tables in docs/speed.md)."""
+    """x / rms(x) * gain with a backward pass in six kernels. On a CPU torch takes both passes apart
+    into some twenty small ones, which cost more than the matrix products beside them (speed tables
+    in docs/speed.md).
+    """
 
     @staticmethod
     def forward(ctx, x, gain):
@@ -26,7 +28,9 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         normal, inverse, gain = ctx.saved_tensors
-        slope = (grad * normal).flatten(0, -1 - gain.dim()).sum(0) if ctx.needs_input_grad[1] else None
+        slope = (
+            (grad * normal).flatten(0, -1 - gain.dim()).sum(0) if ctx.needs_input_grad[1] else None
+        )
         if not ctx.needs_input_grad[0]:
             return None, slope
         grad = grad * gain
@@ -35,10 +39,12 @@ class _Normalize(torch.autograd.Function):
 
 
 def normalize(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    """x / rms(x) * gain, in float32 whatever comes: norms are where bfloat16 loses most. The mean of squares is over the last axis.
+    """x / rms(x) * gain, in float32 whatever comes: norms are where bfloat16 loses most. The mean
+    of squares is over the last axis.
 
     Args:
-        x: (..., *gain.shape). gain: one axis for a layer, two (heads, channels) for queries and keys.
+        x: (..., *gain.shape). gain: one axis for a layer, two (heads, channels) for queries and
+            keys.
 
     Returns:
         the shape and dtype of x.
@@ -63,7 +69,8 @@ class RMSNorm(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """RMS norm of queries and keys over their channels, with a gain for every head. One call serves both.
+    """RMS norm of queries and keys over their channels, with a gain for every head. One call serves
+    both.
 
     Args:
         heads: G. kv_heads: M. channels: C.
@@ -79,7 +86,9 @@ class QKNorm(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Gated feed-forward layer, about 8/3 D hidden units so that its size equals a plain 4 D layer."""
+    """Gated feed-forward layer, about 8/3 D hidden units so that its size equals a plain 4 D
+    layer.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -95,14 +104,20 @@ class SwiGLU(nn.Module):
 def mlp(inputs: int, width: int, layers: int) -> nn.Sequential:
     """Linear -> RMSNorm -> SiLU, `layers` times."""
     sizes = [inputs] + [width] * layers
-    return nn.Sequential(*(
-        part for a, b in zip(sizes, sizes[1:]) for part in (nn.Linear(a, b, bias=False), RMSNorm(b), nn.SiLU())))
+    return nn.Sequential(
+        *(
+            part
+            for a, b in zip(sizes, sizes[1:])
+            for part in (nn.Linear(a, b, bias=False), RMSNorm(b), nn.SiLU())
+        )
+    )
 
 
 class MLP(nn.Module):
     """Linear -> RMSNorm -> SiLU, `layers` times, then a linear output that starts at zero.
 
-    The zero start makes a fresh reward or value head predict exactly zero and a fresh policy exactly uniform.
+    The zero start makes a fresh reward or value head predict exactly zero and a fresh policy
+    exactly uniform.
     """
 
     def __init__(self, inputs: int, width: int, layers: int, outputs: int):
@@ -126,7 +141,8 @@ def rotary_angles(positions: torch.Tensor, channels: int) -> tuple[torch.Tensor,
     """Cosines and signed sines for `rotate`, each (B or 1, T, 1, 1, C).
 
     Args:
-        positions: (B or 1, T). Only their differences matter for attention, so a window may start anywhere.
+        positions: (B or 1, T). Only their differences matter for attention, so a window may start
+            anywhere.
     """
     half = channels // 2
     rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(1000.0) / half))
@@ -136,5 +152,7 @@ def rotary_angles(positions: torch.Tensor, channels: int) -> tuple[torch.Tensor,
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the channel pairs (c, c + C / 2) of x (B, T, N, heads, C) by the angles of rotary_angles."""
+    """Rotate the channel pairs (c, c + C / 2) of x (B, T, N, heads, C) by the angles of
+    rotary_angles.
+    """
     return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))

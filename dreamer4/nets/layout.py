@@ -1,4 +1,6 @@
-"""Token layouts as data: named slots of one frame, and masks made from rules about names, never from offsets."""
+"""Token layouts as data: named slots of one frame, and masks made from rules about names, never
+from offsets.
+"""
 
 from collections.abc import Callable
 
@@ -23,7 +25,8 @@ class Layout:
         return self.slots[name]
 
     def mask(self, sees: Callable[[str, str], bool]) -> torch.Tensor:
-        """Boolean (N, N): entry [query, key] is True where the query token may look at the key token.
+        """Boolean (N, N): entry [query, key] is True where the query token may look at the key
+        token.
 
         Args:
             sees: rule over slot names, sees(query, key).

@@ -1,4 +1,5 @@
-"""Output distributions: symexp two-hot scalars, bounded normals, and a factored policy over categorical parts and real values.
+"""Output distributions: symexp two-hot scalars, bounded normals, and a factored policy over
+categorical parts and real values.
 
 Letters: M categorical parts of an action, K choices of a part, E real values.
 """
@@ -33,18 +34,21 @@ class TwoHot(nn.Module):
     def __init__(self, bins: int, limit: float):
         super().__init__()
         if bins % 2 == 0:
-            raise ValueError(f'two-hot: bins must be odd, so that zero has a bin of its own; got {bins}')
+            raise ValueError(
+                f'two-hot: bins must be odd, so that zero has a bin of its own; got {bins}'
+            )
         half = symexp(torch.linspace(0, limit, bins // 2 + 1))
         self.register_buffer('values', torch.cat([-half.flip(0)[:-1], half]), persistent=False)
 
     def mean(self, logits: torch.Tensor) -> torch.Tensor:
         """Expected value (...) of logits (..., bins).
 
-        Summed in mirrored pairs, so that a symmetric distribution gives exactly zero and not a rest of large bins.
+        Summed in mirrored pairs, so that a symmetric distribution gives exactly zero and not a rest
+        of large bins.
         """
         p = logits.float().softmax(-1)
         half = len(self.values) // 2
-        return ((p[..., half + 1:] - p[..., :half].flip(-1)) * self.values[half + 1:]).sum(-1)
+        return ((p[..., half + 1 :] - p[..., :half].flip(-1)) * self.values[half + 1 :]).sum(-1)
 
     def clip(self, target: torch.Tensor) -> torch.Tensor:
         """Targets (...) as they are learned: no larger than the outermost bins."""
@@ -55,9 +59,13 @@ class TwoHot(nn.Module):
         return target.abs() > self.values[-1]
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy (...) between the two-hot encoding of target (...) and logits (..., bins)."""
+        """Cross-entropy (...) between the two-hot encoding of target (...) and logits (...,
+        bins).
+        """
         target = self.clip(target).contiguous()
-        low = (torch.searchsorted(self.values, target, right=True) - 1).clamp(0, len(self.values) - 2)
+        low = (torch.searchsorted(self.values, target, right=True) - 1).clamp(
+            0, len(self.values) - 2
+        )
         weight = (target - self.values[low]) / (self.values[low + 1] - self.values[low])
         log_p = logits.float().log_softmax(-1)
         at_low = log_p.gather(-1, low[..., None])[..., 0]
@@ -74,7 +82,8 @@ class BoundedNormal:
 
     def __init__(self, mean: torch.Tensor, std: torch.Tensor):
         self.mean, self.std = mean, std
-        self.low, self.high = (-1 - mean) / std, (1 - mean) / std  # the bounds, in standard deviations
+        # the bounds, in standard deviations
+        self.low, self.high = (-1 - mean) / std, (1 - mean) / std
 
     def mode(self) -> torch.Tensor:
         """Most likely values (..., E) strictly between the bounds."""
@@ -113,8 +122,10 @@ class BoundedNormal:
 class ClippedNormal(BoundedNormal):
     """Normals whose draws are clipped to [-1, 1], as the env executes them.
 
-    Both bounds have a probability of their own, the tail beyond them; between them there is a density. log_prob is that of the action
-    executed: all draws beyond a bound are the same action (clipped action policy gradient, Fujita and Maeda 2018).
+    Both bounds have a probability of their own, the tail beyond them; between them there is a
+    density. log_prob is that of the action
+    executed: all draws beyond a bound are the same action (clipped action policy gradient, Fujita
+        and Maeda 2018).
     """
 
     def sample(self) -> torch.Tensor:
@@ -122,7 +133,9 @@ class ClippedNormal(BoundedNormal):
         return (self.mean + self.std * torch.randn_like(self.mean)).clamp(-1, 1)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
-        """Joint log-probability (...) of executed values (..., E): of the tail at a bound, of the density between."""
+        """Joint log-probability (...) of executed values (..., E): of the tail at a bound, of
+        the density between.
+        """
         at_low, at_high = self._log_tails()
         inside = self._log_normal(x.clamp(-1, 1))
         return torch.where(x <= -1, at_low, torch.where(x >= 1, at_high, inside)).sum(-1)
@@ -136,7 +149,9 @@ class ClippedNormal(BoundedNormal):
 
 
 class TruncatedNormal(BoundedNormal):
-    """Normals given that they fall into [-1, 1]: a density alone, with no weight on the bounds themselves."""
+    """Normals given that they fall into [-1, 1]: a density alone, with no weight on the bounds
+    themselves.
+    """
 
     def sample(self) -> torch.Tensor:
         """Values (..., E) in [-1, 1]."""
@@ -153,10 +168,12 @@ class TruncatedNormal(BoundedNormal):
 
 
 class Policy:
-    """Distribution over action codes (see dreamer4/actions.py): independent categoricals, then independent real values.
+    """Distribution over action codes (see dreamer4/actions.py): independent categoricals, then
+    independent real values.
 
     Args:
-        log_probs: for every group of parts with as many choices each, (..., M of the group, K of the group), all finite.
+        log_probs: for every group of parts with as many choices each, (..., M of the group, K of
+            the group), all finite.
         real: distribution of the E real values; of none where E is 0.
     """
 
@@ -165,7 +182,9 @@ class Policy:
         self._sizes = [x.shape[-2] for x in self.log_probs]
 
     def sample(self) -> torch.Tensor:
-        """Action code (..., M + E) as float32. Gumbel-max on the device's generator, so nothing waits for the host."""
+        """Action code (..., M + E) as float32. Gumbel-max on the device's generator, so nothing
+        waits for the host.
+        """
         draw = lambda x: (x - torch.empty_like(x).exponential_().log()).argmax(-1)
         return self._code([draw(x) for x in self.log_probs], self.real.sample())
 
@@ -177,7 +196,10 @@ class Policy:
         """Joint log-probability (...) of code (..., M + E)."""
         parts = sum(self._sizes)
         choices = code[..., :parts].long().split(self._sizes, -1)
-        discrete = (x.gather(-1, choice[..., None])[..., 0].sum(-1) for x, choice in zip(self.log_probs, choices))
+        discrete = (
+            x.gather(-1, choice[..., None])[..., 0].sum(-1)
+            for x, choice in zip(self.log_probs, choices)
+        )
         return sum(discrete, self.real.log_prob(code[..., parts:]))
 
     def entropy(self) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""Block-causal transformer with factored attention: space in every layer, time in every n-th (Dreamer 4, Section 3.4).
+"""Block-causal transformer with factored attention: space in every layer, time in every n-th
+(Dreamer 4, Section 3.4).
 
 Letters: B batch, T time, N tokens of a frame, D width, S keys in time.
 """
@@ -26,33 +27,50 @@ class Transformer(nn.Module):
     """Stack of blocks and a final norm.
 
     Args:
-        width, depth, heads, kv_heads: sizes; heads share key-value heads in groups (GQA) where kv_heads < heads.
-        time_every: time attention in layers 0, n, 2n ...; 0 for none. Layer 0 has it so that later space layers can spread the past.
+        width, depth, heads, kv_heads: sizes; heads share key-value heads in groups (GQA) where
+            kv_heads < heads.
+        time_every: time attention in layers 0, n, 2n ...; 0 for none. Layer 0 has it so that later
+            space layers can spread the past.
         softcap: cap of the attention logits, 0 for none.
     """
 
-    def __init__(self, width: int, depth: int, heads: int, kv_heads: int, time_every: int, softcap: float):
+    def __init__(
+        self, width: int, depth: int, heads: int, kv_heads: int, time_every: int, softcap: float
+    ):
         super().__init__()
         self.blocks = nn.ModuleList(
-                Block(width, heads, kv_heads, softcap, bool(time_every) and i % time_every == 0) for i in range(depth))
+            Block(width, heads, kv_heads, softcap, bool(time_every) and i % time_every == 0)
+            for i in range(depth)
+        )
         self.norm = RMSNorm(width)
-        self.time_layers, self.channels = sum(block.time is not None for block in self.blocks), width // heads
+        self.time_layers, self.channels = (
+            sum(block.time is not None for block in self.blocks),
+            width // heads,
+        )
 
     def forward(
-            self, x: torch.Tensor, space_mask: torch.Tensor, time_mask: torch.Tensor | None = None,
-            positions: torch.Tensor | None = None, memory=None, read: slice = slice(None),
-            frames: slice = slice(None)) -> tuple[torch.Tensor, KeyValues]:
+        self,
+        x: torch.Tensor,
+        space_mask: torch.Tensor,
+        time_mask: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
+        memory=None,
+        read: slice = slice(None),
+        frames: slice = slice(None),
+    ) -> tuple[torch.Tensor, KeyValues]:
         """Run all blocks.
 
         Args:
             x: (B, T, N, D).
             space_mask: bool (N, N), [query, key], True: may look.
-            time_mask: bool (B or 1, T, S), True: may look; S counts the memory's keys where one is given. Unused without time layers.
+            time_mask: bool (B or 1, T, S), True: may look; S counts the memory's keys where one is
+                given. Unused without time layers.
             positions: (B or 1, T) positions in time.
             memory: see nets/memory.py.
-            read: the tokens whose outputs are wanted. The last block computes nothing for the others that nobody looks at.
-            frames: the frames whose outputs are wanted, slice(0) for none. The others end with the last time layer, which keeps what
-                later frames look at.
+            read: the tokens whose outputs are wanted. The last block computes nothing for the
+                others that nobody looks at.
+            frames: the frames whose outputs are wanted, slice(0) for none. The others end with the
+                last time layer, which keeps what later frames look at.
 
         Returns:
             (B, T of frames, N of read, D) and per time layer the (keys, values) of all frames.
@@ -85,7 +103,8 @@ def as_bias(mask: torch.Tensor) -> torch.Tensor:
 
 
 def causal_mask(is_first: torch.Tensor) -> torch.Tensor:
-    """Who may look at whom in time: bool (B, T, T), True where the key is not later and belongs to the same episode.
+    """Who may look at whom in time: bool (B, T, T), True where the key is not later and belongs to
+    the same episode.
 
     Args:
         is_first: bool (B, T), True where an episode begins.

@@ -1,5 +1,6 @@
-"""The environments by name: one table, suite -> where it is; and package.module:Class, an env of the user's own. A suite's module, and
-the packages it needs, are imported only when one of its tasks is made, so that a suite that is not installed breaks no other.
+"""The environments by name: one table, suite -> where it is; and package.module:Class, an env of
+the user's own. A suite's module, and the packages it needs, are imported only when one of its tasks
+is made, so that a suite that is not installed breaks no other.
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ from ..base import Env
 from ..errors import ConfigError
 from ..seeds import derive
 
-# suite -> module, maker and config class in it. Maker(name, config, seed) returns an env; name is the task without 'suite_'.
+# suite -> module, maker and config class in it. Maker(name, config, seed) returns an env; name is
+# the task without 'suite_'.
 SUITES = {
     'pixel': ('pixel', 'make', 'PixelConfig'),
     'dummy': ('dummy', 'Dummy', 'DummyConfig'),
@@ -24,7 +26,9 @@ SUITES = {
     'crafter': ('crafter', 'make', 'CrafterConfig'),
 }
 OWN = ('own', 'make', 'GymConfig')  # of package.module:Class, whose settings are those of env.gym
-FORMS = 'A task is <suite>_<name>, gym_<module>:<Id>, or package.module:Class for an env of your own.'
+FORMS = (
+    'A task is <suite>_<name>, gym_<module>:<Id>, or package.module:Class for an env of your own.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Maker:
         return make(self.task, self.config, self.seed)
 
     def renewed(self, count: int) -> 'Maker':
-        """The constructor of the env's replacement number `count` after a crash: the same task with a random stream of its own."""
+        """The constructor of the env's replacement number `count` after a crash: the same task
+        with a random stream of its own.
+        """
         return dataclasses.replace(self, seed=derive(self.seed, 'renewed', count))
 
 
@@ -47,8 +53,10 @@ def make(task: str, config: Mapping, seed: int) -> Env:
     """The environment of a task, wrapped by wrappers.wrap().
 
     Args:
-      task: suite and name, such as 'pixel_catch', 'dmc_cheetah_run', 'gym_CartPole-v1', 'dummy'; or 'package.module:Class'.
-      config: suite -> its values, the `env` block of the config; only the entry of the task's suite is read.
+      task: suite and name, such as 'pixel_catch', 'dmc_cheetah_run', 'gym_CartPole-v1', 'dummy'; or
+          'package.module:Class'.
+      config: suite -> its values, the `env` block of the config; only the entry of the task's suite
+          is read.
       seed: of this env, >= 0; two envs of equal task, config and seed behave alike.
 
     Raises:
@@ -59,7 +67,8 @@ def make(task: str, config: Mapping, seed: int) -> Env:
 
 
 def make_config(task: str, config: Mapping) -> tuple:
-    """(maker, name, config of its suite) of a task, without making it: the check that a command line can afford.
+    """(maker, name, config of its suite) of a task, without making it: the check that a command
+    line can afford.
 
     Raises:
       ConfigError: unknown suite or config key.
@@ -69,10 +78,16 @@ def make_config(task: str, config: Mapping) -> tuple:
         raise ConfigError(f'{unknown("suite", suite, SUITES, f" in the task {task!r}")} {FORMS}')
     block = 'gym' if suite == 'own' else suite
     if block not in config:
-        raise ConfigError(f'The task {task!r} needs the config block env.{block}; env has {sorted(config)}.')
+        raise ConfigError(
+            f'The task {task!r} needs the config block env.{block}; env has {sorted(config)}.'
+        )
     module, maker, config_class = OWN if suite == 'own' else SUITES[suite]
     module = importlib.import_module(f'.{module}', __name__)
-    return getattr(module, maker), name, build_config(getattr(module, config_class), config[block], f'env.{block}')
+    return (
+        getattr(module, maker),
+        name,
+        build_config(getattr(module, config_class), config[block], f'env.{block}'),
+    )
 
 
 def split(task: str) -> tuple[str, str]:
@@ -85,7 +100,10 @@ def split(task: str) -> tuple[str, str]:
     module, colon, attribute = task.partition(':')
     if colon and (module.endswith('.py') or '/' in module) and attribute.isidentifier():
         dotted = module.removesuffix('.py').removeprefix('./').replace('/', '.')
-        raise ConfigError(f'--task {task} names a file; name the module, as seen from the present folder: {dotted}:{attribute}')
+        raise ConfigError(
+            f'--task {task} names a file; name the module, as seen from the present folder:'
+            f' {dotted}:{attribute}'
+        )
     parts = [*module.split('.'), *attribute.split('.')]
     if colon and all(part.isidentifier() for part in parts):
         # gym_minigrid:Id is an id of Gymnasium, unless there is a module of just this name.
@@ -121,7 +139,9 @@ def build_config(config_class: type, values: Mapping, where: str):
 
 
 def unknown(what: str, given: str, known, where: str = '') -> str:
-    """One sentence about a name that is not among the known ones, with the nearest of them or, where none is near, all."""
+    """One sentence about a name that is not among the known ones, with the nearest of them or,
+    where none is near, all.
+    """
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     hint = f'did you mean {near[0]!r}?' if near else f'known: {", ".join(sorted(known))}.'
     return f'Unknown {what} {given!r}{where}; {hint}'

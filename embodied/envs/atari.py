@@ -41,9 +41,11 @@ def check(name: str, config: AtariConfig) -> None:
     """
     if min(config.repeat, config.size, config.length) < 1 or config.noops < 0:
         raise ConfigError(
-            'env.atari: repeat, size and length must be at least 1 and noops at least 0.')
+            'env.atari: repeat, size and length must be at least 1 and noops at least 0.'
+        )
     require('ale_py', 'atari')
     from ale_py import roms
+
     games = roms.get_all_rom_ids()
     if name not in games:
         raise ConfigError(unknown('task', f'atari_{name}', [f'atari_{game}' for game in games]))
@@ -54,9 +56,10 @@ def make(name: str, config: AtariConfig, seed: int) -> Env:
     check(name, config)
     import ale_py
     from ale_py import roms
+
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
-    ale.setInt('random_seed', seed % 2 ** 31)
+    ale.setInt('random_seed', seed % 2**31)
     ale.setFloat('repeat_action_probability', 0.25 if config.sticky else 0.0)
     ale.loadROM(roms.get_rom_path(name))
     return Atari(ale, config, seed)
@@ -79,7 +82,10 @@ class Atari(Env):
     @property
     def obs_space(self):
         channels = 1 if self._config.gray else 3
-        return {'image': spaces.Box(0, 255, (self._config.size, self._config.size, channels), np.uint8), **OUTCOME}
+        return {
+            'image': spaces.Box(0, 255, (self._config.size, self._config.size, channels), np.uint8),
+            **OUTCOME,
+        }
 
     @property
     def act_space(self):
@@ -99,7 +105,10 @@ class Atari(Env):
         self._decisions += 1
         over = bool(self._ale.game_over())
         self._done = over or self._decisions >= self._config.length
-        return {'image': self._image(), **outcome(float(reward), is_last=self._done, is_terminal=over)}
+        return {
+            'image': self._image(),
+            **outcome(float(reward), is_last=self._done, is_terminal=over),
+        }
 
     def _begin(self) -> Values:
         self._ale.reset_game()
@@ -119,4 +128,6 @@ class Atari(Env):
         image = Image.fromarray(self._screens.max(0))
         image = image.convert('L') if self._config.gray else image
         size = self._config.size
-        return np.array(image.resize((size, size), Image.Resampling.BILINEAR)).reshape(self.obs_space['image'].shape)
+        return np.array(image.resize((size, size), Image.Resampling.BILINEAR)).reshape(
+            self.obs_space['image'].shape
+        )

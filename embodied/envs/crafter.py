@@ -27,7 +27,9 @@ def check(name: str, config: CrafterConfig) -> None:
       ConfigError: unknown task. EnvMissing: the package crafter is not installed.
     """
     if name not in ('reward', 'noreward'):
-        raise ConfigError(unknown('task', f'crafter_{name}', ['crafter_reward', 'crafter_noreward']))
+        raise ConfigError(
+            unknown('task', f'crafter_{name}', ['crafter_reward', 'crafter_noreward'])
+        )
     if config.size < LEAST_SIZE:
         raise ConfigError(f'env.crafter.size must be at least {LEAST_SIZE}, got {config.size}.')
     require('crafter', 'crafter')
@@ -37,25 +39,38 @@ def make(name: str, config: CrafterConfig, seed: int) -> Env:
     """The task crafter_<name>; raises as check()."""
     check(name, config)
     import crafter
-    return Crafter(crafter.Env(size=(config.size, config.size), reward=name == 'reward', seed=seed % 2 ** 31), config.size)
+
+    return Crafter(
+        crafter.Env(size=(config.size, config.size), reward=name == 'reward', seed=seed % 2**31),
+        config.size,
+    )
 
 
 class Crafter(Env):
-    """An episode ends terminally when the player dies and by the game's own limit of 10000 steps otherwise. The world is a function of
-    its seed and the actions, which that of the package is not."""
+    """An episode ends terminally when the player dies and by the game's own limit of 10000 steps
+    otherwise. The world is a function of its seed and the actions, which that of the package is
+    not.
+    """
 
     def __init__(self, env, size: int):
         self._env, self._size, self._done = env, size, True
-        # The game keeps the creatures of an area in a set, whose order is that of their addresses, and draws by position which of
-        # them vanishes: equal seeds would give equal worlds for a hundred steps or so.
+        # The game keeps the creatures of an area in a set, whose order is that of their addresses,
+        # and draws by position which of them vanishes: equal seeds would give equal worlds for a
+        # hundred steps or so.
         balance = env._balance_chunk
-        env._balance_chunk = lambda chunk, creatures: balance(chunk, sorted(creatures, key=lambda creature: tuple(creature.pos)))
+        env._balance_chunk = lambda chunk, creatures: balance(
+            chunk, sorted(creatures, key=lambda creature: tuple(creature.pos))
+        )
         self._achievements = sorted(_achievements())
 
     @property
     def obs_space(self):
         logs = {f'log/achievement_{name}': REWARD for name in self._achievements}
-        return {'image': spaces.Box(0, 255, (self._size, self._size, 3), np.uint8), **OUTCOME, **logs}
+        return {
+            'image': spaces.Box(0, 255, (self._size, self._size, 3), np.uint8),
+            **OUTCOME,
+            **logs,
+        }
 
     @property
     def act_space(self):
@@ -67,13 +82,21 @@ class Crafter(Env):
             return self._observe(self._env.reset(), outcome(is_first=True), {})
         image, reward, self._done, info = self._env.step(int(action['action']))
         dead = bool(self._done and info['discount'] == 0)
-        return self._observe(image, outcome(float(reward), is_last=bool(self._done), is_terminal=dead), info['achievements'])
+        return self._observe(
+            image,
+            outcome(float(reward), is_last=bool(self._done), is_terminal=dead),
+            info['achievements'],
+        )
 
     def _observe(self, image, result, achievements) -> Values:
-        logs = {f'log/achievement_{name}': np.float32(achievements.get(name, 0)) for name in self._achievements}
+        logs = {
+            f'log/achievement_{name}': np.float32(achievements.get(name, 0))
+            for name in self._achievements
+        }
         return {'image': np.array(image), **result, **logs}
 
 
 def _achievements() -> list[str]:
     from crafter import constants
+
     return list(constants.achievements)

@@ -1,6 +1,8 @@
-"""The tasks of the DeepMind Control Suite, dmc_<domain>_<task>, from pixels, from proprioception, or from both.
+"""The tasks of the DeepMind Control Suite, dmc_<domain>_<task>, from pixels, from proprioception,
+or from both.
 
-Rows per episode: 1 + 1000 / repeat for nearly all tasks, cut by a time limit. Frames are rendered only where the image is asked for.
+Rows per episode: 1 + 1000 / repeat for nearly all tasks, cut by a time limit. Frames are rendered
+only where the image is asked for.
 """
 
 import dataclasses
@@ -20,15 +22,26 @@ from . import unknown
 CAMERAS = {'quadruped': 2}  # domain -> camera where the first one, 0, does not show the task
 # Domain -> its tasks: names that need no look into the suite, whose import takes half a second.
 TASKS = {
-    'acrobot': 'swingup swingup_sparse', 'ball_in_cup': 'catch', 'cheetah': 'run',
+    'acrobot': 'swingup swingup_sparse',
+    'ball_in_cup': 'catch',
+    'cheetah': 'run',
     'cartpole': 'balance balance_sparse swingup swingup_sparse two_poles three_poles',
-    'dog': 'stand walk trot run fetch', 'finger': 'spin turn_easy turn_hard',
-    'fish': 'upright swim', 'hopper': 'stand hop',
-    'humanoid': 'stand walk run run_pure_state', 'humanoid_CMU': 'stand walk run',
-    'lqr': 'lqr_2_1 lqr_6_2', 'manipulator': 'bring_ball bring_peg insert_ball insert_peg',
-    'pendulum': 'swingup', 'point_mass': 'easy hard', 'quadruped': 'walk run escape fetch',
-    'reacher': 'easy hard', 'stacker': 'stack_2 stack_4', 'swimmer': 'swimmer6 swimmer15',
-    'walker': 'stand walk run'}
+    'dog': 'stand walk trot run fetch',
+    'finger': 'spin turn_easy turn_hard',
+    'fish': 'upright swim',
+    'hopper': 'stand hop',
+    'humanoid': 'stand walk run run_pure_state',
+    'humanoid_CMU': 'stand walk run',
+    'lqr': 'lqr_2_1 lqr_6_2',
+    'manipulator': 'bring_ball bring_peg insert_ball insert_peg',
+    'pendulum': 'swingup',
+    'point_mass': 'easy hard',
+    'quadruped': 'walk run escape fetch',
+    'reacher': 'easy hard',
+    'stacker': 'stack_2 stack_4',
+    'swimmer': 'swimmer6 swimmer15',
+    'walker': 'stand walk run',
+}
 QUALITIES = ('standard', 'fast')
 
 
@@ -42,7 +55,8 @@ class DMCConfig:
       image: observe the key 'image', uint8 (size, size, 3).
       proprio: observe the suite's own keys, float32.
       camera: number of a fixed camera of the domain; -1: the one that shows the task.
-      quality: 'standard', what the suite draws by default, or 'fast', without shadows, reflections and multisampling.
+      quality: 'standard', what the suite draws by default, or 'fast', without shadows, reflections
+          and multisampling.
     """
 
     repeat: int
@@ -60,11 +74,16 @@ def check(name: str, config: DMCConfig) -> None:
       ConfigError: unknown task or value. EnvMissing: dm_control is not installed.
     """
     if not (config.image or config.proprio):
-        raise ConfigError('env.dmc.image and env.dmc.proprio are both false; there would be nothing to observe.')
+        raise ConfigError(
+            'env.dmc.image and env.dmc.proprio are both false; there would be nothing to observe.'
+        )
     if config.quality not in QUALITIES:
         raise ConfigError(unknown('quality', config.quality, QUALITIES, ' in env.dmc.quality'))
     if config.repeat < 1 or config.size < 1:
-        raise ConfigError(f'env.dmc.repeat and env.dmc.size must be at least 1, got {config.repeat} and {config.size}.')
+        raise ConfigError(
+            f'env.dmc.repeat and env.dmc.size must be at least 1, got {config.repeat} and'
+            f' {config.size}.'
+        )
     require('dm_control', 'dmc')
     known = {f'{domain}_{task}' for domain, tasks in TASKS.items() for task in tasks.split()}
     if full_name(name) not in known:
@@ -81,7 +100,7 @@ def make(name: str, config: DMCConfig, seed: int) -> Env:
     suite = import_suite(config.image)
     domain, task = find(name, suite.ALL_TASKS)
     # The suite seeds a numpy RandomState, which takes 32 bits.
-    physics_env = suite.load(domain, task, task_kwargs={'random': seed % 2 ** 32})
+    physics_env = suite.load(domain, task, task_kwargs={'random': seed % 2**32})
     env = ActionRepeat(DMC(physics_env, config.proprio), config.repeat)
     if not config.image:
         return env
@@ -92,8 +111,9 @@ def make(name: str, config: DMCConfig, seed: int) -> Env:
 def import_suite(render: bool):
     """dm_control.suite, imported with a graphics backend where one is needed.
 
-    Both mujoco and dm_control choose their backend while they are imported, by the variable MUJOCO_GL, and fail where its library
-    is missing. Without rendering that is no reason to fail, so they are then imported without a backend.
+    Both mujoco and dm_control choose their backend while they are imported, by the variable
+    MUJOCO_GL, and fail where its library is missing. Without rendering that is no reason to fail,
+    so they are then imported without a backend.
     """
     os.environ.setdefault('MUJOCO_GL', 'egl')
     try:
@@ -105,26 +125,33 @@ def import_suite(render: bool):
     except ModuleNotFoundError as error:
         if (error.name or '').split('.')[0] in ('dm_control', 'mujoco'):
             raise EnvMissing(
-                f'the package {error.name} is not installed; {install_hint("dmc")}') from error
+                f'the package {error.name} is not installed; {install_hint("dmc")}'
+            ) from error
         raise
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
-        # PyOpenGL reports a missing library as AttributeError, dm_control as RuntimeError or ImportError.
+        # PyOpenGL reports a missing library as AttributeError, dm_control as RuntimeError or
+        # ImportError.
         backend = os.environ['MUJOCO_GL']
         if render:
             raise EnvMissing(
-                f'No frames can be rendered with MUJOCO_GL={backend} ({error}). Install its library (Debian, Ubuntu: '
-                'apt-get install libegl1 libgl1 for egl, libosmesa6 for osmesa), choose another backend with '
-                'MUJOCO_GL=egl|osmesa|glfw, or do without images (env.dmc.image false).') from error
+                f'No frames can be rendered with MUJOCO_GL={backend} ({error}). Install its library'
+                ' (Debian, Ubuntu: apt-get install libegl1 libgl1 for egl, libosmesa6 for osmesa),'
+                ' choose another backend with MUJOCO_GL=egl|osmesa|glfw, or do without images'
+                ' (env.dmc.image false).'
+            ) from error
     for name in [name for name in sys.modules if name.split('.')[0] in ('dm_control', 'mujoco')]:
         del sys.modules[name]
     os.environ['MUJOCO_GL'] = 'disabled'
     os.environ.pop('PYOPENGL_PLATFORM', None)
     from dm_control import suite
+
     return suite
 
 
 def find(name: str, tasks) -> tuple[str, str]:
-    """Domain and task of '<domain>_<task>'. Both may hold '_', so the name is looked up whole; 'cup' is short for 'ball_in_cup'."""
+    """Domain and task of '<domain>_<task>'. Both may hold '_', so the name is looked up whole;
+    'cup' is short for 'ball_in_cup'.
+    """
     known = {f'{domain}_{task}': (domain, task) for domain, task in tasks}
     if full_name(name) not in known:
         raise ConfigError(unknown('task', f'dmc_{name}', [f'dmc_{task}' for task in known]))
@@ -137,27 +164,36 @@ def full_name(name: str) -> str:
 
 
 class DMC(Env):
-    """A dm_control environment seen through its state: one float32 key per observation of the suite, or none.
+    """A dm_control environment seen through its state: one float32 key per observation of the
+    suite, or none.
 
-    is_terminal where the task's discount is 0; the end of the suite's time limit has discount 1 and is not terminal.
+    is_terminal where the task's discount is 0; the end of the suite's time limit has discount 1 and
+    is not terminal.
     """
 
     def __init__(self, env, proprio: bool):
         self._env = env
         self._done = True
         # Some tasks have observations without entries, such as the orientations of a single sphere.
-        self._keys = [key for key, spec in env.observation_spec().items() if proprio and 0 not in spec.shape]
+        self._keys = [
+            key for key, spec in env.observation_spec().items() if proprio and 0 not in spec.shape
+        ]
 
     @property
     def obs_space(self):
         specs = self._env.observation_spec()
-        return {key: spaces.Box(-np.inf, np.inf, specs[key].shape, np.float32) for key in self._keys} | OUTCOME
+        return {
+            key: spaces.Box(-np.inf, np.inf, specs[key].shape, np.float32) for key in self._keys
+        } | OUTCOME
 
     @property
     def act_space(self):
         spec = self._env.action_spec()
         low, high = (np.broadcast_to(bound, spec.shape) for bound in (spec.minimum, spec.maximum))
-        return {'action': spaces.Box(low.astype(np.float32), high.astype(np.float32)), 'reset': FLAG}
+        return {
+            'action': spaces.Box(low.astype(np.float32), high.astype(np.float32)),
+            'reset': FLAG,
+        }
 
     def step(self, action: Values) -> Values:
         if action['reset'] or self._done:
@@ -166,7 +202,11 @@ class DMC(Env):
             step = self._env.step(action['action'])
         self._done = step.last()
         result = outcome(
-            step.reward or 0.0, is_first=step.first(), is_last=step.last(), is_terminal=step.last() and step.discount == 0)
+            step.reward or 0.0,
+            is_first=step.first(),
+            is_last=step.last(),
+            is_terminal=step.last() and step.discount == 0,
+        )
         return {key: np.array(step.observation[key], np.float32) for key in self._keys} | result
 
     def close(self):
@@ -181,8 +221,12 @@ class Camera(Wrapper):
     def __init__(self, env: Env, physics, camera: int, size: int, quality: str):
         super().__init__(env)
         if not 0 <= camera < physics.model.ncam:
-            raise ConfigError(f'env.dmc.camera must be -1 or in 0..{physics.model.ncam - 1} for this domain, got {camera}.')
-        # The model fixes the buffers when the graphics context is made, which happens with the first frame.
+            raise ConfigError(
+                f'env.dmc.camera must be -1 or in 0..{physics.model.ncam - 1} for this domain, got'
+                f' {camera}.'
+            )
+        # The model fixes the buffers when the graphics context is made, which happens with the
+        # first frame.
         visual = physics.model.vis
         visual.global_.offwidth = max(visual.global_.offwidth, size)
         visual.global_.offheight = max(visual.global_.offheight, size)
@@ -196,7 +240,10 @@ class Camera(Wrapper):
 
     @property
     def obs_space(self):
-        return {'image': spaces.Box(0, 255, (self._size, self._size, 3), np.uint8), **self.env.obs_space}
+        return {
+            'image': spaces.Box(0, 255, (self._size, self._size, 3), np.uint8),
+            **self.env.obs_space,
+        }
 
     def step(self, action):
         return {**self.env.step(action), 'image': self.render()}
@@ -205,16 +252,20 @@ class Camera(Wrapper):
         """The present frame in an array of its own."""
         if self._camera is None:
             from dm_control.mujoco import Camera as MujocoCamera
+
             # physics.render() would make a new scene for every frame.
             self._camera = MujocoCamera(self._physics, self._size, self._size, self._camera_id)
         return self._camera.render(render_flag_overrides=dict(self._flags)).copy()
 
     @property
     def renderer(self) -> str:
-        """What OpenGL says it renders with, such as 'NVIDIA H200/PCIe/SSE2' or 'llvmpipe (...)'; '' before the first frame."""
+        """What OpenGL says it renders with, such as 'NVIDIA H200/PCIe/SSE2' or 'llvmpipe (...)';
+        '' before the first frame.
+        """
         if self._camera is None:
             return ''
         from OpenGL import GL
+
         with self._physics.contexts.gl.make_current() as context:
             return (context.call(GL.glGetString, GL.GL_RENDERER) or b'').decode()
 

@@ -1,5 +1,6 @@
-"""A world that counts: its observations tell which step of which episode they are and which action led to them, so that tests and
-an agent that checks can tell at once whether a row was lost, doubled or shifted. It has every kind of observation and action.
+"""A world that counts: its observations tell which step of which episode they are and which action
+led to them, so that tests and an agent that checks can tell at once whether a row was lost, doubled
+or shifted. It has every kind of observation and action.
 """
 
 import dataclasses
@@ -49,18 +50,21 @@ def check(name: str, config: DummyConfig) -> None:
     if min(config.length, config.size) < 1:
         raise ConfigError(
             'env.dummy.length and env.dummy.size must be at least 1, '
-            f'got {config.length} and {config.size}.')
+            f'got {config.length} and {config.size}.'
+        )
 
 
 class Dummy(Env):
-    """The counting env. Its name says which actions it has: 'default' or '' all kinds, otherwise one or several of ACTIONS joined
-    by '+', such as 'discrete' or 'box+multibinary'.
+    """The counting env. Its name says which actions it has: 'default' or '' all kinds, otherwise
+    one or several of ACTIONS joined by '+', such as 'discrete' or 'box+multibinary'.
 
-    Observations at step n of episode e (both count from 0; e counts all episodes since the env was made):
-      count int64 n; episode int64 e; echo float32: the executed action that led here, keys in order, zeros where is_first;
-      image uint8 (size, size, 3) with channels n, e, noise; vector float32 (3,) noise; token Discrete n % 7; even bool n % 2 == 0;
-      grid float32 (2, 4) filled with n; log/count float32 n.
-    Reward: n % 3 where not is_first, so that it tells neighbouring steps apart; the return of an episode is known, see total().
+    Observations at step n of episode e (both count from 0; e counts all episodes since the env was
+      made): count int64 n; episode int64 e; echo float32: the executed action that led here, keys
+      in order, zeros where is_first; image uint8 (size, size, 3) with channels n, e, noise; vector
+      float32 (3,) noise; token Discrete n % 7; even bool n % 2 == 0; grid float32 (2, 4) filled
+      with n; log/count float32 n.
+    Reward: n % 3 where not is_first, so that it tells neighbouring steps apart; the return of an
+        episode is known, see total().
     """
 
     def __init__(self, name: str, config: DummyConfig, seed: int):
@@ -84,7 +88,8 @@ class Dummy(Env):
             'even': FLAG,
             'grid': spaces.Box(0, np.inf, (2, 4), np.float32),
             'log/count': spaces.Box(0, np.inf, (), np.float32),
-            **OUTCOME}
+            **OUTCOME,
+        }
 
     @property
     def act_space(self):
@@ -97,9 +102,13 @@ class Dummy(Env):
             result = outcome(is_first=True)
         else:
             self._count += 1
-            echo = np.concatenate([np.ravel(action[name]) for name in self._actions]).astype(np.float32)
+            echo = np.concatenate([np.ravel(action[name]) for name in self._actions]).astype(
+                np.float32
+            )
             last = self._count == self._config.length
-            result = outcome(self._count % 3, is_last=last, is_terminal=last and self._config.terminal)
+            result = outcome(
+                self._count % 3, is_last=last, is_terminal=last and self._config.terminal
+            )
         self._done = bool(result['is_last'])
         return {**self._observe(), 'echo': echo, **result}
 
@@ -109,7 +118,11 @@ class Dummy(Env):
 
     def save(self) -> Values:
         return {
-            'count': self._count, 'episode': self._episode, 'done': self._done, 'rng': self._rng.bit_generator.state}
+            'count': self._count,
+            'episode': self._episode,
+            'done': self._done,
+            'rng': self._rng.bit_generator.state,
+        }
 
     def load(self, state: Values) -> None:
         self._count, self._episode, self._done = state['count'], state['episode'], state['done']
@@ -121,6 +134,12 @@ class Dummy(Env):
         image[..., 0], image[..., 1] = n % 256, self._episode % 256
         image[..., 2] = self._rng.integers(256, size=(size, size), dtype=np.uint8)
         return {
-            'count': np.int64(n), 'episode': np.int64(self._episode), 'image': image,
-            'vector': self._rng.standard_normal(3, np.float32), 'token': np.int64(n % 7), 'even': np.bool_(n % 2 == 0),
-            'grid': np.full((2, 4), n, np.float32), 'log/count': np.float32(n)}
+            'count': np.int64(n),
+            'episode': np.int64(self._episode),
+            'image': image,
+            'vector': self._rng.standard_normal(3, np.float32),
+            'token': np.int64(n % 7),
+            'even': np.bool_(n % 2 == 0),
+            'grid': np.full((2, 4), n, np.float32),
+            'log/count': np.float32(n),
+        }

@@ -1,4 +1,5 @@
-"""The one place where the name of a task makes Python import a module: that of gym_<module>:<Id>, or of package.module:Class.
+"""The one place where the name of a task makes Python import a module: that of gym_<module>:<Id>,
+or of package.module:Class.
 
 Whatever such a module does when it is imported happens here, in the process that runs the envs.
 """
@@ -28,10 +29,16 @@ def load_module(name: str, task: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f'{error.name}.')):
             raise ConfigError(f'--task {task}: there is no module {error.name!r}.') from error
-        raise ConfigError(f'--task {task}: the module {name!r} imports {error.name!r}, which is not installed.') from error
+        raise ConfigError(
+            f'--task {task}: the module {name!r} imports {error.name!r}, which is not installed.'
+        ) from error
     except Exception as error:  # it may do anything, and whoever wrote it wants to know what
-        place = f' ({error.filename}, line {error.lineno})' if isinstance(error, SyntaxError) else ''
-        raise ConfigError(f'--task {task}: importing {name!r} raised {type(error).__name__}: {error}{place}') from error
+        place = (
+            f' ({error.filename}, line {error.lineno})' if isinstance(error, SyntaxError) else ''
+        )
+        raise ConfigError(
+            f'--task {task}: importing {name!r} raised {type(error).__name__}: {error}{place}'
+        ) from error
 
 
 def demand(name: str, task: str) -> None:
@@ -41,8 +48,11 @@ def demand(name: str, task: str) -> None:
       ConfigError: there is no module of this name.
     """
     if os.getcwd() not in sys.path and '' not in sys.path:
-        sys.path.append(os.getcwd())  # a console script has the folder of its own in the place of the present one
+        # a console script has the folder of its own in the place of the present one
+        sys.path.append(os.getcwd())
     top = name.partition('.')[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:
         raise ConfigError(
-            f'--task {task}: there is no module {top!r}; install the package that holds it, or start in the folder that does.')
+            f'--task {task}: there is no module {top!r}; install the package that holds it, or'
+            ' start in the folder that does.'
+        )

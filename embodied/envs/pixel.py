@@ -1,10 +1,14 @@
 """Small tasks drawn with NumPy alone: no rendering library, no simulator, microseconds per step.
 
-    pixel_catch    discrete, 7 decisions    the ball that falls must meet the pad             paid once, at the end
-    pixel_reach    2-d Box, 50 decisions    a blob is driven to another one                   paid at every step
-    pixel_memory   discrete, 8 decisions    a cue is seen twice and must be recalled at the end   paid once, at the end
-Things are Gaussian blobs, each with a colour channel of its own, so that a frame tells the whole state (save for the cue, which
-is the point of pixel_memory). Sizes and distances scale with the frame.
+    pixel_catch    discrete, 7 decisions    the ball that falls must meet the pad             paid
+    once, at the end
+    pixel_reach    2-d Box, 50 decisions    a blob is driven to another one                   paid
+    at every step
+    pixel_memory   discrete, 8 decisions    a cue is seen twice and must be recalled at the end
+    paid once, at the end
+Things are Gaussian blobs, each with a colour channel of its own, so that a frame tells the whole
+state (save for the cue, which is the point of pixel_memory). Sizes and distances scale with the
+frame.
 """
 
 import copy
@@ -26,10 +30,12 @@ class PixelConfig:
 
 
 class PixelEnv(Env):
-    """What the tasks share: frames, episodes, and a state of plain numbers that can be saved. A task defines the methods below.
+    """What the tasks share: frames, episodes, and a state of plain numbers that can be saved. A
+    task defines the methods below.
 
     Attributes:
-      RANDOM_RETURN, OPTIMAL_RETURN: mean return of uniformly random actions and of optimal_action().
+      RANDOM_RETURN, OPTIMAL_RETURN: mean return of uniformly random actions and of
+          optimal_action().
       world: the state of the task as JSON values.
     """
 
@@ -85,7 +91,11 @@ class PixelEnv(Env):
         return {'action': np.asarray(action, self.action_space.dtype), 'reset': np.bool_(False)}
 
     def save(self) -> Values:
-        return {'world': copy.deepcopy(self.world), 'done': self._done, 'rng': self._rng.bit_generator.state}
+        return {
+            'world': copy.deepcopy(self.world),
+            'done': self._done,
+            'rng': self._rng.bit_generator.state,
+        }
 
     def load(self, state: Values) -> None:
         self.world, self._done = copy.deepcopy(state['world']), state['done']
@@ -93,9 +103,11 @@ class PixelEnv(Env):
 
 
 class Catch(PixelEnv):
-    """A red ball falls one row of an 8 x 8 grid per decision; the green pad in the lowest row moves left, stays or moves right.
+    """A red ball falls one row of an 8 x 8 grid per decision; the green pad in the lowest row moves
+    left, stays or moves right.
 
-    Reward: +1 when the ball lands on the pad, -1 when beside it, on the last row alone, which is terminal. Every start can be won.
+    Reward: +1 when the ball lands on the pad, -1 when beside it, on the last row alone, which is
+        terminal. Every start can be won.
     """
 
     RANDOM_RETURN = -0.75  # exactly: the ball's column is uniform over 8 and independent of the pad
@@ -129,9 +141,11 @@ class Catch(PixelEnv):
 
 
 class Reach(PixelEnv):
-    """A red blob in the arena [-1, 1]^2 moves by 0.2 times the action (x, y) and is to reach the green blob, which stays.
+    """A red blob in the arena [-1, 1]^2 moves by 0.2 times the action (x, y) and is to reach the
+    green blob, which stays.
 
-    Reward: exp(-3 distance) after each decision. Episodes are cut by a time limit of 50 decisions: the last row is not terminal.
+    Reward: exp(-3 distance) after each decision. Episodes are cut by a time limit of 50 decisions:
+        the last row is not terminal.
     """
 
     RANDOM_RETURN = 5.75
@@ -165,11 +179,13 @@ class Reach(PixelEnv):
 
 
 class Memory(PixelEnv):
-    """One of three coloured blobs is shown; after a corridor in which nothing can be done, the door on its side must be chosen.
+    """One of three coloured blobs is shown; after a corridor in which nothing can be done, the door
+    on its side must be chosen.
 
-    Rows 0-1 show the cue, rows 2-6 only the agent's white dot, which walks up by itself, row 7 three grey doors. The action taken at
-    row 7 (0 left, 1 middle, 2 right) moves the dot into a door and ends the episode: the last row is terminal and pays +1 for the
-    door on the cue's side, -1 otherwise. Actions before that do nothing. No frame after row 1 depends on the cue.
+    Rows 0-1 show the cue, rows 2-6 only the agent's white dot, which walks up by itself, row 7
+    three grey doors. The action taken at row 7 (0 left, 1 middle, 2 right) moves the dot into a
+    door and ends the episode: the last row is terminal and pays +1 for the door on the cue's side,
+    -1 otherwise. Actions before that do nothing. No frame after row 1 depends on the cue.
     """
 
     RANDOM_RETURN = -1 / 3  # exactly: one door in three is right
@@ -181,7 +197,9 @@ class Memory(PixelEnv):
         super().__init__(config, seed)
         pixels = (np.arange(self.size) + 0.5) / self.size
         self._sides = bumps(pixels, np.array([1, 3, 5]) / 6, 1 / 12)
-        self._heights = bumps(pixels, np.linspace(0.9, 0.15, self.CUE_ROWS + self.CORRIDOR_ROWS + 2), 1 / 24)
+        self._heights = bumps(
+            pixels, np.linspace(0.9, 0.15, self.CUE_ROWS + self.CORRIDOR_ROWS + 2), 1 / 24
+        )
         self._dots = bumps(pixels, np.array([1, 3, 5]) / 6, 1 / 24)
 
     def begin(self):
@@ -202,7 +220,9 @@ class Memory(PixelEnv):
             paint(frame, cue, self._sides[1], self._sides[cue])
         if step >= self.CUE_ROWS + self.CORRIDOR_ROWS:
             paint(frame, slice(None), self._sides[0], 0.5 * self._sides.max(0))
-        dot = np.multiply.outer(255 * self._heights[step], self._dots[self.world['door']]).astype(np.uint8)
+        dot = np.multiply.outer(255 * self._heights[step], self._dots[self.world['door']]).astype(
+            np.uint8
+        )
         np.maximum(frame, dot[..., None], out=frame)
 
     def best(self):
@@ -228,7 +248,7 @@ def make(name: str, config: PixelConfig, seed: int) -> PixelEnv:
 
 def bumps(grid: np.ndarray, centers, width: float) -> np.ndarray:
     """Gaussian profiles of height 1 over grid (S,), one per center (N,) -> (N, S)."""
-    return np.exp(-(grid - np.asarray(centers)[:, None]) ** 2 / (2 * width ** 2)).astype(np.float32)
+    return np.exp(-((grid - np.asarray(centers)[:, None]) ** 2) / (2 * width**2)).astype(np.float32)
 
 
 def paint(frame: np.ndarray, channel, down: np.ndarray, across: np.ndarray) -> None:

@@ -1,4 +1,6 @@
-"""One file per way of running: train (and train_eval), evaluate, offline, collect; what they share is in session.py."""
+"""One file per way of running: train (and train_eval), evaluate, offline, collect; what they
+share is in session.py.
+"""
 
 from .collect import collect
 from .evaluate import EvalConfig, eval_only, evaluate
@@ -6,4 +8,15 @@ from .offline import offline
 from .session import Counters, RunConfig, Setup, load_agent
 from .train import train
 
-__all__ = ['Counters', 'EvalConfig', 'RunConfig', 'Setup', 'collect', 'eval_only', 'evaluate', 'load_agent', 'offline', 'train']
+__all__ = [
+    'Counters',
+    'EvalConfig',
+    'RunConfig',
+    'Setup',
+    'collect',
+    'eval_only',
+    'evaluate',
+    'load_agent',
+    'offline',
+    'train',
+]

@@ -3,7 +3,13 @@
 from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
 
 
-def collect(make_agent: MakeAgent, make_env: MakeEnv, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup) -> None:
+def collect(
+    make_agent: MakeAgent,
+    make_env: MakeEnv,
+    make_replay: MakeReplay,
+    make_logger: MakeLogger,
+    setup: Setup,
+) -> None:
     """Run until run.steps decisions were made, or until a signal asks for the end; then save.
 
     Args:
@@ -12,7 +18,9 @@ def collect(make_agent: MakeAgent, make_env: MakeEnv, make_replay: MakeReplay, m
     """
     with Session(setup, make_logger) as session:
         driver = session.start_driver(make_env)
-        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver), session.event))
+        replay = session.open(
+            make_replay(driver.obs_space, driver.act_space, session.meta(driver), session.event)
+        )
         agent = make_agent(driver.obs_space, driver.act_space)
         driver.on_row(replay.add)
         session.track_parts(agent, driver, replay)

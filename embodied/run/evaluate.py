@@ -1,8 +1,10 @@
-"""Evaluation: exactly so many episodes in envs of their own, never mixed with what is collected for training.
+"""Evaluation: exactly so many episodes in envs of their own, never mixed with what is collected for
+training.
 
-The episodes that count are the first few of each env, fixed in advance. Whoever stops at the first N to finish, counts the short
-ones. Every evaluation of a run uses fresh envs with the same seeds, so that two of them differ by the policy alone. An episode that
-does not end is cut, which is counted, so that every evaluation ends.
+The episodes that count are the first few of each env, fixed in advance. Whoever stops at the first
+N to finish, counts the short ones. Every evaluation of a run uses fresh envs with the same seeds,
+so that two of them differ by the policy alone. An episode that does not end is cut, which is
+counted, so that every evaluation ends.
 """
 
 import contextlib
@@ -28,12 +30,43 @@ from embodied.run.film import Film
 from embodied.wrappers import TimeLimit
 
 MODES = ('sample', 'mode')
-LIVE_SECONDS, PLAIN_SECONDS = 0.2, 10.0  # between two signs of progress, on a terminal and elsewhere
+# between two signs of progress, on a terminal and elsewhere
+LIVE_SECONDS, PLAIN_SECONDS = 0.2, 10.0
 
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the table 1.96 + 2.4 / df is right to 0.002.
+# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the table 1.96 +
+# 2.4 / df is right to 0.002.
 STUDENT_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+    2.045,
+    2.042,
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +116,9 @@ class Evaluation:
 
     @property
     def ci95(self) -> float | None:
-        """Half the width of the 95 % interval of the mean (Student's t), None for a single episode."""
+        """Half the width of the 95 % interval of the mean (Student's t), None for a single
+        episode.
+        """
         degrees = len(self.returns) - 1
         if degrees < 1:
             return None
@@ -91,9 +126,23 @@ class Evaluation:
         return quantile * self.std / math.sqrt(len(self.returns))
 
     def __str__(self) -> str:
-        interval = '' if self.ci95 is None else f', 95 % interval of the mean {self.mean - self.ci95:.4g} to {self.mean + self.ci95:.4g}'
-        cut = f', {self.cut} of them cut after {max(self.lengths):,} decisions (eval.length)' if self.cut else ''
-        return f'return {self.mean:.4g}, standard deviation {self.std:.4g}{interval}, {len(self.returns)} episodes{cut}'
+        interval = (
+            ''
+            if self.ci95 is None
+            else (
+                f', 95 % interval of the mean {self.mean - self.ci95:.4g} to'
+                f' {self.mean + self.ci95:.4g}'
+            )
+        )
+        cut = (
+            f', {self.cut} of them cut after {max(self.lengths):,} decisions (eval.length)'
+            if self.cut
+            else ''
+        )
+        return (
+            f'return {self.mean:.4g}, standard deviation {self.std:.4g}{interval},'
+            f' {len(self.returns)} episodes{cut}'
+        )
 
 
 @dataclass(frozen=True)
@@ -123,10 +172,14 @@ class FirstEpisodes:
     """
 
     def __init__(self, quotas: list[int], videos: int, length: float = math.inf):
-        """Args: quotas per env; videos: of how many episodes to record the images, one env after the other; length: decisions after
-        which episodes are cut.
+        """Args: quotas per env; videos: of how many episodes to record the images, one env after
+        the other; length: decisions after which episodes are cut.
         """
-        self._quotas, self._videos, self._length = quotas, spread(min(videos, sum(quotas)), len(quotas)), length
+        self._quotas, self._videos, self._length = (
+            quotas,
+            spread(min(videos, sum(quotas)), len(quotas)),
+            length,
+        )
         self.decisions = 0
         self._done = [[] for _ in quotas]
         self._open = [None for _ in quotas]
@@ -160,15 +213,27 @@ class FirstEpisodes:
         episodes = [episode for done in self._done for episode in done]
         videos = {
             f'{key.replace("/", "-")}_{number}': film.frames()
-            for number, episode in enumerate(episodes) for key, film in episode['frames'].items()}
+            for number, episode in enumerate(episodes)
+            for key, film in episode['frames'].items()
+        }
         return Evaluation(
-            [e['score'] for e in episodes], [e['length'] for e in episodes], videos, sum(e['cut'] for e in episodes))
+            [e['score'] for e in episodes],
+            [e['length'] for e in episodes],
+            videos,
+            sum(e['cut'] for e in episodes),
+        )
 
 
 def evaluate(
-        agent: Agent, make_env: Callable[[str, int], Callable[[], Env]], config: EvalConfig, driver: DriverConfig,
-        videos: int = 0, on_event: Callable[[str], None] | None = None,
-        interrupted: Callable[[], bool] = lambda: False, notes: bool = True) -> Evaluation | None:
+    agent: Agent,
+    make_env: Callable[[str, int], Callable[[], Env]],
+    config: EvalConfig,
+    driver: DriverConfig,
+    videos: int = 0,
+    on_event: Callable[[str], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    notes: bool = True,
+) -> Evaluation | None:
     """Run config.episodes episodes of at most config.length decisions, and show how far they are.
 
     Args:
@@ -196,7 +261,10 @@ def evaluate(
             if interrupted():
                 return None
             envs(functools.partial(agent.policy, mode=config.mode), steps=1)
-            progress(f'evaluating: {episodes.count} of {config.episodes} episodes, {episodes.decisions:,} decisions')
+            progress(
+                f'evaluating: {episodes.count} of {config.episodes} episodes,'
+                f' {episodes.decisions:,} decisions'
+            )
     return episodes.result()
 
 
@@ -229,9 +297,14 @@ def spread(total: int, parts: int) -> list[int]:
 
 
 def eval_only(
-        make_agent: Callable[[Any, Any], Agent], make_env: Callable[[str, int], Callable[[], Env]], setup: Any,
-        load_agent: Callable[[Agent], Path], fps: int) -> Evaluation | None:
-    """Evaluate the agent of a checkpoint: exactly eval.episodes episodes; prints and writes what came out, and ends.
+    make_agent: Callable[[Any, Any], Agent],
+    make_env: Callable[[str, int], Callable[[], Env]],
+    setup: Any,
+    load_agent: Callable[[Agent], Path],
+    fps: int,
+) -> Evaluation | None:
+    """Evaluate the agent of a checkpoint: exactly eval.episodes episodes; prints and writes what
+    came out, and ends.
 
     Args:
       make_agent, make_env, setup: as in train().
@@ -241,7 +314,9 @@ def eval_only(
     Returns:
       the evaluation; also in logdir/eval: eval.json and one GIF per recorded episode and image.
     """
-    probe = Driver([make_env('eval', 0)], dataclasses.replace(setup.driver, parallel=True), notes=False)
+    probe = Driver(
+        [make_env('eval', 0)], dataclasses.replace(setup.driver, parallel=True), notes=False
+    )
     with contextlib.closing(probe):
         agent = make_agent(probe.obs_space, probe.act_space)
     save = load_agent(agent)
@@ -254,8 +329,18 @@ def eval_only(
         except UNSHOWABLE as error:  # the numbers matter more
             print(f'The video {name} cannot be written: {type(error).__name__}: {error}')
     content = {
-        'mean': result.mean, 'std': result.std, 'ci95': result.ci95, 'episodes': len(result.returns), 'returns': result.returns,
-        'lengths': result.lengths, 'cut': result.cut, 'task': setup.task, 'checkpoint': str(save), 'seed': setup.seed, 'mode': setup.eval.mode}
+        'mean': result.mean,
+        'std': result.std,
+        'ci95': result.ci95,
+        'episodes': len(result.returns),
+        'returns': result.returns,
+        'lengths': result.lengths,
+        'cut': result.cut,
+        'task': setup.task,
+        'checkpoint': str(save),
+        'seed': setup.seed,
+        'mode': setup.eval.mode,
+    }
     partial = folder / 'eval.json.partial'
     partial.write_text(json.dumps(content, indent=1) + '\n')
     os.replace(partial, folder / 'eval.json')

@@ -1,4 +1,6 @@
-"""Learn from a replay folder that nobody adds to: no env is built, nothing in the folder changes."""
+"""Learn from a replay folder that nobody adds to: no env is built, nothing in the folder
+changes.
+"""
 
 from typing import Any
 
@@ -7,11 +9,14 @@ from embodied.run.session import MakeAgent, MakeLogger, MakeReplay, Session, Set
 from embodied.tree_spec import COUNT, demand
 
 
-def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup) -> None:
+def offline(
+    make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup
+) -> None:
     """Run until run.updates updates were made, or until a signal asks for the end; then save.
 
     Args:
-      make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder names.
+      make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder
+          names.
       make_replay: make_replay(on_event) is the replay, read-only.
       make_logger, setup: as in train().
 
@@ -22,16 +27,24 @@ def offline(make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLog
         replay = session.open(make_replay(session.event))
         replay.load(None)
         if not len(replay):
-            raise ConfigError('offline: the replay folder holds no rows; give one with --replay.directory DIR')
+            raise ConfigError(
+                'offline: the replay folder holds no rows; give one with --replay.directory DIR'
+            )
         if replay.obs_space is None or replay.act_space is None:
-            raise ConfigError('offline: the meta.json of the replay folder does not name the spaces of its env')
+            raise ConfigError(
+                'offline: the meta.json of the replay folder does not name the spaces of its env'
+            )
         agent = make_agent(replay.obs_space, replay.act_space)
         if not replay.sequences(agent.sequence_rows):
             raise ConfigError(
-                f'offline: the agent learns from sequences of {agent.sequence_rows:,} rows, but the longest stream of the folder has '
-                f'{replay.longest:,}; lower agent.batch.length or agent.batch.long_length')
+                f'offline: the agent learns from sequences of {agent.sequence_rows:,} rows, but the'
+                f' longest stream of the folder has {replay.longest:,}; lower agent.batch.length or'
+                ' agent.batch.long_length'
+            )
         session.track_parts(agent, None, None)
-        session.track('draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(drawn(tree)))
+        session.track(
+            'draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(drawn(tree))
+        )
         if not session.begin():
             session.warm_start(agent)
         session.banner(agent, None, replay)

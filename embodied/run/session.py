@@ -1,7 +1,9 @@
-"""What every way of running shares: a run in its logdir, with counters, logger, checkpoints, clocks and an orderly end.
+"""What every way of running shares: a run in its logdir, with counters, logger, checkpoints, clocks
+and an orderly end.
 
-A run goes on where its newest checkpoint is when its logdir is opened again. What was given to track() takes up its state then, so
-that an interrupted run equals one that was not, as far as its envs and its agent can be saved.
+A run goes on where its newest checkpoint is when its logdir is opened again. What was given to
+track() takes up its state then, so that an interrupted run equals one that was not, as far as its
+envs and its agent can be saved.
 """
 
 import contextlib
@@ -31,15 +33,28 @@ from embodied.replay import Replay
 from embodied.run.evaluate import EvalConfig
 from embodied.tree_spec import COUNT, demand
 
-MakeAgent = Callable[[Spaces, Spaces], Agent]                  # (obs_space, act_space), as the driver has them
-MakeEnv = Callable[[str, int], Callable[[], Env]]              # ('env' or 'eval', number) -> constructor of that env
-MakeReplay = Callable[..., Replay]                             # ([obs_space, act_space, meta,] on_event); offline: on_event
+# (obs_space, act_space), as the driver has them
+MakeAgent = Callable[[Spaces, Spaces], Agent]
+# ('env' or 'eval', number) -> constructor of that env
+MakeEnv = Callable[[str, int], Callable[[], Env]]
+# ([obs_space, act_space, meta,] on_event); offline: on_event
+MakeReplay = Callable[..., Replay]
 MakeLogger = Callable[['Counters', Callable[[str], None]], Logger]  # (counters, on_event)
 
-HARMLESS = (EnvError, OutOfResources)                          # an env that fails, rows that cannot be read just now
-MISFIT = (                                                     # what a tree of another form runs into
-    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-SAVING_FAILED = (CheckpointError, ReplayWriteError, OSError)   # the disk is full or away; the last good checkpoint stands
+# an env that fails, rows that cannot be read just now
+HARMLESS = (EnvError, OutOfResources)
+# what a tree of another form runs into
+MISFIT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# the disk is full or away; the last good checkpoint stands
+SAVING_FAILED = (CheckpointError, ReplayWriteError, OSError)
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,14 @@ class RunConfig:
         for name in ('steps', 'updates', 'envs', 'max_catchup', 'keep'):
             if getattr(self, name) < 1:
                 raise ConfigError(f'run.{name} must be at least 1, got {getattr(self, name)}.')
-        for name in ('train_ratio', 'prefill', 'pretrain', 'log_every', 'report_every', 'save_every'):
+        for name in (
+            'train_ratio',
+            'prefill',
+            'pretrain',
+            'log_every',
+            'report_every',
+            'save_every',
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f'run.{name} must not be negative, got {getattr(self, name)}.')
 
@@ -115,7 +137,12 @@ class Counters:
         self.episodes += bool(row['is_last'])
 
     def __call__(self) -> dict[str, int]:
-        return {'step': self.step, 'frames': self.frames, 'updates': self.updates, 'episodes': self.episodes}
+        return {
+            'step': self.step,
+            'frames': self.frames,
+            'updates': self.updates,
+            'episodes': self.episodes,
+        }
 
     def save(self) -> dict[str, int]:
         return {'step': self.step, 'updates': self.updates, 'episodes': self.episodes}
@@ -149,8 +176,13 @@ class Interrupt:
         return bool(self.first)
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():  # Python allows no handlers elsewhere
-            heard = [s for s in self.SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+        # Python allows no handlers elsewhere
+        if threading.current_thread() is threading.main_thread():
+            heard = [
+                s
+                for s in self.SIGNALS
+                if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN
+            ]
             self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
@@ -170,10 +202,11 @@ class Interrupt:
 
 
 class Session:
-    """One run in its logdir. A context manager: leaving it saves, and closes what was given to open().
+    """One run in its logdir. A context manager: leaving it saves, and closes what was given to
+    open().
 
-    Leaving it by an error saves only if the error is HARMLESS to what was learned. That the last save
-    fails is an error too, whereas those before are only reported.
+    Leaving it by an error saves only if the error is HARMLESS to what was learned. That the last
+    save fails is an error too, whereas those before are only reported.
 
     Raises:
       FolderInUse: another process runs in the logdir.
@@ -199,7 +232,10 @@ class Session:
         self.checkpoint = Checkpoint(setup.logdir / 'ckpt', setup.run.keep, self.event)
         self._save_due = Every(seconds=setup.run.save_every)
         self._interrupt = Interrupt()
-        self._clocks = {'log': Every(steps=setup.run.log_every), 'report': Every(steps=setup.run.report_every)}
+        self._clocks = {
+            'log': Every(steps=setup.run.log_every),
+            'report': Every(steps=setup.run.report_every),
+        }
         self._tracked, self._optional = {}, set()
         self._begun, self._complete, self._stage = False, False, ''
 
@@ -220,7 +256,9 @@ class Session:
     def __exit__(self, kind, error, trace):
         with self._stack:
             if self._interrupt.asked:
-                self.event(f'{self._interrupt.first} asked for the end of the run, at {self.counters()}.')
+                self.event(
+                    f'{self._interrupt.first} asked for the end of the run, at {self.counters()}.'
+                )
             if error is not None:
                 self._events.add(f'The run ended by {kind.__name__}: {error}')
             if self._begun and (error is None or isinstance(error, HARMLESS)):
@@ -228,7 +266,8 @@ class Session:
                 try:
                     saved = self._write_checkpoint(last=error is None)
                 finally:
-                    # After the checkpoint, which holds these numbers: a run that goes on drops this line and completes them.
+                    # After the checkpoint, which holds these numbers: a run that goes on drops this
+                    # line and completes them.
                     self.logger.add(self.metrics.take())
                     self.logger.write()
                 if saved:
@@ -238,7 +277,9 @@ class Session:
         """`part`, which is closed at the end, the last one opened first."""
         return self._stack.enter_context(contextlib.closing(part))
 
-    def track(self, name: str, save: Callable[[], Any], load: Callable[[Any], Any], optional: bool = False) -> None:
+    def track(
+        self, name: str, save: Callable[[], Any], load: Callable[[Any], Any], optional: bool = False
+    ) -> None:
         """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up. A
         checkpoint without an optional part is one of a script that has no such part."""
         self._tracked[name] = save, load
@@ -247,15 +288,21 @@ class Session:
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
-        driver = self.open(Driver(
-            [make_env('env', index) for index in range(self.setup.run.envs)], self.setup.driver, self.event,
-            folder=self.setup.logdir / 'stacks'))
+        driver = self.open(
+            Driver(
+                [make_env('env', index) for index in range(self.setup.run.envs)],
+                self.setup.driver,
+                self.event,
+                folder=self.setup.logdir / 'stacks',
+            )
+        )
         self.counters.repeat = driver.repeat
         driver.on_row(self.counters.row)
         return driver
 
     def begin(self) -> bool:
-        """Call when everything is tracked: take up the state of the newest checkpoint. Returns whether there was one.
+        """Call when everything is tracked: take up the state of the newest checkpoint. Returns
+        whether there was one.
 
         Raises:
           CheckpointError: there is one that does not fit what is tracked.
@@ -270,8 +317,10 @@ class Session:
             missing = sorted(self._tracked.keys() - self._optional - trees.keys())
             if missing:
                 raise CheckpointError(
-                    f'{self.setup.logdir}: its checkpoint holds no {", ".join(missing)}, only {", ".join(sorted(trees))}; it is of '
-                    'another script or another version. Start in another --logdir; --from_checkpoint takes the agent along')
+                    f'{self.setup.logdir}: its checkpoint holds no {", ".join(missing)}, only'
+                    f' {", ".join(sorted(trees))}; it is of another script or another version.'
+                    ' Start in another --logdir; --from_checkpoint takes the agent along'
+                )
             for name, (_, load) in self._tracked.items():  # in the order of track()
                 if name not in trees:
                     continue
@@ -279,7 +328,9 @@ class Session:
                     load(trees[name])
                 except MISFIT as error:
                     raise CheckpointError(
-                        f'{self.setup.logdir}: the checkpoint does not fit this run, its part {name}: {error!r:.500}') from error
+                        f'{self.setup.logdir}: the checkpoint does not fit this run, its part'
+                        f' {name}: {error!r:.500}'
+                    ) from error
             self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
         else:
             self._set_lines_aside()
@@ -287,12 +338,18 @@ class Session:
         return bool(found)
 
     def track_parts(self, agent: Agent, driver: Driver | None, replay: Replay | None) -> None:
-        """Track what decides how a run goes on; the replay before the driver, whose rows continue its streams."""
+        """Track what decides how a run goes on; the replay before the driver, whose rows
+        continue its streams.
+        """
         self.track('agent', agent.save, agent.load)
         if replay is not None:
             self.track('replay', replay.save, replay.load)
         if driver is not None:
-            self.track('driver', lambda: driver.save(agent.save_carry), lambda tree: driver.load(tree, agent.load_carry))
+            self.track(
+                'driver',
+                lambda: driver.save(agent.save_carry),
+                lambda tree: driver.load(tree, agent.load_carry),
+            )
             episodes = EpisodeStats(self._episode)
             self.track('episodes', episodes.save, episodes.load)
             driver.on_row(episodes)
@@ -310,25 +367,40 @@ class Session:
 
     def banner(self, agent: Agent, driver: Driver | None, replay: Replay) -> None:
         """Say what is about to run."""
-        setup, per_decision = self.setup, self.setup.run.train_ratio / max(1, agent.frames_per_update)
+        setup, per_decision = (
+            self.setup,
+            self.setup.run.train_ratio / max(1, agent.frames_per_update),
+        )
         lines = [f'{setup.task}, seed {setup.seed}, in {setup.logdir}']
         if driver is not None:
-            place = 'this process' if set(driver.pids) <= {os.getpid()} else f'{len(driver.pids)} worker process(es)'
+            place = (
+                'this process'
+                if set(driver.pids) <= {os.getpid()}
+                else f'{len(driver.pids)} worker process(es)'
+            )
             lines.append(
-                f'{driver.num_envs} envs in {place}, {driver.repeat} frame(s) per decision, {per_decision:.3g} updates per decision, '
-                f'rendering: {", ".join(driver.renderers) or "none that is named"}')
+                f'{driver.num_envs} envs in {place}, {driver.repeat} frame(s) per decision,'
+                f' {per_decision:.3g} updates per decision, rendering:'
+                f' {", ".join(driver.renderers) or "none that is named"}'
+            )
             lines += readings(driver.obs_space, driver.act_space)
-        lines += [replay.estimate(), *(agent.summary().splitlines() if hasattr(agent, 'summary') else [])]
+        lines += [
+            replay.estimate(),
+            *(agent.summary().splitlines() if hasattr(agent, 'summary') else []),
+        ]
         for line in (*lines, *setup.warnings):
             self.event(line)
 
     def event(self, text: str) -> None:
         """Something a person should read: the terminal, and events.log in the logdir."""
-        print(f'\r\x1b[K{text}' if is_terminal(sys.stdout) else text, flush=True)  # over the line that lives
+        # over the line that lives
+        print(f'\r\x1b[K{text}' if is_terminal(sys.stdout) else text, flush=True)
         self._events.add(text)
 
     def goes_on(self, unfinished: bool) -> bool:
-        """Whether the loop should go round again: there is work left and nobody asked for the end."""
+        """Whether the loop should go round again: there is work left and nobody asked for the
+        end.
+        """
         self._complete = not unfinished
         return unfinished and not self._interrupt.asked
 
@@ -338,17 +410,29 @@ class Session:
         return self._interrupt.asked
 
     def report_if_due(self, counter: int, agent: Agent, replay: Replay) -> None:
-        """Every run.report_every: the agent's slow diagnostics, on sequences that training does not miss."""
-        if self._clocks['report'](counter) and self.counters.updates and replay.sequences(agent.sequence_rows):
+        """Every run.report_every: the agent's slow diagnostics, on sequences that training does
+        not miss.
+        """
+        if (
+            self._clocks['report'](counter)
+            and self.counters.updates
+            and replay.sequences(agent.sequence_rows)
+        ):
             self.logger.add(agent.report(functools.partial(replay.sample, draw=counter)), 'report')
 
     def log_if_due(
-            self, counter: int, share: float, agent: Agent, replay: Replay, driver: Driver | None,
-            status: Status | None = None) -> None:
+        self,
+        counter: int,
+        share: float,
+        agent: Agent,
+        replay: Replay,
+        driver: Driver | None,
+        status: Status | None = None,
+    ) -> None:
         """Every run.log_every a line of metrics; in between the line that lives.
 
-        What the agent has to tell, and that its stage is another one, is told at once. Status is the
-        agent's unless it is given.
+        What the agent has to tell, and that its stage is another one, is told at once. Status is
+        the agent's unless it is given.
         """
         for text in agent.events():
             self.event(text)
@@ -381,36 +465,52 @@ class Session:
         self.metrics.add(logs, 'episode')
 
     def _set_lines_aside(self) -> None:
-        """The counters begin at 0: lines of a run that ended before its first checkpoint would stand among ours."""
+        """The counters begin at 0: lines of a run that ended before its first checkpoint would
+        stand among ours.
+        """
         for name in ('metrics', 'scores', 'eval/scores'):
             path = self.setup.logdir / f'{name}.jsonl'
             if path.exists() and path.stat().st_size:
                 os.replace(path, path.with_suffix('.lost.jsonl'))
-                self.event(f'{path} is of a run without a checkpoint, its lines are in {path.stem}.lost.jsonl now.')
+                self.event(
+                    f'{path} is of a run without a checkpoint, its lines are in'
+                    f' {path.stem}.lost.jsonl now.'
+                )
 
     def _say_what_is_saved(self) -> None:
         """How far and how well the run went, where its files are, and that it can go on."""
         total = 'run.steps' if self.counters.step else 'run.updates'
         for line in ending(
-                self.counters(), self.logger.seconds, self._complete, total, self.logger.returns,
-                self.setup.logdir):
+            self.counters(),
+            self.logger.seconds,
+            self._complete,
+            total,
+            self.logger.returns,
+            self.setup.logdir,
+        ):
             self.event(line)
 
     def _write_checkpoint(self, last: bool = False) -> bool:
         """Save; whether that worked. A failure is reported, and raised if this is the last save."""
         try:
             trees = {name: save() for name, (save, _) in self._tracked.items()}
-            self.checkpoint.save(trees, {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed})
+            self.checkpoint.save(
+                trees, {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed}
+            )
         except SAVING_FAILED as error:
             if last:
                 raise
-            self.event(f'This checkpoint could not be saved, the last good one stands, the run goes on: {error}')
+            self.event(
+                'This checkpoint could not be saved, the last good one stands, the run goes on:'
+                f' {error}'
+            )
             return False
         return True
 
 
 def load_agent(agent: Agent, path: Path) -> Path:
-    """Load the agent of the newest save at `path` (a logdir, its ckpt folder or a save); returns the save.
+    """Load the agent of the newest save at `path` (a logdir, its ckpt folder or a save); returns
+    the save.
 
     Raises:
       CheckpointError: there is none, it is damaged, or it was made for another agent.

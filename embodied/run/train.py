@@ -1,4 +1,6 @@
-"""Collect and learn in one loop: envs step, their rows go to the replay, the agent learns from the replay, for ever."""
+"""Collect and learn in one loop: envs step, their rows go to the replay, the agent learns from
+the replay, for ever.
+"""
 
 from embodied.base import Agent, Status, Values
 from embodied.clock import Every, Ratio
@@ -11,31 +13,44 @@ from embodied.tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
 
 
 def train(
-        make_agent: MakeAgent, make_env: MakeEnv, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup,
-        evaluating: bool = False) -> None:
+    make_agent: MakeAgent,
+    make_env: MakeEnv,
+    make_replay: MakeReplay,
+    make_logger: MakeLogger,
+    setup: Setup,
+    evaluating: bool = False,
+) -> None:
     """Run until run.steps decisions were made, or until a signal asks for the end; then save.
 
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent.
-      make_env: make_env('env', i) is the constructor of collecting env i, make_env('eval', i) of evaluating env i.
+      make_env: make_env('env', i) is the constructor of collecting env i, make_env('eval', i) of
+          evaluating env i.
       make_replay: make_replay(obs_space, act_space, meta, on_event) is the replay.
       make_logger: make_logger(counters, on_event) is the logger.
       setup: everything else.
-      evaluating: evaluate every eval.every frames, in other envs; neither scores nor rows mix with those of training.
+      evaluating: evaluate every eval.every frames, in other envs; neither scores nor rows mix with
+          those of training.
     """
     with Session(setup, make_logger) as session:
         driver = session.start_driver(make_env)
-        replay = session.open(make_replay(driver.obs_space, driver.act_space, session.meta(driver), session.event))
+        replay = session.open(
+            make_replay(driver.obs_space, driver.act_space, session.meta(driver), session.event)
+        )
         if replay.capacity is not None and setup.run.prefill > replay.capacity:
             raise ConfigError(
-                f'run.prefill is {setup.run.prefill:,} rows, but the budgets of the replay hold {replay.capacity:,}: learning would never begin. '
-                f'Raise replay.disk_gb or lower run.prefill')
+                f'run.prefill is {setup.run.prefill:,} rows, but the budgets of the replay hold'
+                f' {replay.capacity:,}: learning would never begin. Raise replay.disk_gb or lower'
+                ' run.prefill'
+            )
         agent = make_agent(driver.obs_space, driver.act_space)
         if replay.capacity is not None and replay.capacity // setup.run.envs < agent.sequence_rows:
             raise ConfigError(
-                f'The agent learns from sequences of {agent.sequence_rows:,} rows of one env, but the budgets of the replay hold '
-                f'{replay.capacity // setup.run.envs:,} of each of {setup.run.envs} envs: learning would never begin. Raise '
-                f'replay.disk_gb, or lower run.envs or agent.batch.length')
+                f'The agent learns from sequences of {agent.sequence_rows:,} rows of one env, but'
+                f' the budgets of the replay hold {replay.capacity // setup.run.envs:,} of each of'
+                f' {setup.run.envs} envs: learning would never begin. Raise replay.disk_gb, or'
+                ' lower run.envs or agent.batch.length'
+            )
         learner = Learner(agent, replay, session)
         evaluator = Evaluator(agent, make_env, session) if evaluating else None
         driver.on_row(replay.add)
@@ -71,14 +86,17 @@ class Learner:
         self._agent, self._replay, self._session, self._run = agent, replay, session, run
         self._due = Ratio(run.train_ratio / agent.frames_per_update, run.max_catchup)
         self._told = self._checked = False
-        self._begun = None  # whether there were enough rows once; None: it did if there were updates
+        # whether there were enough rows once; None: it did if there were updates
+        self._begun = None
         session.track('ratio', self._due.save, self._due.load)
         session.track('learner', self._save, self._load, optional=True)
 
     @property
     def filled(self) -> bool:
-        """Whether an update can draw its sequences: at first, and again where rows are gone, there must be as many rows as the prefill
-        asks for, and as two updates take, and as many different sequences as one draws; rows of an earlier run count."""
+        """Whether an update can draw its sequences: at first, and again where rows are gone, there
+        must be as many rows as the prefill asks for, and as two updates take, and as many different
+        sequences as one draws; rows of an earlier run count.
+        """
         length, rows = self._agent.sequence_rows, self._agent.frames_per_update
         sequences = self._replay.sequences(length)
         if self._begun is None:
@@ -92,24 +110,34 @@ class Learner:
         if enough and sequences * length < rows and not self._told:
             self._told = True
             self._session.event(
-                f'Learning waits for longer streams: the agent learns from sequences of {length:,} rows of one env, and the longest '
-                f'of {self._run.envs} has {self._replay.longest:,}.')
+                f'Learning waits for longer streams: the agent learns from sequences of {length:,}'
+                f' rows of one env, and the longest of {self._run.envs} has'
+                f' {self._replay.longest:,}.'
+            )
         self._begun = enough and sequences * length >= rows
         if self._begun and self._session.counters.updates:
-            self._session.event(f'The replay holds {len(self._replay):,} rows again, learning goes on.')
+            self._session.event(
+                f'The replay holds {len(self._replay):,} rows again, learning goes on.'
+            )
         return self._begun
 
     @property
     def _lost_too_many(self) -> bool:
-        """Whether rows of the checkpoint that this run goes on from are gone, and too few are left."""
+        """Whether rows of the checkpoint that this run goes on from are gone, and too few are
+        left.
+        """
         return bool(self._begun and self._replay.rows_missing and len(self._replay) < self._needed)
 
     def _begin_anew(self) -> None:
-        """Collect before the next update: from the few rows that are left much would be learned that is wrong."""
+        """Collect before the next update: from the few rows that are left much would be learned
+        that is wrong.
+        """
         self._begun = False
         self._session.event(
-            f'Rows that the agent was learning from are gone, {len(self._replay):,} are left: the prefill is collected anew, and '
-            f'learning goes on when the replay holds {self._needed:,}.')
+            f'Rows that the agent was learning from are gone, {len(self._replay):,} are left: the'
+            ' prefill is collected anew, and learning goes on when the replay holds'
+            f' {self._needed:,}.'
+        )
 
     @property
     def _needed(self) -> int:
@@ -125,7 +153,9 @@ class Learner:
 
     @property
     def pretrained(self) -> int:
-        """Updates of run.pretrain made so far; they count for run.log_every, as no decision is made meanwhile."""
+        """Updates of run.pretrain made so far; they count for run.log_every, as no decision is
+        made meanwhile.
+        """
         return min(self._session.counters.updates, self._run.pretrain)
 
     @property
@@ -145,7 +175,8 @@ class Learner:
         """One update; none where the rows turn out to be gone."""
         try:
             metrics = self._agent.train(self._replay.sample)
-        except ReplayEmptyError:  # the files of the last rows were damaged, or somebody deleted them
+        # the files of the last rows were damaged, or somebody deleted them
+        except ReplayEmptyError:
             if self._replay.sequences(self._agent.sequence_rows):
                 raise
             self._begin_anew()
@@ -173,28 +204,55 @@ class Evaluator:
         session.track('evaluator', self._save, self._load, optional=True)
 
     def evaluate_if_due(self) -> None:
-        """Evaluate if it is time: eval/score in the metrics, a line in eval/scores.jsonl, a video."""
+        """Evaluate if it is time: eval/score in the metrics, a line in eval/scores.jsonl, a
+        video.
+        """
         session, before = self._session, self._due.save()
         if not self._due(session.counters.frames):
             return
         setup = session.setup
         result = evaluate(
-            self._agent, self._make_env, setup.eval, setup.driver, 1, session.event, lambda: session.interrupted, notes=False)
+            self._agent,
+            self._make_env,
+            setup.eval,
+            setup.driver,
+            1,
+            session.event,
+            lambda: session.interrupted,
+            notes=False,
+        )
         if result is None:
             self._due.load(before)  # still due when the run goes on
             return
         now, count = session.counters(), len(result.returns)
-        self._scores.append({
-            'frames': now['frames'], 'step': now['step'], 'score': result.mean, 'std': result.std, 'episodes': count})
-        session.logger.add({'score': result.mean, 'std': result.std, 'episodes': count, 'cut': result.cut}, 'eval')
+        self._scores.append(
+            {
+                'frames': now['frames'],
+                'step': now['step'],
+                'score': result.mean,
+                'std': result.std,
+                'episodes': count,
+            }
+        )
+        session.logger.add(
+            {'score': result.mean, 'std': result.std, 'episodes': count, 'cut': result.cut}, 'eval'
+        )
         session.logger.add(result.videos, 'eval')
         session.event(f'Evaluation at {now["frames"]:,} frames: {result}')
 
     def _save(self) -> Values:
-        return {'due': self._due.save(), 'bytes': self._scores.bytes, 'counters': self._session.counters()}
+        return {
+            'due': self._due.save(),
+            'bytes': self._scores.bytes,
+            'counters': self._session.counters(),
+        }
 
     def _load(self, tree: Values) -> None:
         """Go on where the checkpoint was: lines of evaluations after it are removed."""
-        demand(tree, {'due': ANYTHING, 'bytes': COUNT, 'counters': {'step': COUNT, 'updates': COUNT}}, 'The evaluator')
+        demand(
+            tree,
+            {'due': ANYTHING, 'bytes': COUNT, 'counters': {'step': COUNT, 'updates': COUNT}},
+            'The evaluator',
+        )
         self._due.load(tree['due'])
         self._scores.cut(tree['bytes'], tree['counters'])

@@ -1,4 +1,6 @@
-"""One torch thread: the networks of these tests are so small that waking a second one costs more than it brings."""
+"""One torch thread: the networks of these tests are so small that waking a second one costs more
+than it brings.
+"""
 
 import torch
 

@@ -8,10 +8,11 @@ from gymnasium import spaces
 from dreamer4.actions import CONTINUOUS, MOST, Actions
 
 EVERY_KIND = {
-        'arm': spaces.Box(-1, 1, (2,), np.float32),
-        'buttons': spaces.MultiBinary(3),
-        'gear': spaces.Discrete(4),
-        'keys': spaces.MultiDiscrete([2, 5])}
+    'arm': spaces.Box(-1, 1, (2,), np.float32),
+    'buttons': spaces.MultiBinary(3),
+    'gear': spaces.Discrete(4),
+    'keys': spaces.MultiDiscrete([2, 5]),
+}
 
 
 def codec(continuous='bins', space=EVERY_KIND):
@@ -22,8 +23,11 @@ def codec(continuous='bins', space=EVERY_KIND):
 def test_decode_inverts_encode_for_every_kind_at_once(continuous):
     actions = codec(continuous)
     action = {
-            'arm': torch.tensor([[[-1.0, 0.5]]]), 'buttons': torch.tensor([[[True, False, True]]]),
-            'gear': torch.tensor([[3]]), 'keys': torch.tensor([[[1, 4]]])}
+        'arm': torch.tensor([[[-1.0, 0.5]]]),
+        'buttons': torch.tensor([[[True, False, True]]]),
+        'gear': torch.tensor([[3]]),
+        'keys': torch.tensor([[[1, 4]]]),
+    }
     code = actions.encode(action)
     assert code.shape == (1, 1, actions.code_size)
     back = actions.decode(code)
@@ -49,7 +53,9 @@ def test_continuous_values_go_to_the_nearest_bin():
 
 @pytest.mark.parametrize('continuous', CONTINUOUS)
 def test_a_code_stands_for_the_action_that_is_executed_and_stored(continuous):
-    """What the dream and the acting window embed is what the replay will hold, also of draws far beyond the bounds."""
+    """What the dream and the acting window embed is what the replay will hold, also of draws far
+    beyond the bounds.
+    """
     torch.manual_seed(0)
     actions = codec(continuous)
     policy = actions.policy(3 * torch.randn(512, actions.outputs))
@@ -57,10 +63,10 @@ def test_a_code_stands_for_the_action_that_is_executed_and_stored(continuous):
     stored = actions.encode(actions.decode(codes))
     assert torch.equal(codes, stored)
     beyond = codes.clone()
-    beyond[:, actions.parts:] *= 9
+    beyond[:, actions.parts :] *= 9
     stored = actions.encode(actions.decode(beyond))
     assert torch.equal(actions.embed(beyond), actions.embed(stored))
-    assert (beyond[:, actions.parts:].abs() > 1).any() == (continuous != 'bins')
+    assert (beyond[:, actions.parts :].abs() > 1).any() == (continuous != 'bins')
     other = actions.policy(torch.randn(len(codes), actions.outputs))
     assert torch.equal(other.log_prob(beyond), other.log_prob(stored))
 
@@ -75,7 +81,13 @@ def test_stored_actions_beyond_a_box_are_its_bounds():
 
 def test_parts_stand_group_by_group_and_every_key_finds_its_own():
     """Parts of five, two and four choices are mixed among the keys."""
-    actions = codec(space=EVERY_KIND | {'lamps': spaces.MultiBinary((2, 2)), 'more': spaces.MultiDiscrete([[4, 2], [5, 3]])})
+    actions = codec(
+        space=EVERY_KIND
+        | {
+            'lamps': spaces.MultiBinary((2, 2)),
+            'more': spaces.MultiDiscrete([[4, 2], [5, 3]]),
+        }
+    )
     assert actions.groups == [(4, 5), (9, 2), (2, 4), (1, 3)] and actions.parts == 16
     assert actions.outputs == actions.choices == 4 * 5 + 9 * 2 + 2 * 4 + 3
     codes = actions.uniform(300)
@@ -87,11 +99,15 @@ def test_parts_stand_group_by_group_and_every_key_finds_its_own():
     policy = actions.policy(torch.randn(300, actions.outputs))
     draws = actions.decode(policy.sample())
     assert torch.equal(actions.encode(draws), actions.encode(actions.decode(actions.encode(draws))))
-    assert draws['more'].amax(0).tolist() == [[3, 1], [4, 2]] and draws['keys'].amax(0).tolist() == [1, 4]
+    assert draws['more'].amax(0).tolist() == [[3, 1], [4, 2]] and draws['keys'].amax(
+        0
+    ).tolist() == [1, 4]
 
 
 def test_the_probability_of_an_action_is_that_of_its_own_outputs():
-    """Only the output of one choice is raised, and only actions that take this choice become likely."""
+    """Only the output of one choice is raised, and only actions that take this choice become
+    likely.
+    """
     actions = codec(space={'gear': spaces.Discrete(4), 'keys': spaces.MultiDiscrete([2, 5])})
     action = {'gear': torch.tensor(2), 'keys': torch.tensor([1, 3])}
     at = 0
@@ -99,24 +115,39 @@ def test_the_probability_of_an_action_is_that_of_its_own_outputs():
         outputs = torch.zeros(actions.outputs)
         outputs[at + choice] = 20.0
         at += count
-        gain = actions.policy(outputs).log_prob(actions.encode(action)) - actions.policy(torch.zeros(actions.outputs)).log_prob(
-                actions.encode(action))
-        assert torch.allclose(gain, torch.tensor(np.log(count), dtype=torch.float32), atol=0.01), count
+        gain = actions.policy(outputs).log_prob(actions.encode(action)) - actions.policy(
+            torch.zeros(actions.outputs)
+        ).log_prob(actions.encode(action))
+        assert torch.allclose(gain, torch.tensor(np.log(count), dtype=torch.float32), atol=0.01), (
+            count
+        )
 
 
-@pytest.mark.parametrize('space', [
-    spaces.Discrete(100_000), spaces.MultiDiscrete([100_000] + [2] * 50),
-    spaces.Dict({'many': spaces.Discrete(100_000), 'lamps': spaces.MultiBinary(200)})], ids=['discrete', 'multi', 'both'])
+@pytest.mark.parametrize(
+    'space',
+    [
+        spaces.Discrete(100_000),
+        spaces.MultiDiscrete([100_000] + [2] * 50),
+        spaces.Dict({'many': spaces.Discrete(100_000), 'lamps': spaces.MultiBinary(200)}),
+    ],
+    ids=['discrete', 'multi', 'both'],
+)
 def test_tables_outputs_and_draws_grow_with_the_choices_and_not_with_their_square(space):
     actions = codec(space=getattr(space, 'spaces', {'action': space}))
     choices = 100_000 + 2 * (actions.parts - 1)
-    assert sum(buffer.numel() for buffer in actions.buffers()) < 3 * choices and actions.outputs == choices
+    assert (
+        sum(buffer.numel() for buffer in actions.buffers()) < 3 * choices
+        and actions.outputs == choices
+    )
     policy = actions.policy(torch.zeros(2, actions.outputs))
     assert sum(x.numel() for x in policy.log_probs) == 2 * choices
     code = policy.sample()
     assert actions.embed(code).shape == (2, actions.features) and actions.features <= choices
     assert torch.equal(actions.encode(actions.decode(code)), code)
-    assert torch.allclose(policy.entropy(), torch.tensor(np.log(1e5) + (actions.parts - 1) * np.log(2), dtype=torch.float32))
+    assert torch.allclose(
+        policy.entropy(),
+        torch.tensor(np.log(1e5) + (actions.parts - 1) * np.log(2), dtype=torch.float32),
+    )
 
 
 def test_more_choices_than_a_code_can_tell_apart_are_refused():
@@ -136,8 +167,14 @@ def test_features_of_different_actions_differ_and_have_the_declared_size(continu
 def test_zero_outputs_are_the_uniform_policy():
     actions = codec(space={'gear': spaces.Discrete(4), 'keys': spaces.MultiDiscrete([2, 5])})
     policy = actions.policy(torch.zeros(actions.outputs))
-    assert torch.allclose(policy.entropy(), torch.tensor(np.log(4 * 2 * 5), dtype=torch.float32), atol=1e-5)
-    assert torch.allclose(policy.log_prob(torch.tensor([3.0, 1.0, 4.0])), -torch.tensor(np.log(4 * 2 * 5), dtype=torch.float32), atol=1e-5)
+    assert torch.allclose(
+        policy.entropy(), torch.tensor(np.log(4 * 2 * 5), dtype=torch.float32), atol=1e-5
+    )
+    assert torch.allclose(
+        policy.log_prob(torch.tensor([3.0, 1.0, 4.0])),
+        -torch.tensor(np.log(4 * 2 * 5), dtype=torch.float32),
+        atol=1e-5,
+    )
 
 
 def test_unimix_bounds_log_probabilities_and_gradients_stay_finite():

@@ -8,26 +8,33 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from tiny import speak, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer4 import shortcut
 from dreamer4.actions import CONTINUOUS
 from dreamer4.agent import Agent, fetch
 from dreamer4.batch import Batch
-from embodied.errors import CheckpointError
 from dreamer4.nets.outputs import TwoHot
 from dreamer4.optim import NonFiniteLoss
+from embodied.errors import CheckpointError
 
-from tiny import speak, tiny
-
-needs_compiler = pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler on the CPU')
+needs_compiler = pytest.mark.skipif(
+    not shutil.which('g++'), reason='torch.compile needs a C++ compiler on the CPU'
+)
 OBS = {
-    'image': spaces.Box(0, 255, (16, 16, 3), np.uint8), 'joints': spaces.Box(-9, 9, (2,), np.float32),
-    'reward': spaces.Box(-np.inf, np.inf, (), np.float32), 'log/secret': spaces.Box(-np.inf, np.inf, (), np.float32)}
+    'image': spaces.Box(0, 255, (16, 16, 3), np.uint8),
+    'joints': spaces.Box(-9, 9, (2,), np.float32),
+    'reward': spaces.Box(-np.inf, np.inf, (), np.float32),
+    'log/secret': spaces.Box(-np.inf, np.inf, (), np.float32),
+}
 OBS |= {flag: spaces.Box(0, 1, (), np.bool_) for flag in ('is_first', 'is_last', 'is_terminal')}
 ACT = {
-    'arm': spaces.Box(-1, 1, (2,), np.float32), 'gear': spaces.Discrete(3), 'lamps': spaces.MultiBinary(2),
-    'reset': spaces.Box(0, 1, (), np.bool_)}
+    'arm': spaces.Box(-1, 1, (2,), np.float32),
+    'gear': spaces.Discrete(3),
+    'lamps': spaces.MultiBinary(2),
+    'reset': spaces.Box(0, 1, (), np.bool_),
+}
 
 
 def sampler(seed=0):
@@ -39,18 +46,27 @@ def sampler(seed=0):
         last = rng.random(shape) < 0.1
         first = np.roll(last, 1, 1)
         return {
-            'image': rng.integers(0, 256, (*shape, 16, 16, 3), dtype=np.uint8), 'joints': rng.normal(size=(*shape, 2)).astype(np.float32),
-            'arm': rng.uniform(-1, 1, (*shape, 2)).astype(np.float32), 'gear': rng.integers(0, 3, shape).astype(np.int32),
-            'lamps': rng.integers(0, 2, (*shape, 2)).astype(bool), 'reward': rng.normal(size=shape).astype(np.float32),
-            'is_first': first, 'is_last': last, 'is_terminal': last & (rng.random(shape) < 0.5)}
+            'image': rng.integers(0, 256, (*shape, 16, 16, 3), dtype=np.uint8),
+            'joints': rng.normal(size=(*shape, 2)).astype(np.float32),
+            'arm': rng.uniform(-1, 1, (*shape, 2)).astype(np.float32),
+            'gear': rng.integers(0, 3, shape).astype(np.int32),
+            'lamps': rng.integers(0, 2, (*shape, 2)).astype(bool),
+            'reward': rng.normal(size=shape).astype(np.float32),
+            'is_first': first,
+            'is_last': last,
+            'is_terminal': last & (rng.random(shape) < 0.5),
+        }
+
     return sample
 
 
 def observe(num, first, seed=0):
     rng = np.random.default_rng(seed)
     return {
-        'image': rng.integers(0, 256, (num, 16, 16, 3), dtype=np.uint8), 'joints': rng.normal(size=(num, 2)).astype(np.float32),
-        'is_first': np.full(num, first)}
+        'image': rng.integers(0, 256, (num, 16, 16, 3), dtype=np.uint8),
+        'joints': rng.normal(size=(num, 2)).astype(np.float32),
+        'is_first': np.full(num, first),
+    }
 
 
 def agent(stage='tokenizer', **changes):
@@ -61,10 +77,17 @@ def agent(stage='tokenizer', **changes):
 
 def parameters(made):
     parts = {
-        'tokenizer': made.tokenizer, 'dynamics': made.dynamics, 'slow_tokenizer': made.slow_tokenizer.module,
-        'slow_value': made.slow_value.module, 'slow_policy': made.slow_policy.module,
-        'acting_policy': made.acting_policy.module}
-    parts |= {k: getattr(made.heads, f'{k}_head') for k in ('reward', 'cont', 'behaviour', 'policy', 'value')}
+        'tokenizer': made.tokenizer,
+        'dynamics': made.dynamics,
+        'slow_tokenizer': made.slow_tokenizer.module,
+        'slow_value': made.slow_value.module,
+        'slow_policy': made.slow_policy.module,
+        'acting_policy': made.acting_policy.module,
+    }
+    parts |= {
+        k: getattr(made.heads, f'{k}_head')
+        for k in ('reward', 'cont', 'behaviour', 'policy', 'value')
+    }
     return {k: [p.detach().clone() for p in m.parameters()] for k, m in parts.items()}
 
 
@@ -81,8 +104,17 @@ def test_every_stage_moves_its_parts_and_no_other():
     model = tokenizer | {'dynamics', 'reward', 'cont', 'behaviour'}
     assert moved(agent('tokenizer', **{'schedule.tokenizer_updates': 99})) == tokenizer
     assert moved(agent('dynamics', **{'schedule.dynamics_updates': 99})) == model
-    assert moved(agent('value', **{'schedule.value_updates': 99})) == model | {'value', 'slow_value'}
-    assert moved(agent('policy')) == model | {'value', 'slow_value', 'policy', 'slow_policy', 'acting_policy'}
+    assert moved(agent('value', **{'schedule.value_updates': 99})) == model | {
+        'value',
+        'slow_value',
+    }
+    assert moved(agent('policy')) == model | {
+        'value',
+        'slow_value',
+        'policy',
+        'slow_policy',
+        'acting_policy',
+    }
 
 
 def test_value_and_policy_losses_reach_their_own_heads_alone():
@@ -91,7 +123,9 @@ def test_value_and_policy_losses_reach_their_own_heads_alone():
     context = made._commit(batch)
     losses, _ = made._actor_critic_losses(made._dream(batch, context.detach()))
     for name in ('value', 'policy'):
-        everything = [p for m in (made.tokenizer, made.dynamics, made.heads) for p in m.parameters()]
+        everything = [
+            p for m in (made.tokenizer, made.dynamics, made.heads) for p in m.parameters()
+        ]
         grads = torch.autograd.grad(losses[name], everything, allow_unused=True, retain_graph=True)
         own = {id(p) for p in getattr(made.heads, f'{name}_head').parameters()}
         assert all((g is not None) == (id(p) in own) for p, g in zip(everything, grads)), name
@@ -107,7 +141,11 @@ def test_advantages_have_a_lambda_of_their_own(lam):
     assert torch.equal(dream.targets, dream.returns) == (lam == 0.95)
     if not lam:
         after = made.heads.twohot.mean(made.slow_value.module(dream.inputs[:, 1:]))
-        assert torch.allclose(dream.returns[:, :-1], dream.reward[:, :-1] + 0.9 * dream.cont[:, :-1] * after, atol=1e-4)
+        assert torch.allclose(
+            dream.returns[:, :-1],
+            dream.reward[:, :-1] + 0.9 * dream.cont[:, :-1] * after,
+            atol=1e-4,
+        )
 
 
 @pytest.mark.parametrize('epochs', [1, 3])
@@ -118,14 +156,23 @@ def test_every_epoch_is_a_step_of_value_and_policy_on_the_same_dream(epochs):
     before = {k: v.updates for k, v in made.optimizers.items()}
     made.train(sampler())
     assert len(dreams) == epochs and all(dream is dreams[0] for dream in dreams)
-    assert {k: v.updates - before[k] for k, v in made.optimizers.items()} == {'tokenizer': 1, 'model': 1, 'value': epochs, 'policy': epochs}
+    assert {k: v.updates - before[k] for k, v in made.optimizers.items()} == {
+        'tokenizer': 1,
+        'model': 1,
+        'value': epochs,
+        'policy': epochs,
+    }
 
 
 def test_value_and_policy_may_dream_less_often_than_the_model_learns():
     made = agent('policy', **{'imagination.every': 3})
     for update in range(1, 7):
         made.train(sampler(update))
-        assert [made.optimizers[k].updates for k in ('model', 'value', 'policy')] == [update, update // 3, update // 3]
+        assert [made.optimizers[k].updates for k in ('model', 'value', 'policy')] == [
+            update,
+            update // 3,
+            update // 3,
+        ]
 
 
 @pytest.mark.parametrize('name', ['imagination.every', 'imagination.epochs'])
@@ -146,9 +193,16 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.heads, f'{name}_head'))
         _, parts = made._model_loss(batch, made._commit(batch), 1)
-        trunk = torch.autograd.grad(parts[name], list(made.dynamics.transformer.parameters()), retain_graph=True, allow_unused=True)
+        trunk = torch.autograd.grad(
+            parts[name],
+            list(made.dynamics.transformer.parameters()),
+            retain_graph=True,
+            allow_unused=True,
+        )
         assert any(g is not None and g.abs().sum() > 0 for g in trunk), name
-        pixels = torch.autograd.grad(parts[name], list(made.tokenizer.parameters()), allow_unused=True)
+        pixels = torch.autograd.grad(
+            parts[name], list(made.tokenizer.parameters()), allow_unused=True
+        )
         assert all(g is None for g in pixels), name
 
 
@@ -161,7 +215,10 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
     def gradient(joint):
         torch.manual_seed(0)
         total, _ = made._model_loss(batch, made._commit(batch, joint=joint), 0)
-        return total, torch.autograd.grad(total, [*made.tokenizer.parameters()], allow_unused=True, retain_graph=True)
+        return total, torch.autograd.grad(
+            total, [*made.tokenizer.parameters()], allow_unused=True, retain_graph=True
+        )
+
     plan = made._plan()
     assert plan.joint == (share > 0)
     if not share:
@@ -173,19 +230,42 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
     assert not any(name.startswith(('decoders', 'outward', 'unbottleneck')) for name in reached)
     object.__setattr__(made.config.tokenizer_training, 'model', 1.0)
     whole = dict(zip(names, gradient(True)[1]))['bottleneck.weight']
-    assert torch.allclose(dict(zip(names, grads))['bottleneck.weight'], share * whole, rtol=1e-3, atol=1e-7)
+    assert torch.allclose(
+        dict(zip(names, grads))['bottleneck.weight'], share * whole, rtol=1e-3, atol=1e-7
+    )
     moved = made.tokenizer.bottleneck.weight.clone()
     metrics = made.train(sampler())
-    assert not torch.equal(moved, made.tokenizer.bottleneck.weight) and metrics['tokenizer/total'] == metrics['model/total']
+    assert (
+        not torch.equal(moved, made.tokenizer.bottleneck.weight)
+        and metrics['tokenizer/total'] == metrics['model/total']
+    )
 
 
-@pytest.mark.parametrize('changes', [
-    {}, {'tokenizer.time_every': 1}, {'tokenizer.kind': 'conv', 'tokenizer_training.model': 0.5}, {'dynamics.moves': False},
-    {'dynamics.moves': False, 'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
-    {'heads.continuous': 'normal'}, {'heads.continuous': 'truncnormal'}, {'heads.learn_on': 'noised'}, {'attention': 'explicit'}, {'actor.loss': 'reinforce'}, {'actor.prior': 'behaviour'}, {'actor.prior': 'none'},
-    {'actor.prior': 'frozen', 'actor.start': 'behaviour'}, {'dynamics.context_signal': 0.875}, {'dynamics.softcap': 50.0},
-    {'batch.single': 0.5}, {'batch.long_every': 2}, {'dynamics.kv_heads': 1}, {'precision': 'bfloat16'}],
-    ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()) or 'default')
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        {'tokenizer.time_every': 1},
+        {'tokenizer.kind': 'conv', 'tokenizer_training.model': 0.5},
+        {'dynamics.moves': False},
+        {'dynamics.moves': False, 'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
+        {'heads.continuous': 'normal'},
+        {'heads.continuous': 'truncnormal'},
+        {'heads.learn_on': 'noised'},
+        {'attention': 'explicit'},
+        {'actor.loss': 'reinforce'},
+        {'actor.prior': 'behaviour'},
+        {'actor.prior': 'none'},
+        {'actor.prior': 'frozen', 'actor.start': 'behaviour'},
+        {'dynamics.context_signal': 0.875},
+        {'dynamics.softcap': 50.0},
+        {'batch.single': 0.5},
+        {'batch.long_every': 2},
+        {'dynamics.kv_heads': 1},
+        {'precision': 'bfloat16'},
+    ],
+    ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()) or 'default',
+)
 def test_every_setting_trains_acts_and_reports_finite_numbers(changes):
     made = agent('policy', **changes)
     sample = sampler()
@@ -195,7 +275,11 @@ def test_every_setting_trains_acts_and_reports_finite_numbers(changes):
     carry = made.init_policy(2)
     for step in range(3):
         carry, action = made.policy(carry, observe(2, step == 0, step))
-    assert action['arm'].shape == (2, 2) and action['arm'].dtype == np.float32 and np.abs(action['arm']).max() <= 1
+    assert (
+        action['arm'].shape == (2, 2)
+        and action['arm'].dtype == np.float32
+        and np.abs(action['arm']).max() <= 1
+    )
     assert action['gear'].shape == (2,) and action['gear'].dtype == np.int32
     report = made.report(sample)
     assert report['openloop/image'].dtype == np.uint8 and report['openloop/image'].shape[-1] == 3
@@ -205,20 +289,47 @@ def test_every_setting_trains_acts_and_reports_finite_numbers(changes):
 def test_the_diagnostics_that_tell_why_a_run_fails_are_all_there():
     made = agent('policy')
     metrics, report = made.train(sampler()), made.report(sampler())
-    assert {'policy/positive', 'policy/kl', 'policy/entropy', 'value/explained', 'tokenizer/latent_std'} <= set(metrics)
-    assert {'shuffle_ratio', 'error_1', 'error_step/1', 'error', 'reward_imagined', 'reward_real', 'return_imagined',
-            'return_real', 'return_corr', 'reward_skill', 'reward_skill_real', 'latent_std', 'psnr/image'} <= set(report)
+    assert {
+        'policy/positive',
+        'policy/kl',
+        'policy/entropy',
+        'value/explained',
+        'tokenizer/latent_std',
+    } <= set(metrics)
+    assert {
+        'shuffle_ratio',
+        'error_1',
+        'error_step/1',
+        'error',
+        'reward_imagined',
+        'reward_real',
+        'return_imagined',
+        'return_real',
+        'return_corr',
+        'reward_skill',
+        'reward_skill_real',
+        'latent_std',
+        'psnr/image',
+    } <= set(report)
 
 
 @pytest.mark.parametrize('early', [False, True])
 def test_rewards_that_never_come_on_last_rows_are_counted_as_missed(early):
-    """Four rows an episode, a reward at its end; recorded one row early it stands on the third, and on no last row."""
+    """Four rows an episode, a reward at its end; recorded one row early it stands on the third,
+    and on no last row.
+    """
     made = agent('policy')
     rows = sampler()(16, 9)
     place = np.broadcast_to(np.arange(9) % 4, (16, 9))
-    rows |= {'is_first': place == 0, 'is_last': place == 3, 'is_terminal': place == 3, 'reward': np.float32(place == (2 if early else 3))}
+    rows |= {
+        'is_first': place == 0,
+        'is_last': place == 3,
+        'is_terminal': place == 3,
+        'reward': np.float32(place == (2 if early else 3)),
+    }
     metrics, *_ = made._model_metrics(made._batch(rows))
-    assert metrics['reward_missed_on_last'] == (16 if early else 0)  # half of 32 last rows, as of the rows between
+    # half of 32 last rows, as of the rows between
+    assert metrics['reward_missed_on_last'] == (16 if early else 0)
 
 
 @pytest.mark.parametrize('time_every', [0, 1, 2])
@@ -228,8 +339,10 @@ def test_acting_encodes_the_newest_frame_as_the_last_of_its_window(time_every):
     for step in range(6):
         shown.append(observe(2, step == 0, step))
         carry, _ = made.policy(carry, shown[-1], 'mode')
-        window = shown[-made.config.actor.context:]
-        frames = {k: torch.stack([torch.from_numpy(obs[k]) for obs in window], 1) for k in made.frame_keys}
+        window = shown[-made.config.actor.context :]
+        frames = {
+            k: torch.stack([torch.from_numpy(obs[k]) for obs in window], 1) for k in made.frame_keys
+        }
         first = torch.stack([torch.from_numpy(obs['is_first']) for obs in window], 1)
         with torch.no_grad():
             whole = made.dynamics.pack(made.slow_tokenizer.module.encode(frames, first))
@@ -251,6 +364,7 @@ def test_acting_is_a_function_of_the_episode_alone(time_every):
             obs['image'][1] = neighbour
             carry, action = made.policy(carry, obs, 'mode')
         return {k: v[0] for k, v in action.items()}
+
     plain = act([], 0)
     for other in (act([observe(2, i == 0, i) for i in range(5)], 0), act([], 255)):
         assert all(np.array_equal(plain[k], other[k]) for k in plain)
@@ -275,10 +389,16 @@ def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
     made.schedule.stage = 'policy'
     torch.nn.init.normal_(made.dynamics.task.weight)
     base = sampler()
-    made.train(lambda batch, length: base(batch, length) | {'task_id': np.full((batch, length), 2, np.int32)})
+    made.train(
+        lambda batch, length: (
+            base(batch, length) | {'task_id': np.full((batch, length), 2, np.int32)}
+        )
+    )
     inputs = []
     for task in (0, 1):
-        carry, _ = made.policy(made.init_policy(1), observe(1, True) | {'task_id': np.array([task], np.int32)}, 'mode')
+        carry, _ = made.policy(
+            made.init_policy(1), observe(1, True) | {'task_id': np.array([task], np.int32)}, 'mode'
+        )
         inputs.append(made._act_inputs(carry))
     assert not torch.allclose(*inputs)
 
@@ -304,14 +424,25 @@ def test_random_actions_are_held_and_released_at_the_start_of_an_episode():
 
 
 def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
-    made, sample = agent('policy', **{'schedule.anneal': 10, 'model_training.rate': 0.5, 'tokenizer_training.rate': 0.2}), sampler()
+    made, sample = (
+        agent(
+            'policy',
+            **{'schedule.anneal': 10, 'model_training.rate': 0.5, 'tokenizer_training.rate': 0.2},
+        ),
+        sampler(),
+    )
     made.schedule.updates = 10
     made.updates = 0  # an update in which the tokenizer has its turn
     made.train(sample)
-    assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx({'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5})
+    assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx(
+        {'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5}
+    )
 
 
-@pytest.mark.parametrize('changes, rows', [({}, 9), ({'batch.long_every': 2}, 17), ({'batch.long_every': 2, 'batch.long_length': 4}, 9)])
+@pytest.mark.parametrize(
+    'changes, rows',
+    [({}, 9), ({'batch.long_every': 2}, 17), ({'batch.long_every': 2, 'batch.long_length': 4}, 9)],
+)
 def test_the_longest_sequence_asked_for_is_the_one_announced(changes, rows):
     made, asked = agent(**changes), []
     for seed in range(2):
@@ -320,14 +451,20 @@ def test_the_longest_sequence_asked_for_is_the_one_announced(changes, rows):
 
 
 class Waits(TorchDispatchMode):
-    """Counts the places where the host reads a number from the device: item(), float(), if tensor, nonzero()."""
+    """Counts the places where the host reads a number from the device: item(), float(), if
+    tensor, nonzero().
+    """
 
     def __init__(self):
         super().__init__()
         self.found = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero):
+        if func.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.is_nonzero,
+        ):
             self.found.append(''.join(traceback.format_stack(limit=6)))
         return func(*args, **(kwargs or {}))
 
@@ -340,14 +477,22 @@ def test_the_host_waits_for_the_device_once_in_an_update(stage, changes, monkeyp
     assert waits.found, 'what counts the waits counts none'
     made, sample, fetched = agent(stage, **changes), sampler(), []
     made.train(sample)
-    monkeypatch.setattr('dreamer4.agent.fetch', lambda metrics: fetched.append(metrics) or fetch(metrics))
+    monkeypatch.setattr(
+        'dreamer4.agent.fetch', lambda metrics: fetched.append(metrics) or fetch(metrics)
+    )
     with Waits() as waits:
         made.train(sample)
     assert not waits.found, waits.found[0]
     assert len(fetched) == 1
 
 
-@pytest.mark.parametrize('changes', [{'attention': 'explicit'}, pytest.param({'compile': True}, marks=[needs_compiler, pytest.mark.slow])])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'attention': 'explicit'},
+        pytest.param({'compile': True}, marks=[needs_compiler, pytest.mark.slow]),
+    ],
+)
 def test_fast_and_plain_paths_give_the_same_losses_over_several_updates(changes):
     runs = []
     for settings in ({}, changes):
@@ -374,6 +519,7 @@ def test_a_saved_and_loaded_agent_goes_on_bitwise(stage):
             metrics = made.train(sample)
             carry, action = made.policy(carry, observe(2, step == 0, step))
         return metrics, action, made.save()
+
     (metrics_a, action_a, tree_a), (metrics_b, action_b, tree_b) = run(False), run(True)
     assert metrics_a == metrics_b
     assert all(np.array_equal(action_a[k], action_b[k]) for k in action_a)
@@ -392,11 +538,24 @@ def test_loading_another_size_names_what_does_not_fit():
         agent().load(tree)
 
 
-@pytest.mark.parametrize('path, value', [
-    ('schedule/stage', 'dreaming'), ('schedule/measures/unexplained', 'high'), ('schedule/measures', 5), ('updates', 'x'),
-    ('return_range', 2 ** 70), ('optim_tokenizer/moments/0/exp_avg', np.zeros(3, np.float32)), ('optim_tokenizer/moments/0/step', 'x'),
-    ('optim_tokenizer/moments/999', {}), ('optim_tokenizer/moments', None), ('random/cpu', np.zeros(3, np.uint8)), ('random', []),
-    ('slow_policy/calls', {}), ('rms', None)])
+@pytest.mark.parametrize(
+    'path, value',
+    [
+        ('schedule/stage', 'dreaming'),
+        ('schedule/measures/unexplained', 'high'),
+        ('schedule/measures', 5),
+        ('updates', 'x'),
+        ('return_range', 2**70),
+        ('optim_tokenizer/moments/0/exp_avg', np.zeros(3, np.float32)),
+        ('optim_tokenizer/moments/0/step', 'x'),
+        ('optim_tokenizer/moments/999', {}),
+        ('optim_tokenizer/moments', None),
+        ('random/cpu', np.zeros(3, np.uint8)),
+        ('random', []),
+        ('slow_policy/calls', {}),
+        ('rms', None),
+    ],
+)
 def test_a_state_of_another_form_is_refused_and_fails_at_no_later_step(path, value):
     made = agent()
     made.train(sampler())
@@ -415,9 +574,16 @@ def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
         rows = sampler()(batch, length)
         rows['joints'][:] = np.nan
         return rows
+
     made = agent()
     before = parameters(made)
-    with pytest.raises(NonFiniteLoss, match='tokenizer.*vector.*In the batch these are not finite: obs/joints in sequence 0, frames 0, 1'):
+    with pytest.raises(
+        NonFiniteLoss,
+        match=(
+            'tokenizer.*vector.*In the batch these are not finite: obs/joints in sequence 0, frames'
+            ' 0, 1'
+        ),
+    ):
         made.train(sample)
     after = parameters(made)
     assert all(torch.equal(a, b) for k in before for a, b in zip(before[k], after[k]))
@@ -430,6 +596,7 @@ def changed(seed=0, **columns):
     def sample(batch, length):
         rows = base(batch, length)
         return rows | {key: change(rows[key]) for key, change in columns.items()}
+
     return sample
 
 
@@ -453,7 +620,11 @@ def test_the_sentence_about_rewards_beyond_the_bins_names_a_limit_that_is_enough
     made = agent('dynamics', **{'heads.limit': 3.0, 'value.gamma': 0.9})
     made.train(changed(reward=lambda x: np.full_like(x, -1000)))
     (told,) = made.events()
-    assert 'rewards' in told and 'learned as 19.09, the largest is 1,000' in told and '--agent.heads.limit 10' in told
+    assert (
+        'rewards' in told
+        and 'learned as 19.09, the largest is 1,000' in told
+        and '--agent.heads.limit 10' in told
+    )
     assert TwoHot(21, 10.0).values[-1] > 1000 / (1 - 0.9)
 
 
@@ -463,15 +634,24 @@ def test_returns_beyond_the_outermost_bin_are_counted_where_rewards_are_not():
         with torch.no_grad():
             for part in head.parts:
                 part.output.bias.zero_()
-                part.output.bias[20 if head is made.heads.reward_head else 0] = 40.0  # the outermost bin, symexp(1), and never an end
+                # the outermost bin, symexp(1), and never an end
+                part.output.bias[20 if head is made.heads.reward_head else 0] = 40.0
     metrics = made.train(changed(reward=lambda x: np.ones_like(x)))
-    assert metrics['reward/beyond'] == 0 and metrics['value/beyond'] > 0.5 and metrics['value/largest'] > 2
+    assert (
+        metrics['reward/beyond'] == 0
+        and metrics['value/beyond'] > 0.5
+        and metrics['value/largest'] > 2
+    )
     (told,) = made.events()
-    assert 'of the imagined returns' in told and '--agent.heads.limit 5' in told, 'rewards of one, a hundred of them'
+    assert 'of the imagined returns' in told and '--agent.heads.limit 5' in told, (
+        'rewards of one, a hundred of them'
+    )
 
 
 def roles_of(monkeypatch, updates, **changes):
-    """What every frame of some updates was for: bool (frames,) under 'large' steps, with a 'past', 'single' images."""
+    """What every frame of some updates was for: bool (frames,) under 'large' steps, with a
+    'past', 'single' images.
+    """
     made, seen, sizes = agent('dynamics', **{'schedule.dynamics_updates': 999, **changes}), [], []
     draw, loss = shortcut.draw_schedule, shortcut.loss
 
@@ -481,9 +661,15 @@ def roles_of(monkeypatch, updates, **changes):
 
     def spy_loss(dynamics, context, action, valid, is_first, config, large):
         found = loss(dynamics, context, action, valid, is_first, config, large)
-        seen.append({
-            'large': sizes[-1][1] > 0, 'past': context.mask.sum(-1) > 1, 'single': is_first.all(1)[:, None].expand(is_first.shape)})
+        seen.append(
+            {
+                'large': sizes[-1][1] > 0,
+                'past': context.mask.sum(-1) > 1,
+                'single': is_first.all(1)[:, None].expand(is_first.shape),
+            }
+        )
         return found
+
     monkeypatch.setattr(shortcut, 'draw_schedule', spy_draw)
     monkeypatch.setattr('dreamer4.agent.shortcut.loss', spy_loss)
     for seed in range(updates):
@@ -492,7 +678,9 @@ def roles_of(monkeypatch, updates, **changes):
 
 
 @pytest.mark.parametrize('single', [0.0, 0.3, 0.5])
-def test_large_steps_are_trained_with_a_past_and_without_whatever_the_share_of_single_images(monkeypatch, single):
+def test_large_steps_are_trained_with_a_past_and_without_whatever_the_share_of_single_images(
+    monkeypatch, single
+):
     frames = roles_of(monkeypatch, 20, **{'batch.size': 8, 'batch.single': single})
     share = lambda a, b: (frames[a] & b).float().mean() / frames[a].float().mean()
     assert abs(frames['large'].float().mean() - 0.25) < 0.02
@@ -503,7 +691,12 @@ def test_large_steps_are_trained_with_a_past_and_without_whatever_the_share_of_s
 @pytest.mark.parametrize('changes', [{}, {'tokenizer.time_every': 1, 'batch.frames': 16}])
 def test_demonstrations_take_every_role(monkeypatch, changes):
     """The replay puts them last; they are the sequences whose images are white."""
-    made, taught, learned, plans = agent('dynamics', **{'batch.size': 8, 'batch.single': 0.25, **changes}), [], [], []
+    made, taught, learned, plans = (
+        agent('dynamics', **{'batch.size': 8, 'batch.single': 0.25, **changes}),
+        [],
+        [],
+        [],
+    )
     losses, cut, plan = made.tokenizer.losses, Batch.cut, made._plan
 
     def white(images):
@@ -512,19 +705,23 @@ def test_demonstrations_take_every_role(monkeypatch, changes):
     def spy_cut(batch, begin, end):
         place = torch.arange(8)
         large = place < plans[-1].roles.large
-        taught.append(torch.stack([white(batch.obs['image']), large, (place >= begin) & (place < end)]))
+        taught.append(
+            torch.stack([white(batch.obs['image']), large, (place >= begin) & (place < end)])
+        )
         return cut(batch, begin, end)
 
     def spy_losses(obs, *args):
         learned.append(white(obs['image']).float().mean())
         return losses(obs, *args)
+
     made._plan, made.tokenizer.losses = lambda: plans.append(plan()) or plans[-1], spy_losses
     monkeypatch.setattr(Batch, 'cut', spy_cut)
 
     def sample(batch, length):
         rows = sampler()(batch, length)
-        rows['image'][batch // 2:] = 255
+        rows['image'][batch // 2 :] = 255
         return rows
+
     for _ in range(40):
         made.train(sample)
     demo, large, single = torch.stack(taught, 1).flatten(1).bool()
@@ -535,7 +732,16 @@ def test_demonstrations_take_every_role(monkeypatch, changes):
 
 @pytest.mark.parametrize('share', [0.25, 0.75])
 def test_long_batches_of_one_sequence_train_both_kinds_of_steps(share):
-    made = agent('policy', **{'batch.size': 4, 'batch.length': 8, 'batch.long_length': 32, 'batch.long_every': 2, 'shortcut.bootstrap': share})
+    made = agent(
+        'policy',
+        **{
+            'batch.size': 4,
+            'batch.length': 8,
+            'batch.long_length': 32,
+            'batch.long_every': 2,
+            'shortcut.bootstrap': share,
+        },
+    )
     kinds = []
     for update in range(24):
         metrics = made.train(sampler(update))
@@ -544,11 +750,16 @@ def test_long_batches_of_one_sequence_train_both_kinds_of_steps(share):
             kinds.append(tuple(kind for kind in ('flow', 'bootstrap') if f'loss/{kind}' in metrics))
         else:
             assert {'loss/flow', 'loss/bootstrap'} <= set(metrics)
-    assert set(kinds) == {('flow',), ('bootstrap',)} and abs(kinds.count(('bootstrap',)) / len(kinds) - share) < 0.25
+    assert (
+        set(kinds) == {('flow',), ('bootstrap',)}
+        and abs(kinds.count(('bootstrap',)) / len(kinds) - share) < 0.25
+    )
 
 
 def mixture(flags, filler=0, seed=0, unlabeled=2):
-    """A sampler of whose sequences the last ones are unlabeled, as demonstrations are; `filler` is what stands in their place."""
+    """A sampler of whose sequences the last ones are unlabeled, as demonstrations are; `filler`
+    is what stands in their place.
+    """
     base = sampler(seed)
 
     def sample(batch, length):
@@ -556,23 +767,48 @@ def mixture(flags, filler=0, seed=0, unlabeled=2):
         for flag in flags:
             rows[flag] = np.broadcast_to(which[:, None], (batch, length))
         if {'unlabeled', 'unlabeled_action'} & set(flags):
-            rows['arm'][which], rows['gear'][which], rows['lamps'][which] = filler, 2 * bool(filler), bool(filler)
+            rows['arm'][which], rows['gear'][which], rows['lamps'][which] = (
+                filler,
+                2 * bool(filler),
+                bool(filler),
+            )
         if {'unlabeled', 'unlabeled_reward'} & set(flags):
             rows['reward'][which], rows['is_terminal'][which] = filler, bool(filler)
         return rows
+
     return sample
 
 
-@pytest.mark.parametrize('flags', [['unlabeled'], ['unlabeled_action'], ['unlabeled_reward'], ['unlabeled_action', 'unlabeled_reward']])
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['unlabeled'],
+        ['unlabeled_action'],
+        ['unlabeled_reward'],
+        ['unlabeled_action', 'unlabeled_reward'],
+    ],
+)
 def test_a_mixture_trains_gates_and_reports_without_the_labels_that_are_not_known(flags):
-    """Bitwise the same agent whatever stands in place of unknown actions and rewards, NaN included."""
+    """Bitwise the same agent whatever stands in place of unknown actions and rewards, NaN
+    included.
+    """
     trees, metrics, reports = [], [], []
     for filler in (0, 0.7, np.nan):
-        made = agent('dynamics', **{'schedule.dynamics_updates': 2, 'schedule.gate_every': 1, 'schedule.reward_skill': 0, 'schedule.latent_error': 0,
-                                    'schedule.value_updates': 1})
+        made = agent(
+            'dynamics',
+            **{
+                'schedule.dynamics_updates': 2,
+                'schedule.gate_every': 1,
+                'schedule.reward_skill': 0,
+                'schedule.latent_error': 0,
+                'schedule.value_updates': 1,
+            },
+        )
         sample = mixture(flags, filler)
         metrics.append([made.train(sample) for _ in range(5)])
-        assert made.schedule.stage == 'policy' and all(np.isfinite(v) for row in metrics[-1] for v in row.values())
+        assert made.schedule.stage == 'policy' and all(
+            np.isfinite(v) for row in metrics[-1] for v in row.values()
+        )
         reports.append(made.report(sample))
         trees.append(made.save())
     assert metrics[0] == metrics[1] == metrics[2] and 'gate/error' in metrics[0][1]
@@ -581,30 +817,53 @@ def test_a_mixture_trains_gates_and_reports_without_the_labels_that_are_not_know
 
 
 def test_unlabeled_frames_teach_the_world_model_and_no_reward():
-    """The frames of the unlabeled sequences move tokenizer and dynamics; heads of reward and behaviour learn from the others alone."""
+    """The frames of the unlabeled sequences move tokenizer and dynamics; heads of reward and
+    behaviour learn from the others alone.
+    """
     made = agent('dynamics')
     batch = made._batch(mixture(['unlabeled'])(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.heads, f'{name}_head'))
     context = made._commit(batch)
     latent = context.latent.detach().requires_grad_()
-    context = made.dynamics.commit(latent, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first)
+    context = made.dynamics.commit(
+        latent, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first
+    )
     _, parts = made._model_loss(batch, context, 0)
-    reach = lambda loss: (torch.autograd.grad(loss, latent, retain_graph=True)[0].abs().sum((1, 2, 3)) > 0).tolist()
-    assert all(reach(parts[name]) == [True, True, False, False] for name in ('reward', 'cont', 'behaviour'))
+    reach = lambda loss: (
+        torch.autograd.grad(loss, latent, retain_graph=True)[0].abs().sum((1, 2, 3)) > 0
+    ).tolist()
+    assert all(
+        reach(parts[name]) == [True, True, False, False] for name in ('reward', 'cont', 'behaviour')
+    )
     losses = shortcut.loss(
-        made.dynamics, context, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first, made.config.shortcut, 0)
+        made.dynamics,
+        context,
+        made.actions.embed(batch.prev_action),
+        batch.prev_valid,
+        batch.is_first,
+        made.config.shortcut,
+        0,
+    )
     assert (losses['flow'].sum(1) > 0).all()
 
 
 @pytest.mark.parametrize('unit', [0.0, 1.0])
 def test_rewards_that_never_change_open_the_gate_with_a_word(unit):
-    made = agent('dynamics', **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0})
+    made = agent(
+        'dynamics',
+        **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0},
+    )
     same = changed(reward=lambda x: np.full_like(x, unit))
     for _ in range(5):
         made.train(same)
-    assert made.schedule.stage == 'value' and any('the rewards never change' in words for words in made.events())
-    waiting = agent('dynamics', **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0})
+    assert made.schedule.stage == 'value' and any(
+        'the rewards never change' in words for words in made.events()
+    )
+    waiting = agent(
+        'dynamics',
+        **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0},
+    )
     for _ in range(5):
         waiting.train(sampler())
     assert waiting.schedule.stage == 'dynamics' and 'reward_skill' in waiting.status().waits
@@ -612,7 +871,14 @@ def test_rewards_that_never_change_open_the_gate_with_a_word(unit):
 
 def test_frames_that_never_change_open_both_gates_with_a_word():
     still = changed(image=lambda x: np.full_like(x, 90), joints=lambda x: np.ones_like(x))
-    made = agent(**{'schedule.tokenizer_updates': 2, 'schedule.dynamics_updates': 2, 'schedule.gate_every': 1, 'schedule.reward_skill': 0})
+    made = agent(
+        **{
+            'schedule.tokenizer_updates': 2,
+            'schedule.dynamics_updates': 2,
+            'schedule.gate_every': 1,
+            'schedule.reward_skill': 0,
+        }
+    )
     for _ in range(6):
         made.train(still)
     told = made.events()
@@ -635,6 +901,7 @@ def test_an_agent_goes_on_after_a_refused_batch(key, value, changes):
         rows = sound(batch, length)
         rows[key].reshape(batch, length, -1)[0, 3] = value
         return rows
+
     made.train(sound)
     if (key, value) == ('reward', np.inf):
         made.train(broken)  # learned as the outermost bin
@@ -656,12 +923,25 @@ def flat(tree):
 def with_value(config, key, value):
     """A config with one value replaced, past the marks of the YAML file that refuse words too."""
     head, _, rest = key.partition('.')
-    return replace(config, **{head: with_value(getattr(config, head), rest, value) if rest else value})
+    return replace(
+        config, **{head: with_value(getattr(config, head), rest, value) if rest else value}
+    )
 
 
-@pytest.mark.parametrize('key,value,text', [
-    ('actor.prior', 'bc', 'actor.prior'), ('actor.loss', 'ppo', 'actor.loss'), ('attention', 'flash', 'agent.attention'), ('attention', 'flex', 'GPU'), ('heads.learn_on', 'all', 'heads.learn_on'), ('shortcut.steps', 3, 'power of two'),
-    ('dynamics.time_every', 0, 'time_every'), ('actor.hold', 0.5, 'hold'), ('dynamics.levels', 6, 'power of two')])
+@pytest.mark.parametrize(
+    'key,value,text',
+    [
+        ('actor.prior', 'bc', 'actor.prior'),
+        ('actor.loss', 'ppo', 'actor.loss'),
+        ('attention', 'flash', 'agent.attention'),
+        ('attention', 'flex', 'GPU'),
+        ('heads.learn_on', 'all', 'heads.learn_on'),
+        ('shortcut.steps', 3, 'power of two'),
+        ('dynamics.time_every', 0, 'time_every'),
+        ('actor.hold', 0.5, 'hold'),
+        ('dynamics.levels', 6, 'power of two'),
+    ],
+)
 def test_settings_that_cannot_work_are_refused_before_anything_is_built(key, value, text):
     with pytest.raises(ValueError, match=text):
         Agent(OBS, ACT, with_value(tiny(), key, value), seed=0)
@@ -670,5 +950,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_built(key, val
 def test_the_summary_counts_what_is_there():
     made = agent()
     text = made.summary()
-    total = sum(p.numel() for m in (made.tokenizer, made.dynamics, made.heads) for p in m.parameters())
+    total = sum(
+        p.numel() for m in (made.tokenizer, made.dynamics, made.heads) for p in m.parameters()
+    )
     assert f'{total / 1e6:8.2f}M' in text and 'GFLOPs per update' in text

@@ -12,14 +12,18 @@ ACTIONS = Actions({'action': spaces.Discrete(10)}, 'bins', 5, 0.0)
 
 
 def rows():
-    """Two episodes of one worker. Row t: action chosen after seeing obs t; reward for the action before."""
+    """Two episodes of one worker. Row t: action chosen after seeing obs t; reward for the action
+    before.
+    """
     return {
-            'image':       np.arange(6, dtype=np.uint8).reshape(1, 6, 1, 1, 1),
-            'action':      np.array([[7, 5, 0, 3, 4, 6]], np.int32),  # zero where the episode ended, never executed
-            'reward':      np.array([[0, 70, 50, 0, 30, 40]], np.float32),
-            'is_first':    np.array([[True, False, False, True, False, False]]),
-            'is_last':     np.array([[False, False, True, False, False, False]]),
-            'is_terminal': np.array([[False, False, True, False, False, False]])}
+        'image': np.arange(6, dtype=np.uint8).reshape(1, 6, 1, 1, 1),
+        # zero where the episode ended, never executed
+        'action': np.array([[7, 5, 0, 3, 4, 6]], np.int32),
+        'reward': np.array([[0, 70, 50, 0, 30, 40]], np.float32),
+        'is_first': np.array([[True, False, False, True, False, False]]),
+        'is_last': np.array([[False, False, True, False, False, False]]),
+        'is_terminal': np.array([[False, False, True, False, False, False]]),
+    }
 
 
 def batch(data=None):
@@ -33,7 +37,9 @@ def test_a_frame_carries_the_action_that_led_to_it_and_the_reward_it_earned():
     assert b.prev_valid.tolist() == [[True, True, False, True, True]]
     assert b.prev_action[b.prev_valid].flatten().tolist() == [7, 5, 3, 4]
     earned = b.reward[b.prev_valid] / 10
-    assert earned.tolist() == b.prev_action[b.prev_valid].flatten().tolist(), 'reward 10 a belongs to the frame that action a led to'
+    assert earned.tolist() == b.prev_action[b.prev_valid].flatten().tolist(), (
+        'reward 10 a belongs to the frame that action a led to'
+    )
 
 
 def test_the_policy_target_is_the_action_chosen_at_the_frame_and_none_at_the_end():
@@ -71,16 +77,26 @@ def test_flags_of_both_kinds_add_up():
 @pytest.mark.parametrize('filler', [np.nan, np.inf, 1e9])
 def test_what_stands_in_for_unknown_values_never_reaches_the_batch(filler):
     """A filler may be no action of the space, whose table it must not index."""
-    actions = Actions({'arm': spaces.Box(-1, 1, (2,), np.float32), 'gear': spaces.Discrete(3)}, 'bins', 5, 0.0)
+    actions = Actions(
+        {'arm': spaces.Box(-1, 1, (2,), np.float32), 'gear': spaces.Discrete(3)}, 'bins', 5, 0.0
+    )
     unknown = np.array([[False, True, False, True, True, False]])
-    data = rows() | {'arm': np.zeros((1, 6, 2), np.float32), 'gear': np.ones((1, 6), np.int32), 'unlabeled': unknown}
+    data = rows() | {
+        'arm': np.zeros((1, 6, 2), np.float32),
+        'gear': np.ones((1, 6), np.int32),
+        'unlabeled': unknown,
+    }
     clean = make_batch(data, ['image'], actions, torch.device('cpu'))
-    data['arm'][unknown], data['gear'][unknown], data['reward'][unknown] = filler, 10 ** 6, filler
+    data['arm'][unknown], data['gear'][unknown], data['reward'][unknown] = filler, 10**6, filler
     dirty = make_batch(data, ['image'], actions, torch.device('cpu'))
     for key, value in dirty.flat().items():
         assert value.isfinite().all(), key
     assert torch.isfinite(actions.embed(dirty.prev_action)).all()
-    for mask, name in (('prev_valid', 'prev_action'), ('action_valid', 'action'), ('reward_valid', 'reward')):
+    for mask, name in (
+        ('prev_valid', 'prev_action'),
+        ('action_valid', 'action'),
+        ('reward_valid', 'reward'),
+    ):
         where = getattr(clean, mask)
         assert torch.equal(getattr(clean, name)[where], getattr(dirty, name)[where])
 
@@ -88,13 +104,22 @@ def test_what_stands_in_for_unknown_values_never_reaches_the_batch(filler):
 def test_cut_sequences_are_single_images_without_history():
     three = batch().at(torch.tensor([0, 0, 0]))
     b = three.cut(1, 2)
-    assert b.is_first[1].all() and not b.prev_valid[1].any() and b.single.tolist() == [False, True, False]
+    assert (
+        b.is_first[1].all()
+        and not b.prev_valid[1].any()
+        and b.single.tolist() == [False, True, False]
+    )
     for row in (0, 2):
-        assert torch.equal(b.is_first[row], three.is_first[row]) and torch.equal(b.prev_valid[row], three.prev_valid[row])
+        assert torch.equal(b.is_first[row], three.is_first[row]) and torch.equal(
+            b.prev_valid[row], three.prev_valid[row]
+        )
 
 
 def test_a_shuffled_batch_has_the_same_sequences_in_another_order():
-    data = {key: np.concatenate([value + (value.dtype == np.float32) * i for i in range(20)]) for key, value in rows().items()}
+    data = {
+        key: np.concatenate([value + (value.dtype == np.float32) * i for i in range(20)])
+        for key, value in rows().items()
+    }
     before, after = batch(data), batch(data).shuffled()
     order = after.reward[:, 0].long() - 70
     assert sorted(order.tolist()) == list(range(20)) and order.tolist() != list(range(20))
@@ -103,14 +128,29 @@ def test_a_shuffled_batch_has_the_same_sequences_in_another_order():
 
 
 def drawn(rows, large, single, count=4000):
-    """For each of many draws, bool (count, rows): which sequences train large steps, and which are single images."""
+    """For each of many draws, bool (count, rows): which sequences train large steps, and which
+    are single images.
+    """
     found = [Roles.draw(rows, large, single, np.random.default_rng(i)) for i in range(count)]
     place = np.arange(rows)
-    return np.array([place < r.large for r in found]), np.array([(place >= r.single[0]) & (place < r.single[1]) for r in found])
+    return np.array([place < r.large for r in found]), np.array(
+        [(place >= r.single[0]) & (place < r.single[1]) for r in found]
+    )
 
 
-@pytest.mark.parametrize('rows, large, single', [
-    (16, 0.25, 0.3), (16, 0.25, 0.25), (16, 0.25, 0.9), (16, 0.75, 0.5), (4, 0.25, 0.5), (8, 0.1, 0.3), (5, 0.5, 0.4), (3, 0.9, 0.34)])
+@pytest.mark.parametrize(
+    'rows, large, single',
+    [
+        (16, 0.25, 0.3),
+        (16, 0.25, 0.25),
+        (16, 0.25, 0.9),
+        (16, 0.75, 0.5),
+        (4, 0.25, 0.5),
+        (8, 0.1, 0.3),
+        (5, 0.5, 0.4),
+        (3, 0.9, 0.34),
+    ],
+)
 def test_every_role_takes_its_share_of_the_other(rows, large, single):
     steps, images = drawn(rows, large, single)
     count = round(single * rows)
@@ -145,7 +185,11 @@ def test_what_is_not_finite_is_named_by_key_sequence_and_frames():
     b.obs['speed'] = torch.zeros(1, 5, 2)
     b.obs['speed'][0, 1:3, 1] = float('inf')
     words = b.blame()
-    assert 'reward in sequence 0, frames 3' in words and 'obs/speed in sequence 0, frames 1, 2' in words and 'action' not in words
+    assert (
+        'reward in sequence 0, frames 3' in words
+        and 'obs/speed in sequence 0, frames 1, 2' in words
+        and 'action' not in words
+    )
 
 
 def test_where_all_is_finite_the_largest_value_is_named():

@@ -4,38 +4,69 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from test_agent import agent, sampler
 
 from dreamer4.cache import FIRST, Latents, Mirror, Store
 from embodied.base import FLAG, OUTCOME
 from embodied.errors import ReplayError
 from embodied.replay import Replay, ReplayConfig
 
-from test_agent import agent, sampler
-
 CPU = torch.device('cpu')
 CONFIG = dict(
-    directory='', max_gb=1.0, disk_gb=1.0, chunk_rows=10, uniform=0.5, recent=0.3, newest=0.2, recent_rows=30, resume='manifest', demos='',
-    demo_share=0.0, prefetch=True)
+    directory='',
+    max_gb=1.0,
+    disk_gb=1.0,
+    chunk_rows=10,
+    uniform=0.5,
+    recent=0.3,
+    newest=0.2,
+    recent_rows=30,
+    resume='manifest',
+    demos='',
+    demo_share=0.0,
+    prefetch=True,
+)
 ROW = 48 + 8 + 4 + 3  # bytes
 
 
-@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU'))])
+@pytest.fixture(
+    params=[
+        'cpu',
+        pytest.param(
+            'cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+        ),
+    ]
+)
 def device(request):
     return torch.device(request.param)
 
 
 def replay(**changes):
-    return Replay(ReplayConfig(**CONFIG | changes), None, 0, {**OUTCOME, 'image': spaces.Box(0, 255, (4, 4, 3), np.uint8)}, {
-        'action': spaces.Box(-1, 1, (2,), np.float32), 'reset': FLAG})
+    return Replay(
+        ReplayConfig(**CONFIG | changes),
+        None,
+        0,
+        {**OUTCOME, 'image': spaces.Box(0, 255, (4, 4, 3), np.uint8)},
+        {'action': spaces.Box(-1, 1, (2,), np.float32), 'reset': FLAG},
+    )
 
 
 def fill(made, rows, begin=0):
     for count in range(begin, begin + rows):
         for worker in (0, 1):
-            made.add({
-                'image': np.random.default_rng([worker, count]).integers(0, 256, (4, 4, 3), np.uint8), 'reward': np.float32(count),
-                'action': np.float32([worker, 0]), 'is_first': np.bool_(count % 7 == 0), 'is_last': np.bool_(count % 7 == 6),
-                'is_terminal': np.bool_(False)}, worker)
+            made.add(
+                {
+                    'image': (
+                        np.random.default_rng([worker, count]).integers(0, 256, (4, 4, 3), np.uint8)
+                    ),
+                    'reward': np.float32(count),
+                    'action': np.float32([worker, 0]),
+                    'is_first': np.bool_(count % 7 == 0),
+                    'is_last': np.bool_(count % 7 == 6),
+                    'is_terminal': np.bool_(False),
+                },
+                worker,
+            )
 
 
 @pytest.mark.parametrize('limit', [12, 40, 3 * FIRST])
@@ -44,7 +75,11 @@ def test_a_store_gives_what_was_made_whatever_it_had_to_forget(limit, device):
 
     def make(ids, first):
         made.append(ids)
-        return {'x': torch.from_numpy(ids * 10)[:, None].to(device), 'first': torch.from_numpy(first).to(device)}
+        return {
+            'x': torch.from_numpy(ids * 10)[:, None].to(device),
+            'first': torch.from_numpy(first).to(device),
+        }
+
     store = Store({'x': ((1,), torch.int64), 'first': ((), torch.int64)}, limit, device)
     for high in [30] * 60 + [100000] * (0 if limit < 100 else 2500):
         ids = rng.integers(0, high, (3, 4)) + (1 << 41)
@@ -52,14 +87,20 @@ def test_a_store_gives_what_was_made_whatever_it_had_to_forget(limit, device):
         assert np.array_equal(found['x'].cpu().numpy(), ids[..., None] * 10)
         assert len(store) <= limit
     if limit >= 40:
-        assert len(np.unique(np.concatenate(made[:60]))) == sum(map(len, made[:60])), 'what fits is made once'
+        assert len(np.unique(np.concatenate(made[:60]))) == sum(map(len, made[:60])), (
+            'what fits is made once'
+        )
     store.clear()
-    assert not len(store) and np.array_equal(store.get(ids, make)['x'].cpu().numpy(), ids[..., None] * 10)
+    assert not len(store) and np.array_equal(
+        store.get(ids, make)['x'].cpu().numpy(), ids[..., None] * 10
+    )
 
 
 def test_a_row_that_is_made_stands_where_the_sample_first_names_it():
     store = Store({'at': ((), torch.int64)}, 8, CPU)
-    found = store.get(np.array([[7, 5], [5, 9]]), lambda ids, first: {'at': torch.from_numpy(first)})
+    found = store.get(
+        np.array([[7, 5], [5, 9]]), lambda ids, first: {'at': torch.from_numpy(first)}
+    )
     assert found['at'].tolist() == [[0, 1], [1, 3]]
 
 
@@ -75,10 +116,18 @@ def test_a_mirrored_replay_gives_the_same_samples_and_reads_every_row_once(chang
             one, other = plain.sample(6, 5, draw), mirrored.sample(6, 5, draw)
             assert other['image'].device.type == device.type and one.keys() == other.keys()
             other['image'] = other['image'].cpu()
-            assert all(np.array_equal(one[key], np.asarray(other[key])) for key in one if key != 'row_id')
-            assert not set(one['row_id'].flat) & set(other['row_id'].flat), 'rows of two replays have different ids'
+            assert all(
+                np.array_equal(one[key], np.asarray(other[key])) for key in one if key != 'row_id'
+            )
+            assert not set(one['row_id'].flat) & set(other['row_id'].flat), (
+                'rows of two replays have different ids'
+            )
     assert len(read) == len(set(read)) > 100
-    assert len(mirrored) == len(plain) and mirrored.draws == plain.draws and 'hold the images of' in mirrored.estimate()
+    assert (
+        len(mirrored) == len(plain)
+        and mirrored.draws == plain.draws
+        and 'hold the images of' in mirrored.estimate()
+    )
 
 
 def test_what_does_not_fit_on_the_device_comes_from_the_replay():
@@ -97,6 +146,7 @@ def test_a_chunk_that_breaks_between_draw_and_reading_costs_a_new_draw_and_not_t
     def broken(ids, keys):
         mirrored._replay.rows = plainly
         raise ReplayError('gone')
+
     mirrored._replay.rows = broken
     assert mirrored.sample(4, 5)['image'].shape == (4, 5, 4, 4, 3)
     assert isinstance(mirrored.sample(4, 5)['image'], torch.Tensor)
@@ -106,7 +156,9 @@ def test_a_store_that_cannot_grow_keeps_what_it_has(monkeypatch):
     store = Store({'x': ((), torch.int64)}, 4 * FIRST, CPU)
     make = lambda ids, first: {'x': torch.from_numpy(ids)}
     store.get(np.arange(FIRST)[None], make)
-    monkeypatch.setattr(torch, 'empty', lambda *args, **kw: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
+    monkeypatch.setattr(
+        torch, 'empty', lambda *args, **kw: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError())
+    )
     for begin in range(0, 3 * FIRST, 100):
         ids = np.arange(begin, begin + 100)[None]
         assert torch.equal(store.get(ids, make)['x'], torch.from_numpy(ids))
@@ -121,32 +173,60 @@ def named(sample, rows=24):
         start = rng.integers(0, rows - length + 1, batch)
         index = start[:, None] + np.arange(length)
         return {key: value[0][index] for key, value in pool.items()} | {'row_id': index}
+
     return draw
 
 
-@pytest.mark.parametrize('changes', [{'tokenizer_training.slow.every': 3}, {'tokenizer_training.rate': 0.0}, {'tokenizer_training.slow.every': 3, 'batch.single': 0.5}])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'tokenizer_training.slow.every': 3},
+        {'tokenizer_training.rate': 0.0},
+        {'tokenizer_training.slow.every': 3, 'batch.single': 0.5},
+    ],
+)
 def test_kept_latents_change_nothing_but_the_work(changes, device):
     runs, encoded, loose = [], [], 1 if device.type == 'cpu' else 10
     for gigabytes in (0.0, 1e-3):
-        made, draw = agent('policy', **changes, **{'cache.latents_gb': gigabytes, 'device': device.type, 'precision': 'float32'}), named(sampler())
+        made, draw = (
+            agent(
+                'policy',
+                **changes,
+                **{'cache.latents_gb': gigabytes, 'device': device.type, 'precision': 'float32'},
+            ),
+            named(sampler()),
+        )
         if gigabytes:
             inner = made._encode_frames
-            made.latents._encode = lambda frames: (encoded.append(len(frames['image'])), inner(frames))[1]
+            made.latents._encode = lambda frames: (
+                encoded.append(len(frames['image'])),
+                inner(frames),
+            )[1]
         runs.append([made.train(draw) for _ in range(12)])
     for one, other in zip(*runs):
         assert one == pytest.approx(other, rel=1e-3 * loose, abs=1e-5 * loose)
-    assert 0 < len(encoded) <= 8, 'not all of twelve updates met a frame that had not been encoded by this copy'
+    assert 0 < len(encoded) <= 8, (
+        'not all of twelve updates met a frame that had not been encoded by this copy'
+    )
 
 
-@pytest.mark.parametrize('changes, kept', [
-    ({}, False), ({'tokenizer_training.slow.every': 100}, True), ({'tokenizer_training.rate': 0.0}, True),
-    ({'tokenizer_training.slow.rate': 0.02, 'tokenizer_training.slow.every': 100}, False),
-    ({'tokenizer_training.rate': 0.0, 'tokenizer.time_every': 1}, False)])
+@pytest.mark.parametrize(
+    'changes, kept',
+    [
+        ({}, False),
+        ({'tokenizer_training.slow.every': 100}, True),
+        ({'tokenizer_training.rate': 0.0}, True),
+        ({'tokenizer_training.slow.rate': 0.02, 'tokenizer_training.slow.every': 100}, False),
+        ({'tokenizer_training.rate': 0.0, 'tokenizer.time_every': 1}, False),
+    ],
+)
 def test_latents_are_kept_where_they_stand_for_long(changes, kept):
     assert (agent(**changes).latents is not None) == kept
 
 
-@pytest.mark.parametrize('changes', [{'tokenizer.time_every': 1}, {'tokenizer_training.slow.rate': 0.1}])
+@pytest.mark.parametrize(
+    'changes', [{'tokenizer.time_every': 1}, {'tokenizer_training.slow.rate': 0.1}]
+)
 def test_latents_that_change_are_not_to_be_kept(changes):
     with pytest.raises(ValueError, match='agent.cache.latents_gb'):
         agent(**changes, **{'cache.latents_gb': 1.0})
@@ -156,7 +236,9 @@ def test_latents_that_do_not_fit_are_not_kept():
     latents = Latents(lambda frames: frames['x'], (1, 1), 8 * 4 / 1e9, CPU)
     frames = {'x': torch.arange(16.0).reshape(4, 4, 1, 1)}
     assert latents.get(np.arange(16).reshape(4, 4), frames) is None
-    assert torch.equal(latents.get(np.arange(4).reshape(2, 2), {'x': frames['x'][:2, :2]}), frames['x'][:2, :2])
+    assert torch.equal(
+        latents.get(np.arange(4).reshape(2, 2), {'x': frames['x'][:2, :2]}), frames['x'][:2, :2]
+    )
 
 
 def test_a_frozen_tokenizer_is_not_trained():

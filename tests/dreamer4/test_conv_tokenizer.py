@@ -1,19 +1,32 @@
-"""The convolutional tokenizer: every observation, every image size, frames alone, and that it can learn."""
+"""The convolutional tokenizer: every observation, every image size, frames alone, and that it
+can learn.
+"""
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from tiny import memorise
 
 from dreamer4.conv_tokenizer import ConvTokenizer
 from dreamer4.nets.outputs import symlog
 from dreamer4.tokenizer import TokenizerConfig
 
-from tiny import memorise
-
 SETTINGS = dict(
-    kind='conv', patch=8, conv=4, width=32, depth=1, heads=2, latents=4, channels=8, time_every=0, mask_max=0.0,
-    unmasked=0.25, lpips=0.0, lpips_net='vgg')
+    kind='conv',
+    patch=8,
+    conv=4,
+    width=32,
+    depth=1,
+    heads=2,
+    latents=4,
+    channels=8,
+    time_every=0,
+    mask_max=0.0,
+    unmasked=0.25,
+    lpips=0.0,
+    lpips_net='vgg',
+)
 
 
 def tokenizer(space, **changes):
@@ -25,7 +38,10 @@ def image(height, width, channels=3):
     return spaces.Box(0, 255, (height, width, channels), np.uint8)
 
 
-@pytest.mark.parametrize('shape', [(64, 64, 3), (32, 32, 3), (16, 24, 1), (13, 7, 4), (5, 84, 3), (3, 3, 2), (210, 160, 3)])
+@pytest.mark.parametrize(
+    'shape',
+    [(64, 64, 3), (32, 32, 3), (16, 24, 1), (13, 7, 4), (5, 84, 3), (3, 3, 2), (210, 160, 3)],
+)
 def test_images_of_every_size_have_latents_and_come_back_in_their_shape(shape):
     net = tokenizer({'camera.left': image(*shape)})
     obs = {'camera.left': torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)}
@@ -37,22 +53,43 @@ def test_images_of_every_size_have_latents_and_come_back_in_their_shape(shape):
 
 def test_several_cameras_and_vectors_share_the_latents():
     space = {
-        'a': image(16, 16), 'b': image(8, 8, 1), 'vector': spaces.Box(-1, 1, (3,), np.float32), 'class': spaces.Discrete(4)}
+        'a': image(16, 16),
+        'b': image(8, 8, 1),
+        'vector': spaces.Box(-1, 1, (3,), np.float32),
+        'class': spaces.Discrete(4),
+    }
     net = tokenizer(space)
-    obs = {k: torch.from_numpy(np.stack([[s.sample() for _ in range(3)] for _ in range(2)])) for k, s in space.items()}
+    obs = {
+        k: torch.from_numpy(np.stack([[s.sample() for _ in range(3)] for _ in range(2)]))
+        for k, s in space.items()
+    }
     first = torch.zeros(2, 3, dtype=torch.bool)
     before = net.encode(obs, first)
     out = net.decode(before, first)
     assert {k: tuple(v.shape) for k, v in out.items()} == {
-        'a': (2, 3, 16, 16, 3), 'b': (2, 3, 8, 8, 1), 'vector': (2, 3, 3), 'class': (2, 3, 4)}
+        'a': (2, 3, 16, 16, 3),
+        'b': (2, 3, 8, 8, 1),
+        'vector': (2, 3, 3),
+        'class': (2, 3, 4),
+    }
     losses, _ = net.losses(obs, first)
     assert set(losses) == {'image', 'vector'}
-    for key, change in (('a', lambda x: 255 - x), ('b', lambda x: 255 - x), ('vector', lambda x: x + 1), ('class', lambda x: (x + 1) % 4)):
-        assert not torch.equal(before, net.encode(obs | {key: change(obs[key])}, first)), f'{key} does not reach the latents'
+    for key, change in (
+        ('a', lambda x: 255 - x),
+        ('b', lambda x: 255 - x),
+        ('vector', lambda x: x + 1),
+        ('class', lambda x: (x + 1) % 4),
+    ):
+        assert not torch.equal(before, net.encode(obs | {key: change(obs[key])}, first)), (
+            f'{key} does not reach the latents'
+        )
 
 
 def test_numbers_are_latents_as_they_are_and_come_back_exactly():
-    space = {'a': spaces.Box(-np.inf, np.inf, (3,), np.float32), 'b': spaces.Box(-1, 1, (2,), np.float32)}
+    space = {
+        'a': spaces.Box(-np.inf, np.inf, (3,), np.float32),
+        'b': spaces.Box(-1, 1, (2,), np.float32),
+    }
     net = tokenizer(space)
     torch.manual_seed(1)
     obs = {'a': 5 * torch.randn(8, 4, 3) + 2, 'b': torch.rand(8, 4, 2)}
@@ -68,8 +105,12 @@ def test_numbers_are_latents_as_they_are_and_come_back_exactly():
         assert torch.allclose(guess[key], symlog(obs[key]), atol=1e-4)
         scale = net.numbers[key]
         x = obs[key].flatten(0, 1)
-        assert torch.allclose(scale.mean, x.mean(0), atol=1e-5) and torch.allclose(scale.variance, x.var(0, correction=0), atol=1e-5)
-    far = net.encode({'a': torch.tensor([[[1e4, 1e5, 1e6]]]), 'b': torch.zeros(1, 1, 2)}, first[:1, :1])
+        assert torch.allclose(scale.mean, x.mean(0), atol=1e-5) and torch.allclose(
+            scale.variance, x.var(0, correction=0), atol=1e-5
+        )
+    far = net.encode(
+        {'a': torch.tensor([[[1e4, 1e5, 1e6]]]), 'b': torch.zeros(1, 1, 2)}, first[:1, :1]
+    )
     assert far.abs().max() < 1
 
 
@@ -86,7 +127,9 @@ def test_scalars_and_tables_are_numbers_too():
 def test_long_vectors_and_classes_share_learned_latents():
     space = {'long': spaces.Box(-1, 1, (300,), np.float32), 'class': spaces.Discrete(3)}
     assert tokenizer(space).latent_shape == (4, 8)
-    assert tokenizer({'class': spaces.Discrete(3), 'short': spaces.Box(-1, 1, (17,), np.float32)}).latent_shape == (8, 8)
+    assert tokenizer(
+        {'class': spaces.Discrete(3), 'short': spaces.Box(-1, 1, (17,), np.float32)}
+    ).latent_shape == (8, 8)
 
 
 def test_latents_of_a_frame_depend_on_that_frame_alone():
@@ -104,7 +147,7 @@ def test_places_of_a_small_body_can_be_memorised():
     net = tokenizer({'image': image(32, 32)}, conv=8)
     obs = {'image': torch.zeros(16, 1, 32, 32, 3, dtype=torch.uint8)}
     for i in range(16):
-        obs['image'][i, 0, 2 * i:2 * i + 3, 30 - 2 * i:33 - 2 * i] = 255
+        obs['image'][i, 0, 2 * i : 2 * i + 3, 30 - 2 * i : 33 - 2 * i] = 255
     net.measure(obs)
     metrics = memorise(net, obs, 200)
     assert metrics['unexplained'] < 0.05, metrics
@@ -117,9 +160,14 @@ def test_a_tokenizer_that_looks_back_in_time_is_refused():
 
 def test_keys_of_any_spelling_have_a_module_of_their_own():
     names = ('type', 'keys', 'training', 'a.b', 'a_b', 'a/b', 'forward')
-    space = {name: spaces.Box(-1, 1, (2,), np.float32) for name in names} | {f'image/{name}': image(8, 8) for name in names}
+    space = {name: spaces.Box(-1, 1, (2,), np.float32) for name in names} | {
+        f'image/{name}': image(8, 8) for name in names
+    }
     net = tokenizer(space)
-    obs = {k: torch.from_numpy(np.stack([[s.sample() for _ in range(3)] for _ in range(2)])) for k, s in space.items()}
+    obs = {
+        k: torch.from_numpy(np.stack([[s.sample() for _ in range(3)] for _ in range(2)]))
+        for k, s in space.items()
+    }
     first = torch.zeros(2, 3, dtype=torch.bool)
     assert net.decode(net.encode(obs, first), first).keys() == space.keys()
     assert len(net.numbers) == len(net.encoders) == len(net.decoders) == len(names)

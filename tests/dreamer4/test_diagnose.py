@@ -7,11 +7,30 @@ import pytest
 from dreamer4.diagnose import diagnose, find, main
 
 HEALTHY = {
-    'step': 100, 'frames': 100, 'updates': 10, 'episodes': 5, 'tokenizer/unexplained': 0.02, 'tokenizer/latent_std': 0.5,
-    'tokenizer/latent_spread': 0.3, 'tokenizer/pixel_std': 0.1, 'report/reward_on_first': 0.0, 'report/reward_missed_on_last': 0.0,
-    'report/psnr/image': 30.0, 'report/psnr_mean_frame/image': 12.0, 'report/error_1': 0.1, 'report/error': 0.2,
-    'report/shuffle_ratio': 4.0, 'report/reward_skill': 0.8, 'report/reward_skill_real': 0.9, 'report/return_corr': 0.9,
-    'value/explained': 0.7, 'policy/positive': 0.5, 'policy/entropy': 0.5, 'policy/kl': 0.05, 'episode/score': 0.9}
+    'step': 100,
+    'frames': 100,
+    'updates': 10,
+    'episodes': 5,
+    'tokenizer/unexplained': 0.02,
+    'tokenizer/latent_std': 0.5,
+    'tokenizer/latent_spread': 0.3,
+    'tokenizer/pixel_std': 0.1,
+    'report/reward_on_first': 0.0,
+    'report/reward_missed_on_last': 0.0,
+    'report/psnr/image': 30.0,
+    'report/psnr_mean_frame/image': 12.0,
+    'report/error_1': 0.1,
+    'report/error': 0.2,
+    'report/shuffle_ratio': 4.0,
+    'report/reward_skill': 0.8,
+    'report/reward_skill_real': 0.9,
+    'report/return_corr': 0.9,
+    'value/explained': 0.7,
+    'policy/positive': 0.5,
+    'policy/entropy': 0.5,
+    'policy/kl': 0.05,
+    'episode/score': 0.9,
+}
 
 
 def logged(folder, **changes):
@@ -25,16 +44,26 @@ def test_a_healthy_run_has_nothing_wrong(tmp_path, capsys):
     assert 'Nothing wrong' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('changes,words', [
-    ({'tokenizer/pixel_std': 0.0, 'tokenizer/latent_spread': 0.0}, 'does the env render'),
-    ({'tokenizer/latent_spread': 0.01}, 'collapsed'),
-    ({'report/reward_on_first': 0.4}, 'one row late'),
-    ({'report/psnr/image': 12.5}, 'small objects are missing'),
-    ({'report/shuffle_ratio': 1.02}, 'ignores actions: shuffle ratio 1.02'),
-    ({'report/reward_missed_on_last': 16.0, 'report/reward_skill_real': 0.1}, 'where 16 would if last rows were like others: rewards are recorded one row early'),
-    ({'report/reward_skill_real': -0.1, 'report/reward_skill': -0.2}, 'not a function of what is seen'),
-    ({'report/error_1': 1.3}, 'do not predict'),
-    ({'policy/entropy': 0.001}, 'collapsed')])
+@pytest.mark.parametrize(
+    'changes,words',
+    [
+        ({'tokenizer/pixel_std': 0.0, 'tokenizer/latent_spread': 0.0}, 'does the env render'),
+        ({'tokenizer/latent_spread': 0.01}, 'collapsed'),
+        ({'report/reward_on_first': 0.4}, 'one row late'),
+        ({'report/psnr/image': 12.5}, 'small objects are missing'),
+        ({'report/shuffle_ratio': 1.02}, 'ignores actions: shuffle ratio 1.02'),
+        (
+            {'report/reward_missed_on_last': 16.0, 'report/reward_skill_real': 0.1},
+            'where 16 would if last rows were like others: rewards are recorded one row early',
+        ),
+        (
+            {'report/reward_skill_real': -0.1, 'report/reward_skill': -0.2},
+            'not a function of what is seen',
+        ),
+        ({'report/error_1': 1.3}, 'do not predict'),
+        ({'policy/entropy': 0.001}, 'collapsed'),
+    ],
+)
 def test_a_fault_is_the_first_cause(tmp_path, capsys, changes, words):
     assert main([str(logged(tmp_path, **changes))]) == 1
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -43,10 +72,20 @@ def test_a_fault_is_the_first_cause(tmp_path, capsys, changes, words):
 
 def test_a_policy_that_is_sure_has_collapsed_only_if_it_is_no_better_than_random_play(tmp_path):
     sure = HEALTHY | {'policy/entropy': 0.01}
-    for returns, score, code in (((-0.9, -0.7, -0.6), 0.99, 0), ((-0.9, -0.7, -0.6), -0.5, 1), ((-0.733,), -0.732, 1), ((), 0.99, 1)):
+    for returns, score, code in (
+        ((-0.9, -0.7, -0.6), 0.99, 0),
+        ((-0.9, -0.7, -0.6), -0.5, 1),
+        ((-0.733,), -0.732, 1),
+        ((), 0.99, 1),
+    ):
         logged(tmp_path, **sure | {'episode/score': score})
-        lines = [{'frames': 10, 'score': one} for one in returns] + [{'frames': 200, 'score': 0.99}] * 9  # of the policy
-        (tmp_path / 'scores.jsonl').write_text('\n'.join(json.dumps(line) for line in lines) + '\n{"torn')
+        # of the policy
+        lines = [{'frames': 10, 'score': one} for one in returns] + [
+            {'frames': 200, 'score': 0.99}
+        ] * 9
+        (tmp_path / 'scores.jsonl').write_text(
+            '\n'.join(json.dumps(line) for line in lines) + '\n{"torn'
+        )
         assert main([str(tmp_path)]) == code, (returns, score)
 
 
@@ -61,30 +100,77 @@ def test_a_wrong_folder_is_one_line(tmp_path, capsys):
     assert 'metrics.jsonl does not exist' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('flags, changes, words', [
-    ({'report/rewards_vary': 0.0}, {
-        'report/reward_skill': 0.0, 'report/reward_skill_real': -1.0, 'report/return_corr': 0.0, 'value/explained': 0.0,
-        'policy/positive': 1.0}, 'rewards never change'),
-    ({'tokenizer/frames_vary': 0.0, 'tokenizer/images_vary': 0.0, 'report/frames_move': 0.0}, {
-        'tokenizer/pixel_std': 0.0, 'tokenizer/latent_spread': 0.0, 'report/psnr/image': 12.0, 'report/error': 100.0, 'report/error_1': 100.0,
-        'report/shuffle_ratio': 1.0, 'report/reward_skill': 0.0, 'report/reward_skill_real': 0.0}, 'frames never change: all are black'),
-    ({'tokenizer/frames_vary': 1.0, 'tokenizer/images_vary': 0.0}, {
-        'tokenizer/pixel_std': 0.0, 'report/psnr/image': 12.0}, 'images never change: all are black'),
-    ({'tokenizer/frames_vary': 1.0, 'report/frames_move': 0.0}, {
-        'report/error': 100.0, 'report/error_1': 100.0, 'report/shuffle_ratio': 1.0}, 'frames never change within an episode'),
-    ({'report/actions_vary': 0.0}, {'report/shuffle_ratio': 1.0, 'policy/entropy': 0.0}, 'actions never vary')])
-def test_data_that_give_nothing_to_measure_are_told_and_nothing_is_blamed(tmp_path, capsys, flags, changes, words):
+@pytest.mark.parametrize(
+    'flags, changes, words',
+    [
+        (
+            {'report/rewards_vary': 0.0},
+            {
+                'report/reward_skill': 0.0,
+                'report/reward_skill_real': -1.0,
+                'report/return_corr': 0.0,
+                'value/explained': 0.0,
+                'policy/positive': 1.0,
+            },
+            'rewards never change',
+        ),
+        (
+            {'tokenizer/frames_vary': 0.0, 'tokenizer/images_vary': 0.0, 'report/frames_move': 0.0},
+            {
+                'tokenizer/pixel_std': 0.0,
+                'tokenizer/latent_spread': 0.0,
+                'report/psnr/image': 12.0,
+                'report/error': 100.0,
+                'report/error_1': 100.0,
+                'report/shuffle_ratio': 1.0,
+                'report/reward_skill': 0.0,
+                'report/reward_skill_real': 0.0,
+            },
+            'frames never change: all are black',
+        ),
+        (
+            {'tokenizer/frames_vary': 1.0, 'tokenizer/images_vary': 0.0},
+            {'tokenizer/pixel_std': 0.0, 'report/psnr/image': 12.0},
+            'images never change: all are black',
+        ),
+        (
+            {'tokenizer/frames_vary': 1.0, 'report/frames_move': 0.0},
+            {'report/error': 100.0, 'report/error_1': 100.0, 'report/shuffle_ratio': 1.0},
+            'frames never change within an episode',
+        ),
+        (
+            {'report/actions_vary': 0.0},
+            {'report/shuffle_ratio': 1.0, 'policy/entropy': 0.0},
+            'actions never vary',
+        ),
+    ],
+)
+def test_data_that_give_nothing_to_measure_are_told_and_nothing_is_blamed(
+    tmp_path, capsys, flags, changes, words
+):
     assert main([str(logged(tmp_path, **changes))]) == 1, 'without the flags they are faults'
     capsys.readouterr()
     assert main([str(logged(tmp_path, **changes, **flags))]) == 0
     out = capsys.readouterr().out
-    assert 'Nothing wrong' in out and out.count('To know: ') == 1 and f'To know: {words}' in out and '!!' not in out
+    assert (
+        'Nothing wrong' in out
+        and out.count('To know: ') == 1
+        and f'To know: {words}' in out
+        and '!!' not in out
+    )
 
 
 def test_a_fault_beside_still_frames_is_still_found(tmp_path, capsys):
-    changes = {'tokenizer/frames_vary': 1.0, 'tokenizer/images_vary': 0.0, 'tokenizer/pixel_std': 0.0, 'report/error_1': 1.3}
+    changes = {
+        'tokenizer/frames_vary': 1.0,
+        'tokenizer/images_vary': 0.0,
+        'tokenizer/pixel_std': 0.0,
+        'report/error_1': 1.3,
+    }
     assert main([str(logged(tmp_path, **changes))]) == 1
-    assert capsys.readouterr().out.strip().splitlines()[-1].startswith('First cause: one step ahead')
+    assert (
+        capsys.readouterr().out.strip().splitlines()[-1].startswith('First cause: one step ahead')
+    )
 
 
 @pytest.mark.parametrize('name', ['reward', 'value'])

@@ -1,17 +1,30 @@
-"""Imagination: the cache against a full pass, the start's own history, and the time alignment of what comes out."""
+"""Imagination: the cache against a full pass, the start's own history, and the time alignment of
+what comes out.
+"""
 
 import pytest
 import torch
+from gymnasium import spaces
 
 from dreamer4.actions import Actions
 from dreamer4.dynamics import Dynamics, DynamicsConfig
 from dreamer4.heads import Heads, HeadsConfig
 from dreamer4.imagination import draw_starts, imagine, predict
-from gymnasium import spaces
 
 ACTIONS = Actions({'action': spaces.Discrete(4)}, 'bins', 5, 0.01)
 WORLD = dict(
-    width=32, depth=3, heads=4, kv_heads=2, time_every=2, registers=1, pack=2, softcap=0.0, levels=8, moves=False, context_signal=1.0)
+    width=32,
+    depth=3,
+    heads=4,
+    kv_heads=2,
+    time_every=2,
+    registers=1,
+    pack=2,
+    softcap=0.0,
+    levels=8,
+    moves=False,
+    context_signal=1.0,
+)
 B, T, H = 3, 5, 4
 
 
@@ -20,8 +33,23 @@ def world_and_heads(tasks=1, **changes):
     world = Dynamics((4, 3), ACTIONS.features, tasks, DynamicsConfig(**WORLD | changes))
     for linear in (world.latent_out, world.task):
         torch.nn.init.normal_(linear.weight, std=0.3)
-    heads = Heads(32, 2 * world.coordinates.viewed, ACTIONS, HeadsConfig(
-        width=16, layers=1, offsets=0, reads='together', learn_on='committed', bins=21, limit=2.0, continuous='bins', action_bins=5, unimix=0.01))
+    heads = Heads(
+        32,
+        2 * world.coordinates.viewed,
+        ACTIONS,
+        HeadsConfig(
+            width=16,
+            layers=1,
+            offsets=0,
+            reads='together',
+            learn_on='committed',
+            bins=21,
+            limit=2.0,
+            continuous='bins',
+            action_bins=5,
+            unimix=0.01,
+        ),
+    )
     return world, heads
 
 
@@ -36,7 +64,9 @@ def real(world):
 
 @pytest.mark.parametrize('moves', [False, True])
 def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames(moves):
-    """The rollout with its cache and a single uncached pass over context + dream must agree, episode borders included."""
+    """The rollout with its cache and a single uncached pass over context + dream must agree,
+    episode borders included.
+    """
     world, heads = world_and_heads(moves=moves)
     z, code, valid, first, context = real(world)
     rows, frames = torch.tensor([0, 1, 2]), torch.tensor([4, 4, 2])
@@ -60,7 +90,9 @@ def test_a_start_sees_nothing_that_comes_after_it_in_the_batch():
     before = imagine(world, heads, context, *start, H, 1, act)
     z[0, 3:] = 0.9
     torch.manual_seed(3)
-    after = imagine(world, heads, world.commit(z, ACTIONS.embed(code), valid, first), *start, H, 1, act)
+    after = imagine(
+        world, heads, world.commit(z, ACTIONS.embed(code), valid, first), *start, H, 1, act
+    )
     assert torch.equal(before.inputs, after.inputs)
 
 
@@ -71,7 +103,10 @@ def test_the_action_at_a_frame_changes_the_next_frame_and_none_before():
 
     def dream(codes):
         torch.manual_seed(3)
-        return imagine(world, heads, context, *start, H, 1, lambda x, t: torch.tensor([[float(codes[t])]]))
+        return imagine(
+            world, heads, context, *start, H, 1, lambda x, t: torch.tensor([[float(codes[t])]])
+        )
+
     a, b = dream([0, 1, 2, 3]), dream([0, 1, 0, 3])
     assert a.action.flatten().tolist() == [0, 1, 2, 3]
     assert torch.equal(a.inputs[:, :3], b.inputs[:, :3])
@@ -96,7 +131,9 @@ def test_more_starts_than_usable_frames_repeat_them():
 
 @pytest.mark.parametrize('moves', [False, True])
 def test_known_actions_lead_to_the_latents_that_imagination_makes_of_the_same_random_numbers(moves):
-    """One pass less a frame: committing a frame beside the first look at the next must change nothing, with noise on committed frames too."""
+    """One pass less a frame: committing a frame beside the first look at the next must change
+    nothing, with noise on committed frames too.
+    """
     for signal in (1.0, 0.875):
         world, heads = world_and_heads(context_signal=signal, moves=moves)
         *_, context = real(world)
@@ -107,7 +144,9 @@ def test_known_actions_lead_to_the_latents_that_imagination_makes_of_the_same_ra
         torch.manual_seed(3)
         seen = predict(world, context, *start, ACTIONS.embed(code), 2)
         assert torch.allclose(seen, dream.latent[:, 1:], atol=1e-5)
-        assert not torch.allclose(seen, predict(world, context, *start, ACTIONS.embed(code), 2), atol=1e-3), 'frames are drawn'
+        assert not torch.allclose(
+            seen, predict(world, context, *start, ACTIONS.embed(code), 2), atol=1e-3
+        ), 'frames are drawn'
 
 
 def test_a_context_without_features_leads_to_the_same_predictions():
@@ -122,4 +161,6 @@ def test_a_context_without_features_leads_to_the_same_predictions():
     for known in (context, bare, newest):
         torch.manual_seed(3)
         made.append(predict(world, known, rows, rows * 0 + T - 1, ACTIONS.embed(code), 2))
-    assert torch.allclose(made[0], made[1], atol=1e-6) and torch.allclose(made[0], made[2], atol=1e-6)
+    assert torch.allclose(made[0], made[1], atol=1e-6) and torch.allclose(
+        made[0], made[2], atol=1e-6
+    )

@@ -8,14 +8,17 @@ from dreamer4 import losses
 
 
 def test_lambda_return_of_three_steps_by_hand():
-    reward = torch.tensor([[9.0, 1.0, 2.0, 3.0]])  # the first belongs to the real frame and must not enter
+    # the first belongs to the real frame and must not enter
+    reward = torch.tensor([[9.0, 1.0, 2.0, 3.0]])
     cont = torch.tensor([[9.0, 1.0, 0.5, 1.0]])
     value = torch.tensor([[9.0, 4.0, 5.0, 6.0]])
     gamma, lam = 0.9, 0.8
     r2 = 3 + 0.9 * 1.0 * 6
     r1 = 2 + 0.9 * 0.5 * (0.2 * 5 + 0.8 * r2)
     r0 = 1 + 0.9 * 1.0 * (0.2 * 4 + 0.8 * r1)
-    assert torch.allclose(losses.lambda_return(reward, cont, value, gamma, lam), torch.tensor([[r0, r1, r2]]))
+    assert torch.allclose(
+        losses.lambda_return(reward, cont, value, gamma, lam), torch.tensor([[r0, r1, r2]])
+    )
 
 
 def test_a_terminal_frame_cuts_the_return():
@@ -37,14 +40,18 @@ def test_pmpo_by_hand():
     bad, good = (-2.0 - 0.5 * 4.0) / 1.5, (-1.0 - 3.0) / 2.0
     assert torch.allclose(loss, torch.tensor(0.5 * bad - 0.5 * good))
     loss.backward()
-    assert (log_prob.grad[0, [0, 2]] < 0).all(), 'descending must raise the probability of good actions'
+    assert (log_prob.grad[0, [0, 2]] < 0).all(), (
+        'descending must raise the probability of good actions'
+    )
     assert (log_prob.grad[0, [1, 3]] > 0).all()
 
 
 def test_pmpo_depends_on_signs_alone():
     log_prob, weight = torch.randn(4, 5), torch.rand(4, 5)
     advantage = torch.randn(4, 5)
-    assert losses.pmpo(log_prob, advantage, weight, 0.5, 0.0) == losses.pmpo(log_prob, 100 * advantage, weight, 0.5, 0.0)
+    assert losses.pmpo(log_prob, advantage, weight, 0.5, 0.0) == losses.pmpo(
+        log_prob, 100 * advantage, weight, 0.5, 0.0
+    )
 
 
 def test_pmpo_floor_tames_a_set_of_one():
@@ -68,5 +75,9 @@ def test_an_empty_set_gives_zero_and_no_nan():
 
 def test_reinforce_by_hand():
     loss = losses.reinforce(
-            torch.tensor([[-1.0, -2.0]]), torch.tensor([[4.0, -2.0]]), torch.tensor([[1.0, 0.5]]), torch.tensor(2.0))
+        torch.tensor([[-1.0, -2.0]]),
+        torch.tensor([[4.0, -2.0]]),
+        torch.tensor([[1.0, 0.5]]),
+        torch.tensor(2.0),
+    )
     assert torch.allclose(loss, torch.tensor(-(-1.0 * 2.0 + 0.5 * -2.0 * -1.0) / 1.5))

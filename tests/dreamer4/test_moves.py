@@ -1,4 +1,6 @@
-"""Moves: units, first frames, the way there and back, and that small moves are learned where whole latents are not."""
+"""Moves: units, first frames, the way there and back, and that small moves are learned where
+whole latents are not.
+"""
 
 import pytest
 import torch
@@ -61,7 +63,9 @@ def test_the_first_frame_of_an_episode_is_a_move_from_nothing_in_units_of_one():
     code = moves.encode(z, moves.origin(z, first))
     assert torch.equal(code[1, 2], z[1, 2])
     assert torch.allclose(code[0, 2], (z[0, 2] - z[0, 1]) / moves.usual)
-    assert moves.known(first).tolist() == [[False] + [True] * 4] * 3, 'a cut sequence has no frame before its first'
+    assert moves.known(first).tolist() == [[False] + [True] * 4] * 3, (
+        'a cut sequence has no frame before its first'
+    )
     first[0, 0] = True
     assert moves.known(first)[0, 0]
 
@@ -70,7 +74,9 @@ def test_frames_after_a_seen_one_have_the_origin_that_the_sequence_would_give_th
     moves, (z, first) = Moves(2, 3), sequence()
     moves.measure(z, first)
     inside, after = moves.origin(z, first), moves.after(z[:, 3:4])
-    assert torch.equal(inside.before[:, 4:], after.before) and torch.allclose(inside.unit[:, 4:], after.unit)
+    assert torch.equal(inside.before[:, 4:], after.before) and torch.allclose(
+        inside.unit[:, 4:], after.unit
+    )
 
 
 def test_noise_on_history_is_a_share_of_the_usual_move():
@@ -84,13 +90,31 @@ def test_noise_on_history_is_a_share_of_the_usual_move():
 
 def world(moves):
     torch.manual_seed(0)
-    return Dynamics((1, 2), 1, 1, DynamicsConfig(
-        width=32, depth=2, heads=2, kv_heads=2, time_every=1, registers=0, pack=1, softcap=0.0, levels=8,
-        moves=moves, context_signal=1.0), shortcut=False)
+    return Dynamics(
+        (1, 2),
+        1,
+        1,
+        DynamicsConfig(
+            width=32,
+            depth=2,
+            heads=2,
+            kv_heads=2,
+            time_every=1,
+            registers=0,
+            pack=1,
+            softcap=0.0,
+            levels=8,
+            moves=moves,
+            context_signal=1.0,
+        ),
+        shortcut=False,
+    )
 
 
 def cart(rows, time=6):
-    """A cart at -.9 .. .9 that an action pushes by .01: latents (position, 0), action that led to each frame."""
+    """A cart at -.9 .. .9 that an action pushes by .01: latents (position, 0), action that led
+    to each frame.
+    """
     push = torch.randint(0, 2, (rows, time, 1)) * 2.0 - 1
     place = torch.rand(rows, 1) * 1.8 - 0.9 + 0.01 * push[..., 0].cumsum(1)
     return torch.stack([place, place * 0], -1)[:, :, None], push
@@ -99,7 +123,14 @@ def cart(rows, time=6):
 def error_over_copy(moves):
     model = world(moves)
     config = ShortcutConfig(
-        history='commit', steps=1, bootstrap=0.0, bootstrap_start=0, anchor=0.5, context_mix=0.0, ramp=0.1)
+        history='commit',
+        steps=1,
+        bootstrap=0.0,
+        bootstrap_start=0,
+        anchor=0.5,
+        context_mix=0.0,
+        ramp=0.1,
+    )
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     first = torch.zeros(32, 6, dtype=torch.bool)
     for _ in range(150):
@@ -119,7 +150,9 @@ def error_over_copy(moves):
 def test_small_moves_are_learned_where_whole_latents_end_up_worse_than_copying():
     moves, whole = error_over_copy(True), error_over_copy(False)
     assert moves < 0.2, f'one imagined step errs {moves:.2f} times as much as copying the frame'
-    assert whole > 1, f'whole latents err {whole:.2f} times as much: then nothing speaks for moves here'
+    assert whole > 1, (
+        f'whole latents err {whole:.2f} times as much: then nothing speaks for moves here'
+    )
 
 
 def test_a_batch_that_is_not_finite_leaves_the_units_as_they_were():

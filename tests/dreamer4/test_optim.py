@@ -18,7 +18,9 @@ def test_warm_up_grows_the_learning_rate_linearly():
         optimizer.begin()
         optimizer.step(net.weight.sum())
         moves.append((before - net.weight).item())
-    assert torch.allclose(torch.tensor(moves), 0.1 * torch.tensor([0.25, 0.5, 0.75, 1, 1]), atol=1e-5)
+    assert torch.allclose(
+        torch.tensor(moves), 0.1 * torch.tensor([0.25, 0.5, 0.75, 1, 1]), atol=1e-5
+    )
 
 
 def test_weight_decay_touches_matrices_only():
@@ -54,7 +56,9 @@ def test_a_non_finite_loss_changes_nothing_and_is_told_with_what_is_not_finite(v
         optimizer.check({k: float(v) for k, v in metrics.items()})
     assert 'loss/good' not in str(caught.value)
     assert torch.equal(net.weight, before)
-    assert not any(entry['step'] for entry in optimizer.adam.state.values()), 'the moments count a step that was none'
+    assert not any(entry['step'] for entry in optimizer.adam.state.values()), (
+        'the moments count a step that was none'
+    )
     optimizer.begin()
     optimizer.check({k: float(v) for k, v in optimizer.step(net.weight.sum()).items()})
     assert not torch.equal(net.weight, before), 'the next sound step is made'
@@ -67,12 +71,16 @@ def test_a_restored_optimizer_goes_on_bitwise():
         optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS))
         for i in range(6):
             if reload and i == 3:
-                saved, fresh = optimizer.state_dict(), Optimizer('net', [net], OptimConfig(**SETTINGS))
+                saved, fresh = (
+                    optimizer.state_dict(),
+                    Optimizer('net', [net], OptimConfig(**SETTINGS)),
+                )
                 fresh.load_state_dict(saved)
                 optimizer = fresh
             optimizer.begin()
             optimizer.step(net(torch.full((2, 3), float(i))).square().mean())
         return net.weight
+
     assert torch.equal(run(False), run(True))
 
 
@@ -105,7 +113,10 @@ def test_slow_copy_takes_measured_buffers_whole_when_it_moves():
     average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
     net.running_mean.fill_(3)
     follow(average, snapshot)
-    assert average.module.running_mean.tolist() == [3, 3] and snapshot.module.running_mean.tolist() == [0, 0]
+    assert average.module.running_mean.tolist() == [
+        3,
+        3,
+    ] and snapshot.module.running_mean.tolist() == [0, 0]
     follow(snapshot)
     assert snapshot.module.running_mean.tolist() == [3, 3]
 
@@ -126,10 +137,18 @@ def test_running_rms_passes_the_gradient_of_the_loss_and_none_of_the_divisor():
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf'), 1e30])
 @pytest.mark.parametrize('before', [0, 3])
 def test_running_rms_forgets_a_loss_that_is_refused(bad, before):
-    """1e30 is finite, but its square is not: the mean would be infinite, and every later loss zero."""
-    rms, same = RunningRMS({'loss': 0.0, 'other': 0.0}, 0.9), RunningRMS({'loss': 0.0, 'other': 0.0}, 0.9)
+    """1e30 is finite, but its square is not: the mean would be infinite, and every later loss
+    zero.
+    """
+    rms, same = (
+        RunningRMS({'loss': 0.0, 'other': 0.0}, 0.9),
+        RunningRMS({'loss': 0.0, 'other': 0.0}, 0.9),
+    )
     for each in (rms, same):
         for _ in range(before):
             each('loss', torch.tensor(3.0))
     rms('loss', torch.tensor(bad))
-    assert rms('loss', torch.tensor(2.0)) == same('loss', torch.tensor(2.0)) and rms('other', torch.tensor(5.0)) == 1
+    assert (
+        rms('loss', torch.tensor(2.0)) == same('loss', torch.tensor(2.0))
+        and rms('other', torch.tensor(5.0)) == 1
+    )

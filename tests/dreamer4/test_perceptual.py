@@ -1,4 +1,6 @@
-"""LPIPS: the real class behind a stand-in package with random weights, its weight, and a clear message where it is missing."""
+"""LPIPS: the real class behind a stand-in package with random weights, its weight, and a clear
+message where it is missing.
+"""
 
 import sys
 import types
@@ -8,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from test_agent import ACT, OBS, sampler
+from tiny import tiny
 
 from dreamer4.agent import Agent
 from dreamer4.perceptual import WEIGHT, Perceptual
-
-from test_agent import ACT, OBS, sampler
-from tiny import tiny
 
 
 class RandomLPIPS(torch.nn.Module):
@@ -24,7 +25,9 @@ class RandomLPIPS(torch.nn.Module):
         self.net = torch.nn.Conv2d(3, 8, 3)
 
     def forward(self, a, b):
-        assert a.shape[1] == 3 and a.min() >= -1.5 and a.max() <= 1.5, 'expected RGB in about [-1, 1]'
+        assert a.shape[1] == 3 and a.min() >= -1.5 and a.max() <= 1.5, (
+            'expected RGB in about [-1, 1]'
+        )
         return (self.net(a) - self.net(b)).square().mean((1, 2, 3), keepdim=True)
 
 
@@ -57,7 +60,9 @@ def test_a_missing_package_says_how_to_install_it_and_names_the_switch(monkeypat
 
 
 class NoWeights(RandomLPIPS):
-    """As lpips does on a machine that neither has the weights of the backbone nor can fetch them."""
+    """As lpips does on a machine that neither has the weights of the backbone nor can fetch
+    them.
+    """
 
     def __init__(self, net, verbose):
         raise urllib.error.URLError('Name or service not known')
@@ -86,9 +91,13 @@ def trained(lpips):
 
 def test_the_weight_scales_the_normalised_loss(package):
     (few, a), (some, b), (many, c) = trained(0.02), trained(0.2), trained(5.0)
-    assert (a - b).abs().max() > 1e-6 and (b - c).abs().max() > 1e-6, 'every weight is a training of its own'
+    assert (a - b).abs().max() > 1e-6 and (b - c).abs().max() > 1e-6, (
+        'every weight is a training of its own'
+    )
     share = lambda x, y: y['tokenizer/total'] - x['tokenizer/total']
-    assert share(some, many) / share(few, some) == pytest.approx((5.0 - 0.2) / (0.2 - 0.02), rel=0.2), 'normalised to about 1 each'
+    assert share(some, many) / share(few, some) == pytest.approx(
+        (5.0 - 0.2) / (0.2 - 0.02), rel=0.2
+    ), 'normalised to about 1 each'
 
 
 def test_auto_is_the_weight_of_the_paper_where_everything_is_there(package):
@@ -97,7 +106,9 @@ def test_auto_is_the_weight_of_the_paper_where_everything_is_there(package):
     assert agent('auto').events() == []
 
 
-@pytest.mark.parametrize('missing, words', [('no_package', '[lpips]'), ('no_weights', 'Name or service not known')])
+@pytest.mark.parametrize(
+    'missing, words', [('no_package', '[lpips]'), ('no_weights', 'Name or service not known')]
+)
 def test_auto_is_off_with_one_sentence_where_something_is_missing(missing, words, request):
     request.getfixturevalue(missing)
     made = agent('auto')
@@ -107,11 +118,15 @@ def test_auto_is_off_with_one_sentence_where_something_is_missing(missing, words
 
 
 def test_a_weight_that_is_given_is_not_dropped_in_silence(no_weights):
-    with pytest.raises(ValueError, match='weights of vgg.*Name or service not known.*--agent.tokenizer.lpips 0'):
+    with pytest.raises(
+        ValueError, match='weights of vgg.*Name or service not known.*--agent.tokenizer.lpips 0'
+    ):
         agent(0.2)
 
 
-@pytest.mark.parametrize('shape, words', [((16, 16, 4), '1 or 3 channels, got 4'), ((2, 2, 3), 'Kernel size')])
+@pytest.mark.parametrize(
+    'shape, words', [((16, 16, 4), '1 or 3 channels, got 4'), ((2, 2, 3), 'Kernel size')]
+)
 def test_images_that_lpips_cannot_compare_are_named_at_the_start(package, shape, words):
     images = {'depth': spaces.Box(0, 255, shape, np.uint8)}
     with pytest.raises(ValueError, match=f"'depth' of .*{words}"):
@@ -129,5 +144,7 @@ def test_an_observation_without_images_needs_no_lpips(no_package):
 
 @pytest.mark.parametrize('value', [-0.1, float('inf')])
 def test_a_weight_that_is_none_is_refused(value):
-    with pytest.raises(ValueError, match='agent.tokenizer.lpips must be a weight of at least 0 or auto'):
+    with pytest.raises(
+        ValueError, match='agent.tokenizer.lpips must be a weight of at least 0 or auto'
+    ):
         agent(value)

@@ -1,4 +1,6 @@
-"""Recording and replaying: what a CUDA graph would freeze is frozen here by tracing, so that a CPU can tell whether that is harmless."""
+"""Recording and replaying: what a CUDA graph would freeze is frozen here by tracing, so that a
+CPU can tell whether that is harmless.
+"""
 
 import dataclasses
 import sys
@@ -7,6 +9,8 @@ import traceback
 import numpy as np
 import pytest
 import torch
+from test_agent import ACT, OBS, agent, observe, parameters, sampler
+from tiny import tiny
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,9 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamer4 import record
 from dreamer4.agent import Agent
 from dreamer4.record import CudaGraphs, Recorder
-
-from test_agent import ACT, OBS, agent, observe, parameters, sampler
-from tiny import tiny
 
 
 def state(made):
@@ -27,13 +28,17 @@ def state(made):
         if isinstance(module, torch.nn.Module):
             found += [*module.parameters(), *module.buffers()]
     for optimizer in made.optimizers.values():
-        found += [optimizer.rate] + [x for entry in optimizer.adam.state.values() for x in entry.values()]
+        found += [optimizer.rate] + [
+            x for entry in optimizer.adam.state.values() for x in entry.values()
+        ]
     return found
 
 
 class Traced(Recorder):
-    """Keeps the operators of a call and runs them again: like a CUDA graph it knows nothing of the Python around them, and reads and writes the
-    very tensors of the call. Tracing carries the work out, so what it changed is put back."""
+    """Keeps the operators of a call and runs them again: like a CUDA graph it knows nothing of the
+    Python around them, and reads and writes the very tensors of the call. Tracing carries the work
+    out, so what it changed is put back.
+    """
 
     def __init__(self, made):
         super().__init__()
@@ -46,6 +51,7 @@ class Traced(Recorder):
         def undo():
             for x, old in zip(tensors, before):
                 x.detach().copy_(old)
+
         graph = make_fx(work)(inputs)
         undo()
         with torch.no_grad():
@@ -57,15 +63,29 @@ class Traced(Recorder):
         def replay():
             for name, value in graph(inputs).items():
                 outputs[name].copy_(value)
+
         return replay, outputs
 
 
-# How to record, the device for it, and how exactly it can agree with plain work: sums on a GPU have no fixed order.
+# How to record, the device for it, and how exactly it can agree with plain work: sums on a GPU have
+# no fixed order.
 RECORDERS = {
-    'traced': (Traced, 'cpu', 'float32', 1), 'cuda': (lambda made: CudaGraphs(made.device), 'cuda', 'float32', 10),
-    'cuda, bfloat16': (lambda made: CudaGraphs(made.device), 'cuda', 'bfloat16', 1000)}
-each_recorder = pytest.mark.parametrize('how', [
-    pytest.param(how, marks=pytest.mark.skipif(how != 'traced' and not torch.cuda.is_available(), reason='needs a GPU')) for how in RECORDERS])
+    'traced': (Traced, 'cpu', 'float32', 1),
+    'cuda': (lambda made: CudaGraphs(made.device), 'cuda', 'float32', 10),
+    'cuda, bfloat16': (lambda made: CudaGraphs(made.device), 'cuda', 'bfloat16', 1000),
+}
+each_recorder = pytest.mark.parametrize(
+    'how',
+    [
+        pytest.param(
+            how,
+            marks=pytest.mark.skipif(
+                how != 'traced' and not torch.cuda.is_available(), reason='needs a GPU'
+            ),
+        )
+        for how in RECORDERS
+    ],
+)
 
 
 def prepared(how, recorded, stage, **changes):
@@ -84,17 +104,27 @@ def record_soon(monkeypatch):
 @pytest.mark.parametrize('stage', ['tokenizer', 'policy'])
 @each_recorder
 def test_a_replayed_update_does_what_the_plain_one_does(stage, how):
-    """Over several updates: with other batches, learning rates and random numbers, slow copies that move at some updates only, and dreams at
-    every second one."""
+    """Over several updates: with other batches, learning rates and random numbers, slow copies that
+    move at some updates only, and dreams at every second one.
+    """
     changes = {
-        'imagination.every': 2, 'imagination.epochs': 2, 'schedule.anneal': 3, 'value.slow.every': 2, 'tokenizer_training.slow.every': 2,
-        'batch.single': 0.25, 'shortcut.bootstrap': 0.25, 'schedule.tokenizer_updates': 99}
+        'imagination.every': 2,
+        'imagination.epochs': 2,
+        'schedule.anneal': 3,
+        'value.slow.every': 2,
+        'tokenizer_training.slow.every': 2,
+        'batch.single': 0.25,
+        'shortcut.bootstrap': 0.25,
+        'schedule.tokenizer_updates': 99,
+    }
     runs, loose = [], RECORDERS[how][3]
     for recorded in (False, True):
         made, sample = prepared(how, recorded, stage, **changes), sampler()
         runs.append(([made.train(sample) for _ in range(9)], parameters(made), made))
     (plain, ours, _), (again, theirs, made) = runs
-    assert len(made.recorder._made) >= 2 + (stage == 'policy'), 'some plans came often enough to be recorded'
+    assert len(made.recorder._made) >= 2 + (stage == 'policy'), (
+        'some plans came often enough to be recorded'
+    )
     for one, other in zip(plain, again):
         assert one == pytest.approx(other, rel=1e-4 * loose, abs=1e-5 * loose)
     for name in ours:
@@ -111,21 +141,31 @@ def test_replayed_acting_is_that_of_plain_calls_even_for_two_that_take_turns(how
         carries, seen = [made.init_policy(2), made.init_policy(2)], []
         for step in range(5):
             for who in (0, 1):
-                carries[who], action = made.policy(carries[who], observe(2, step == 0, 10 * step + who))
-                seen.append({k: v.copy() for k, v in action.items()})  # on a CPU they are the recording's own memory
+                carries[who], action = made.policy(
+                    carries[who], observe(2, step == 0, 10 * step + who)
+                )
+                # on a CPU they are the recording's own memory
+                seen.append({k: v.copy() for k, v in action.items()})
         runs.append((seen, carries))
     assert made.recorder._made
     for one, other in zip(*(seen for seen, _ in runs)):
         assert all(np.array_equal(one[k], other[k]) for k in one)
     for one, other in zip(*(carries for _, carries in runs)):
-        assert all(torch.allclose(one[k].float(), other[k].float(), atol=1e-6 * RECORDERS[how][3]) for k in one)
+        assert all(
+            torch.allclose(one[k].float(), other[k].float(), atol=1e-6 * RECORDERS[how][3])
+            for k in one
+        )
 
 
 @each_recorder
 def test_a_loaded_agent_makes_its_recordings_anew(how):
     """Loading replaces tensors of the optimizers; a recording would go on with the old ones."""
+
     def run(recorded):
-        made, sample = prepared(how, recorded, 'tokenizer', **{'schedule.tokenizer_updates': 99}), sampler()
+        made, sample = (
+            prepared(how, recorded, 'tokenizer', **{'schedule.tokenizer_updates': 99}),
+            sampler(),
+        )
         made.train(sample), made.train(sample)
         tree = made.save()
         made.train(sample)
@@ -134,12 +174,21 @@ def test_a_loaded_agent_makes_its_recordings_anew(how):
         for step in range(3):  # recorded before any optimizer has made a step since
             carry, _ = made.policy(carry, observe(2, step == 0, step))
         return [made.train(sample) for _ in range(3)][-1]
+
     loose = RECORDERS[how][3]
     assert run(False) == pytest.approx(run(True), rel=1e-4 * loose, abs=1e-6 * loose)
 
 
 def test_what_was_recorded_in_a_stage_is_dropped_at_its_end():
-    made, sample = prepared('traced', True, 'tokenizer', **{'schedule.tokenizer_updates': 3, 'schedule.tokenizer_unexplained': 0}), sampler()
+    made, sample = (
+        prepared(
+            'traced',
+            True,
+            'tokenizer',
+            **{'schedule.tokenizer_updates': 3, 'schedule.tokenizer_unexplained': 0},
+        ),
+        sampler(),
+    )
     counts = []
     for _ in range(3):
         made.train(sample)
@@ -155,11 +204,18 @@ def test_a_call_is_recorded_after_the_warm_ones_and_for_every_shape_of_its_input
             made.append(inputs['x'])
             out = {'y': torch.empty_like(inputs['x'])}
             return lambda: out['y'].copy_(work(inputs)['y']), out
+
     recorder = Fake()
     double = lambda tensors: {'y': 2 * tensors['x']}
-    results = [recorder.run('double', double, {'x': torch.full((2,), float(i))})['y'].tolist() for i in range(4)]
+    results = [
+        recorder.run('double', double, {'x': torch.full((2,), float(i))})['y'].tolist()
+        for i in range(4)
+    ]
     assert results == [[0, 0], [2, 2], [4, 4], [6, 6]] and len(made) == 1
-    recorder.run('double', double, {'x': torch.zeros(3)}), recorder.run('double', double, {'x': torch.zeros(3)})
+    (
+        recorder.run('double', double, {'x': torch.zeros(3)}),
+        recorder.run('double', double, {'x': torch.zeros(3)}),
+    )
     assert [len(x) for x in made] == [2, 3]
     recorder.forget()
     recorder.run('double', double, {'x': torch.zeros(3)})
@@ -167,10 +223,17 @@ def test_a_call_is_recorded_after_the_warm_ones_and_for_every_shape_of_its_input
 
 
 class Foreign(TorchFunctionMode):
-    """Finds what touches a tensor of another device than `device`, or makes one of numbers that the host holds: on a GPU each is an error or
-    a copy that the host waits for."""
+    """Finds what touches a tensor of another device than `device`, or makes one of numbers that the
+    host holds: on a GPU each is an error or a copy that the host waits for.
+    """
 
-    MAKERS = (torch.tensor, torch.as_tensor, torch.from_numpy, torch.Tensor.item, torch.Tensor.tolist)
+    MAKERS = (
+        torch.tensor,
+        torch.as_tensor,
+        torch.from_numpy,
+        torch.Tensor.item,
+        torch.Tensor.tolist,
+    )
 
     def __init__(self, device):
         super().__init__()
@@ -201,20 +264,29 @@ class Operators(TorchDispatchMode):
         self.outer = outer
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        fused = func.overloadpacket is torch.ops.aten._fused_adamw_  # in place and without a result; torch has none of it for 'meta'
+        # in place and without a result; torch has none of it for 'meta'
+        fused = func.overloadpacket is torch.ops.aten._fused_adamw_
         out = None if fused else func(*args, **(kwargs or {}))
         leaves = torch.utils._pytree.tree_leaves((args, kwargs, out))
-        if any(isinstance(x, torch.Tensor) and x.device.type != self.outer.device.type for x in leaves):
+        if any(
+            isinstance(x, torch.Tensor) and x.device.type != self.outer.device.type for x in leaves
+        ):
             self.outer.note(func)
         return out
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """An agent on a device that is not the CPU: 'meta', which has shapes and no numbers, in the place of a GPU."""
+    """An agent on a device that is not the CPU: 'meta', which has shapes and no numbers, in the
+    place of a GPU.
+    """
     monkeypatch.setattr('dreamer4.agent.check', lambda config: None)
     monkeypatch.setattr('dreamer4.agent.find_device', torch.device)
-    monkeypatch.setattr(sys.modules['torch.optim.optimizer'], '_get_fused_kernels_supported_devices', lambda: ['cpu', 'meta'])
+    monkeypatch.setattr(
+        sys.modules['torch.optim.optimizer'],
+        '_get_fused_kernels_supported_devices',
+        lambda: ['cpu', 'meta'],
+    )
     return lambda stage, **changes: on_meta(stage, changes)
 
 
@@ -224,10 +296,25 @@ def on_meta(stage, changes):
     return made
 
 
-@pytest.mark.parametrize('stage, changes', [
-    ('tokenizer', {}), ('dynamics', {}), ('policy', {}), ('policy', {'actor.loss': 'reinforce', 'tokenizer.time_every': 1}),
-    ('policy', {'batch.single': 0.5, 'heads.continuous': 'truncnormal'}),
-    ('policy', {'shortcut.history': 'forcing', 'heads.continuous': 'normal', 'actor.prior': 'behaviour', 'heads.learn_on': 'noised'})])
+@pytest.mark.parametrize(
+    'stage, changes',
+    [
+        ('tokenizer', {}),
+        ('dynamics', {}),
+        ('policy', {}),
+        ('policy', {'actor.loss': 'reinforce', 'tokenizer.time_every': 1}),
+        ('policy', {'batch.single': 0.5, 'heads.continuous': 'truncnormal'}),
+        (
+            'policy',
+            {
+                'shortcut.history': 'forcing',
+                'heads.continuous': 'normal',
+                'actor.prior': 'behaviour',
+                'heads.learn_on': 'noised',
+            },
+        ),
+    ],
+)
 def test_an_update_touches_no_tensor_of_another_device(elsewhere, stage, changes):
     made, update = elsewhere(stage, **changes), 0
     for update in range(2):
@@ -248,8 +335,14 @@ def test_acting_touches_no_tensor_of_another_device(elsewhere, kind):
     assert not foreign.found, foreign.found[0]
 
 
-@pytest.mark.parametrize('foreign_work', [
-    lambda: torch.tensor([1.0, 2.0], device='meta'), lambda: torch.zeros(2).to('meta'), lambda: torch.ones(2, device='meta') + torch.ones(())])
+@pytest.mark.parametrize(
+    'foreign_work',
+    [
+        lambda: torch.tensor([1.0, 2.0], device='meta'),
+        lambda: torch.zeros(2).to('meta'),
+        lambda: torch.ones(2, device='meta') + torch.ones(()),
+    ],
+)
 def test_what_finds_foreign_tensors_finds_them(foreign_work):
     with Foreign('meta') as foreign:
         foreign_work()

@@ -3,8 +3,17 @@
 from dreamer4.schedule import SLOWEST, Schedule, ScheduleConfig
 
 SETTINGS = dict(
-        tokenizer_updates=2, tokenizer_unexplained=0.1, dynamics_updates=2, reward_skill=0.5, latent_error=0.8, gate_every=1,
-        gate_sequences=4, value_updates=1, patience=0, anneal=0)
+    tokenizer_updates=2,
+    tokenizer_unexplained=0.1,
+    dynamics_updates=2,
+    reward_skill=0.5,
+    latent_error=0.8,
+    gate_every=1,
+    gate_sequences=4,
+    value_updates=1,
+    patience=0,
+    anneal=0,
+)
 
 
 def schedule(**changes):
@@ -85,7 +94,10 @@ def test_one_bad_measurement_holds_a_stage_back_for_two_good_ones_and_no_longer(
     s = schedule(latent_error=0.0, value_updates=99)
     s.stage = 'dynamics'
     s.measure('reward_skill', -284.0, 0.5)
-    assert passed(s) == ([], 'dynamics') and s.waits_for() == 'dynamics waits: reward_skill 0.00, needs > 0.5'
+    assert (
+        passed(s) == ([], 'dynamics')
+        and s.waits_for() == 'dynamics waits: reward_skill 0.00, needs > 0.5'
+    )
     for _ in range(2):
         s.measure('reward_skill', 0.98, 0.5)
     assert passed(s, 1) == ([], 'value')
@@ -104,7 +116,10 @@ def test_where_there_is_nothing_to_measure_a_stage_ends_by_its_count_and_says_so
     s = schedule(value_updates=99)
     s.measure('unexplained', None, 0.98)
     words, stage = passed(s)
-    assert stage == 'dynamics' and words == ['The tokenizer stage ends unmeasured: the frames never change, so there is nothing to reconstruct.']
+    assert stage == 'dynamics' and words == [
+        'The tokenizer stage ends unmeasured: the frames never change, so there is nothing to'
+        ' reconstruct.'
+    ]
     s.measure('reward_skill', None, 0.5)
     s.measure('latent_error', 0.1, 0.5)
     words, stage = passed(s)
@@ -122,7 +137,10 @@ def test_what_cannot_be_measured_now_does_not_erase_what_was_measured_before():
     other.stage = 'dynamics'
     other.measure('reward_skill', None, 0.5)
     other.measure('reward_skill', 0.1, 0.5)
-    assert passed(other) == ([], 'dynamics'), 'rewards that began to change are measured from then on'
+    assert passed(other) == (
+        [],
+        'dynamics',
+    ), 'rewards that began to change are measured from then on'
 
 
 def test_a_stage_that_ends_by_patience_says_what_was_missing():
@@ -130,4 +148,7 @@ def test_a_stage_that_ends_by_patience_says_what_was_missing():
     s.stage = 'dynamics'
     s.measure('reward_skill', 0.2, 0.5)
     words, stage = passed(s, 5)
-    assert stage == 'value' and 'by schedule.patience, after 5 updates: reward_skill 0.20, needs > 0.5' in words[0]
+    assert (
+        stage == 'value'
+        and 'by schedule.patience, after 5 updates: reward_skill 0.20, needs > 0.5' in words[0]
+    )

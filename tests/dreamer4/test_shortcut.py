@@ -1,4 +1,6 @@
-"""Shortcut forcing: schedule, targets and sampler, each against its definition, and a distribution it must recover."""
+"""Shortcut forcing: schedule, targets and sampler, each against its definition, and a
+distribution it must recover.
+"""
 
 import pytest
 import torch
@@ -9,8 +11,27 @@ from dreamer4.nets.memory import Beside, Cache
 from dreamer4.shortcut import ShortcutConfig
 
 WORLD = dict(
-        width=32, depth=2, heads=2, kv_heads=1, time_every=1, registers=1, pack=1, softcap=0.0, levels=8, moves=False, context_signal=1.0)
-SHORTCUT = dict(history='commit', steps=4, bootstrap=0.25, bootstrap_start=0, anchor=0.0, context_mix=0.0, ramp=0.1)
+    width=32,
+    depth=2,
+    heads=2,
+    kv_heads=1,
+    time_every=1,
+    registers=1,
+    pack=1,
+    softcap=0.0,
+    levels=8,
+    moves=False,
+    context_signal=1.0,
+)
+SHORTCUT = dict(
+    history='commit',
+    steps=4,
+    bootstrap=0.25,
+    bootstrap_start=0,
+    anchor=0.0,
+    context_mix=0.0,
+    ramp=0.1,
+)
 
 
 def dynamics(shortcut=True, **changes):
@@ -39,7 +60,7 @@ def test_bootstrap_frames_have_larger_steps_on_their_own_grid():
     assert sorted(size.unique().tolist()) == [1, 2, 3]
     for e in (1, 2, 3):
         levels = level[size == e].unique().tolist()
-        assert levels == list(range(0, 8, 2 ** e)), f'd = 2^{e}/8'
+        assert levels == list(range(0, 8, 2**e)), f'd = 2^{e}/8'
 
 
 def test_the_anchor_puts_its_share_of_flow_frames_on_pure_noise():
@@ -56,15 +77,20 @@ def test_noise_and_data_are_mixed_by_the_signal_level():
 
 
 def test_bootstrap_target_is_where_two_half_steps_lead():
-    teach = lambda z, level, size: 0.5 * z + 0.1 * size[..., None, None] + 0.01 * level[..., None, None]
-    z, level, size = torch.full((1, 1, 2, 3), 0.4), torch.tensor([[4]]), torch.tensor([[2]])  # tau = 1/2, d = 1/2, K_max = 8
+    teach = lambda z, level, size: (
+        0.5 * z + 0.1 * size[..., None, None] + 0.01 * level[..., None, None]
+    )
+    # tau = 1/2, d = 1/2, K_max = 8
+    z, level, size = torch.full((1, 1, 2, 3), 0.4), torch.tensor([[4]]), torch.tensor([[2]])
     b1 = (teach(z, level, size - 1) - z) / 0.5
     z2 = z + 0.25 * b1
     b2 = (teach(z2, level + 2, size - 1) - z2) / 0.25
     after_two = z + 0.25 * b1 + 0.25 * b2
     target = shortcut.bootstrap_target(teach, z, level, size, 8)
-    student_step = z + 0.5 * (target - z) / 0.5  # a student that predicts the target and takes the whole step ...
-    assert torch.allclose(student_step, after_two, atol=1e-6)  # ... lands where the teacher's two half steps land
+    # a student that predicts the target and takes the whole step ...
+    student_step = z + 0.5 * (target - z) / 0.5
+    # ... lands where the teacher's two half steps land
+    assert torch.allclose(student_step, after_two, atol=1e-6)
 
 
 def test_sampler_equals_its_euler_steps_written_out():
@@ -79,7 +105,9 @@ def test_sampler_equals_its_euler_steps_written_out():
     z = torch.randn(2, 1, 2, 3)
     for k in range(4):
         tau, d = k / 4, 1 / 4
-        clean = world.denoise(z, torch.full((2, 1), 2 * k), torch.full((2, 1), 1), action, valid, mask, where, empty())
+        clean = world.denoise(
+            z, torch.full((2, 1), 2 * k), torch.full((2, 1), 1), action, valid, mask, where, empty()
+        )
         z = z + d * (clean - z) / (1 - tau)
     assert torch.allclose(got, z.clamp(-1, 1), atol=1e-6)
 
@@ -95,21 +123,32 @@ def test_the_loss_reaches_only_what_it_should(history, moves):
     without = shortcut.loss(world, context, action, valid, first, settings(history=history), 0)
     assert set(without) == {'flow'} and without['flow'].shape == (4, 3)
     alone = shortcut.loss(world, context, action, valid, first, settings(history=history), 4)
-    assert set(alone) == {'bootstrap'} and alone['bootstrap'].shape == (4, 3), 'there is no mean of nothing'
+    assert set(alone) == {'bootstrap'} and alone['bootstrap'].shape == (
+        4,
+        3,
+    ), 'there is no mean of nothing'
 
 
 def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_noise_alone():
-    """The prediction of frame 2 may depend on the clean frames 0 and 1, on its own noisy self, and on nothing else."""
+    """The prediction of frame 2 may depend on the clean frames 0 and 1, on its own noisy self,
+    and on nothing else.
+    """
     world = dynamics()
     torch.nn.init.normal_(world.latent_out.weight)
     z = torch.randn(1, 4, 2, 3, requires_grad=True)
-    action, valid, first = torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
+    action, valid, first = (
+        torch.randn(1, 4, 2),
+        torch.ones(1, 4, dtype=torch.bool),
+        torch.zeros(1, 4, dtype=torch.bool),
+    )
     context = world.commit(z, action, valid, first)
     noisy = torch.randn(1, 4, 2, 3, requires_grad=True)
     eye = torch.eye(4, dtype=torch.bool)[None]
     mask = torch.cat([context.mask & ~eye, eye], -1)
     level = torch.zeros(1, 4, dtype=torch.long)
-    clean = world.denoise(noisy, level, level, action, valid, mask, torch.arange(4)[None], Beside(context.present))
+    clean = world.denoise(
+        noisy, level, level, action, valid, mask, torch.arange(4)[None], Beside(context.present)
+    )
     clean[:, 2].sum().backward()
     assert z.grad[:, 2:].abs().max() == 0 and z.grad[:, :2].abs().amax((0, 2, 3)).min() > 0
     assert noisy.grad[:, [0, 1, 3]].abs().max() == 0 and noisy.grad[:, 2].abs().max() > 0
@@ -128,7 +167,9 @@ def coin():
     for update in range(800):
         side = (torch.rand(rows, 1, 1, 1) < 0.5).float() * 2 - 1
         context = world.commit(0.7 * torch.cat([side, -side], -1), action, valid, first)
-        parts = shortcut.loss(world, context, action, valid, first, config, rows // 2 if update > 150 else 0)
+        parts = shortcut.loss(
+            world, context, action, valid, first, config, rows // 2 if update > 150 else 0
+        )
         optimizer.zero_grad()
         sum(v.mean() for v in parts.values()).backward()
         optimizer.step()
@@ -137,13 +178,22 @@ def coin():
 
 @pytest.mark.parametrize('steps,share', [(1, 0.6), (4, 0.8)])
 def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, share):
-    """Samples must fall near both latents, half and half, and not on their mean. Over seeds of training one look brings .72 to .91 of them near
-    a mode, four looks .90 to .99, and a model that predicts the mean none."""
+    """Samples must fall near both latents, half and half, and not on their mean. Over seeds of
+    training one look brings .72 to .91 of them near a mode, four looks .90 to .99, and a model that
+    predicts the mean none.
+    """
     torch.manual_seed(0)
     layers = [(torch.zeros(512, coin.layout.size, 0, 32),) * 2] * 2
     draws = shortcut.sample(
-            coin, None, torch.zeros(512, 1, 2), torch.zeros(512, 1, dtype=torch.bool), torch.ones(512, 1, 1, dtype=torch.bool),
-            torch.zeros(512, 1, dtype=torch.long), Cache(layers, 1), steps)[:, 0, 0]
+        coin,
+        None,
+        torch.zeros(512, 1, 2),
+        torch.zeros(512, 1, dtype=torch.bool),
+        torch.ones(512, 1, 1, dtype=torch.bool),
+        torch.zeros(512, 1, dtype=torch.long),
+        Cache(layers, 1),
+        steps,
+    )[:, 0, 0]
     near = (draws.abs() - 0.7).abs().amax(-1) < 0.25
     right = (draws[:, 0] > 0).float().mean()
     assert near.float().mean() > share, f'{near.float().mean():.2f} of the samples lie near a mode'
@@ -155,12 +205,23 @@ def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, shar
 def test_without_shortcuts_every_step_is_labelled_with_the_only_size_that_is_trained(steps):
     world = dynamics(shortcut=False)
     seen, denoise = [], world.denoise
-    world.denoise = lambda z, level, size, *rest: seen.append((level[0, 0].item(), size.unique().tolist())) or denoise(z, level, size, *rest)
+    world.denoise = lambda z, level, size, *rest: (
+        seen.append((level[0, 0].item(), size.unique().tolist())) or denoise(z, level, size, *rest)
+    )
     layers = [(torch.zeros(3, world.layout.size, 0, 16),) * 2] * 2
     shortcut.sample(
-            world, None, torch.zeros(3, 1, 2), torch.zeros(3, 1, dtype=torch.bool), torch.ones(3, 1, 1, dtype=torch.bool),
-            torch.zeros(3, 1, dtype=torch.long), Cache(layers, 1), steps)
-    assert world.step_size.num_embeddings == 1 and seen == [(k * 8 // steps, [0]) for k in range(steps)]
+        world,
+        None,
+        torch.zeros(3, 1, 2),
+        torch.zeros(3, 1, dtype=torch.bool),
+        torch.ones(3, 1, 1, dtype=torch.bool),
+        torch.zeros(3, 1, dtype=torch.long),
+        Cache(layers, 1),
+        steps,
+    )
+    assert world.step_size.num_embeddings == 1 and seen == [
+        (k * 8 // steps, [0]) for k in range(steps)
+    ]
 
 
 def test_numbers_of_steps_that_do_not_fit_the_levels_are_refused():

@@ -4,14 +4,34 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-
-from dreamer4.tokenizer import LEAST_STD, PixelScale, Tokenizer, TokenizerConfig, patchify, unpatchify, vectorize
-
 from tiny import memorise
+
+from dreamer4.tokenizer import (
+    LEAST_STD,
+    PixelScale,
+    Tokenizer,
+    TokenizerConfig,
+    patchify,
+    unpatchify,
+    vectorize,
+)
 
 IMAGE = spaces.Box(0, 255, (16, 24, 3), np.uint8)
 SETTINGS = dict(
-        kind='patches', patch=8, conv=4, width=16, depth=2, heads=2, latents=3, channels=4, time_every=0, mask_max=0.9, unmasked=0.25, lpips=0.0, lpips_net='vgg')
+    kind='patches',
+    patch=8,
+    conv=4,
+    width=16,
+    depth=2,
+    heads=2,
+    latents=3,
+    channels=4,
+    time_every=0,
+    mask_max=0.9,
+    unmasked=0.25,
+    lpips=0.0,
+    lpips_net='vgg',
+)
 
 
 def tokenizer(space, **changes):
@@ -21,7 +41,10 @@ def tokenizer(space, **changes):
 
 def frames(space, batch=2, time=3):
     rng = np.random.default_rng(0)
-    obs = {k: torch.from_numpy(np.stack([[s.sample() for _ in range(time)] for _ in range(batch)])) for k, s in space.items()}
+    obs = {
+        k: torch.from_numpy(np.stack([[s.sample() for _ in range(time)] for _ in range(batch)]))
+        for k, s in space.items()
+    }
     for k, s in space.items():
         if s.dtype == np.uint8:
             obs[k] = torch.from_numpy(rng.integers(0, 256, (batch, time, *s.shape), dtype=np.uint8))
@@ -60,28 +83,44 @@ def test_pixel_scale_does_not_blow_up_noise():
 
 def test_several_cameras_and_every_vector_kind_have_latents_and_reconstructions():
     space = {
-            'front': IMAGE, 'wrist': spaces.Box(0, 255, (8, 8, 1), np.uint8), 'joints': spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
-            'token': spaces.Discrete(4), 'tools': spaces.MultiDiscrete([2, 3]), 'lamps': spaces.MultiBinary(5)}
+        'front': IMAGE,
+        'wrist': spaces.Box(0, 255, (8, 8, 1), np.uint8),
+        'joints': spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
+        'token': spaces.Discrete(4),
+        'tools': spaces.MultiDiscrete([2, 3]),
+        'lamps': spaces.MultiBinary(5),
+    }
     net = tokenizer(space)
     obs, first = frames(space)
     latent = net.encode(obs, first)
     assert latent.shape == (2, 3, 3, 4) and latent.abs().max() < 1
     out = net.decode(latent, first)
     assert out['front'].shape == (2, 3, 16, 24, 3) and out['wrist'].shape == (2, 3, 8, 8, 1)
-    assert {k: out[k].shape[-1] for k in ('joints', 'token', 'tools', 'lamps')} == {'joints': 6, 'token': 4, 'tools': 5, 'lamps': 5}
+    assert {k: out[k].shape[-1] for k in ('joints', 'token', 'tools', 'lamps')} == {
+        'joints': 6,
+        'token': 4,
+        'tools': 5,
+        'lamps': 5,
+    }
     losses, metrics = net.losses(obs, first)
-    assert set(losses) == {'image', 'vector'} and all(torch.isfinite(v) for v in (losses | metrics).values())
+    assert set(losses) == {'image', 'vector'} and all(
+        torch.isfinite(v) for v in (losses | metrics).values()
+    )
 
 
 def test_classes_become_one_hots_and_numbers_symlogs():
     assert vectorize(torch.tensor([[2]]), spaces.Discrete(4)).tolist() == [[[0, 0, 1, 0]]]
-    assert vectorize(torch.tensor([[[1, 0]]]), spaces.MultiDiscrete([2, 3])).tolist() == [[[0, 1, 1, 0, 0]]]
+    assert vectorize(torch.tensor([[[1, 0]]]), spaces.MultiDiscrete([2, 3])).tolist() == [
+        [[0, 1, 1, 0, 0]]
+    ]
     x = vectorize(torch.tensor([[[-np.e + 1]]]), spaces.Box(-9, 9, (1,), np.float32))
     assert torch.allclose(x, torch.tensor([[[-1.0]]]), atol=1e-6)
 
 
 def test_a_modality_looks_only_at_itself_before_the_latents():
-    """What the latents write can depend on both cameras, but no token of one camera on the other."""
+    """What the latents write can depend on both cameras, but no token of one camera on the
+    other.
+    """
     net = tokenizer({'a': IMAGE, 'b': IMAGE})
     mask = net.encoder_mask
     a, b, latent = net.layout['image/a'], net.layout['image/b'], net.layout['latent']
@@ -100,7 +139,9 @@ def test_latents_never_depend_on_the_future(time_every):
     after = net.encode(obs, first)
     assert torch.equal(before[:, :2], after[:, :2])
     assert not torch.equal(before[:, 2], after[:, 2])
-    assert torch.equal(before[:, 3], after[:, 3]) == (time_every == 0), 'with time layers the past must matter'
+    assert torch.equal(before[:, 3], after[:, 3]) == (time_every == 0), (
+        'with time layers the past must matter'
+    )
 
 
 def test_dropped_patches_have_exactly_no_influence():
@@ -117,12 +158,14 @@ def test_eight_frames_can_be_memorised():
     net = tokenizer({'image': IMAGE}, width=32, latents=4, channels=8, mask_max=0.0)
     obs = {'image': torch.zeros(8, 1, 16, 24, 3, dtype=torch.uint8)}
     for i in range(8):
-        obs['image'][i, 0, 4 * (i // 4):4 * (i // 4) + 6, 3 * i:3 * i + 3] = 255
+        obs['image'][i, 0, 4 * (i // 4) : 4 * (i // 4) + 6, 3 * i : 3 * i + 3] = 255
     metrics = memorise(net, obs, 300)
     assert metrics['unexplained'] < 0.06, metrics
 
 
-@pytest.mark.parametrize('image, vector, vary, images_vary', [(1, 1, 1, 1), (0, 1, 1, 0), (1, 0, 1, 1), (0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    'image, vector, vary, images_vary', [(1, 1, 1, 1), (0, 1, 1, 0), (1, 0, 1, 1), (0, 0, 0, 0)]
+)
 def test_what_is_unexplained_is_measured_on_what_differs(image, vector, vary, images_vary):
     space = {'image': IMAGE, 'joints': spaces.Box(-9, 9, (2,), np.float32)}
     net = tokenizer(space)
@@ -139,25 +182,49 @@ def test_what_is_unexplained_is_measured_on_what_differs(image, vector, vary, im
     assert torch.allclose(metrics['unexplained'], expected.detach())
 
 
-@pytest.mark.parametrize('shape, patch', [((16, 24, 3), 5), ((7, 7, 2), 8), ((9, 17, 4), 8), ((1, 3, 119), 2)])
+@pytest.mark.parametrize(
+    'shape, patch', [((16, 24, 3), 5), ((7, 7, 2), 8), ((9, 17, 4), 8), ((1, 3, 119), 2)]
+)
 def test_images_that_patches_do_not_cover_are_filled_up(shape, patch):
-    """Of any size and number of channels; what is filled up neither enters the loss nor the result."""
+    """Of any size and number of channels; what is filled up neither enters the loss nor the
+    result.
+    """
     space = {'image': spaces.Box(0, 255, shape, np.uint8)}
     model = tokenizer(space, patch=patch)
     obs, first = frames(space)
-    assert torch.allclose(unpatchify(patchify(obs['image'].float(), patch), patch, shape), obs['image'].float())
+    assert torch.allclose(
+        unpatchify(patchify(obs['image'].float(), patch), patch, shape), obs['image'].float()
+    )
     model.measure(obs)
     losses, _ = model.losses(obs, first)
     assert model.decode(model.encode(obs, first), first)['image'].shape == (2, 3, *shape)
     blank = model.scale['image'].mean.expand(2, 3, *shape)
-    assert torch.allclose(losses['image'], (obs['image'] / 255 - blank).square().mean(), rtol=1e-4), 'a new decoder draws the mean'
+    assert torch.allclose(
+        losses['image'], (obs['image'] / 255 - blank).square().mean(), rtol=1e-4
+    ), 'a new decoder draws the mean'
 
 
-NAMES = ('type', 'keys', 'values', 'training', 'half', 'forward', 'a.b', 'a_b', 'a', 'a/b', 'pop', '..x', 'T_destination')
+NAMES = (
+    'type',
+    'keys',
+    'values',
+    'training',
+    'half',
+    'forward',
+    'a.b',
+    'a_b',
+    'a',
+    'a/b',
+    'pop',
+    '..x',
+    'T_destination',
+)
 
 
 def test_keys_of_any_spelling_have_a_module_of_their_own():
-    space = {name: spaces.Box(-1, 1, (2,), np.float32) for name in NAMES} | {f'image/{name}': IMAGE for name in NAMES}
+    space = {name: spaces.Box(-1, 1, (2,), np.float32) for name in NAMES} | {
+        f'image/{name}': IMAGE for name in NAMES
+    }
     model = tokenizer(space)
     obs, first = frames(space)
     assert model.decode(model.encode(obs, first), first).keys() == space.keys()

@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
-from dreamer4.video import BORDER, DREAMT, HEADER, LABELS, LARGEST, LOST, SEEN, WIDTH
-from dreamer4.video import open_loop_video, rgb
+from dreamer4.video import (
+    BORDER,
+    DREAMT,
+    HEADER,
+    LABELS,
+    LARGEST,
+    LOST,
+    SEEN,
+    WIDTH,
+    open_loop_video,
+    rgb,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -25,7 +35,7 @@ def border(frame, row, column, side=96):
     """The colour of the border of one image, which is the same all around."""
     step = side + 2 * BORDER + 3
     top, left = HEADER + row * step, LABELS + column * step
-    box = frame[top:top + side + 2 * BORDER, left:left + side + 2 * BORDER]
+    box = frame[top : top + side + 2 * BORDER, left : left + side + 2 * BORDER]
     edges = np.concatenate([box[0], box[-1], box[:, 0], box[:, -1]])
     assert (edges == edges[0]).all()
     return tuple(edges[0]), box[BORDER:-BORDER, BORDER:-BORDER]
@@ -57,7 +67,7 @@ def test_titles_say_what_stands_beside_them_and_what_the_model_was_given():
     step = 96 + 2 * BORDER + 3
     for frame in video:
         for row in range(3):
-            assert ink(frame[HEADER + row * step:HEADER + (row + 1) * step, :LABELS])
+            assert ink(frame[HEADER + row * step : HEADER + (row + 1) * step, :LABELS])
     heads = [frame[:HEADER] for frame in video]
     for head, colour, other in zip(heads, [SEEN] * 2 + [DREAMT] * 2, [DREAMT] * 2 + [SEEN] * 2):
         near = lambda c: (abs(head.astype(int) - c).sum(-1) < 60).any()
@@ -65,9 +75,19 @@ def test_titles_say_what_stands_beside_them_and_what_the_model_was_given():
     assert len({head.tobytes() for head in heads}) == 4, 'the frame is counted'
 
 
-@pytest.mark.parametrize('shape', [
-    (1, 8, 8, 3), (4, 16, 16, 1), (2, 64, 64, 3), (4, 84, 84, 4), (3, 210, 160, 3), (1, 256, 8, 2),
-    (1, 8, 256, 3), (4, 1000, 1400, 3)])
+@pytest.mark.parametrize(
+    'shape',
+    [
+        (1, 8, 8, 3),
+        (4, 16, 16, 1),
+        (2, 64, 64, 3),
+        (4, 84, 84, 4),
+        (3, 210, 160, 3),
+        (1, 256, 8, 2),
+        (1, 8, 256, 3),
+        (4, 1000, 1400, 3),
+    ],
+)
 def test_videos_of_any_frames_are_wide_enough_and_bounded(shape):
     *_, video = drawn(shape)
     assert video.dtype == np.uint8 and video.shape[0] == 4 and video.shape[-1] == 3

@@ -4,17 +4,39 @@ from pathlib import Path
 
 import torch
 
-from embodied.config import parse
-
 from dreamer4.agent_config import AgentConfig
+from embodied.config import parse
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SMALL = {
-    'batch.size': 4, 'batch.length': 8, 'batch.long_length': 16, 'batch.frames': 16, 'tokenizer.width': 16, 'tokenizer.depth': 1,
-    'tokenizer.heads': 2, 'tokenizer.latents': 4, 'tokenizer.channels': 4, 'dynamics.width': 16, 'dynamics.depth': 2,
-    'dynamics.heads': 2, 'dynamics.kv_heads': 2, 'dynamics.registers': 1, 'dynamics.levels': 4, 'shortcut.bootstrap_start': 0,
-    'heads.width': 16, 'heads.offsets': 2, 'heads.bins': 21, 'heads.limit': 3.0, 'heads.action_bins': 5, 'imagination.starts': 8,
-    'imagination.horizon': 3, 'actor.context': 4, 'schedule.gate_sequences': 4, 'device': 'cpu', 'threads': 1}
+    'batch.size': 4,
+    'batch.length': 8,
+    'batch.long_length': 16,
+    'batch.frames': 16,
+    'tokenizer.width': 16,
+    'tokenizer.depth': 1,
+    'tokenizer.heads': 2,
+    'tokenizer.latents': 4,
+    'tokenizer.channels': 4,
+    'dynamics.width': 16,
+    'dynamics.depth': 2,
+    'dynamics.heads': 2,
+    'dynamics.kv_heads': 2,
+    'dynamics.registers': 1,
+    'dynamics.levels': 4,
+    'shortcut.bootstrap_start': 0,
+    'heads.width': 16,
+    'heads.offsets': 2,
+    'heads.bins': 21,
+    'heads.limit': 3.0,
+    'heads.action_bins': 5,
+    'imagination.starts': 8,
+    'imagination.horizon': 3,
+    'actor.context': 4,
+    'schedule.gate_sequences': 4,
+    'device': 'cpu',
+    'threads': 1,
+}
 
 
 def tiny(**changes) -> AgentConfig:

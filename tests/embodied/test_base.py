@@ -12,8 +12,12 @@ from embodied.base import OUTCOME, outcome, sample
 from embodied.seeds import derive
 
 ACTIONS = {
-    'reset': FLAG, 'move': spaces.Box(-1, 2, (3,)), 'turn': spaces.Discrete(4),
-    'keys': spaces.MultiDiscrete([2, 5]), 'buttons': spaces.MultiBinary(6)}
+    'reset': FLAG,
+    'move': spaces.Box(-1, 2, (3,)),
+    'turn': spaces.Discrete(4),
+    'keys': spaces.MultiDiscrete([2, 5]),
+    'buttons': spaces.MultiBinary(6),
+}
 
 
 def batch(num_envs):
@@ -42,7 +46,9 @@ def test_random_agent_is_an_agent_and_draws_within_each_space():
     carry, action = agent.policy(agent.init_policy(50), batch(50))
     assert action.keys() == ACTIONS.keys() - {'reset'}
     for name, values in action.items():
-        assert values.shape == (50, *ACTIONS[name].shape) and values.dtype == ACTIONS[name].dtype, name
+        assert values.shape == (50, *ACTIONS[name].shape) and values.dtype == ACTIONS[name].dtype, (
+            name
+        )
         assert all(ACTIONS[name].contains(value) for value in values), name
     assert set(action['turn']) == {0, 1, 2, 3} and set(action['keys'][:, 1]) == {0, 1, 2, 3, 4}
     assert action['move'].min() < -0.8 and action['move'].max() > 1.8
@@ -62,9 +68,16 @@ def test_random_agent_refuses_to_train():
         RandomAgent(ACTIONS, seed=0).train(None)
 
 
-@pytest.mark.parametrize('space', [
-    spaces.Box(-np.inf, 1, (2,)), spaces.Box(0, 9, (2,), np.int64), spaces.Discrete(3, start=1),
-    spaces.MultiDiscrete([2, 2], start=[0, 1]), spaces.Text(5)])
+@pytest.mark.parametrize(
+    'space',
+    [
+        spaces.Box(-np.inf, 1, (2,)),
+        spaces.Box(0, 9, (2,), np.int64),
+        spaces.Discrete(3, start=1),
+        spaces.MultiDiscrete([2, 2], start=[0, 1]),
+        spaces.Text(5),
+    ],
+)
 def test_what_is_no_action_space_cannot_be_sampled(space):
     with pytest.raises(errors.EnvContractError, match='finite bounds'):
         sample(space, np.random.default_rng(0), 1)
@@ -73,9 +86,14 @@ def test_what_is_no_action_space_cannot_be_sampled(space):
 def test_derived_seeds_are_fixed_for_ever_and_all_different():
     assert derive(0, 'env', 0) == 3992701930574016962
     assert derive(0, 'env', 1) == 2898608784459871636
-    seeds = {derive(seed, name, index) for seed in range(5) for name in ('env', 'eval', 'replay', 'agent') for index in range(20)}
+    seeds = {
+        derive(seed, name, index)
+        for seed in range(5)
+        for name in ('env', 'eval', 'replay', 'agent')
+        for index in range(20)
+    }
     assert len(seeds) == 5 * 4 * 20
-    assert all(0 <= seed < 2 ** 63 for seed in seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_negative_seed_is_a_config_error():

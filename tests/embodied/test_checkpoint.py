@@ -22,28 +22,46 @@ from embodied import checkpoint as checkpoint_module
 from embodied.checkpoint import MAX_JSON, Checkpoint, find_save, read
 from embodied.errors import CheckpointError, OutOfResources
 
-FUZZ = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 DTYPES = ('bool', 'uint8', 'int8', 'int32', 'int64', 'uint64', 'float16', 'float32', 'float64')
 
 
 def trees(step=0):
     return {
-        'agent': {'params': {'w/0': np.full((4, 3), step, np.float32), 'scale': np.float64(step), 'empty': np.zeros((0, 2), np.uint8)},
-                  'rng': {'state': 2 ** 127 + step}, 'note': 'text', 'list': [1, 2.5, None, True, 'x']},
-        'counters': {'step': step}}
+        'agent': {
+            'params': {
+                'w/0': np.full((4, 3), step, np.float32),
+                'scale': np.float64(step),
+                'empty': np.zeros((0, 2), np.uint8),
+            },
+            'rng': {'state': 2**127 + step},
+            'note': 'text',
+            'list': [1, 2.5, None, True, 'x'],
+        },
+        'counters': {'step': step},
+    }
 
 
 def same(left, right):
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if isinstance(left, (np.ndarray, np.generic)):
-        return left.dtype == right.dtype and left.shape == right.shape and np.array_equal(left, right)
+        return (
+            left.dtype == right.dtype and left.shape == right.shape and np.array_equal(left, right)
+        )
     return left == right and type(left) is type(right)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A checkpoint with the saves of steps 1 and 2, its events, and the folder of the newest save."""
+    """A checkpoint with the saves of steps 1 and 2, its events, and the folder of the newest
+    save.
+    """
     events = []
     store = Checkpoint(tmp_path / 'ckpt', 2, events.append)
     store.save(trees(1), {'step': 1})
@@ -55,7 +73,9 @@ def sign(save):
     done = json.loads((save / 'done.json').read_text())
     done['files'] = {
         path.name: {'bytes': path.stat().st_size, 'crc32': zlib.crc32(path.read_bytes())}
-        for path in save.iterdir() if path.name != 'done.json' and path.is_file()}
+        for path in save.iterdir()
+        if path.name != 'done.json' and path.is_file()
+    }
     (save / 'done.json').write_text(json.dumps(done))
 
 
@@ -71,8 +91,16 @@ def test_a_loaded_tree_is_the_saved_one(saved):
 @given(data=st.data())
 def test_arrays_of_every_dtype_order_and_shape_survive(tmp_path, data):
     shape = tuple(data.draw(st.lists(st.integers(0, 3), max_size=3)))
-    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(data.draw(st.sampled_from(DTYPES)))
-    view = data.draw(st.sampled_from([lambda x: x, np.asfortranarray, np.transpose, lambda x: x[..., ::-1] if x.ndim else x]))(array)
+    array = (
+        np.arange(np.prod(shape, dtype=int))
+        .reshape(shape)
+        .astype(data.draw(st.sampled_from(DTYPES)))
+    )
+    view = data.draw(
+        st.sampled_from(
+            [lambda x: x, np.asfortranarray, np.transpose, lambda x: x[..., ::-1] if x.ndim else x]
+        )
+    )(array)
     swapped = view.astype(view.dtype.newbyteorder('>'))
     store = Checkpoint(tmp_path, 1)
     store.save({'x': {'a': view, 'deep': {'b': swapped}}}, {})
@@ -91,7 +119,9 @@ def test_only_the_newest_are_kept_and_foreign_things_are_left_alone(saved):
     (store.directory / 'notes.txt').write_text('mine')
     newest = store.save(trees(3), {'step': 3})
     assert store.saves() == [save, newest]
-    assert sorted(path.name for path in store.directory.iterdir()) == sorted([save.name, newest.name, 'zzz-backup', 'notes.txt'])
+    assert sorted(path.name for path in store.directory.iterdir()) == sorted(
+        [save.name, newest.name, 'zzz-backup', 'notes.txt']
+    )
 
 
 def test_a_clock_that_is_set_back_does_not_change_the_order(saved, monkeypatch):
@@ -117,14 +147,23 @@ def test_leftovers_of_an_interrupted_save_are_invisible_and_removed(saved):
     assert not leftover.exists()
 
 
-@pytest.mark.parametrize('damage, expected', [
-    (lambda save: (save / 'done.json').unlink(), 'done.json'),
-    (lambda save: (save / 'done.json').write_text('{"fi'), 'done.json'),
-    (lambda save: (save / 'done.json').write_text('[]'), 'done.json'),
-    (lambda save: (save / 'agent.json').unlink(), 'agent.json: expected .* bytes, found none'),
-    (lambda save: os.truncate(save / 'agent.safetensors', 40), r'agent.safetensors: expected \d+ bytes, found 40'),
-    (lambda save: (save / 'counters.json').write_text('{"step": 3}'), 'counters.json: expected the checksum .*, found'),
-])
+@pytest.mark.parametrize(
+    'damage, expected',
+    [
+        (lambda save: (save / 'done.json').unlink(), 'done.json'),
+        (lambda save: (save / 'done.json').write_text('{"fi'), 'done.json'),
+        (lambda save: (save / 'done.json').write_text('[]'), 'done.json'),
+        (lambda save: (save / 'agent.json').unlink(), 'agent.json: expected .* bytes, found none'),
+        (
+            lambda save: os.truncate(save / 'agent.safetensors', 40),
+            r'agent.safetensors: expected \d+ bytes, found 40',
+        ),
+        (
+            lambda save: (save / 'counters.json').write_text('{"step": 3}'),
+            'counters.json: expected the checksum .*, found',
+        ),
+    ],
+)
 def test_a_damaged_newest_save_falls_back_with_a_warning(saved, damage, expected):
     store, events, save = saved
     damage(save)
@@ -156,13 +195,19 @@ def test_the_newest_good_save_is_found_in_a_logdir_a_folder_and_by_itself(saved)
             find_save(path)
 
 
-@pytest.mark.parametrize('make', [
-    lambda folder: (folder / '20270101T000000F000000-000000000009').touch(),
-    lambda folder: os.mkfifo(folder / '20270101T000000F000000-000000000009'),
-    lambda folder: (folder / '20270101T000000F000000-000000000009').symlink_to('/nowhere'),
-    lambda folder: (folder / '20270101T000000F000000-000000000009').symlink_to('20270101T000000F000000-000000000009'),
-    lambda folder: (folder / '20271332T000000F000000-000000000009').mkdir(),
-    lambda folder: (folder / '99991231T235959F999999-000000000009').mkdir()])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda folder: (folder / '20270101T000000F000000-000000000009').touch(),
+        lambda folder: os.mkfifo(folder / '20270101T000000F000000-000000000009'),
+        lambda folder: (folder / '20270101T000000F000000-000000000009').symlink_to('/nowhere'),
+        lambda folder: (folder / '20270101T000000F000000-000000000009').symlink_to(
+            '20270101T000000F000000-000000000009'
+        ),
+        lambda folder: (folder / '20271332T000000F000000-000000000009').mkdir(),
+        lambda folder: (folder / '99991231T235959F999999-000000000009').mkdir(),
+    ],
+)
 def test_what_only_has_the_name_of_a_save_is_named_and_neither_loaded_nor_followed(saved, make):
     store, events, save = saved
     make(store.directory)
@@ -182,6 +227,7 @@ def test_where_descriptors_or_memory_run_out_no_older_save_is_taken(saved, monke
         if str(path).startswith(str(save)):
             raise OSError(number, os.strerror(number))
         return working(path, *args, **more)
+
     monkeypatch.setattr(os, 'open', refuse)
     for look in (store.load, lambda: find_save(store.directory)):
         with pytest.raises(OutOfResources, match='nothing is wrong with the file'):
@@ -190,13 +236,21 @@ def test_where_descriptors_or_memory_run_out_no_older_save_is_taken(saved, monke
     assert not events and store.load()[1] == {'step': 2}
 
 
-@pytest.mark.parametrize('error', [
-    MemoryError(), SafetensorError('Error while deserializing: I/O error: Cannot allocate memory (os error 12)')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        MemoryError(),
+        SafetensorError(
+            'Error while deserializing: I/O error: Cannot allocate memory (os error 12)'
+        ),
+    ],
+)
 def test_arrays_that_do_not_fit_into_memory_are_no_damage(saved, monkeypatch, error):
     store, events, _ = saved
 
     def refuse(path):
         raise error
+
     monkeypatch.setattr(checkpoint_module.safetensors, 'load_file', refuse)
     with pytest.raises(OutOfResources, match='agent.safetensors'):
         store.load()
@@ -209,7 +263,20 @@ def forge_names(save, name):
     (save / 'done.json').write_text(json.dumps(done))
 
 
-@pytest.mark.parametrize('name', ['../../secret.json', '/etc/passwd', 'a/b.json', '.hidden.json', '..', '', 'a\0.json', 'agent.pkl', 'x.json/../y.json'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        '../../secret.json',
+        '/etc/passwd',
+        'a/b.json',
+        '.hidden.json',
+        '..',
+        '',
+        'a\0.json',
+        'agent.pkl',
+        'x.json/../y.json',
+    ],
+)
 def test_names_that_lead_elsewhere_are_refused(saved, name):
     _, _, save = saved
     forge_names(save, name)
@@ -230,16 +297,30 @@ def test_links_and_pipes_are_not_followed(saved, tmp_path):
 
 
 def huge_header(size):
-    return size.to_bytes(8, 'little') + b'{"x":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,4]}}' + b'\0' * 64
+    return (
+        size.to_bytes(8, 'little')
+        + b'{"x":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,4]}}'
+        + b'\0' * 64
+    )
 
 
-@pytest.mark.parametrize('file, content', [
-    ('agent.safetensors', huge_header(2 ** 63)), ('agent.safetensors', huge_header(1 << 26)), ('agent.safetensors', huge_header(66)),
-    ('agent.safetensors', b''), ('agent.safetensors', b'\x80\x04K\x01.'),
-    ('agent.json', b'[' * 200_000), ('agent.json', b'{"a":' * 100_000 + b'1' + b'}' * 100_000), ('agent.json', b'\xff\xfe'),
-    ('agent.json', b'{"": "/not/there"}'), ('agent.json', b'{"": ["x"]}'), ('agent.json', b'9' * 10_000),
-    ('lonely.safetensors', b''),
-])
+@pytest.mark.parametrize(
+    'file, content',
+    [
+        ('agent.safetensors', huge_header(2**63)),
+        ('agent.safetensors', huge_header(1 << 26)),
+        ('agent.safetensors', huge_header(66)),
+        ('agent.safetensors', b''),
+        ('agent.safetensors', b'\x80\x04K\x01.'),
+        ('agent.json', b'[' * 200_000),
+        ('agent.json', b'{"a":' * 100_000 + b'1' + b'}' * 100_000),
+        ('agent.json', b'\xff\xfe'),
+        ('agent.json', b'{"": "/not/there"}'),
+        ('agent.json', b'{"": ["x"]}'),
+        ('agent.json', b'9' * 10_000),
+        ('lonely.safetensors', b''),
+    ],
+)
 def test_a_forged_file_is_refused_within_bounded_memory(saved, file, content):
     _, _, save = saved
     (save / file).write_bytes(content)
@@ -264,7 +345,18 @@ def test_json_that_is_too_large_is_neither_written_nor_read(saved):
         read(save)
 
 
-@pytest.mark.parametrize('leaf', [np.array(['text']), np.array([None]), np.zeros(2, np.complex128), {1: 2}, {'': 1}, object(), {'a': {2}}])
+@pytest.mark.parametrize(
+    'leaf',
+    [
+        np.array(['text']),
+        np.array([None]),
+        np.zeros(2, np.complex128),
+        {1: 2},
+        {'': 1},
+        object(),
+        {'a': {2}},
+    ],
+)
 def test_what_cannot_be_saved_is_named_and_leaves_nothing_behind(tmp_path, leaf):
     store = Checkpoint(tmp_path, 1)
     with pytest.raises(CheckpointError, match='could not be written'):
@@ -302,13 +394,15 @@ def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path):
 @FUZZ
 @given(data=st.data())
 def test_flipped_and_missing_bytes_are_noticed(tmp_path_factory, data):
-    """Whatever is changed in the files, loading gives what was saved or says that it cannot; signed changes may give other values."""
+    """Whatever is changed in the files, loading gives what was saved or says that it cannot;
+    signed changes may give other values.
+    """
     save = Checkpoint(tmp_path_factory.mktemp('fuzz'), 1).save(trees(7), {'step': 7})
     file = data.draw(st.sampled_from(sorted(save.iterdir())))
     content = bytearray(file.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    file.write_bytes(content[:data.draw(st.sampled_from([len(content), len(content) // 2]))])
+    file.write_bytes(content[: data.draw(st.sampled_from([len(content), len(content) // 2]))])
     signed = file.name != 'done.json' and data.draw(st.booleans())
     if signed:
         sign(save)
@@ -336,10 +430,15 @@ while True:
 def test_kill_9_at_any_moment_leaves_a_whole_newest_save(tmp_path):
     last, rng = 0, np.random.default_rng(0)
     for _ in range(5):
-        process = subprocess.Popen([sys.executable, '-c', SAVE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, '-c', SAVE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE
+        )
         assert process.stdout.readline() == b'ready\n'
         deadline = time.monotonic() + 10
-        while not any(int(save.name[-12:]) > last for save in Checkpoint(tmp_path, 2).saves()) and time.monotonic() < deadline:
+        while (
+            not any(int(save.name[-12:]) > last for save in Checkpoint(tmp_path, 2).saves())
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)

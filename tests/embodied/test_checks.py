@@ -1,5 +1,7 @@
 """The checks find what is broken and nothing else."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,6 @@ from embodied import checks, envs
 from embodied.base import FLAG, Env
 from embodied.config import configs_dir, parse
 from embodied.wrappers import Wrapper
-from pathlib import Path
 
 CONFIG = parse([], configs_dir(Path(__file__).parents[2])).env.to_dict()
 OWN = ['pixel_catch', 'pixel_reach', 'pixel_memory', 'dummy', 'gym_CartPole-v1', 'gym_Pendulum-v1']
@@ -31,7 +32,9 @@ class Broken(Wrapper):
     rng = np.random.default_rng()
 
     def step(self, action):
-        obs = dict(super().step(action if self.fault != 'deaf' else {**action, 'reset': np.bool_(False)}))
+        obs = dict(
+            super().step(action if self.fault != 'deaf' else {**action, 'reset': np.bool_(False)})
+        )
         match self.fault:
             case 'reward':
                 obs['reward'] = np.float32(1)
@@ -53,7 +56,11 @@ class Broken(Wrapper):
 
     def save(self):
         state = super().save()
-        return {**state, 'world': {**state['world'], 'row': 0}} if self.fault == 'state' and state['world'] else state
+        return (
+            {**state, 'world': {**state['world'], 'row': 0}}
+            if self.fault == 'state' and state['world']
+            else state
+        )
 
 
 def broken(fault):
@@ -61,14 +68,24 @@ def broken(fault):
         env = Broken(envs.make('pixel_catch', CONFIG, seed))
         env.fault = fault
         return env
+
     return make
 
 
-@pytest.mark.parametrize('fault,words', [
-    ('reward', 'the reward of a first row must be 0'), ('terminal', 'is_terminal without is_last'), ('dtype', 'expected uint8'),
-    ('missing', "returned no ['image']"), ('random', 'differs between two environments of the same seed'),
-    ('alias', 'changed afterwards'), ('crash', 'raised RuntimeError: broken on purpose'), ('deaf', 'in the middle of an episode'),
-    ('state', 'misses a part of the state')])
+@pytest.mark.parametrize(
+    'fault,words',
+    [
+        ('reward', 'the reward of a first row must be 0'),
+        ('terminal', 'is_terminal without is_last'),
+        ('dtype', 'expected uint8'),
+        ('missing', "returned no ['image']"),
+        ('random', 'differs between two environments of the same seed'),
+        ('alias', 'changed afterwards'),
+        ('crash', 'raised RuntimeError: broken on purpose'),
+        ('deaf', 'in the middle of an episode'),
+        ('state', 'misses a part of the state'),
+    ],
+)
 def test_every_fault_is_found_and_named(fault, words):
     findings = checks.check_env(broken(fault), 60)
     assert findings and any(words in finding for finding in findings), findings
@@ -77,11 +94,17 @@ def test_every_fault_is_found_and_named(fault, words):
 def test_an_env_without_its_outcome_keys_is_refused_at_its_spaces():
     class Bare(Env):
         obs_space, act_space = {}, {'reset': FLAG}
+
     findings = checks.check_env(lambda seed: Bare(), 5)
-    assert any("obs_space['reward']" in finding for finding in findings) and any('no action' in finding for finding in findings)
+    assert any("obs_space['reward']" in finding for finding in findings) and any(
+        'no action' in finding for finding in findings
+    )
 
 
-@pytest.mark.parametrize('task,status,words', [('pixel_catch', 0, 'keeps the contract'), ('pixel_ctch', 2, "did you mean 'pixel_catch'")])
+@pytest.mark.parametrize(
+    'task,status,words',
+    [('pixel_catch', 0, 'keeps the contract'), ('pixel_ctch', 2, "did you mean 'pixel_catch'")],
+)
 def test_the_command_says_it_in_words(task, status, words, capsys):
     assert checks.main(['--task', task, '--steps', '20']) == status
     output = capsys.readouterr()

@@ -1,4 +1,6 @@
-"""Clocks: ratios hold exactly and without storms, intervals are off when told so, and all continue where they were."""
+"""Clocks: ratios hold exactly and without storms, intervals are off when told so, and all
+continue where they were.
+"""
 
 import json
 
@@ -11,7 +13,11 @@ from embodied.errors import CheckpointError, ConfigError
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(ratio=st.floats(0, 3), jumps=st.lists(st.integers(0, 20), min_size=1, max_size=40), start=st.integers(0, 10 ** 9))
+@given(
+    ratio=st.floats(0, 3),
+    jumps=st.lists(st.integers(0, 20), min_size=1, max_size=40),
+    start=st.integers(0, 10**9),
+)
 def test_updates_keep_the_ratio_within_one(ratio, jumps, start):
     clock, count = Ratio(ratio), start
     total = clock(start)
@@ -73,7 +79,7 @@ def test_the_first_call_can_be_an_event():
 @pytest.mark.parametrize('off', [0, 0.0, 'off'])
 def test_off_is_never(off):
     assert not any(Every(steps=off)(count) for count in range(0, 1000, 10))
-    time = iter(range(0, 10 ** 6, 10 ** 4))
+    time = iter(range(0, 10**6, 10**4))
     clock = Every(seconds=off, now=lambda: next(time))
     assert not any(clock() for _ in range(10))
 
@@ -103,9 +109,19 @@ def test_once_is_once_over_all_runs():
     assert not again()
 
 
-@pytest.mark.parametrize('make', [
-    lambda: Ratio(-1), lambda: Ratio(float('nan')), lambda: Ratio(1, cap=0.5), lambda: Every(), lambda: Every(steps=1, seconds=1),
-    lambda: Every(steps=-1), lambda: Every(steps='never'), lambda: Every(seconds=float('inf'))])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: Ratio(-1),
+        lambda: Ratio(float('nan')),
+        lambda: Ratio(1, cap=0.5),
+        lambda: Every(),
+        lambda: Every(steps=1, seconds=1),
+        lambda: Every(steps=-1),
+        lambda: Every(steps='never'),
+        lambda: Every(seconds=float('inf')),
+    ],
+)
 def test_arguments_out_of_range_are_refused(make):
     with pytest.raises(ConfigError):
         make()

@@ -1,4 +1,6 @@
-"""Config: strict types from the defaults, presets and flags in their order, errors of one line that name the culprit."""
+"""Config: strict types from the defaults, presets and flags in their order, errors of one line
+that name the culprit.
+"""
 
 import copy
 import pickle
@@ -10,7 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embodied.config import Config, configs_dir, diff, expand_timestamp, help_text, parse, read_folder
+from embodied.config import (
+    Config,
+    configs_dir,
+    diff,
+    expand_timestamp,
+    help_text,
+    parse,
+    read_folder,
+)
 from embodied.errors import ConfigError
 from embodied.yaml_tree import parse_yaml
 
@@ -60,11 +70,15 @@ def error_of(*argv, folder):
 
 def test_defaults_are_typed_by_how_they_are_written(folder):
     config = parse([], folder)
-    assert config.run.steps == 10 ** 10 and type(config.run.steps) is int
+    assert config.run.steps == 10**10 and type(config.run.steps) is int
     assert type(config.run.ratio) is float and config.net.inner.lr == 3e-4
     assert config.run.names == ('a', 'b') and config.run.rates == () and config.run.debug is False
     assert config['run.steps'] == config['run']['steps'] == config.run['steps']
-    assert 'run.steps' in config and 'run.step' not in config and list(config.net) == ['width', 'inner']
+    assert (
+        'run.steps' in config
+        and 'run.step' not in config
+        and list(config.net) == ['width', 'inner']
+    )
 
 
 def test_flags_override_presets_which_overlay_in_order(folder):
@@ -85,23 +99,57 @@ def test_regular_expressions_set_every_key_that_they_match_as_a_whole(folder):
     assert 'regular expression' in error_of('--net.(', '3', folder=folder)
 
 
-@pytest.mark.parametrize('flag, value, expected', [
-    ('run.steps', '1e6', 10 ** 6), ('run.steps', '12', 12), ('run.steps', '-3', -3), ('run.steps', '64.0', 64),
-    ('run.ratio', '2', 2.0), ('run.ratio', '1e-3', 1e-3), ('run.ratio', 'inf', float('inf')),
-    ('run.debug', 'true', True), ('run.debug', 'FALSE', False), ('task', 'true', 'true'), ('task', '12', '12'), ('task', '', ''),
-    ('run.names', 'x,y', ('x', 'y')), ('run.names', '[x, y]', ('x', 'y')), ('run.names', "['x']", ('x',)), ('run.names', '[]', ()),
-    ('run.sizes', '1,1e2', (1, 100)), ('run.sizes', '5', (5,)), ('run.rates', '1,a,true', (1, 'a', True)),
-    ('parallel', 'true', True), ('parallel', '3', 3), ('parallel', '2.0', 2.0), ('parallel', 'cpu', 'cpu'),
-    ('workers', 'auto', 'auto'), ('workers', '1e1', 10)])
+@pytest.mark.parametrize(
+    'flag, value, expected',
+    [
+        ('run.steps', '1e6', 10**6),
+        ('run.steps', '12', 12),
+        ('run.steps', '-3', -3),
+        ('run.steps', '64.0', 64),
+        ('run.ratio', '2', 2.0),
+        ('run.ratio', '1e-3', 1e-3),
+        ('run.ratio', 'inf', float('inf')),
+        ('run.debug', 'true', True),
+        ('run.debug', 'FALSE', False),
+        ('task', 'true', 'true'),
+        ('task', '12', '12'),
+        ('task', '', ''),
+        ('run.names', 'x,y', ('x', 'y')),
+        ('run.names', '[x, y]', ('x', 'y')),
+        ('run.names', "['x']", ('x',)),
+        ('run.names', '[]', ()),
+        ('run.sizes', '1,1e2', (1, 100)),
+        ('run.sizes', '5', (5,)),
+        ('run.rates', '1,a,true', (1, 'a', True)),
+        ('parallel', 'true', True),
+        ('parallel', '3', 3),
+        ('parallel', '2.0', 2.0),
+        ('parallel', 'cpu', 'cpu'),
+        ('workers', 'auto', 'auto'),
+        ('workers', '1e1', 10),
+    ],
+)
 def test_text_is_read_as_the_type_of_the_key(folder, flag, value, expected):
     read = parse([f'--{flag}', value], folder)[flag]
     assert read == expected and type(read) is type(expected)
 
 
-@pytest.mark.parametrize('flag, value, expected', [
-    ('run.steps', '2.5', 'int'), ('run.steps', 'many', 'int'), ('run.steps', '1e30', 'int'), ('run.steps', '1e999999999', 'int'),
-    ('run.ratio', 'true', 'float'), ('run.ratio', 'nan', 'float'), ('run.debug', '1', 'bool'), ('run.debug', 'yes', 'bool'),
-    ('run.sizes', '1,x', 'list of int'), ('workers', 'many', 'auto or int'), ('workers', '1.5', 'auto or int')])
+@pytest.mark.parametrize(
+    'flag, value, expected',
+    [
+        ('run.steps', '2.5', 'int'),
+        ('run.steps', 'many', 'int'),
+        ('run.steps', '1e30', 'int'),
+        ('run.steps', '1e999999999', 'int'),
+        ('run.ratio', 'true', 'float'),
+        ('run.ratio', 'nan', 'float'),
+        ('run.debug', '1', 'bool'),
+        ('run.debug', 'yes', 'bool'),
+        ('run.sizes', '1,x', 'list of int'),
+        ('workers', 'many', 'auto or int'),
+        ('workers', '1.5', 'auto or int'),
+    ],
+)
 def test_a_value_of_the_wrong_type_names_flag_type_and_value(folder, flag, value, expected):
     text = error_of(f'--{flag}', value, folder=folder)
     assert f'--{flag}' in text and f'expected {expected}' in text and value.split(',')[-1] in text
@@ -119,9 +167,13 @@ def test_unknown_names_get_the_nearest_known_one(folder):
 
 
 def test_errors_in_presets_name_the_preset(folder):
-    (folder / 'bad.yaml').write_text('typo: {run: {step: 3}}\nkind: {run: {debug: 3}}\nnothing: {task: null}\n')
+    (folder / 'bad.yaml').write_text(
+        'typo: {run: {step: 3}}\nkind: {run: {debug: 3}}\nnothing: {task: null}\n'
+    )
     assert "preset 'typo': unknown key 'run.step'" in error_of('--configs', 'typo', folder=folder)
-    assert "preset 'kind': run.debug: expected bool, got 3" in error_of('--configs', 'kind', folder=folder)
+    assert "preset 'kind': run.debug: expected bool, got 3" in error_of(
+        '--configs', 'kind', folder=folder
+    )
     assert 'expected str, got None' in error_of('--configs', 'nothing', folder=folder)
 
 
@@ -132,10 +184,26 @@ def test_a_preset_that_stands_twice_or_is_no_block_is_refused(folder):
     assert 'more.yaml' in error_of(folder=folder)
 
 
-@pytest.mark.parametrize('text, expected', [
-    ('a: 1\na: 2\n', 'line 2.*twice'), ('a: [1\n', 'not valid YAML'), ('[1, 2]', 'keys and values'), ('a: !!python/object:os.system x', 'tag'),
-    ('? [a]\n: 1', 'a key must be a word'), ('a: .nan', 'not a number'), ('a: &x [*x]', 'levels'), ('a: ' + '[' * 5000, 'YAML|levels'),
-    ('a: &a [1,1,1,1,1,1,1,1,1]\n' + ''.join(f'{y}: &{y} [{",".join([f"*{x}"] * 9)}]\n' for x, y in zip('abcdefg', 'bcdefgh')), 'values')])
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('a: 1\na: 2\n', 'line 2.*twice'),
+        ('a: [1\n', 'not valid YAML'),
+        ('[1, 2]', 'keys and values'),
+        ('a: !!python/object:os.system x', 'tag'),
+        ('? [a]\n: 1', 'a key must be a word'),
+        ('a: .nan', 'not a number'),
+        ('a: &x [*x]', 'levels'),
+        ('a: ' + '[' * 5000, 'YAML|levels'),
+        (
+            'a: &a [1,1,1,1,1,1,1,1,1]\n'
+            + ''.join(
+                f'{y}: &{y} [{",".join([f"*{x}"] * 9)}]\n' for x, y in zip('abcdefg', 'bcdefgh')
+            ),
+            'values',
+        ),
+    ],
+)
 def test_malformed_and_explosive_yaml_is_refused(text, expected):
     with pytest.raises(ConfigError, match=expected) as info:
         parse_yaml(text, 'x.yaml')
@@ -153,11 +221,14 @@ def answer_of(*argv, folder, capsys):
 def test_help_lists_every_key_with_value_type_and_comment(folder, capsys):
     text = answer_of('--help', folder=folder, capsys=capsys)
     for expected in (
-            r'--run\.steps 10000000000  \(int\) +decisions\n',
-            r"--task ''  \(str\) +suite and name\n",
-            r'--run\.debug false  \(bool\) +above the key\n', r'\nrun: how long\n', r'small wide',
-            r'--run\.names \[a, b\]  \(list of str\) +list of words, continued below\n',
-            r'--workers auto  \(auto or int\) +processes\n'):
+        r'--run\.steps 10000000000  \(int\) +decisions\n',
+        r"--task ''  \(str\) +suite and name\n",
+        r'--run\.debug false  \(bool\) +above the key\n',
+        r'\nrun: how long\n',
+        r'small wide',
+        r'--run\.names \[a, b\]  \(list of str\) +list of words, continued below\n',
+        r'--workers auto  \(auto or int\) +processes\n',
+    ):
         assert re.search(expected, text), (expected, text)
     assert 'header' not in text and '; default' not in text
     assert all(f'--{key} ' in text for key in parse([], folder).flat)
@@ -167,16 +238,23 @@ def test_help_shows_what_presets_and_flags_make_of_a_key_beside_its_default(fold
     argv = ['--help', '--configs', 'small', '--run.ratio', '2']
     text = answer_of(*argv, folder=folder, capsys=capsys)
     for expected in (
-            '--run.steps 1000  (int; default 10000000000)', '--net.width 8  (int; default 64)',
-            '--run.ratio 2.0  (float; default 32.0)', '--net.inner.lr 0.0003  (float)'):
+        '--run.steps 1000  (int; default 10000000000)',
+        '--net.width 8  (int; default 64)',
+        '--run.ratio 2.0  (float; default 32.0)',
+        '--net.inner.lr 0.0003  (float)',
+    ):
         assert expected in text, (expected, text)
 
 
-@pytest.mark.parametrize('topics, keys', [
-    (['net'], ['net.width', 'net.inner.width', 'net.inner.lr']),
-    (['net.inner'], ['net.inner.width', 'net.inner.lr']),
-    (['task', 'run.debug'], ['task', 'run.debug']),
-    (['.*width'], ['net.width', 'net.inner.width'])])
+@pytest.mark.parametrize(
+    'topics, keys',
+    [
+        (['net'], ['net.width', 'net.inner.width', 'net.inner.lr']),
+        (['net.inner'], ['net.inner.width', 'net.inner.lr']),
+        (['task', 'run.debug'], ['task', 'run.debug']),
+        (['.*width'], ['net.width', 'net.inner.width']),
+    ],
+)
 def test_help_of_a_topic_shows_its_keys_alone(folder, capsys, topics, keys):
     text = answer_of('--configs', 'small', '--help', *topics, folder=folder, capsys=capsys)
     assert re.findall(r'^  --([\w.]+)', text, re.M) == keys
@@ -192,17 +270,25 @@ def test_printed_config_is_the_one_that_a_run_would_save(folder, tmp_path, capsy
     printed = tmp_path / 'run' / 'config.yaml'
     printed.parent.mkdir()
     printed.write_text(answer_of(*argv, '--print_config', folder=folder, capsys=capsys))
-    assert Config.load(printed) == parse(argv, folder) == parse(
-        [*argv, '--print_config'], folder, answer=False)
+    assert (
+        Config.load(printed)
+        == parse(argv, folder)
+        == parse([*argv, '--print_config'], folder, answer=False)
+    )
     assert 'takes no value' in error_of('--print_config', 'x', folder=folder)
 
 
 def test_saved_and_loaded_is_the_same(folder, tmp_path):
-    config = parse(['--task', '1e6', '--run.ratio', '1e16', '--run.rates', 'x,2,true', '--parallel', 'true'], folder)
+    config = parse(
+        ['--task', '1e6', '--run.ratio', '1e16', '--run.rates', 'x,2,true', '--parallel', 'true'],
+        folder,
+    )
     config.save(tmp_path / 'config.yaml')
     loaded = Config.load(tmp_path / 'config.yaml')
     assert loaded == config and diff(config, loaded) == {}
-    assert [type(value) for value in loaded.flat.values()] == [type(value) for value in config.flat.values()]
+    assert [type(value) for value in loaded.flat.values()] == [
+        type(value) for value in config.flat.values()
+    ]
 
 
 def test_diff_lists_changed_added_and_removed_keys():
@@ -227,7 +313,18 @@ def test_a_config_cannot_be_changed_and_can_be_copied(folder):
         config.run.nope
 
 
-@pytest.mark.parametrize('values', [{'update': 1}, {'a b': 1}, {'a': None}, {'a': [[1]]}, {'a': float('nan')}, {'a': {1: 2}}, {'a': object()}])
+@pytest.mark.parametrize(
+    'values',
+    [
+        {'update': 1},
+        {'a b': 1},
+        {'a': None},
+        {'a': [[1]]},
+        {'a': float('nan')},
+        {'a': {1: 2}},
+        {'a': object()},
+    ],
+)
 def test_keys_and_values_that_a_config_cannot_hold_are_refused(values):
     with pytest.raises(ConfigError):
         Config(values)
@@ -258,13 +355,22 @@ def test_build_makes_nested_dataclasses(folder):
     assert parse([], folder).net.build(NetConfig) == NetConfig(64, InnerConfig(32, 3e-4))
     values = {'pair': [1, 2], 'many': ['x'], 'mode': 'b', 'parallel': True, 'rest': {'x': 1}}
     built = Config(values).build(ListConfig)
-    assert built == ListConfig((1, 2.0), ('x',), 'b', True, {'x': 1}) and type(built.pair[1]) is float
+    assert (
+        built == ListConfig((1, 2.0), ('x',), 'b', True, {'x': 1}) and type(built.pair[1]) is float
+    )
 
 
-@pytest.mark.parametrize('changes, expected', [
-    ({'width': 'x'}, 'net.width: NetConfig expects int'), ({'inner': 3}, 'net.inner: NetConfig expects InnerConfig'),
-    ({'inner': {'width': 1}}, "no key 'lr' at 'net.inner', which InnerConfig needs"), ({'widht': 1}, "no field 'widht'.*nearest: width"),
-    ({'width': True}, 'expects int, got True'), ({'width': 1.5}, 'expects int, got 1.5')])
+@pytest.mark.parametrize(
+    'changes, expected',
+    [
+        ({'width': 'x'}, 'net.width: NetConfig expects int'),
+        ({'inner': 3}, 'net.inner: NetConfig expects InnerConfig'),
+        ({'inner': {'width': 1}}, "no key 'lr' at 'net.inner', which InnerConfig needs"),
+        ({'widht': 1}, "no field 'widht'.*nearest: width"),
+        ({'width': True}, 'expects int, got True'),
+        ({'width': 1.5}, 'expects int, got 1.5'),
+    ],
+)
 def test_build_names_the_field_that_does_not_fit(changes, expected):
     values = {'width': 1, 'inner': {'width': 1, 'lr': 1.0}, **changes}
     with pytest.raises(ConfigError, match=expected):
@@ -292,10 +398,24 @@ def test_configs_are_found_inside_and_beside_a_package(tmp_path):
         assert configs_dir(tmp_path / 'package') == tmp_path / place
 
 
-SCALARS = st.booleans() | st.integers(-2 ** 63, 2 ** 63 - 1) | st.floats(allow_nan=False) | st.text(st.characters(exclude_categories=('Cs', 'Cc')))
+SCALARS = (
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=('Cs', 'Cc')))
+)
 KEYS = st.from_regex(r'[a-z_]{1,6}', fullmatch=True).filter(lambda key: not hasattr(Config, key))
-TREES = st.recursive(SCALARS | st.lists(SCALARS, max_size=3), lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3), max_leaves=8)
-FUZZ = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+TREES = st.recursive(
+    SCALARS | st.lists(SCALARS, max_size=3),
+    lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+FUZZ = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @FUZZ
@@ -305,7 +425,9 @@ def test_any_config_survives_a_round_trip(tmp_path, tree):
     config.save(tmp_path / 'x.yaml')
     loaded = Config.load(tmp_path / 'x.yaml')
     assert loaded.flat == config.flat
-    assert [type(value) for value in loaded.flat.values()] == [type(value) for value in config.flat.values()]
+    assert [type(value) for value in loaded.flat.values()] == [
+        type(value) for value in config.flat.values()
+    ]
 
 
 @FUZZ
@@ -318,7 +440,15 @@ def test_any_text_is_a_tree_or_a_config_error(text):
 
 
 @FUZZ
-@given(argv=st.lists(st.text(max_size=12) | st.sampled_from(['--run.steps', '--net', '--configs', 'small', '--.*', '--run.names=', '--(a+)+']), max_size=5))
+@given(
+    argv=st.lists(
+        st.text(max_size=12)
+        | st.sampled_from(
+            ['--run.steps', '--net', '--configs', 'small', '--.*', '--run.names=', '--(a+)+']
+        ),
+        max_size=5,
+    )
+)
 def test_any_command_line_is_a_config_or_a_config_error(folder, argv):
     try:
         parse(argv, folder, answer=False)

@@ -9,7 +9,7 @@ import pytest
 
 from embodied.console import SteadyStream, is_terminal, steady
 
-PROGRAM = '''
+PROGRAM = """
 import os, subprocess, sys
 from embodied.console import steady
 with steady():
@@ -20,14 +20,18 @@ with steady():
         subprocess.run([sys.executable, '-c', 'print(1)'], check=True)
     sys.stdout.write('last')
 os.write(int(sys.argv[1]), b'went on')
-'''
+"""
 
 
 def outcome(stdout, stderr, *flags):
     """(exit status, whether the program came to its end) with such an output."""
     read, write = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, '-c', PROGRAM, str(write), *flags], stdout=stdout, stderr=stderr, pass_fds=[write])
+        [sys.executable, '-c', PROGRAM, str(write), *flags],
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=[write],
+    )
     os.close(write)
     with open(read) as file:
         text = file.read()
@@ -52,7 +56,8 @@ def test_a_reader_that_does_not_read_is_not_waited_for():
     os.close(write)
     with open(read) as file:
         assert 'x' * 4000 in file.read()
-    tty, terminal = os.openpty()  # a pseudo terminal holds some kilobytes, then it is as if Ctrl-S were pressed
+    # a pseudo terminal holds some kilobytes, then it is as if Ctrl-S were pressed
+    tty, terminal = os.openpty()
     assert outcome(terminal, terminal) == (0, True)
     os.close(tty)
     os.close(terminal)
@@ -71,11 +76,14 @@ def test_a_terminal_that_hung_up_ends_nothing_and_is_none_any_more():
 
 def test_without_standard_descriptors_no_file_takes_their_place(tmp_path):
     program = (
-        'import os, sys\nfrom embodied.console import steady\n'
-        'with steady():\n    print("a"); print("b", file=sys.stderr); assert not sys.stdout.isatty()\n'
-        'file = open(sys.argv[1], "w")\nos.system("echo from a child")\nfile.write(str(file.fileno() > 2)); file.close()')
+        'import os, sys\nfrom embodied.console import steady\nwith steady():\n    print("a");'
+        ' print("b", file=sys.stderr); assert not sys.stdout.isatty()\nfile = open(sys.argv[1],'
+        ' "w")\nos.system("echo from a child")\nfile.write(str(file.fileno() > 2)); file.close()'
+    )
     closed = 'exec "$@" <&- >&- 2>&-'
-    done = subprocess.run(['sh', '-c', closed, '-', sys.executable, '-c', program, str(tmp_path / 'x')], timeout=60)
+    done = subprocess.run(
+        ['sh', '-c', closed, '-', sys.executable, '-c', program, str(tmp_path / 'x')], timeout=60
+    )
     assert done.returncode == 0 and (tmp_path / 'x').read_text() == 'True'
 
 
@@ -100,7 +108,9 @@ def test_no_stream_and_a_closed_one_take_everything(stream, monkeypatch):
 
 
 def test_where_nothing_else_waits_a_slow_reader_gets_every_line():
-    program = 'from embodied.console import steady\nwith steady(patience=None): print("x" * 300_000)'
+    program = (
+        'from embodied.console import steady\nwith steady(patience=None): print("x" * 300_000)'
+    )
     process = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(2)

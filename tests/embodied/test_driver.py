@@ -1,4 +1,6 @@
-"""The driver on envs that count: rows and their order, serial against parallel, overlap, saving, and ends without a trace."""
+"""The driver on envs that count: rows and their order, serial against parallel, overlap, saving,
+and ends without a trace.
+"""
 
 import contextlib
 import functools
@@ -27,17 +29,28 @@ ENV = {'dummy': {'length': 5, 'terminal': True, 'size': 8}, 'pixel': {'size': 16
 
 def config(**changes):
     values = {
-        'parallel': False, 'overlap': True, 'timeout': 20, 'start_timeout': 60, 'envs_per_worker': 2, 'max_restarts': 0,
-        'restart_window': 60}
+        'parallel': False,
+        'overlap': True,
+        'timeout': 20,
+        'start_timeout': 60,
+        'envs_per_worker': 2,
+        'max_restarts': 0,
+        'restart_window': 60,
+    }
     return DriverConfig(**{**values, **changes})
 
 
 def make_envs(task, num_envs):
-    return [functools.partial(envs.make, task, ENV, derive(0, 'env', index)) for index in range(num_envs)]
+    return [
+        functools.partial(envs.make, task, ENV, derive(0, 'env', index))
+        for index in range(num_envs)
+    ]
 
 
 class CountingAgent:
-    """Random actions from (seed, number of acts and updates so far), so that rows tell a changed order of acts and updates."""
+    """Random actions from (seed, number of acts and updates so far), so that rows tell a changed
+    order of acts and updates.
+    """
 
     def __init__(self, act_space):
         self.act_space = act_space
@@ -47,7 +60,9 @@ class CountingAgent:
         return np.zeros(num_envs, np.int64)
 
     def policy(self, carry, obs):
-        assert obs['is_first'].shape == carry.shape and not any(key.startswith('log/') for key in obs)
+        assert obs['is_first'].shape == carry.shape and not any(
+            key.startswith('log/') for key in obs
+        )
         seed = derive(0, 'act', int(carry[0]) * 1000 + self.updates)
         return carry + 1, RandomAgent(self.act_space, seed).policy({}, obs)[1]
 
@@ -83,16 +98,32 @@ def assert_same(ours, theirs):
         for step, (left, right) in enumerate(zip(one, other, strict=True)):
             assert left.keys() == right.keys()
             for key in left:
-                np.testing.assert_array_equal(left[key], right[key], err_msg=f'env {index}, row {step}, {key}')
+                np.testing.assert_array_equal(
+                    left[key], right[key], err_msg=f'env {index}, row {step}, {key}'
+                )
                 assert np.asarray(left[key]).dtype == np.asarray(right[key]).dtype, key
 
 
-def test_episodes_of_five_decisions_have_six_rows_with_flags_at_their_ends_and_no_action_after_the_last():
+def test_episodes_of_five_decisions_have_six_rows_with_flags_at_their_ends():
     rows, _ = run(make_envs('dummy', 2), config(), 18)
     for stream in rows:
         assert [int(row['count']) for row in stream] == [0, 1, 2, 3, 4, 5] * 3
-        assert [bool(row['is_first']) for row in stream] == [True, False, False, False, False, False] * 3
-        assert [bool(row['is_last']) for row in stream] == [False, False, False, False, False, True] * 3
+        assert [bool(row['is_first']) for row in stream] == [
+            True,
+            False,
+            False,
+            False,
+            False,
+            False,
+        ] * 3
+        assert [bool(row['is_last']) for row in stream] == [
+            False,
+            False,
+            False,
+            False,
+            False,
+            True,
+        ] * 3
         for row in stream:
             actions = [row[key] for key in ('box', 'discrete', 'multidiscrete', 'multibinary')]
             assert not row['is_last'] or not any(np.any(action) for action in actions)
@@ -155,7 +186,15 @@ class Restless(Env):
 
 def test_an_env_may_start_anew_unasked():
     rows, _ = run([Restless], config(), 7)
-    assert [bool(row['is_first']) for row in rows[0]] == [True, False, False, True, False, False, True]
+    assert [bool(row['is_first']) for row in rows[0]] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     assert not any(row['is_last'] for row in rows[0])
 
 
@@ -164,7 +203,9 @@ def test_serial_and_parallel_runs_with_overlap_and_without_give_the_same_rows(ta
     rows, _ = run(make_envs(task, 3), config(overlap=False), 25)
     assert_same(rows, run(make_envs(task, 3), config(overlap=True), 25)[0])
     assert_same(rows, run(make_envs(task, 3), config(overlap=False, parallel=True), 25)[0])
-    assert_same(rows, run(make_envs(task, 3), config(overlap=True, parallel=True, envs_per_worker=3), 25)[0])
+    assert_same(
+        rows, run(make_envs(task, 3), config(overlap=True, parallel=True, envs_per_worker=3), 25)[0]
+    )
 
 
 def through_json(tree):
@@ -227,7 +268,9 @@ def test_another_number_of_envs_begins_new_episodes_and_says_so():
 def test_rows_may_be_kept():
     driver = Driver(make_envs('dummy', 2), config(parallel=True))
     agent, rows, copies = CountingAgent(driver.act_space), record(driver), []
-    driver.on_row(lambda row, index: copies.append({key: np.copy(value) for key, value in row.items()}))
+    driver.on_row(
+        lambda row, index: copies.append({key: np.copy(value) for key, value in row.items()})
+    )
     driver.reset(agent.init_policy)
     driver(agent.policy, steps=20)
     driver.close()
@@ -263,11 +306,14 @@ def test_a_listener_that_raises_leaves_no_gap_in_an_episode():
     assert [int(row['count']) for row in rows[1]] == [0, 1, 0, 1]
 
 
-@pytest.mark.parametrize('action, message', [
-    ({'other': np.zeros(2, int)}, r"must return the actions \['discrete'\], got \['other'\]"),
-    ({'discrete': np.zeros(3, int)}, r"'discrete' as int32\[2\], got int64\[3\]"),
-    ({'discrete': np.zeros(2)}, r"'discrete' as int32\[2\], got float64\[2\]"),
-])
+@pytest.mark.parametrize(
+    'action, message',
+    [
+        ({'other': np.zeros(2, int)}, r"must return the actions \['discrete'\], got \['other'\]"),
+        ({'discrete': np.zeros(3, int)}, r"'discrete' as int32\[2\], got int64\[3\]"),
+        ({'discrete': np.zeros(2)}, r"'discrete' as int32\[2\], got float64\[2\]"),
+    ],
+)
 def test_an_action_that_does_not_fit_is_named(action, message):
     driver = Driver(make_envs('dummy_discrete', 2), config())
     driver.reset(lambda num_envs: None)
@@ -280,8 +326,14 @@ def test_a_driver_without_a_carry_says_what_to_call():
         Driver(make_envs('dummy', 1), config())(lambda carry, obs: None, steps=1)
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'parallel': 'yes'}, 'driver.parallel'), ({'timeout': 0}, 'driver.timeout'), ({'max_restarts': -1}, 'driver.max_restarts')])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'parallel': 'yes'}, 'driver.parallel'),
+        ({'timeout': 0}, 'driver.timeout'),
+        ({'max_restarts': -1}, 'driver.max_restarts'),
+    ],
+)
 def test_impossible_settings_are_refused_by_name(changes, message):
     with pytest.raises(errors.ConfigError, match=message):
         config(**changes)
@@ -310,7 +362,10 @@ def test_envs_step_while_the_learner_computes():
     driver(agent.policy, steps=10, during=lambda: time.sleep(0.03))
     duration = time.perf_counter() - start
     driver.close()
-    assert duration < 0.5, f'{duration:.2f} s for ten steps of 0.03 s beside 0.03 s of learning; one after the other takes 0.6 s'
+    assert duration < 0.5, (
+        f'{duration:.2f} s for ten steps of 0.03 s beside 0.03 s of learning; one after the other'
+        ' takes 0.6 s'
+    )
 
 
 def test_a_step_after_a_pause_is_not_late():
@@ -327,10 +382,12 @@ def test_a_step_after_a_pause_is_not_late():
 
     prompt, late = (min(seconds(pause) for _ in range(6)) for pause in (0, 0.15))
     driver.close()
-    assert late - prompt < 0.003, f'{1000 * prompt:.2f} ms back to back, {1000 * late:.2f} ms after a pause of 150 ms'
+    assert late - prompt < 0.003, (
+        f'{1000 * prompt:.2f} ms back to back, {1000 * late:.2f} ms after a pause of 150 ms'
+    )
 
 
-ORPHANS = '''
+ORPHANS = """
 import os, sys, time
 from embodied.driver import Driver, DriverConfig
 from tests_env import Stuck
@@ -339,9 +396,9 @@ driver.reset(lambda num_envs: None)
 driver(lambda carry, obs: (carry, {'go': obs['is_first'].astype(int)}), steps=1)
 print(*driver.pids, flush=True)
 driver(lambda carry, obs: (carry, {'go': obs['is_first'].astype(int)}), steps=100)
-'''
+"""
 
-STUCK = '''
+STUCK = """
 import ctypes
 from embodied.base import FLAG, OUTCOME, Env, outcome
 from gymnasium import spaces
@@ -351,9 +408,9 @@ class Stuck(Env):
 
     def step(self, action):
         if not action['reset']:
-            ctypes.PyDLL(None).sleep(100)  # holds the interpreter lock, as a render call that hangs does
+            ctypes.PyDLL(None).sleep(100)  # holds the interpreter lock, as a render call may
         return outcome(is_first=True)
-'''
+"""
 
 
 def test_kill_9_of_the_run_leaves_no_process_and_no_shared_memory(tmp_path):
@@ -361,8 +418,11 @@ def test_kill_9_of_the_run_leaves_no_process_and_no_shared_memory(tmp_path):
     root = Path(envs.__file__).parents[2]
     segments = set(os.listdir('/dev/shm')) if os.path.isdir('/dev/shm') else set()
     process = subprocess.Popen(
-        [sys.executable, '-c', ORPHANS], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, 'PYTHONPATH': f'{root}{os.pathsep}{tmp_path}'})
+        [sys.executable, '-c', ORPHANS],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': f'{root}{os.pathsep}{tmp_path}'},
+    )
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert len(pids) == 2 and all(is_running(pid) for pid in pids)
     time.sleep(0.2)  # both envs are stuck in their second step now
@@ -386,7 +446,9 @@ def is_running(pid):
 
 
 class FailsOnce:
-    """Constructor of the counting env whose first life ends in its third step; its replacements are sound."""
+    """Constructor of the counting env whose first life ends in its third step; its replacements
+    are sound.
+    """
 
     def __init__(self, maker, fails=True):
         self.maker, self.fails = maker, fails
@@ -402,6 +464,7 @@ class FailsOnce:
             if len(calls) == 3:
                 raise OSError('the simulator is gone')
             return step(action)
+
         env.step = failing
         return env
 
@@ -411,17 +474,23 @@ class FailsOnce:
 
 @pytest.mark.parametrize('parallel', [False, True])
 def test_a_replaced_env_does_not_repeat_the_random_numbers_of_its_first_life(parallel):
-    """Two runs agree, so the new stream is decided by the seed and the number of the replacement."""
+    """Two runs agree, so the new stream is decided by the seed and the number of the
+    replacement.
+    """
     runs = []
     for _ in range(2):
         makers = [FailsOnce(envs.Maker('dummy_discrete', ENV, 7))] * 2
-        driver = Driver(makers, config(parallel=parallel, envs_per_worker=1, max_restarts=9), lambda text: None)
+        driver = Driver(
+            makers, config(parallel=parallel, envs_per_worker=1, max_restarts=9), lambda text: None
+        )
         with contextlib.closing(driver):
             rows = record(driver)
             driver.reset(lambda num_envs: None)
             driver(lambda carry, obs: (carry, {'discrete': np.zeros(2, np.int32)}), steps=16)
         assert driver.restarts == 2
         first = [row['vector'] for row in rows[0] if row['is_first']]
-        assert not np.array_equal(first[0], first[1]), 'the replacement began with the frame that the first life began with'
+        assert not np.array_equal(first[0], first[1]), (
+            'the replacement began with the frame that the first life began with'
+        )
         runs.append(np.stack([row['vector'] for row in rows[0]]))
     assert np.array_equal(*runs)

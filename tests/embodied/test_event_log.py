@@ -1,4 +1,6 @@
-"""events.log: what was said is there, whatever happened to the disk, the folder and the names in it."""
+"""events.log: what was said is there, whatever happened to the disk, the folder and the names in
+it.
+"""
 
 import os
 
@@ -29,6 +31,7 @@ def test_lines_wait_for_a_disk_and_none_is_lost(tmp_path, monkeypatch):
         if len(data) > 5:
             return working(descriptor, data[:5])
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(os, 'write', full)
     log.add('second')
     log.add('third')
@@ -42,6 +45,7 @@ def test_it_needs_no_further_descriptor(tmp_path, monkeypatch):
 
     def refuse(*_, **__):
         raise OSError(24, 'Too many open files')
+
     monkeypatch.setattr(os, 'open', refuse)
     log.add('descriptors have run out')
     assert lines(tmp_path / 'events.log') == ['descriptors have run out']
@@ -56,9 +60,15 @@ def test_a_deleted_file_is_made_again(tmp_path):
     assert lines(tmp_path / 'run' / 'events.log') == ['two']
 
 
-@pytest.mark.parametrize('make, what', [
-    (os.mkfifo, 'a pipe'), (os.mkdir, 'a folder'), (lambda path: os.symlink('/nowhere/x', path), 'a link that cannot be followed'),
-    (lambda path: os.symlink(path, path), 'a link that cannot be followed')])
+@pytest.mark.parametrize(
+    'make, what',
+    [
+        (os.mkfifo, 'a pipe'),
+        (os.mkdir, 'a folder'),
+        (lambda path: os.symlink('/nowhere/x', path), 'a link that cannot be followed'),
+        (lambda path: os.symlink(path, path), 'a link that cannot be followed'),
+    ],
+)
 def test_what_is_no_file_is_set_aside_with_a_word(tmp_path, make, what):
     make(tmp_path / 'events.log')
     EventLog(tmp_path / 'events.log').add('goes on')

@@ -14,7 +14,8 @@ from embodied.errors import EnvMissing
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
-    path.read_text() for name in ('embodied', 'dreamer4') for path in (ROOT / name).rglob('*.py')]
+    path.read_text() for name in ('embodied', 'dreamer4') for path in (ROOT / name).rglob('*.py')
+]
 
 
 def known_extras():
@@ -36,8 +37,11 @@ def test_in_a_checkout_the_hint_is_a_command_that_installs_this_checkout(folder,
 
 def test_from_a_wheel_the_hint_names_what_the_extra_asks_for(monkeypatch, tmp_path):
     lines = [
-        'numpy', "ale-py>=0.10; extra == 'atari'", 'mujoco<4,>=3.1; extra == "dmc"',
-        'dm_control>=1; extra == "dmc"']
+        'numpy',
+        "ale-py>=0.10; extra == 'atari'",
+        'mujoco<4,>=3.1; extra == "dmc"',
+        'dm_control>=1; extra == "dmc"',
+    ]
     monkeypatch.setattr(extras, 'ROOT', tmp_path)
     monkeypatch.setattr(metadata, 'packages_distributions', lambda: {'embodied': ['dreamer4']})
     monkeypatch.setattr(metadata, 'requires', {'dreamer4': lines}.get)

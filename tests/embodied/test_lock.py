@@ -1,4 +1,6 @@
-"""One writer per folder: another process is refused by name, this one shares, and the end of a process gives it back."""
+"""One writer per folder: another process is refused by name, this one shares, and the end of a
+process gives it back.
+"""
 
 import os
 import subprocess
@@ -9,18 +11,23 @@ import pytest
 from embodied.errors import FolderInUse
 from embodied.lock import FolderLock, SharedLock
 
-HOLD = '''
+HOLD = """
 import sys
 from pathlib import Path
 from embodied import lock
 held = getattr(lock, sys.argv[1])(Path(sys.argv[2]))
 print('held', flush=True)
 sys.stdin.read()
-'''
+"""
 
 
 def holder(kind, folder):
-    process = subprocess.Popen([sys.executable, '-c', HOLD, kind, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, '-c', HOLD, kind, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == 'held\n'
     return process
 
@@ -29,7 +36,9 @@ def holder(kind, folder):
 def test_another_process_is_refused_by_its_number_until_it_is_killed(tmp_path, kind):
     process = holder(kind, tmp_path)
     for make in (FolderLock, SharedLock):
-        with pytest.raises(FolderInUse, match=f'{tmp_path} is in use by another run .process {process.pid}'):
+        with pytest.raises(
+            FolderInUse, match=f'{tmp_path} is in use by another run .process {process.pid}'
+        ):
             make(tmp_path)
     process.kill()
     process.communicate()
@@ -39,7 +48,12 @@ def test_another_process_is_refused_by_its_number_until_it_is_killed(tmp_path, k
 def test_the_last_holder_in_a_process_gives_a_shared_lock_back(tmp_path):
     first, second = SharedLock(tmp_path), SharedLock(tmp_path)
     first.close()
-    done = subprocess.run([sys.executable, '-c', HOLD, 'SharedLock', str(tmp_path)], capture_output=True, text=True, input='')
+    done = subprocess.run(
+        [sys.executable, '-c', HOLD, 'SharedLock', str(tmp_path)],
+        capture_output=True,
+        text=True,
+        input='',
+    )
     assert 'FolderInUse' in done.stderr
     second.close()
     process = holder('SharedLock', tmp_path)
@@ -47,7 +61,9 @@ def test_the_last_holder_in_a_process_gives_a_shared_lock_back(tmp_path):
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize('make', [os.mkdir, os.mkfifo, lambda path: os.symlink('/nowhere/else', path)])
+@pytest.mark.parametrize(
+    'make', [os.mkdir, os.mkfifo, lambda path: os.symlink('/nowhere/else', path)]
+)
 def test_what_is_no_lock_file_is_set_aside_with_a_word(tmp_path, make):
     make(tmp_path / 'lock')
     told = []

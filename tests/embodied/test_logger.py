@@ -1,4 +1,6 @@
-"""The logger: strict lines that survive kills, resumptions and full disks, pictures, and a terminal line."""
+"""The logger: strict lines that survive kills, resumptions and full disks, pictures, and a
+terminal line.
+"""
 
 import io
 import json
@@ -31,15 +33,19 @@ def counters():
 def lines(path):
     def refuse(token):
         raise ValueError(f'{token} is not JSON')
+
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
 
 
 def without_seconds(path):
-    return [{name: value for name, value in line.items() if name != 'seconds'} for line in lines(path)]
+    return [
+        {name: value for name, value in line.items() if name != 'seconds'} for line in lines(path)
+    ]
 
 
 def events_of(logdir):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     accumulator = EventAccumulator(str(logdir), size_guidance={'scalars': 0, 'images': 0})
     accumulator.Reload()
     return accumulator
@@ -55,14 +61,25 @@ def test_a_line_holds_the_counters_and_all_scalars_since_the_last(tmp_path, coun
     logger.add({'loss': 1})
     logger.write()
     assert without_seconds(tmp_path / 'metrics.jsonl') == [
-        {'step': 10, 'frames': 20, 'updates': 3, 'episodes': 1, 'loss': 1.5, 'train/loss': 2.5, 'train/count': 3.0},
-        {'step': 12, 'frames': 20, 'updates': 3, 'episodes': 1, 'loss': 1.0}]
+        {
+            'step': 10,
+            'frames': 20,
+            'updates': 3,
+            'episodes': 1,
+            'loss': 1.5,
+            'train/loss': 2.5,
+            'train/count': 3.0,
+        },
+        {'step': 12, 'frames': 20, 'updates': 3, 'episodes': 1, 'loss': 1.0},
+    ]
 
 
 def test_a_score_is_a_line_at_once(tmp_path, counters):
     logger = Logger(tmp_path, QUIET, counters)
     logger.score(np.float32(1.5), 7)
-    assert lines(tmp_path / 'scores.jsonl') == [{'frames': 20, 'step': 10, 'score': 1.5, 'length': 7}]
+    assert lines(tmp_path / 'scores.jsonl') == [
+        {'frames': 20, 'step': 10, 'score': 1.5, 'length': 7}
+    ]
 
 
 def test_what_is_not_finite_is_null_and_named(tmp_path, counters):
@@ -71,7 +88,16 @@ def test_what_is_not_finite_is_null_and_named(tmp_path, counters):
     logger.write()
     logger.score(math.inf, 2)
     logger.close()
-    assert lines(tmp_path / 'metrics.jsonl')[0] | {'b': 1.0, 'a': None, 'c': None, 'nonfinite': ['a', 'c']} == lines(tmp_path / 'metrics.jsonl')[0]
+    assert (
+        lines(tmp_path / 'metrics.jsonl')[0]
+        | {
+            'b': 1.0,
+            'a': None,
+            'c': None,
+            'nonfinite': ['a', 'c'],
+        }
+        == lines(tmp_path / 'metrics.jsonl')[0]
+    )
     assert lines(tmp_path / 'scores.jsonl')[0]['nonfinite'] == ['score']
     JsonLines(tmp_path / 'x.jsonl', print).append({'a': math.nan})
     assert lines(tmp_path / 'x.jsonl') == [{'a': None, 'nonfinite': ['a']}]
@@ -94,13 +120,17 @@ def test_a_torn_last_line_is_removed_at_the_start(tmp_path, counters):
     (tmp_path / 'metrics.jsonl').write_bytes(whole + b'{"step": 2, "lo' + b'z' * 5000)
     (tmp_path / 'scores.jsonl').write_bytes(b'{"fra')
     logger = Logger(tmp_path, QUIET, counters)
-    assert (tmp_path / 'metrics.jsonl').read_bytes() == whole and (tmp_path / 'scores.jsonl').read_bytes() == b''
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == whole and (
+        tmp_path / 'scores.jsonl'
+    ).read_bytes() == b''
     logger.score(1.0, 2)
     assert len(lines(tmp_path / 'scores.jsonl')) == 1
 
 
 def run(logger, counters, steps, save_at=None):
-    """Some work: an episode every 3 steps, a line every 4; the state after the work of step `save_at`."""
+    """Some work: an episode every 3 steps, a line every 4; the state after the work of step
+    `save_at`.
+    """
     state = None
     for counters['step'] in steps:
         counters['frames'] = 2 * counters['step']
@@ -126,7 +156,9 @@ def test_files_of_a_resumed_run_equal_those_of_an_uninterrupted_one(tmp_path, co
     second.load(state)
     run(second, counters, range(save_at + 1, 20))
     for name in ('metrics.jsonl', 'scores.jsonl'):
-        assert without_seconds(tmp_path / 'part' / name) == without_seconds(tmp_path / 'whole' / name)
+        assert without_seconds(tmp_path / 'part' / name) == without_seconds(
+            tmp_path / 'whole' / name
+        )
 
 
 def test_seconds_go_on_where_the_run_was_saved(tmp_path, counters):
@@ -143,7 +175,7 @@ def test_files_that_somebody_shortened_are_cut_by_their_counters(tmp_path, count
     path = tmp_path / 'scores.jsonl'
     kept = path.read_text().splitlines(keepends=True)
     path.write_text(''.join(kept[2:]))  # steps 9, 12, ...: longer than 10 bytes, but cut elsewhere
-    state['bytes'] = {'metrics': 10 ** 6, 'scores': 10 ** 6}
+    state['bytes'] = {'metrics': 10**6, 'scores': 10**6}
     Logger(tmp_path, QUIET, counters).load(state)
     assert [line['step'] for line in lines(path)] == [9]
     assert [line['step'] for line in lines(tmp_path / 'metrics.jsonl')] == [4, 8]
@@ -173,7 +205,12 @@ def test_a_full_disk_ends_nothing_and_loses_no_line(tmp_path, counters, capfd):
     assert (tmp_path / 'scores.jsonl').stat().st_size == size
     logger.score(6, 1)
     assert [line['score'] for line in lines(tmp_path / 'scores.jsonl')] == list(range(7))
-    assert len(events) == 3 and 'cannot be written' in events[0] and 'video' in events[1] and 'nothing is missing' in events[2]
+    assert (
+        len(events) == 3
+        and 'cannot be written' in events[0]
+        and 'video' in events[1]
+        and 'nothing is missing' in events[2]
+    )
     assert not list((tmp_path / 'videos').iterdir())
 
 
@@ -188,8 +225,11 @@ def test_tensorboard_gets_scalars_images_and_videos_by_frames(tmp_path, counters
     assert 'nan' not in events.Tags()['scalars']
     stored = events.Images('image')[0]
     assert (stored.height, stored.width) == (8, 6)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored.encoded_image_string))), image)
-    assert Image.open(io.BytesIO(events.Images('video')[0].encoded_image_string)).n_frames == 1  # equal frames are joined
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(stored.encoded_image_string))), image
+    )
+    # equal frames are joined
+    assert Image.open(io.BytesIO(events.Images('video')[0].encoded_image_string)).n_frames == 1
 
 
 def test_a_score_is_no_curve_of_its_own_in_tensorboard(tmp_path, counters):
@@ -208,7 +248,7 @@ def test_texts_reach_tensorboard(tmp_path, counters):
     logger = Logger(tmp_path, LOUD, counters)
     logger.text('config', '```yaml\nseed: 0\n```')
     logger.close()
-    event, = events_of(tmp_path).Tensors('config')
+    (event,) = events_of(tmp_path).Tensors('config')
     assert event.tensor_proto.string_val[0] == b'```yaml\nseed: 0\n```'
     Logger(tmp_path / 'quiet', QUIET, counters).text('config', 'nowhere to go')
 
@@ -232,7 +272,11 @@ def test_tensorboard_that_fails_ends_nothing(tmp_path, counters):
         logger.add({'x': value})
         logger.write()
     logger.close()
-    assert len(events) == 1 and 'TensorBoard' in events[0] and len(lines(tmp_path / 'run' / 'metrics.jsonl')) == 3
+    assert (
+        len(events) == 1
+        and 'TensorBoard' in events[0]
+        and len(lines(tmp_path / 'run' / 'metrics.jsonl')) == 3
+    )
 
 
 def test_without_tensorboard_there_are_no_event_files(tmp_path, counters):
@@ -253,9 +297,16 @@ def test_videos_are_gifs_of_which_the_newest_are_kept(tmp_path, counters):
         assert video.n_frames == 4 and video.size == (256, 256)
 
 
-@pytest.mark.parametrize('count, fps, width, duration, drawn', [
-    (4, 10, 8, 250, 256), (13, 15, 32, 80, 256), (30, 15, 100, 70, 300), (30, 20, 300, 50, 300),
-    (1, 15, 7, 1000, 259)])
+@pytest.mark.parametrize(
+    'count, fps, width, duration, drawn',
+    [
+        (4, 10, 8, 250, 256),
+        (13, 15, 32, 80, 256),
+        (30, 15, 100, 70, 300),
+        (30, 20, 300, 50, 300),
+        (1, 15, 7, 1000, 259),
+    ],
+)
 def test_a_video_lasts_a_second_and_is_wide_enough_to_see(count, fps, width, duration, drawn):
     frames = np.zeros((count, 6, width, 3), np.uint8)
     frames += np.arange(count, dtype=np.uint8)[:, None, None, None]  # equal ones would be joined
@@ -268,7 +319,9 @@ def test_a_video_lasts_a_second_and_is_wide_enough_to_see(count, fps, width, dur
 def test_channels_that_are_no_colours_are_shown_side_by_side(tmp_path, counters, channels, width):
     frames = np.arange(2 * 4 * 6 * channels, dtype=np.uint8).reshape(2, 4, 6, channels)
     assert Image.open(io.BytesIO(png(frames[0]))).size == (width, 4)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(frames[0]))))[:, 6:12], frames[0, :, :, 1])
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(png(frames[0]))))[:, 6:12], frames[0, :, :, 1]
+    )
     logger = Logger(tmp_path, LoggerConfig(tensorboard=True, videos=2, fps=10), counters)
     logger.add({'open/loop': frames, 'open/frame': frames[0]}, 'report')
     with Image.open(next((tmp_path / 'videos').iterdir())) as video:
@@ -276,8 +329,16 @@ def test_channels_that_are_no_colours_are_shown_side_by_side(tmp_path, counters,
         assert video.n_frames == 2 and video.size == (times * width, times * 4)
 
 
-@pytest.mark.parametrize('value', [
-    np.zeros(3), np.zeros((2, 4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 4, 3), np.uint8), np.zeros((1, 2, 70000, 3), np.uint8)])
+@pytest.mark.parametrize(
+    'value',
+    [
+        np.zeros(3),
+        np.zeros((2, 4, 4, 3)),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((0, 4, 4, 3), np.uint8),
+        np.zeros((1, 2, 70000, 3), np.uint8),
+    ],
+)
 def test_what_cannot_be_shown_is_said_once_and_ends_nothing(tmp_path, counters, value):
     events = []
     logger = Logger(tmp_path, QUIET, counters, events.append)
@@ -298,7 +359,8 @@ def test_pictures_are_what_was_given(channels):
 
 
 def test_where_nothing_is_redrawn_the_line_is_a_plain_one_and_printed_if_forced(
-        tmp_path, counters, capsys):
+    tmp_path, counters, capsys
+):
     logger = Logger(tmp_path, QUIET, counters)
     logger.line(0.1)
     assert capsys.readouterr().out == ''
@@ -314,6 +376,7 @@ def test_on_a_terminal_the_line_is_drawn_over_itself(tmp_path, counters, monkeyp
     class Terminal(io.StringIO):
         def isatty(self):
             return True
+
     monkeypatch.setattr(sys, 'stdout', Terminal())
     monkeypatch.setenv('COLUMNS', '40')
     logger = Logger(tmp_path, QUIET, counters)
@@ -321,7 +384,11 @@ def test_on_a_terminal_the_line_is_drawn_over_itself(tmp_path, counters, monkeyp
     logger.line(0.1)  # too soon
     logger.line(0.1, force=True)
     text = sys.stdout.getvalue()
-    assert text.count('\r') == 2 and '\n' not in text and all(len(part) == 39 for part in text.split('\r')[1:])
+    assert (
+        text.count('\r') == 2
+        and '\n' not in text
+        and all(len(part) == 39 for part in text.split('\r')[1:])
+    )
     logger.close()
     logger.close()
     assert sys.stdout.getvalue().count('\n') == 1

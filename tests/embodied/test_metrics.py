@@ -11,8 +11,13 @@ from embodied.metrics import EpisodeStats, Window
 
 
 def row(reward=0.0, first=False, last=False, **log):
-    return {'reward': np.float32(reward), 'is_first': np.bool_(first), 'is_last': np.bool_(last), 'image': np.zeros((2, 2, 3), np.uint8),
-            **{f'log/{key}': value for key, value in log.items()}}
+    return {
+        'reward': np.float32(reward),
+        'is_first': np.bool_(first),
+        'is_last': np.bool_(last),
+        'image': np.zeros((2, 2, 3), np.uint8),
+        **{f'log/{key}': value for key, value in log.items()},
+    }
 
 
 EPISODE = [row(first=True), row(1.0), row(0.5), row(-0.25, last=True)]
@@ -69,9 +74,22 @@ def test_log_keys_become_mean_maximum_and_sum():
     episodes = []
     stats = EpisodeStats(lambda score, length, logs: episodes.append(logs))
     for index, item in enumerate(EPISODE):
-        stats(item | {'log/speed': np.float32(-index - 1), 'log/view': np.zeros((2, 2))} | ({'log/once': True} if index == 3 else {}), 0)
-    assert episodes == [{
-        'log/speed/avg': -2.5, 'log/speed/max': -1.0, 'log/speed/sum': -10.0, 'log/once/avg': 1.0, 'log/once/max': 1.0, 'log/once/sum': 1.0}]
+        stats(
+            item
+            | {'log/speed': np.float32(-index - 1), 'log/view': np.zeros((2, 2))}
+            | ({'log/once': True} if index == 3 else {}),
+            0,
+        )
+    assert episodes == [
+        {
+            'log/speed/avg': -2.5,
+            'log/speed/max': -1.0,
+            'log/speed/sum': -10.0,
+            'log/once/avg': 1.0,
+            'log/once/max': 1.0,
+            'log/once/sum': 1.0,
+        }
+    ]
 
 
 def test_a_cut_episode_has_no_score():
@@ -108,7 +126,9 @@ def test_an_interrupted_episode_has_the_same_score(cut):
 
 
 @pytest.mark.parametrize('part', [Window(), EpisodeStats(print)])
-@pytest.mark.parametrize('state', [{}, {'open': 3, 'cut': 0}, {'sums': 1, 'counts': 2, 'broken': 3}, None])
+@pytest.mark.parametrize(
+    'state', [{}, {'open': 3, 'cut': 0}, {'sums': 1, 'counts': 2, 'broken': 3}, None]
+)
 def test_a_state_of_something_else_is_refused(part, state):
     with pytest.raises(CheckpointError):
         part.load(state)

@@ -53,11 +53,18 @@ def test_time_left_is_unknown_at_the_beginning_and_while_nothing_moves():
     assert paced([(0.0, 0, 0.9, ''), (1.0, 10, 1.0, '')]).left() == 0
 
 
-@pytest.mark.parametrize('settled, updates, words', [
-    (True, 300, 'left 0:00:10'), (False, 300, 'left > 0:00:10'), (False, 0, 'left ?'),
-    (True, 0, 'left 0:00:10')])
+@pytest.mark.parametrize(
+    'settled, updates, words',
+    [
+        (True, 300, 'left 0:00:10'),
+        (False, 300, 'left > 0:00:10'),
+        (False, 0, 'left ?'),
+        (True, 0, 'left 0:00:10'),
+    ],
+)
 def test_time_left_is_a_bound_before_the_last_stage_and_unknown_before_the_first_update(
-        settled, updates, words):
+    settled, updates, words
+):
     text = line(COUNTERS | {'updates': updates}, status=Status('stage', settled=settled))
     assert words in text.split(' | ')
 
@@ -69,10 +76,13 @@ def test_the_line_begins_with_what_matters_most():
     watched = ('loss/flow', 'loss/reward', 'policy/entropy')
     status = Status('dynamics', 'waits: reward_skill 0.2', False, watched)
     metrics = {'loss/reward': 1.23456, 'loss/flow': 0.02, 'loss/cont': 9.0}
-    assert line(status=status, metrics=metrics, returns=returns) == (
-        'dynamics waits: reward_skill 0.2 | return 0.5 (mean of 2; last 1) | step 12,000 (50%) | '
+    assert (
+        line(status=status, metrics=metrics, returns=returns)
+        == 'dynamics waits: reward_skill 0.2 | return 0.5 (mean of 2; last 1) | step 12,000'
+        ' (50%) | '
         'left > 0:00:10 | loss/flow 0.02 loss/reward 1.23 | 10 updates/s, 20 frames/s | '
-        '24,000 frames, 40 episodes, 300 updates')
+        '24,000 frames, 40 episodes, 300 updates'
+    )
 
 
 def test_a_run_without_envs_counts_updates():
@@ -115,9 +125,13 @@ def test_interrupted_returns_go_on():
             part.load(state)
 
 
-@pytest.mark.parametrize('complete, words', [
-    (True, 'complete; the same command with a larger --run.steps goes on.'),
-    (False, 'the same command goes on.')])
+@pytest.mark.parametrize(
+    'complete, words',
+    [
+        (True, 'complete; the same command with a larger --run.steps goes on.'),
+        (False, 'the same command goes on.'),
+    ],
+)
 def test_the_end_says_how_far_how_well_where_and_what_next(complete, words, tmp_path):
     returns = Returns()
     for number in range(RECENT + 5):
@@ -139,4 +153,10 @@ def test_contents_name_folders_and_join_the_files_of_tensorboard(tmp_path):
 
 def test_durations_are_short():
     assert [duration(seconds) for seconds in (0, 59.9, 3723, 1e9, math.inf, math.nan)] == [
-        '0:00:00', '0:00:59', '1:02:03', 'more than 100 days', '?', 'more than 100 days']
+        '0:00:00',
+        '0:00:59',
+        '1:02:03',
+        'more than 100 days',
+        '?',
+        'more than 100 days',
+    ]

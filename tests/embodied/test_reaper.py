@@ -18,14 +18,13 @@ from embodied.envs.dummy import Dummy, DummyConfig
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 
-KINDS = {
-    'child': [], 'session': ['setsid'], 'orphan': ['sh', '-c', 'setsid "$@" & exit', '-']}
-RUN = '''
+KINDS = {'child': [], 'session': ['setsid'], 'orphan': ['sh', '-c', 'setsid "$@" & exit', '-']}
+RUN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import test_reaper
 test_reaper.run(sys.argv[2], sys.argv[3] == 'True')
-'''
+"""
 
 
 class Simulated(Dummy):
@@ -53,7 +52,9 @@ def simulator(folder, kind):
 
 
 def started(folder):
-    return [int(path.read_text()) for path in Path(folder).iterdir() if not path.name.endswith('.tmp')]
+    return [
+        int(path.read_text()) for path in Path(folder).iterdir() if not path.name.endswith('.tmp')
+    ]
 
 
 def running(pids):
@@ -62,6 +63,7 @@ def running(pids):
             return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
         except OSError:
             return False
+
     return [pid for pid in pids if alive(pid)]
 
 
@@ -73,9 +75,17 @@ def wait_for_the_end(pids):
 
 
 def config(parallel):
-    return DriverConfig(**{
-        'parallel': parallel, 'overlap': True, 'timeout': 20, 'start_timeout': 60, 'envs_per_worker': 1, 'max_restarts': 9,
-        'restart_window': 60})
+    return DriverConfig(
+        **{
+            'parallel': parallel,
+            'overlap': True,
+            'timeout': 20,
+            'start_timeout': 60,
+            'envs_per_worker': 1,
+            'max_restarts': 9,
+            'restart_window': 60,
+        }
+    )
 
 
 def policy(carry, obs):
@@ -97,7 +107,10 @@ def run(folder, parallel):
 @pytest.mark.parametrize('parallel', [True, False])
 def test_a_killed_run_leaves_no_process_of_its_envs(tmp_path, parallel, end):
     process = subprocess.Popen(
-        [sys.executable, '-c', RUN, str(Path(__file__).parent), str(tmp_path), str(parallel)], stdout=subprocess.PIPE, text=True)
+        [sys.executable, '-c', RUN, str(Path(__file__).parent), str(tmp_path), str(parallel)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == 'ready\n'
     before = started(tmp_path)
     assert len(running(before)) == len(before) >= 2 * (len(KINDS) + 2)
@@ -111,7 +124,9 @@ def test_a_closed_driver_leaves_none_and_ends_none_of_another(tmp_path, parallel
     drivers = []
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
-        drivers.append(Driver([functools.partial(Simulated, str(tmp_path / name))], config(parallel), print))
+        drivers.append(
+            Driver([functools.partial(Simulated, str(tmp_path / name))], config(parallel), print)
+        )
     mine = subprocess.Popen(['sleep', '1000'])
     drivers[0].close()
     assert wait_for_the_end(started(tmp_path / 'one'))
@@ -129,7 +144,11 @@ def test_a_replaced_worker_leaves_none(tmp_path):
     before = started(tmp_path)
     os.kill(driver.pids[0], signal.SIGKILL)
     driver(policy, steps=2)
-    assert driver.restarts == 1 and wait_for_the_end(before) and len(running(started(tmp_path))) >= len(KINDS)
+    assert (
+        driver.restarts == 1
+        and wait_for_the_end(before)
+        and len(running(started(tmp_path))) >= len(KINDS)
+    )
     driver.close()
 
 
@@ -137,7 +156,9 @@ def test_marks_of_nested_runs_stand_beside_each_other():
     outer, inner = reaper.mark(), reaper.mark()
     assert outer != inner
     with reaper.marking(outer):
-        child = subprocess.Popen(['sleep', '1000'], env={**os.environ, **reaper.marked(inner, os.environ)})
+        child = subprocess.Popen(
+            ['sleep', '1000'], env={**os.environ, **reaper.marked(inner, os.environ)}
+        )
     assert reaper.end(outer[:-1] + '0;') == 0
     assert reaper.end(outer) == 1 and child.wait(20) == -signal.SIGKILL
     assert reaper.end(inner) == 0

@@ -1,4 +1,6 @@
-"""The replay: rows come back bit by bit, in memory, from disk, after a resume; budgets hold; nothing is lost silently."""
+"""The replay: rows come back bit by bit, in memory, from disk, after a resume; budgets hold;
+nothing is lost silently.
+"""
 
 import errno
 import os
@@ -15,30 +17,67 @@ from gymnasium import spaces
 from embodied import npz, replay_writer
 from embodied.base import FLAG, OUTCOME
 from embodied.chunk import NO_SUCCESSOR, Chunk, ChunkName, new_uuid
-from embodied.errors import ConfigError, OutOfResources, ReplayEmptyError, ReplayError, ReplaySchemaError, ReplayWriteError
+from embodied.errors import (
+    ConfigError,
+    OutOfResources,
+    ReplayEmptyError,
+    ReplayError,
+    ReplaySchemaError,
+    ReplayWriteError,
+)
 from embodied.replay import Replay, ReplayConfig
 
 CONFIG = dict(
-    directory='', max_gb=1.0, disk_gb=1.0, chunk_rows=10, uniform=1.0, recent=0.0, newest=0.0, recent_rows=100,
-    resume='manifest', demos='', demo_share=0.0, prefetch=True)
+    directory='',
+    max_gb=1.0,
+    disk_gb=1.0,
+    chunk_rows=10,
+    uniform=1.0,
+    recent=0.0,
+    newest=0.0,
+    recent_rows=100,
+    resume='manifest',
+    demos='',
+    demo_share=0.0,
+    prefetch=True,
+)
 MIXED = dict(uniform=0.4, recent=0.3, newest=0.3)
-OBS = {**OUTCOME, 'image': spaces.Box(0, 255, (4, 4, 3), np.uint8), 'count': spaces.Box(0, 2 ** 31 - 1, (), np.int32)}
+OBS = {
+    **OUTCOME,
+    'image': spaces.Box(0, 255, (4, 4, 3), np.uint8),
+    'count': spaces.Box(0, 2**31 - 1, (), np.int32),
+}
 ACT = {'reset': FLAG, 'action': spaces.Box(-1, 1, (2,))}
 ROW_BYTES = 48 + 4 + 4 + 3 + 8
 
 
 def row(count, worker=0, episode=7):
-    """Row number `count` of a worker that does nothing but episodes of `episode` rows; all of it tells count and worker."""
+    """Row number `count` of a worker that does nothing but episodes of `episode` rows; all of it
+    tells count and worker.
+    """
     return {
-        'image': np.random.default_rng([worker, count]).integers(0, 256, (4, 4, 3), np.uint8), 'count': np.int32(count),
-        'action': np.float32([count, worker]), 'reward': np.float32(count / 3), 'is_first': np.bool_(count % episode == 0),
-        'is_last': np.bool_(count % episode == episode - 1), 'is_terminal': np.bool_(False), 'log/extra': np.float32(1)}
+        'image': np.random.default_rng([worker, count]).integers(0, 256, (4, 4, 3), np.uint8),
+        'count': np.int32(count),
+        'action': np.float32([count, worker]),
+        'reward': np.float32(count / 3),
+        'is_first': np.bool_(count % episode == 0),
+        'is_last': np.bool_(count % episode == episode - 1),
+        'is_terminal': np.bool_(False),
+        'log/extra': np.float32(1),
+    }
 
 
 def make(directory=None, seed=0, events=None, read_only=False, spaces=True, **changes):
     given = dict(obs_space=OBS, act_space=ACT) if spaces else {}
     on_event = None if events is None else events.append
-    return Replay(ReplayConfig(**{**CONFIG, **changes}), directory, seed, read_only=read_only, on_event=on_event, **given)
+    return Replay(
+        ReplayConfig(**{**CONFIG, **changes}),
+        directory,
+        seed,
+        read_only=read_only,
+        on_event=on_event,
+        **given,
+    )
 
 
 def fill(replay, rows, workers=1, begin=0):
@@ -54,7 +93,12 @@ def check(sample):
         for step in range(sample['count'].shape[1]):
             expected = row(first + step, worker)
             for key, value in stored(sample).items():
-                assert value[index, step].tobytes() == expected[key].tobytes(), (key, first, step, worker)
+                assert value[index, step].tobytes() == expected[key].tobytes(), (
+                    key,
+                    first,
+                    step,
+                    worker,
+                )
 
 
 def stored(sample):
@@ -64,7 +108,9 @@ def stored(sample):
 
 def equal(first, second):
     first, second = stored(first), stored(second)
-    return first.keys() == second.keys() and all(first[key].tobytes() == second[key].tobytes() for key in first)
+    return first.keys() == second.keys() and all(
+        first[key].tobytes() == second[key].tobytes() for key in first
+    )
 
 
 def chunk_files(directory):
@@ -80,7 +126,16 @@ def test_sequences_of_any_length_are_exact_across_chunks_episodes_and_workers(le
     fill(replay, 41, workers=3)
     sample = replay.sample(20, length)
     assert sample['image'].shape == (20, length, 4, 4, 3)
-    assert set(sample) == {'image', 'count', 'action', 'reward', 'is_first', 'is_last', 'is_terminal', 'row_id'}
+    assert set(sample) == {
+        'image',
+        'count',
+        'action',
+        'reward',
+        'is_first',
+        'is_last',
+        'is_terminal',
+        'row_id',
+    }
     check(sample)
 
 
@@ -90,15 +145,24 @@ def test_row_ids_name_rows_and_read_them_again():
     sample = replay.sample(30, 9, without=['image'])
     assert 'image' not in sample and sample['row_id'].dtype == np.int64
     names = {}
-    for row_id, count, worker in zip(sample['row_id'].flat, sample['count'].flat, sample['action'][..., 1].flat):
-        assert names.setdefault(int(row_id), (count, worker)) == (count, worker), 'equal ids are the same row'
+    for row_id, count, worker in zip(
+        sample['row_id'].flat, sample['count'].flat, sample['action'][..., 1].flat
+    ):
+        assert names.setdefault(int(row_id), (count, worker)) == (
+            count,
+            worker,
+        ), 'equal ids are the same row'
     assert len(set(names.values())) == len(names), 'other ids are other rows'
     ids = sample['row_id'].ravel()
     again = replay.rows(ids, ['image', 'count'])
     with pytest.raises(ReplayError, match='not held any more'):
         make().rows(ids, ['image'])
-    assert set(again) == {'image', 'count'} and np.array_equal(again['count'], sample['count'].ravel())
-    for image, count, worker in zip(again['image'], sample['count'].flat, sample['action'][..., 1].flat):
+    assert set(again) == {'image', 'count'} and np.array_equal(
+        again['count'], sample['count'].ravel()
+    )
+    for image, count, worker in zip(
+        again['image'], sample['count'].flat, sample['action'][..., 1].flat
+    ):
         assert np.array_equal(image, row(int(count), int(worker))['image'])
 
 
@@ -108,7 +172,9 @@ def test_row_ids_outlive_other_rows_and_those_that_are_gone_are_refused(tmp_path
     old = replay.sample(1, 30)
     fill(replay, 200, begin=30)
     new = replay.sample(8, 5)
-    assert np.array_equal(replay.rows(new['row_id'].ravel(), ['image'])['image'], new['image'].reshape(-1, 4, 4, 3))
+    assert np.array_equal(
+        replay.rows(new['row_id'].ravel(), ['image'])['image'], new['image'].reshape(-1, 4, 4, 3)
+    )
     with pytest.raises(ReplayError, match='not held any more'):
         replay.rows(old['row_id'].ravel(), ['image'])
 
@@ -139,7 +205,7 @@ def test_prepared_draws_are_those_that_would_have_been_made(changes):
             fill(replay, 5, workers=2, begin=5 * step)
         count = int(rng.integers(1, 5))
         ahead.expect(count)
-        for index in range(count):
+        for _index in range(count):
             shape = (4, 5) if rng.random() < 0.8 else (2, 3)
             assert equal(plain.sample(*shape), ahead.sample(*shape))
             if rng.random() < 0.2:
@@ -213,13 +279,17 @@ def test_every_window_is_drawn_equally_often():
     fill(replay, 35)
     starts = np.concatenate([replay.sample(500, 16)['count'][:, 0] for _ in range(8)])
     counts = np.bincount(starts, minlength=20)
-    assert len(counts) == 20 and ((counts - 200) ** 2 / 200).sum() < 43.8, 'chi-squared, 19 degrees of freedom, p < 0.001'
+    assert len(counts) == 20 and ((counts - 200) ** 2 / 200).sum() < 43.8, (
+        'chi-squared, 19 degrees of freedom, p < 0.001'
+    )
 
 
 def test_a_cut_episode_ends_truncated_also_where_the_cut_follows_the_last_row_sampled():
     replay = make()
     for count in range(8):
-        replay.add({**row(count), 'is_first': np.bool_(count in (0, 4)), 'is_last': np.bool_(False)}, 0)
+        replay.add(
+            {**row(count), 'is_first': np.bool_(count in (0, 4)), 'is_last': np.bool_(False)}, 0
+        )
     for _ in range(20):
         sample = replay.sample(8, 3)
         assert (sample['is_last'] == (sample['count'] == 3)).all()
@@ -238,7 +308,10 @@ def test_too_few_rows_are_an_error_that_counts_them():
     with pytest.raises(ReplayEmptyError, match='no sequence of 5 rows yet'):
         replay.sample(2, 5)
     fill(replay, 3, workers=4)
-    with pytest.raises(ReplayEmptyError, match='longest of 4 streams has 3, 2 rows are missing. The replay holds 12'):
+    with pytest.raises(
+        ReplayEmptyError,
+        match='longest of 4 streams has 3, 2 rows are missing. The replay holds 12',
+    ):
         replay.sample(2, 5)
     with pytest.raises(ReplayEmptyError):
         make(spaces=False).sample(1, 1)
@@ -256,7 +329,10 @@ def test_fresh_rows_are_handed_out_once_and_soon():
     for begin in range(0, 60, 12):
         fill(replay, 12, workers=2, begin=begin)
         sample = replay.sample(6, 4)
-        seen += [(int(worker), int(count)) for worker, count in zip(sample['action'][:, 0, 1], sample['count'][:, 0])]
+        seen += [
+            (int(worker), int(count))
+            for worker, count in zip(sample['action'][:, 0, 1], sample['count'][:, 0])
+        ]
     assert sorted(seen) == [(worker, count) for worker in range(2) for count in range(0, 60, 4)]
     assert replay.stats()['newest_backlog'] == 0
 
@@ -286,8 +362,8 @@ def test_a_draw_by_number_takes_no_part_in_the_sequence_of_draws():
     first, second = make(**MIXED), make(**MIXED)
     for replay in (first, second):
         fill(replay, 50, workers=2)
-    report = first.sample(4, 9, draw=10 ** 9)
-    assert equal(report, first.sample(4, 9, draw=10 ** 9))
+    report = first.sample(4, 9, draw=10**9)
+    assert equal(report, first.sample(4, 9, draw=10**9))
     assert equal(first.sample(8, 5), second.sample(8, 5))
 
 
@@ -392,7 +468,9 @@ def test_listed_chunks_that_are_gone_are_named_and_the_rest_is_used(tmp_path):
     assert len(again) == 30 and gone.name in events[0]
     fill(again, 10, begin=40)
     check(again.sample(60, 10))
-    assert set(again.sample(300, 25)['count'][:, 0]) == set(range(20, 26)), 'the tail of the worker goes on'
+    assert set(again.sample(300, 25)['count'][:, 0]) == set(range(20, 26)), (
+        'the tail of the worker goes on'
+    )
 
 
 def test_many_short_saves_cost_their_data(tmp_path):
@@ -417,12 +495,38 @@ def test_saving_an_empty_replay_and_one_without_a_folder_works(tmp_path):
     assert manifest['streams'] == [] and manifest['draws'] == 1 and len(again) == 0
 
 
-@pytest.mark.parametrize('manifest', [
-    {}, {'version': 2}, {'version': 1, 'draws': 'x', 'seen': 0, 'streams': []}, {'version': 1, 'draws': 0, 'seen': 0, 'streams': [{}]},
-    {'version': 1, 'draws': 0, 'seen': 0, 'streams': [
-        {'worker': 0, 'begin': 0, 'fresh': 0, 'touched': 0, 'next': '', 'chunks': ['../../etc/passwd']}]},
-    {'version': 1, 'draws': 0, 'seen': 0, 'streams': 2 * [
-        {'worker': 0, 'begin': 0, 'fresh': 0, 'touched': 0, 'next': '', 'chunks': []}]}])
+@pytest.mark.parametrize(
+    'manifest',
+    [
+        {},
+        {'version': 2},
+        {'version': 1, 'draws': 'x', 'seen': 0, 'streams': []},
+        {'version': 1, 'draws': 0, 'seen': 0, 'streams': [{}]},
+        {
+            'version': 1,
+            'draws': 0,
+            'seen': 0,
+            'streams': [
+                {
+                    'worker': 0,
+                    'begin': 0,
+                    'fresh': 0,
+                    'touched': 0,
+                    'next': '',
+                    'chunks': ['../../etc/passwd'],
+                }
+            ],
+        },
+        {
+            'version': 1,
+            'draws': 0,
+            'seen': 0,
+            'streams': (
+                2 * [{'worker': 0, 'begin': 0, 'fresh': 0, 'touched': 0, 'next': '', 'chunks': []}]
+            ),
+        },
+    ],
+)
 def test_a_damaged_manifest_is_a_replay_error(tmp_path, manifest):
     with pytest.raises(ReplayError):
         make(tmp_path).load(manifest)
@@ -450,7 +554,11 @@ def test_disk_budget_holds_under_three_times_its_rows_and_files_are_deleted(tmp_
     replay.save()
     held = sum(path.stat().st_size for path in chunk_files(tmp_path))
     assert budget * 0.7 < held <= budget and held == round(replay.stats()['disk_gb'] * 1e9)
-    assert sum(ChunkName.parse(path.name).length for path in chunk_files(tmp_path)) == len(replay) < 400
+    assert (
+        sum(ChunkName.parse(path.name).length for path in chunk_files(tmp_path))
+        == len(replay)
+        < 400
+    )
     check(replay.sample(50, 15))
     again = make(tmp_path)
     again.load(None)
@@ -484,10 +592,15 @@ def test_many_workers_with_open_chunks_stay_within_the_memory_budget(tmp_path):
 
 
 def test_the_estimate_counts_rows(tmp_path):
-    assert make().estimate() == 'Replay: 67 bytes per row; 1 GB of memory hold 14,925,373 rows; nothing is kept on disk.'
+    assert (
+        make().estimate()
+        == 'Replay: 67 bytes per row; 1 GB of memory hold 14,925,373 rows; nothing is kept on disk.'
+    )
     text = make(tmp_path, chunk_rows=1000).estimate()
     rows = int(text.split('disk hold ')[1].split(' ')[0].replace(',', ''))
-    assert 0.9 * 1e9 / (ROW_BYTES + 20) < rows < 1e9 / (ROW_BYTES + 20), 'files hold 20 bytes more a row, step ids'
+    assert 0.9 * 1e9 / (ROW_BYTES + 20) < rows < 1e9 / (ROW_BYTES + 20), (
+        'files hold 20 bytes more a row, step ids'
+    )
     assert make(spaces=False).estimate() == 'Replay: rows are not known yet.'
 
 
@@ -500,11 +613,16 @@ def test_a_disk_that_fails_loses_no_rows_and_is_tried_again(tmp_path, monkeypatc
 
     def fail(self, directory):
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(Chunk, 'write', fail)
     fill(replay, 45)
     with pytest.raises(ReplayWriteError, match='No space left'):
         replay.save()
-    assert len(events) == 1 and 'cannot be written' in events[0] and replay.stats()['write_errors'] >= 1
+    assert (
+        len(events) == 1
+        and 'cannot be written' in events[0]
+        and replay.stats()['write_errors'] >= 1
+    )
     check(replay.sample(20, 30))
     monkeypatch.setattr(Chunk, 'write', working)
     manifest = replay.save()
@@ -523,6 +641,7 @@ def test_failed_writes_are_retried_without_being_asked(tmp_path, monkeypatch):
         if next(failures, None) is not None:
             raise OSError(5, 'Input/output error')
         return working(self, directory)
+
     monkeypatch.setattr(Chunk, 'write', fail_thrice)
     replay = make(tmp_path, events=[])
     fill(replay, 20)
@@ -535,6 +654,7 @@ def test_failed_writes_are_retried_without_being_asked(tmp_path, monkeypatch):
 def test_memory_stays_within_its_budget_while_the_disk_fails(tmp_path, monkeypatch):
     def fail(self, directory):
         raise OSError(28, 'No space left on device')
+
     budget = 200 * ROW_BYTES
     replay = make(tmp_path, max_gb=budget / 1e9, events=[])
     fill(replay, 50)
@@ -542,7 +662,9 @@ def test_memory_stays_within_its_budget_while_the_disk_fails(tmp_path, monkeypat
     monkeypatch.setattr(Chunk, 'write', fail)
     fill(replay, 500, begin=50)
     assert replay.stats()['memory_gb'] * 1e9 <= budget
-    assert len(chunk_files(tmp_path)) == 5, 'rows that are on disk must not make room for rows that cannot get there'
+    assert len(chunk_files(tmp_path)) == 5, (
+        'rows that are on disk must not make room for rows that cannot get there'
+    )
     check(replay.sample(30, 10))
 
 
@@ -552,6 +674,7 @@ def test_a_slow_disk_holds_up_add_and_no_row_is_lost(tmp_path, monkeypatch):
     def slow(self, directory):
         time.sleep(0.005)
         return working(self, directory)
+
     monkeypatch.setattr(Chunk, 'write', slow)
     replay = make(tmp_path, max_gb=100 * ROW_BYTES / 1e9)
     fill(replay, 600)
@@ -597,7 +720,9 @@ def open_descriptors():
     return len(os.listdir('/proc/self/fd'))
 
 
-def test_more_chunks_than_descriptors_are_read_and_none_is_moved(tmp_path, monkeypatch, descriptors):
+def test_more_chunks_than_descriptors_are_read_and_none_is_moved(
+    tmp_path, monkeypatch, descriptors
+):
     manifest, events = many_chunks(tmp_path, monkeypatch)
     descriptors(open_descriptors() + 40)
     replay = make(tmp_path, events=events)
@@ -608,7 +733,9 @@ def test_more_chunks_than_descriptors_are_read_and_none_is_moved(tmp_path, monke
     replay.close()
 
 
-def test_mapped_chunks_leave_three_quarters_of_the_descriptors_to_others(tmp_path, monkeypatch, descriptors):
+def test_mapped_chunks_leave_three_quarters_of_the_descriptors_to_others(
+    tmp_path, monkeypatch, descriptors
+):
     manifest, events = many_chunks(tmp_path, monkeypatch)
     replay = make(tmp_path, events=events)
     replay.load(manifest)
@@ -631,7 +758,9 @@ def test_small_chunks_hold_no_descriptor(tmp_path):
     assert open_descriptors() == before
 
 
-def test_without_a_descriptor_a_draw_fails_by_name_and_is_made_when_there_is_one(tmp_path, monkeypatch, descriptors):
+def test_without_a_descriptor_a_draw_fails_by_name_and_is_made_when_there_is_one(
+    tmp_path, monkeypatch, descriptors
+):
     manifest, events = many_chunks(tmp_path, monkeypatch)
     replay = make(tmp_path, events=events, prefetch=False)
     replay.load(manifest)
@@ -640,14 +769,24 @@ def test_without_a_descriptor_a_draw_fails_by_name_and_is_made_when_there_is_one
     replay.load(manifest)
     before = open_descriptors()
     descriptors(before)
-    with pytest.raises(OutOfResources, match='cannot be read: .*Too many open files.*nothing is wrong with the file'):
+    with pytest.raises(
+        OutOfResources,
+        match='cannot be read: .*Too many open files.*nothing is wrong with the file',
+    ):
         replay.sample(8, 5)
     descriptors(before + 40)
     assert equal(replay.sample(8, 5), expected), 'the draw that failed is made, and is the same'
     assert len(replay) == 300 and not events and len(chunk_files(tmp_path)) == 150
 
 
-@pytest.mark.parametrize('error', [MemoryError(), OSError(12, 'Cannot allocate memory'), OSError(23, 'Too many open files in system')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        MemoryError(),
+        OSError(12, 'Cannot allocate memory'),
+        OSError(23, 'Too many open files in system'),
+    ],
+)
 def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch, error):
     manifest, events = many_chunks(tmp_path, monkeypatch)
     replay = make(tmp_path, events=events)
@@ -655,6 +794,7 @@ def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch, error):
 
     def refuse(*_, **__):
         raise error
+
     monkeypatch.setattr(npz.mmap, 'mmap', refuse)
     with pytest.raises(OutOfResources):
         replay.sample(8, 5)
@@ -663,7 +803,9 @@ def test_memory_that_runs_out_is_no_damage(tmp_path, monkeypatch, error):
     assert len(replay) == 300 and not events
 
 
-def test_what_has_run_out_once_is_asked_for_again_with_everything_of_ours_given_back(tmp_path, monkeypatch):
+def test_what_has_run_out_once_is_asked_for_again_with_everything_of_ours_given_back(
+    tmp_path, monkeypatch
+):
     manifest, events = many_chunks(tmp_path, monkeypatch)
     replay = make(tmp_path, events=events)
     replay.load(manifest)
@@ -675,6 +817,7 @@ def test_what_has_run_out_once_is_asked_for_again_with_everything_of_ours_given_
         if refusals:
             raise refusals.pop()
         return working(*args, **more)
+
     monkeypatch.setattr(npz.mmap, 'mmap', refuse_once)
     monkeypatch.setattr(npz, 'is_mapped', lambda columns: True)
     while refusals:
@@ -683,7 +826,9 @@ def test_what_has_run_out_once_is_asked_for_again_with_everything_of_ours_given_
 
 
 @pytest.mark.parametrize('number', [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT])
-def test_a_file_that_cannot_be_read_is_left_where_it_is_and_out_of_the_draws(tmp_path, monkeypatch, number):
+def test_a_file_that_cannot_be_read_is_left_where_it_is_and_out_of_the_draws(
+    tmp_path, monkeypatch, number
+):
     manifest, events = many_chunks(tmp_path, monkeypatch)
     replay = make(tmp_path, events=events)
     replay.load(manifest)
@@ -693,27 +838,49 @@ def test_a_file_that_cannot_be_read_is_left_where_it_is_and_out_of_the_draws(tmp
         if Path(path) == victim:
             raise OSError(number, os.strerror(number))
         return working(path, *args, **more)
+
     monkeypatch.setattr(os, 'open', refuse)
     for _ in range(60):
         check(replay.sample(8, 5))
-    assert len(replay) == 298 and replay.stats()['chunks_unreadable'] == 1 and replay.stats()['chunks_broken'] == 0
+    assert (
+        len(replay) == 298
+        and replay.stats()['chunks_unreadable'] == 1
+        and replay.stats()['chunks_broken'] == 0
+    )
     assert victim.exists() and not (tmp_path / 'broken').exists()
-    assert len(events) == 1 and victim.name in events[0] and os.strerror(number) in events[0] and 'where it is' in events[0]
+    assert (
+        len(events) == 1
+        and victim.name in events[0]
+        and os.strerror(number) in events[0]
+        and 'where it is' in events[0]
+    )
 
 
-def test_every_column_is_compared_with_its_checksum_before_a_chunk_is_first_used_and_not_again(tmp_path, monkeypatch):
+def test_every_column_is_compared_with_its_checksum_before_a_chunk_is_first_used_and_not_again(
+    tmp_path, monkeypatch
+):
     manifest, events = many_chunks(tmp_path, monkeypatch)
     victim = chunk_files(tmp_path)[70]
     content = bytearray(victim.read_bytes())
     content[content.index(row(140)['image'].tobytes()) + 7] ^= 4
     victim.write_bytes(content)
     compared, working = [], npz._check_stored
-    monkeypatch.setattr(npz, '_check_stored', lambda file, entry, path, key: compared.append((path, key)) or working(file, entry, path, key))
+    monkeypatch.setattr(
+        npz,
+        '_check_stored',
+        lambda file, entry, path, key: (
+            compared.append((path, key)) or working(file, entry, path, key)
+        ),
+    )
     replay = make(tmp_path, events=events, max_gb=40 * ROW_BYTES / 1e9)
     replay.load(manifest)
     for _ in range(100):
         check(replay.sample(8, 5))
-    assert len(replay) == 298 and (tmp_path / 'broken' / victim.name).exists() and 'checksum' in events[0]
+    assert (
+        len(replay) == 298
+        and (tmp_path / 'broken' / victim.name).exists()
+        and 'checksum' in events[0]
+    )
     assert len(set(compared)) == len(compared) > 149 * 7, 'a chunk that was sound is not read again'
 
 
@@ -804,15 +971,23 @@ def test_a_copy_of_a_chunk_under_another_name_is_not_counted_twice(tmp_path):
 
 
 def dreamerv3_folder(tmp_path, rows=25, chunk=10, **extra):
-    """What DreamerV3 leaves: compressed chunks with row ids and latents, the last one's successor never written."""
+    """What DreamerV3 leaves: compressed chunks with row ids and latents, the last one's
+    successor never written.
+    """
     uuids = [new_uuid() for _ in range(rows // chunk + 2)]
     for index, begin in enumerate(range(0, rows, chunk)):
         foreign = {'stepid': np.zeros(20, np.uint8), 'dyn/deter': np.zeros(8, np.float32)}
         block = [{**row(count), **foreign} for count in range(begin, min(begin + chunk, rows))]
-        columns = {key: np.stack([item[key] for item in block]) for key in block[0] if not key.startswith('log/')}
+        columns = {
+            key: np.stack([item[key] for item in block])
+            for key in block[0]
+            if not key.startswith('log/')
+        }
         succ = uuids[index + 1] if begin + chunk < rows else NO_SUCCESSOR
         np.savez_compressed(
-            tmp_path / f'20260101T000000F00000{index}-{uuids[index]}-{succ}-{len(block)}.npz', **{**columns, **extra})
+            tmp_path / f'20260101T000000F00000{index}-{uuids[index]}-{succ}-{len(block)}.npz',
+            **{**columns, **extra},
+        )
 
 
 @pytest.mark.parametrize('known', [True, False])
@@ -856,13 +1031,28 @@ def test_a_folder_of_other_shapes_is_refused_by_key(tmp_path):
 def test_a_folder_of_another_task_of_the_same_shapes_is_named(tmp_path):
     Replay(ReplayConfig(**CONFIG), tmp_path, 0, OBS, ACT, {'task': 'dmc_walker_walk', 'seed': 1})
     events = []
-    replay = Replay(ReplayConfig(**CONFIG), tmp_path, 0, OBS, ACT, {'task': 'dmc_walker_run', 'seed': 2}, on_event=events.append)
+    replay = Replay(
+        ReplayConfig(**CONFIG),
+        tmp_path,
+        0,
+        OBS,
+        ACT,
+        {'task': 'dmc_walker_run', 'seed': 2},
+        on_event=events.append,
+    )
     assert len(events) == 1 and "task 'dmc_walker_walk' there, 'dmc_walker_run' here" in events[0]
     assert replay.meta == {'task': 'dmc_walker_run', 'seed': 2}
 
 
-@pytest.mark.parametrize('change', [
-    {'reward': np.float64(1)}, {'image': np.zeros((4, 4, 1), np.uint8)}, {'new': np.float32(0)}, {'count': None}])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'reward': np.float64(1)},
+        {'image': np.zeros((4, 4, 1), np.uint8)},
+        {'new': np.float32(0)},
+        {'count': None},
+    ],
+)
 def test_a_row_that_does_not_fit_is_refused_and_leaves_nothing_behind(change):
     replay = make()
     fill(replay, 5)
@@ -895,7 +1085,9 @@ def test_demonstrations_fill_their_share_and_are_never_changed(tmp_path):
     for _ in range(200):
         sample = replay.sample(4, 5)
         check(sample)
-        assert np.array_equal(replay.rows(sample['row_id'].ravel(), ['count'])['count'], sample['count'].ravel())
+        assert np.array_equal(
+            replay.rows(sample['row_id'].ravel(), ['count'])['count'], sample['count'].ravel()
+        )
         counts.append(int((sample['action'][:, 0, 1] == 9).sum()))
     assert set(counts) == {1, 2} and abs(np.mean(counts) - 1.2) < 0.1
     manifest = replay.save()
@@ -905,7 +1097,9 @@ def test_demonstrations_fill_their_share_and_are_never_changed(tmp_path):
     fill(again, 5, begin=50)
     check(again.sample(8, 5))
     assert len(replay) == 50
-    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / 'demos').iterdir())
+    assert before == sorted(
+        (path.name, path.stat().st_mtime_ns) for path in (tmp_path / 'demos').iterdir()
+    )
 
 
 def test_demonstrations_stand_in_every_place_of_a_batch_alike(tmp_path):
@@ -915,7 +1109,9 @@ def test_demonstrations_stand_in_every_place_of_a_batch_alike(tmp_path):
     demos.close()
     replay = make(demos=str(tmp_path / 'demos'), demo_share=0.25)
     fill(replay, 50)
-    places = np.stack([replay.sample(8, 3, draw=number)['action'][:, 0, 1] == 9 for number in range(600)])
+    places = np.stack(
+        [replay.sample(8, 3, draw=number)['action'][:, 0, 1] == 9 for number in range(600)]
+    )
     assert (places.sum(1) == 2).all() and (abs(places.mean(0) - 0.25) < 0.06).all()
 
 
@@ -951,7 +1147,11 @@ def test_adding_sampling_and_saving_from_many_threads_keeps_rows_whole(tmp_path)
         for _ in range(15):
             check(replay.sample(4, 9))
 
-    jobs = [lambda worker=worker: add(worker) for worker in range(4)] + [sample, sample, lambda: [replay.save() for _ in range(5)]]
+    jobs = [lambda worker=worker: add(worker) for worker in range(4)] + [
+        sample,
+        sample,
+        lambda: [replay.save() for _ in range(5)],
+    ]
     threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
     for thread in threads:
         thread.start()
@@ -991,8 +1191,17 @@ def test_the_index_of_many_chunks_opens_one_file(tmp_path, monkeypatch):
     assert time.perf_counter() - started < 5
 
 
-@pytest.mark.parametrize('changes', [
-    {'max_gb': 0.0}, {'disk_gb': float('inf')}, {'chunk_rows': 0}, {'resume': 'some'}, {'demo_share': 1.5}, {'uniform': 0.5}])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'max_gb': 0.0},
+        {'disk_gb': float('inf')},
+        {'chunk_rows': 0},
+        {'resume': 'some'},
+        {'demo_share': 1.5},
+        {'uniform': 0.5},
+    ],
+)
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(ConfigError, match=f'replay.{next(iter(changes))}'):
         make(**changes)
@@ -1021,5 +1230,8 @@ def test_demonstrations_that_are_too_short_are_named_before_they_are_drawn(tmp_p
     for count in range(20):
         replay.add(row(count), 0)
     assert replay.sequences(6) == 15
-    with pytest.raises(ReplayEmptyError, match='demos: the demonstrations hold no sequence of 7 rows, the longest stream has 6'):
+    with pytest.raises(
+        ReplayEmptyError,
+        match='demos: the demonstrations hold no sequence of 7 rows, the longest stream has 6',
+    ):
         replay.sequences(7)

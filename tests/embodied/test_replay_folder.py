@@ -1,4 +1,6 @@
-"""The folder of a replay: one writer, entries of any kind, chunks set aside within the budget, chunks taken back."""
+"""The folder of a replay: one writer, entries of any kind, chunks set aside within the budget,
+chunks taken back.
+"""
 
 import gc
 import os
@@ -10,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from test_replay import ROW_BYTES, check, chunk_files, fill, make, truncate
 
 from embodied.chunk import ChunkName, new_uuid
 from embodied.errors import FolderInUse
-from test_replay import ROW_BYTES, check, chunk_files, fill, make, truncate
 
-FILE_BYTES = 3000              # of a chunk of ten rows, roughly
-OPEN = '''
+FILE_BYTES = 3000  # of a chunk of ten rows, roughly
+OPEN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -25,13 +27,17 @@ replay = test_replay.make(Path(sys.argv[2]), read_only=sys.argv[3] == 'read_only
 replay.load(None)
 print(len(replay), flush=True)
 sys.stdin.read()
-'''
+"""
 
 
 def process(folder, mode):
     return subprocess.Popen(
-        [sys.executable, '-W', 'ignore', '-c', OPEN, str(Path(__file__).parent), str(folder), mode], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [sys.executable, '-W', 'ignore', '-c', OPEN, str(Path(__file__).parent), str(folder), mode],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 # One writer
@@ -103,15 +109,27 @@ def test_what_has_the_name_of_a_chunk_and_is_no_file_is_named_and_left_alone(tmp
         again.load(given)
         check(again.sample(20, 12))
         again.close()
-        assert len(again) == 30 and len(events) == 1 and odd.name in events[0] and 'left alone' in events[0]
+        assert (
+            len(again) == 30
+            and len(events) == 1
+            and odd.name in events[0]
+            and 'left alone' in events[0]
+        )
         assert os.path.lexists(odd)
 
 
-def test_names_that_are_no_text_and_chunks_of_impossible_times_are_named_and_left_alone(tmp_path, capsys):
+def test_names_that_are_no_text_and_chunks_of_impossible_times_are_named_and_left_alone(
+    tmp_path, capsys
+):
     replay = make(tmp_path)
     fill(replay, 20)
     replay.close()
-    names = [b'\xff\xfe.npz', b'new\nline', b'\x1b[2J.npz', f'99991231T235959F999999-{new_uuid()}-{new_uuid()}-3.npz'.encode()]
+    names = [
+        b'\xff\xfe.npz',
+        b'new\nline',
+        b'\x1b[2J.npz',
+        f'99991231T235959F999999-{new_uuid()}-{new_uuid()}-3.npz'.encode(),
+    ]
     for name in names:
         with open(os.fsencode(tmp_path) + b'/' + name, 'wb'):
             pass
@@ -134,7 +152,11 @@ def test_a_meta_json_that_is_no_file_is_set_aside_with_a_word(tmp_path, kind):
     events = []
     again = make(tmp_path, events=events)
     again.load(None)
-    assert len(again) == 20 and (tmp_path / 'meta.json').is_file() and 'meta.json.aside now' in events[0]
+    assert (
+        len(again) == 20
+        and (tmp_path / 'meta.json').is_file()
+        and 'meta.json.aside now' in events[0]
+    )
 
 
 def test_what_stands_where_a_subfolder_should_is_set_aside(tmp_path):
@@ -155,7 +177,9 @@ def test_what_stands_where_a_subfolder_should_is_set_aside(tmp_path):
 
 
 def aside(folder, name='unlisted'):
-    return sorted(path.name for path in (folder / name).iterdir()) if (folder / name).is_dir() else []
+    return (
+        sorted(path.name for path in (folder / name).iterdir()) if (folder / name).is_dir() else []
+    )
 
 
 def restarted(folder, manifest, begin, rows, events, **changes):
@@ -181,11 +205,15 @@ def test_what_is_set_aside_counts_in_the_disk_budget_and_goes_first_from_the_old
     assert all(name in ' '.join(events) for name in names)
     again = make(tmp_path, events=events, disk_gb=budget / 1e9)
     again.load(manifest)
-    assert again.stats()['disk_gb'] * 1e9 == sum(path.stat().st_size for path in tmp_path.rglob('*.npz'))
+    assert again.stats()['disk_gb'] * 1e9 == sum(
+        path.stat().st_size for path in tmp_path.rglob('*.npz')
+    )
     newest = aside(tmp_path)[-1]
     fill(again, 50, begin=20)
     again.save()
-    assert len(again) == 70 and again.stats()['rows_evicted'] == 0, 'rows stay as long as there is anything else to delete'
+    assert len(again) == 70 and again.stats()['rows_evicted'] == 0, (
+        'rows stay as long as there is anything else to delete'
+    )
     assert newest in aside(tmp_path) and sum('oldest files' in event for event in events) >= 1
     fill(again, 200, begin=70)
     again.save()
@@ -226,7 +254,11 @@ def test_the_end_of_a_run_counts_what_was_moved(tmp_path):
     for _ in range(10):
         again.sample(8, 5)
     again.close()
-    assert events[-1] == f'{tmp_path}: in this run 1 chunks were moved to broken, 2 chunks were moved to unlisted.'
+    assert (
+        events[-1]
+        == f'{tmp_path}: in this run 1 chunks were moved to broken, 2 chunks were moved to'
+        ' unlisted.'
+    )
     quiet = []
     last = make(tmp_path, events=quiet)
     last.load(None)
@@ -238,7 +270,9 @@ def test_the_end_of_a_run_counts_what_was_moved(tmp_path):
 
 
 def turned_over(tmp_path):
-    """A folder whose small budget turned over between the last save and the kill. Returns that save's manifest."""
+    """A folder whose small budget turned over between the last save and the kill. Returns that
+    save's manifest.
+    """
     small = dict(disk_gb=5 * FILE_BYTES / 1e9)
     replay = make(tmp_path, **small)
     fill(replay, 40)
@@ -246,7 +280,9 @@ def turned_over(tmp_path):
     fill(replay, 100, begin=40)
     replay.save()
     replay.close()
-    assert not {name for stream in manifest['streams'] for name in stream['chunks']} & {path.name for path in chunk_files(tmp_path)}
+    assert not {name for stream in manifest['streams'] for name in stream['chunks']} & {
+        path.name for path in chunk_files(tmp_path)
+    }
     return manifest, small
 
 
@@ -258,7 +294,10 @@ def test_where_the_rows_of_the_checkpoint_are_gone_later_ones_take_their_place(t
     again.load(manifest)
     assert len(again) == 10 * held and not aside(tmp_path)
     assert '4 chunks of the checkpoint with 40 rows are not there' in events[0]
-    assert f'{held} chunks with {10 * held} rows that the checkpoint does not name take their place' in events[1]
+    assert (
+        f'{held} chunks with {10 * held} rows that the checkpoint does not name take their place'
+        in events[1]
+    )
     check(again.sample(20, 12))
     assert again.draws == manifest['draws'] + 1, 'the counters are those of the checkpoint'
     fill(again, 25, begin=40)
@@ -269,7 +308,9 @@ def test_where_the_rows_of_the_checkpoint_are_gone_later_ones_take_their_place(t
     last.load(second)
     assert len(last) == len(again) and len(events) == 2, 'from here on all is as ever'
     check(last.sample(50, 12))
-    assert {path.name for path in chunk_files(tmp_path)} == {name for stream in second['streams'] for name in stream['chunks']}
+    assert {path.name for path in chunk_files(tmp_path)} == {
+        name for stream in second['streams'] for name in stream['chunks']
+    }
 
 
 def test_where_a_part_of_the_rows_is_gone_the_rest_and_the_later_ones_are_used(tmp_path):
@@ -292,11 +333,16 @@ def test_rows_that_were_set_aside_earlier_come_back_if_nothing_else_is_left(tmp_
     for path in files:
         shutil.move(path, tmp_path / 'unlisted' / path.name)
     older = ChunkName.parse(files[0].name)
-    shutil.copy(tmp_path / 'unlisted' / files[0].name, tmp_path / 'unlisted' / str(older._replace(time='20200101T000000F000000')))
+    shutil.copy(
+        tmp_path / 'unlisted' / files[0].name,
+        tmp_path / 'unlisted' / str(older._replace(time='20200101T000000F000000')),
+    )
     events = []
     again = make(tmp_path, events=events)
     again.load(manifest)
-    assert len(again) == 10 * len(files) and [path.name for path in chunk_files(tmp_path)] == [path.name for path in files]
+    assert len(again) == 10 * len(files) and [path.name for path in chunk_files(tmp_path)] == [
+        path.name for path in files
+    ]
     assert len(aside(tmp_path)) == 1, 'of two with one id the newest came back'
     check(again.sample(20, 12))
 

@@ -14,7 +14,7 @@ def streams_of(*lengths, live=True):
     streams = Streams()
     for worker, length in enumerate(lengths):
         stream = streams.new(worker if live else None)
-        chunk = Chunk(timestamp(), new_uuid(), 10 ** 9)
+        chunk = Chunk(timestamp(), new_uuid(), 10**9)
         streams.link(stream, chunk)
         chunk.length = length
         streams.extend(stream, length)
@@ -23,7 +23,9 @@ def streams_of(*lengths, live=True):
 
 
 def choose(mixture, streams, batch, length, seed=0, **kwargs):
-    return mixture.choose(streams, batch, length, np.random.default_rng(seed), seen=streams.rows, **kwargs)
+    return mixture.choose(
+        streams, batch, length, np.random.default_rng(seed), seen=streams.rows, **kwargs
+    )
 
 
 UNIFORM = Mixture(1.0, 0.0, 0.0, 1)
@@ -32,7 +34,9 @@ UNIFORM = Mixture(1.0, 0.0, 0.0, 1)
 def test_every_window_of_every_stream_is_equally_likely():
     streams = streams_of(12, 3, 7, 4)
     selection = choose(UNIFORM, streams, 60_000, 4)
-    windows, counts = np.unique(np.stack([selection.slots, selection.rows]), axis=1, return_counts=True)
+    windows, counts = np.unique(
+        np.stack([selection.slots, selection.rows]), axis=1, return_counts=True
+    )
     expected = [(0, row) for row in range(9)] + [(2, row) for row in range(4)] + [(3, 0)]
     assert [tuple(window) for window in windows.T.tolist()] == expected
     chi2 = ((counts - 60_000 / 14) ** 2 / (60_000 / 14)).sum()
@@ -47,8 +51,9 @@ def test_no_window_is_none():
 def test_recent_windows_lie_within_the_last_rows_of_each_live_worker():
     streams = streams_of(100, 60)
     selection = choose(Mixture(0.0, 1.0, 0.0, 40), streams, 5000, 5)
-    assert {(slot, row) for slot, row in zip(selection.slots.tolist(), selection.rows.tolist())} == {
-        (slot, row) for slot, end in ((0, 100), (1, 60)) for row in range(end - 20, end - 4)}
+    assert {
+        (slot, row) for slot, row in zip(selection.slots.tolist(), selection.rows.tolist())
+    } == {(slot, row) for slot, end in ((0, 100), (1, 60)) for row in range(end - 20, end - 4)}
 
 
 def test_recent_takes_the_last_window_where_recent_rows_are_fewer_than_its_length():
@@ -71,7 +76,14 @@ def test_newest_hands_out_every_window_once_without_overlap_oldest_first():
     streams = streams_of(10, 10)
     mixture = Mixture(0.0, 0.0, 1.0, 1)
     selection = choose(mixture, streams, 6, 3)
-    assert list(zip(selection.slots, selection.rows)) == [(0, 0), (1, 0), (0, 3), (1, 3), (0, 6), (1, 6)]
+    assert list(zip(selection.slots, selection.rows)) == [
+        (0, 0),
+        (1, 0),
+        (0, 3),
+        (1, 3),
+        (0, 6),
+        (1, 6),
+    ]
     assert selection.fresh == {0: 9, 1: 9}
 
 
@@ -101,7 +113,11 @@ def test_shares_of_the_mixture_hold():
 def test_choices_are_a_function_of_the_generator():
     streams, mixture = streams_of(50, 70), Mixture(0.4, 0.3, 0.3, 20)
     first, second, other = (choose(mixture, streams, 16, 5, seed) for seed in (1, 1, 2))
-    assert (first.rows == second.rows).all() and (first.slots == second.slots).all() and first.fresh == second.fresh
+    assert (
+        (first.rows == second.rows).all()
+        and (first.slots == second.slots).all()
+        and first.fresh == second.fresh
+    )
     assert (first.rows != other.rows).any()
 
 

@@ -1,4 +1,6 @@
-"""Streams and their index: row numbers, pieces, removal, and chains from names anybody may have made."""
+"""Streams and their index: row numbers, pieces, removal, and chains from names anybody may have
+made.
+"""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -27,7 +29,9 @@ def bounds(streams):
 
 def test_pieces_cross_chunks_and_cover_each_row_once():
     streams, stream = streams_of(5, 1, 4)
-    pieces = [(stream.chunks.index(chunk), start, stop) for chunk, start, stop in stream.pieces(3, 5)]
+    pieces = [
+        (stream.chunks.index(chunk), start, stop) for chunk, start, stop in stream.pieces(3, 5)
+    ]
     assert pieces == [(0, 3, 5), (1, 0, 1), (2, 0, 2)]
     assert streams.rows == 10 and bounds(streams) == [(0, 10)]
 
@@ -47,7 +51,9 @@ def test_removing_from_the_middle_splits_and_the_worker_keeps_the_later_part():
     assert bounds(streams) == [(8, 12), (0, 5)] and streams.rows == 9 and len(streams) == 2
     assert streams.of(7) is stream and stream.chunks == [last] and stream.fresh == 8
     assert streams[1].chunks == [first] and streams[1].worker is None
-    assert list(streams[1].pieces(4, 1)) == [(first, 4, 5)] and list(stream.pieces(8, 1)) == [(last, 0, 1)]
+    assert list(streams[1].pieces(4, 1)) == [(first, 4, 5)] and list(stream.pieces(8, 1)) == [
+        (last, 0, 1)
+    ]
 
 
 def test_removing_the_last_chunk_leaves_the_worker_an_empty_stream_that_goes_on():
@@ -83,9 +89,16 @@ def test_two_predecessors_and_rings_are_cut_and_nothing_is_lost():
 
 
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
-@hypothesis.given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from('abcdefg'), st.sampled_from('abcdefgx')), unique_by=lambda t: t[1]))
+@hypothesis.given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.sampled_from('abcdefg'), st.sampled_from('abcdefgx')),
+        unique_by=lambda t: t[1],
+    )
+)
 def test_any_names_give_chains_that_hold_each_exactly_once(specs):
     names = [name(*spec) for spec in specs]
     result = chains(names)
     assert sorted(item for chain in result for item in chain) == sorted(names)
-    assert all(first.succ == second.uuid for chain in result for first, second in zip(chain, chain[1:]))
+    assert all(
+        first.succ == second.uuid for chain in result for first, second in zip(chain, chain[1:])
+    )

@@ -1,4 +1,6 @@
-"""Faults on purpose: every way an env can fail is survived, counted and named, and a run that cannot go on says all it knows."""
+"""Faults on purpose: every way an env can fail is survived, counted and named, and a run that
+cannot go on says all it knows.
+"""
 
 import functools
 import os
@@ -24,8 +26,14 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot im
 
 def config(**changes):
     values = {
-        'parallel': True, 'overlap': True, 'timeout': 20, 'start_timeout': 60, 'envs_per_worker': 1, 'max_restarts': 9,
-        'restart_window': 60}
+        'parallel': True,
+        'overlap': True,
+        'timeout': 20,
+        'start_timeout': 60,
+        'envs_per_worker': 1,
+        'max_restarts': 9,
+        'restart_window': 60,
+    }
     return DriverConfig(**{**values, **changes})
 
 
@@ -58,7 +66,9 @@ def fail(kind):
 
 
 class Faulty(Dummy):
-    """Counts, and fails in step `at` as often as `budget`, a file that outlives the process, has bytes."""
+    """Counts, and fails in step `at` as often as `budget`, a file that outlives the process, has
+    bytes.
+    """
 
     task = 'faulty_task'
 
@@ -98,9 +108,14 @@ def counts(stream):
 
 
 KINDS = {
-    'raise': 'ValueError: the physics exploded', 'unpicklable': 'Unpicklable', 'leave': 'SystemExit: 3',
-    'exit': 'exited with code 7', 'kill': 'was killed by SIGKILL', 'segfault': 'was killed by SIGSEGV',
-    'hang': 'did not answer in time'}
+    'raise': 'ValueError: the physics exploded',
+    'unpicklable': 'Unpicklable',
+    'leave': 'SystemExit: 3',
+    'exit': 'exited with code 7',
+    'kill': 'was killed by SIGKILL',
+    'segfault': 'was killed by SIGSEGV',
+    'hang': 'did not answer in time',
+}
 
 
 def test_every_kind_of_fault_is_survived_and_named_with_env_task_step_and_traceback(tmp_path):
@@ -114,7 +129,9 @@ def test_every_kind_of_fault_is_survived_and_named_with_env_task_step_and_traceb
     for index, (kind, words) in enumerate(KINDS.items()):
         (event,) = [event for event in events if f'env {index} (faulty_task)' in event]
         assert f'in step {index + 1} of its episode: ' in event and words in event, event
-        assert kind in ('exit', 'kill') or re.search(r'in fail\b', event), f'no traceback in {event}'
+        assert kind in ('exit', 'kill') or re.search(r'in fail\b', event), (
+            f'no traceback in {event}'
+        )
         # The cut episode stops after its last real row, and the next row begins a new one.
         expected = [*range(index + 1), *range(11), *range(11)][:15]
         assert counts(rows[index]) == expected
@@ -125,20 +142,32 @@ def test_every_kind_of_fault_is_survived_and_named_with_env_task_step_and_traceb
 
 @pytest.mark.parametrize('parallel', [True, False])
 def test_one_fault_too_many_ends_the_run_with_all_tracebacks(tmp_path, parallel):
-    make = [faulty(tmp_path, 'raise', at=2, times=2), faulty(tmp_path, 'unpicklable', at=4, times=1)]
+    make = [
+        faulty(tmp_path, 'raise', at=2, times=2),
+        faulty(tmp_path, 'unpicklable', at=4, times=1),
+    ]
     driver, _, events = start(make, config(parallel=parallel, max_restarts=2))
     with pytest.raises(errors.EnvCrashed) as info:
         driver(policy, steps=100)
     text = str(info.value)
     assert '3 env faults within 60 s, driver.max_restarts allows 2' in text
-    assert text.count('ValueError: the physics exploded') >= 2 and text.count('Traceback') == 3 and len(events) == 2
+    assert (
+        text.count('ValueError: the physics exploded') >= 2
+        and text.count('Traceback') == 3
+        and len(events) == 2
+    )
     tree = driver.save()
-    assert tree['envs'] == [None, None] and tree['reset'].all(), 'after a failed step a checkpoint must still be possible'
+    assert tree['envs'] == [None, None] and tree['reset'].all(), (
+        'after a failed step a checkpoint must still be possible'
+    )
     driver.close()
 
 
 def test_faults_outside_the_window_are_forgiven(tmp_path):
-    driver, _, _ = start([faulty(tmp_path, 'raise', times=5)], config(parallel=False, max_restarts=1, restart_window=1e-9))
+    driver, _, _ = start(
+        [faulty(tmp_path, 'raise', times=5)],
+        config(parallel=False, max_restarts=1, restart_window=1e-9),
+    )
     driver(policy, steps=30)
     assert driver.restarts == 5
 
@@ -148,11 +177,15 @@ def test_envs_of_one_worker_are_replaced_together_and_others_go_on(tmp_path):
     driver, rows, (*_,) = start(make, config(envs_per_worker=2))
     driver(policy, steps=6 * 4)
     driver.close()
-    assert [counts(stream) for stream in rows] == [[0, 1, 2, 0, 1, 2]] * 2 + [[0, 1, 2, 3, 4, 5]] * 2
+    assert [counts(stream) for stream in rows] == [[0, 1, 2, 0, 1, 2]] * 2 + [
+        [0, 1, 2, 3, 4, 5]
+    ] * 2
 
 
 def test_in_this_process_only_the_env_that_raised_is_rebuilt(tmp_path):
-    driver, rows, events = start([faulty(tmp_path), faulty(tmp_path, 'raise')], config(parallel=False, envs_per_worker=2))
+    driver, rows, events = start(
+        [faulty(tmp_path), faulty(tmp_path, 'raise')], config(parallel=False, envs_per_worker=2)
+    )
     driver(policy, steps=6 * 2)
     assert [counts(stream) for stream in rows] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2]]
     assert driver.restarts == 1 and 'env 1 (faulty_task) in step 3 of its episode' in events[0]
@@ -179,23 +212,41 @@ class Liar(Env):
         self._first, self._values = first, values
 
     def step(self, action):
-        return {'position': np.zeros(3, np.float32), **outcome(is_first=self._first), **self._values}
+        return {
+            'position': np.zeros(3, np.float32),
+            **outcome(is_first=self._first),
+            **self._values,
+        }
 
 
 @pytest.mark.parametrize('parallel', [True, False])
-@pytest.mark.parametrize('values, message', [
-    ({'position': np.zeros(3)}, r"env 1: obs\['position'\] must be float32\[3\] as in obs_space, got float64\[3\]"),
-    ({'position': np.zeros((2, 3), np.float32)}, r"env 1: obs\['position'\] must be float32\[3\] .* got float32\[2, 3\]"),
-    ({'speed': 1.0}, r"env 1: obs keys differ from obs_space: missing \[\], not declared \['speed'\]"),
-    ({'first': False}, r"env 1: obs\['is_first'\] must be True after action\['reset'\]"),
-])
+@pytest.mark.parametrize(
+    'values, message',
+    [
+        (
+            {'position': np.zeros(3)},
+            r"env 1: obs\['position'\] must be float32\[3\] as in obs_space, got float64\[3\]",
+        ),
+        (
+            {'position': np.zeros((2, 3), np.float32)},
+            r"env 1: obs\['position'\] must be float32\[3\] .* got float32\[2, 3\]",
+        ),
+        (
+            {'speed': 1.0},
+            r"env 1: obs keys differ from obs_space: missing \[\], not declared \['speed'\]",
+        ),
+        ({'first': False}, r"env 1: obs\['is_first'\] must be True after action\['reset'\]"),
+    ],
+)
 def test_what_differs_from_the_spaces_is_named_and_not_retried(values, message, parallel):
     with pytest.raises(errors.EnvContractError, match=message):
         Driver([Liar, functools.partial(Liar, **values)], config(parallel=parallel))
 
 
 def test_envs_of_one_driver_must_have_the_same_spaces():
-    make = [functools.partial(Dummy, name, DummyConfig(5, True, 8), 0) for name in ('discrete', 'box')]
+    make = [
+        functools.partial(Dummy, name, DummyConfig(5, True, 8), 0) for name in ('discrete', 'box')
+    ]
     for cfg in (config(parallel=False), config(), config(envs_per_worker=2)):
         with pytest.raises(errors.EnvContractError, match='same obs_space|same act_space'):
             Driver(make, cfg)
@@ -211,7 +262,9 @@ def test_a_mistake_of_the_user_is_told_as_such_at_the_start(parallel, monkeypatc
     monkeypatch.setitem(sys.modules, 'OpenGL', None)
     make = functools.partial(make_with_graphics, 'dummy_sideways')
     events = []
-    with pytest.raises(errors.ConfigError, match=r'env 0 \(dummy_sideways\) while starting: .*sideways'):
+    with pytest.raises(
+        errors.ConfigError, match=r'env 0 \(dummy_sideways\) while starting: .*sideways'
+    ):
         Driver([make], config(parallel=parallel), events.append)
     assert not events, 'no other way to start can help here'
 
@@ -237,7 +290,10 @@ def test_a_start_that_hangs_falls_back_to_one_worker_for_all_envs(tmp_path, monk
     driver, _, events = start(make, config(start_timeout=2))
     driver.close()
     assert driver.groups == [[0, 1]]
-    assert '1 of 2 env workers did not start as configured' in events[0] and 'did not answer in time' in events[0]
+    assert (
+        '1 of 2 env workers did not start as configured' in events[0]
+        and 'did not answer in time' in events[0]
+    )
     assert 'in __init__' in events[0], 'the stack of the hung worker is missing'
     assert 'all envs in one worker' in events[1] and 'renderer: llvmpipe' in events[1]
     assert 'warning: envs render in software (llvmpipe' in events[2]
@@ -257,7 +313,9 @@ def test_a_start_that_fails_in_every_way_tells_them_all():
         Driver([functools.partial(os._exit, 5)] * 2, config(), lambda text: None)
     text = str(info.value)
     assert text.count('exited with code 5') == 3
-    assert all(way in text for way in ('as configured', 'all envs in one worker', 'MUJOCO_GL=osmesa'))
+    assert all(
+        way in text for way in ('as configured', 'all envs in one worker', 'MUJOCO_GL=osmesa')
+    )
 
 
 def without_library():
@@ -276,24 +334,33 @@ def test_a_missing_graphics_library_is_not_mended_by_grouping(monkeypatch):
 class Confession(Liar):
     """Says in its observation what process it lives in, and leaves a file when it is closed."""
 
-    obs_space = {f'log/{name}': spaces.Box(0, 2**31, (), np.float32) for name in ('pid', 'torch', 'threads')} | OUTCOME
+    obs_space = {
+        f'log/{name}': spaces.Box(0, 2**31, (), np.float32) for name in ('pid', 'torch', 'threads')
+    } | OUTCOME
 
     def __init__(self, path):
         self._path = path
 
     def step(self, action):
         values = os.getpid(), 'torch' in sys.modules, os.environ['OMP_NUM_THREADS']
-        return {key: np.float32(value) for key, value in zip(self.obs_space, values, strict=False)} | outcome(
-            is_first=action['reset'])
+        return {
+            key: np.float32(value) for key, value in zip(self.obs_space, values, strict=False)
+        } | outcome(is_first=action['reset'])
 
     def close(self):
         Path(self._path).touch()
 
 
-def test_workers_are_other_processes_without_torch_and_with_one_thread_and_close_their_envs(tmp_path):
+def test_workers_are_other_processes_without_torch_and_with_one_thread_and_close_their_envs(
+    tmp_path,
+):
     driver, rows, _ = start([functools.partial(Confession, str(tmp_path / 'closed'))], config())
     driver(policy, steps=1)
-    assert [rows[0][0][key] for key in Confession.obs_space if key.startswith('log/')] == [driver.pids[0], 0, 1]
+    assert [rows[0][0][key] for key in Confession.obs_space if key.startswith('log/')] == [
+        driver.pids[0],
+        0,
+        1,
+    ]
     assert driver.pids[0] != os.getpid()
     driver.close()
     assert (tmp_path / 'closed').exists()
@@ -369,7 +436,11 @@ def test_an_env_that_fails_to_save_begins_a_new_episode_and_the_others_continue(
     driver, _, events = start(make, config(parallel=parallel, envs_per_worker=2))
     driver(policy, steps=3 * 2)
     tree = driver.save()
-    assert tree['envs'][1] is None and 'env 1 (faulty_task) could not save' in events[0] and 'lost my notes' in events[0]
+    assert (
+        tree['envs'][1] is None
+        and 'env 1 (faulty_task) could not save' in events[0]
+        and 'lost my notes' in events[0]
+    )
     driver.close()
     driver, rows, _ = start(make, config(parallel=parallel, envs_per_worker=2))
     driver.load(tree)

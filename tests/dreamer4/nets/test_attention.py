@@ -9,7 +9,9 @@ import torch
 from dreamer4.nets.attention import MASKED, Attention, SpaceAttention, attend
 from dreamer4.nets.layers import QKNorm, rotary_angles, rotate
 
-needs_compiler = pytest.mark.skipif(not shutil.which('g++'), reason='FlexAttention is compiled: it needs a C++ compiler on the CPU')
+needs_compiler = pytest.mark.skipif(
+    not shutil.which('g++'), reason='FlexAttention is compiled: it needs a C++ compiler on the CPU'
+)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 KERNELS = pytest.mark.parametrize('kernel', ['fused', 'explicit'])
 
@@ -20,15 +22,27 @@ def test_attend_equals_the_softmax_average_written_out(kernel):
     q, k, v = torch.randn(1, 1, 2, 4), torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
     out = attend(q, k, v, None, kernel=kernel)
     for i in range(2):
-        weights = torch.stack([(q[0, 0, i] * k[0, 0, j]).sum() / math.sqrt(4) for j in range(3)]).softmax(0)
-        assert torch.allclose(out[0, 0, i], sum(w * v[0, 0, j] for j, w in enumerate(weights)), atol=1e-6)
+        weights = torch.stack(
+            [(q[0, 0, i] * k[0, 0, j]).sum() / math.sqrt(4) for j in range(3)]
+        ).softmax(0)
+        assert torch.allclose(
+            out[0, 0, i], sum(w * v[0, 0, j] for j, w in enumerate(weights)), atol=1e-6
+        )
 
 
 @KERNELS
 def test_grouped_heads_equal_repeated_key_value_heads(kernel):
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
-    full = torch.stack([attend(q[:, i:i + 1], k[:, i // 2:i // 2 + 1], v[:, i // 2:i // 2 + 1], None)[:, 0] for i in range(4)], 1)
+    full = torch.stack(
+        [
+            attend(q[:, i : i + 1], k[:, i // 2 : i // 2 + 1], v[:, i // 2 : i // 2 + 1], None)[
+                :, 0
+            ]
+            for i in range(4)
+        ],
+        1,
+    )
     assert torch.allclose(attend(q, k, v, None, kernel=kernel), full, atol=1e-6)
 
 
@@ -42,9 +56,14 @@ def test_masked_keys_have_exactly_no_influence(kernel):
 
 
 def test_soft_cap_bounds_the_logits_and_a_large_cap_changes_nothing():
-    q, k, v = 100 * torch.ones(1, 1, 1, 4), torch.tensor([[[[100.0] * 4, [-100.0] * 4]]]), torch.eye(2)[None, None]
+    q, k, v = (
+        100 * torch.ones(1, 1, 1, 4),
+        torch.tensor([[[[100.0] * 4, [-100.0] * 4]]]),
+        torch.eye(2)[None, None],
+    )
     capped = attend(q, k, v, None, 1.0)[0, 0, 0]
-    assert torch.allclose(capped, torch.tensor([2.0, 0.0]).sub(1).softmax(0), atol=1e-6)  # tanh(+-huge) = +-1
+    # tanh(+-huge) = +-1
+    assert torch.allclose(capped, torch.tensor([2.0, 0.0]).sub(1).softmax(0), atol=1e-6)
     q, k, v = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
     assert torch.allclose(attend(q, k, v, None, 1e4), attend(q, k, v, None, 0.0), atol=1e-5)
 
@@ -65,8 +84,12 @@ def test_kernels_agree_in_value_and_gradient_with_masks_and_groups():
 
 
 @needs_compiler
-@pytest.mark.parametrize('device,softcap', [('cpu', 0.0), ('cpu', 5.0), pytest.param('cuda', 5.0, marks=needs_gpu)])
-def test_the_flex_kernel_agrees_with_masks_groups_and_a_soft_cap_and_on_a_gpu_in_gradient_too(device, softcap):
+@pytest.mark.parametrize(
+    'device,softcap', [('cpu', 0.0), ('cpu', 5.0), pytest.param('cuda', 5.0, marks=needs_gpu)]
+)
+def test_the_flex_kernel_agrees_with_masks_groups_and_a_soft_cap_and_on_a_gpu_in_gradient_too(
+    device, softcap
+):
     torch.manual_seed(0)
     for rows in (1, 3):
         bias = torch.where(torch.rand(rows, 1, 5, 7, device=device) < 0.4, MASKED, 0.0)
@@ -74,9 +97,21 @@ def test_the_flex_kernel_agrees_with_masks_groups_and_a_soft_cap_and_on_a_gpu_in
         results = []
         for kernel in ('flex', 'explicit'):
             torch.manual_seed(1)
-            q, k, v = (torch.randn(3, n, t, 16, device=device, requires_grad=device != 'cpu') for n, t in ((4, 5), (2, 7), (2, 7)))
+            q, k, v = (
+                torch.randn(3, n, t, 16, device=device, requires_grad=device != 'cpu')
+                for n, t in ((4, 5), (2, 7), (2, 7))
+            )
             out = attend(q, k, v, bias, softcap, kernel)
-            results.append([out, *(torch.autograd.grad(out.square().sum(), (q, k, v)) if device != 'cpu' else ())])
+            results.append(
+                [
+                    out,
+                    *(
+                        torch.autograd.grad(out.square().sum(), (q, k, v))
+                        if device != 'cpu'
+                        else ()
+                    ),
+                ]
+            )
         for one, other in zip(*results):
             assert torch.allclose(one, other, atol=1e-5 if device == 'cpu' else 1e-2)
 
@@ -128,13 +163,23 @@ def test_widths_that_do_not_divide_are_refused_with_the_numbers():
 
 
 def test_the_kernel_of_choice_on_a_cpu_is_the_one_that_was_measured_to_be_fastest(monkeypatch):
-    """Explicit, but fused for one query of few channels or of keys that stand apart in memory (docs/speed.md)."""
+    """Explicit, but fused for one query of few channels or of keys that stand apart in memory
+    (docs/speed.md).
+    """
     taken = []
     fused = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', lambda *parts: taken.append('fused') or fused(*parts))
+    monkeypatch.setattr(
+        torch.nn.functional,
+        'scaled_dot_product_attention',
+        lambda *parts: taken.append('fused') or fused(*parts),
+    )
     wide = torch.randn(2, 5, 6, 32)
     for queries, channels, keys, expected in (
-            (3, 16, wide[..., :16].contiguous(), []), (1, 16, wide[..., :16].contiguous(), ['fused']), (1, 32, wide, []), (1, 32, wide[:, :4], ['fused'])):
+        (3, 16, wide[..., :16].contiguous(), []),
+        (1, 16, wide[..., :16].contiguous(), ['fused']),
+        (1, 32, wide, []),
+        (1, 32, wide[:, :4], ['fused']),
+    ):
         taken.clear()
         attend(torch.randn(2, keys.shape[1], queries, channels), keys, keys, None)
         assert taken == expected, (queries, channels)

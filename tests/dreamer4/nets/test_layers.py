@@ -14,7 +14,10 @@ def test_normalize_equals_torch_in_value_and_gradient(shape):
     want = F.rms_norm(x, shape[-1:], None, EPS) * gain
     have = normalize(x, gain)
     weight = torch.randn_like(want)
-    for a, b in zip(torch.autograd.grad((have * weight).sum(), (x, gain)), torch.autograd.grad((want * weight).sum(), (x, gain))):
+    for a, b in zip(
+        torch.autograd.grad((have * weight).sum(), (x, gain)),
+        torch.autograd.grad((want * weight).sum(), (x, gain)),
+    ):
         assert torch.allclose(a, b, atol=1e-12)
     assert torch.allclose(have, want, atol=1e-12)
     with torch.no_grad():

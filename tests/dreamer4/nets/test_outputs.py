@@ -14,15 +14,20 @@ def test_symexp_inverts_symlog():
 
 
 def test_two_hot_bins_of_a_small_grid():
-    values = TwoHot(5, math.log(3.0)).values  # symexp(+-ln 3) = +-2, symexp(+-ln 3 / 2) = +-(sqrt 3 - 1)
-    assert torch.allclose(values, torch.tensor([-2.0, 1 - math.sqrt(3), 0.0, math.sqrt(3) - 1, 2.0]), atol=1e-6)
+    # symexp(+-ln 3) = +-2, symexp(+-ln 3 / 2) = +-(sqrt 3 - 1)
+    values = TwoHot(5, math.log(3.0)).values
+    assert torch.allclose(
+        values, torch.tensor([-2.0, 1 - math.sqrt(3), 0.0, math.sqrt(3) - 1, 2.0]), atol=1e-6
+    )
 
 
 def test_two_hot_loss_splits_the_target_between_its_neighbours():
     head = TwoHot(3, math.log(2.0))  # bins -1, 0, 1
     logits = torch.tensor([0.1, 0.2, 0.7]).log()
     loss = head.loss(logits[None], torch.tensor([0.25]))
-    assert torch.allclose(loss, torch.tensor([-(0.75 * math.log(0.2) + 0.25 * math.log(0.7))]), atol=1e-6)
+    assert torch.allclose(
+        loss, torch.tensor([-(0.75 * math.log(0.2) + 0.25 * math.log(0.7))]), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize('target', [-1.0, 0.0, 1.0, 5.0, -5.0])
@@ -30,7 +35,9 @@ def test_two_hot_loss_at_bins_and_beyond_the_range(target):
     head = TwoHot(3, math.log(2.0))
     logits = torch.tensor([0.1, 0.2, 0.7]).log()
     expected = -logits[int(max(-1, min(1, target))) + 1]
-    assert torch.allclose(head.loss(logits[None], torch.tensor([target])), expected[None], atol=1e-6)
+    assert torch.allclose(
+        head.loss(logits[None], torch.tensor([target])), expected[None], atol=1e-6
+    )
 
 
 def test_targets_beyond_the_outermost_bin_are_told_apart_from_those_on_it():
@@ -64,9 +71,13 @@ NOTHING = ClippedNormal(torch.zeros(0), torch.zeros(0))
 
 def test_log_prob_entropy_and_kl_of_two_groups_of_parts_by_hand():
     """A part of two choices and one of three."""
-    p = Policy([torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.5, 0.25, 0.25]]).log()], NOTHING)
+    p = Policy(
+        [torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.5, 0.25, 0.25]]).log()], NOTHING
+    )
     q = Policy([torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.5, 0.25, 0.25]]).log()], NOTHING)
-    assert torch.allclose(p.log_prob(torch.tensor([1.0, 2.0])), torch.tensor(math.log(0.75) + math.log(0.25)))
+    assert torch.allclose(
+        p.log_prob(torch.tensor([1.0, 2.0])), torch.tensor(math.log(0.75) + math.log(0.25))
+    )
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) + 1.5 * math.log(2)
     assert torch.allclose(p.entropy(), torch.tensor(entropy))
     assert torch.allclose(p.kl(q), torch.tensor(0.25 * math.log(0.5) + 0.75 * math.log(1.5)))
@@ -74,12 +85,19 @@ def test_log_prob_entropy_and_kl_of_two_groups_of_parts_by_hand():
 
 def test_sampling_follows_the_probabilities():
     torch.manual_seed(0)
-    log_probs = [torch.tensor([0.2, 0.8]).log().expand(20000, 1, 2), torch.tensor([0.1, 0.3, 0.6]).log().expand(20000, 2, 3)]
-    draws = Policy(log_probs, ClippedNormal(torch.zeros(20000, 1), torch.full((20000, 1), 0.2))).sample()
+    log_probs = [
+        torch.tensor([0.2, 0.8]).log().expand(20000, 1, 2),
+        torch.tensor([0.1, 0.3, 0.6]).log().expand(20000, 2, 3),
+    ]
+    draws = Policy(
+        log_probs, ClippedNormal(torch.zeros(20000, 1), torch.full((20000, 1), 0.2))
+    ).sample()
     assert draws.shape == (20000, 4)
     assert abs(draws[:, 0].mean() - 0.8) < 0.01
     for part in (1, 2):
-        assert torch.allclose(draws[:, part].long().bincount() / 20000, torch.tensor([0.1, 0.3, 0.6]), atol=0.015)
+        assert torch.allclose(
+            draws[:, part].long().bincount() / 20000, torch.tensor([0.1, 0.3, 0.6]), atol=0.015
+        )
     assert abs(draws[:, 3].std() - 0.2) < 0.005
 
 
@@ -88,7 +106,9 @@ KINDS = [ClippedNormal, TruncatedNormal]
 
 
 def integral(of, distribution):
-    """Expectation of `of`, (n, 1) -> (n,), by sums: at places between the bounds and, where they have a probability, at the bounds."""
+    """Expectation of `of`, (n, 1) -> (n,), by sums: at places between the bounds and, where they
+    have a probability, at the bounds.
+    """
     edges = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
     x = ((edges[1:] + edges[:-1]) / 2)[:, None]
     total = (distribution.log_prob(x).exp() * of(x)).sum() * 1e-5
@@ -101,14 +121,23 @@ def integral(of, distribution):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('mean, std', CASES)
 def test_probabilities_of_executed_actions_sum_to_one_and_give_entropy_and_kl(kind, mean, std):
-    make = lambda m, s: kind(torch.tensor(m, dtype=torch.float64), torch.tensor(s, dtype=torch.float64))
+    make = lambda m, s: kind(
+        torch.tensor(m, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)
+    )
     p, q = make(mean, std), make([0.2], [0.5])
     close = lambda a, b: torch.allclose(a, b, atol=2e-4)
-    assert close(integral(lambda x: torch.ones_like(x[:, 0]), p), torch.ones((), dtype=torch.float64))
+    assert close(
+        integral(lambda x: torch.ones_like(x[:, 0]), p), torch.ones((), dtype=torch.float64)
+    )
     assert close(p.entropy(), integral(lambda x: -p.log_prob(x), p))
     assert close(p.kl(q), integral(lambda x: p.log_prob(x) - q.log_prob(x), p))
-    single = kind(torch.tensor(mean), torch.tensor(std)), kind(torch.tensor([0.2]), torch.tensor([0.5]))
-    assert torch.allclose(single[0].kl(single[1]).double(), p.kl(q), atol=1e-4, rtol=1e-4), 'as exact in float32'
+    single = (
+        kind(torch.tensor(mean), torch.tensor(std)),
+        kind(torch.tensor([0.2]), torch.tensor([0.5])),
+    )
+    assert torch.allclose(single[0].kl(single[1]).double(), p.kl(q), atol=1e-4, rtol=1e-4), (
+        'as exact in float32'
+    )
     assert abs(single[0].kl(single[0])) < 1e-6
 
 
@@ -131,9 +160,13 @@ def test_draws_stay_within_the_bounds_and_follow_their_log_probabilities(kind, m
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_gradients_at_and_beyond_the_bounds_are_those_of_differences(kind):
-    """log_ndtr and where() have gradients of their own, which must not be NaN for a value at a bound that lies far away."""
+    """log_ndtr and where() have gradients of their own, which must not be NaN for a value at a
+    bound that lies far away.
+    """
     values = torch.tensor([[-1.0], [1.0], [0.3], [0.999], [5.0]], dtype=torch.float64)
-    parameters = torch.tensor([[-0.95, 0.1]], dtype=torch.float64).expand(5, 2).clone().requires_grad_()
+    parameters = (
+        torch.tensor([[-0.95, 0.1]], dtype=torch.float64).expand(5, 2).clone().requires_grad_()
+    )
     log_prob = lambda x: kind(x[:, :1], x[:, 1:]).log_prob(values)
     assert torch.autograd.gradcheck(log_prob, parameters)
     assert torch.autograd.gradcheck(lambda x: kind(x[:, :1], x[:, 1:]).entropy(), parameters)
@@ -145,4 +178,6 @@ def test_gradients_at_and_beyond_the_bounds_are_those_of_differences(kind):
 def test_all_draws_beyond_a_bound_are_the_same_action():
     p = normal([0.5], [0.5])
     assert p.log_prob(torch.tensor([[1.0], [1.5], [40.0]])).unique().numel() == 1
-    assert torch.allclose(p.log_prob(torch.tensor([1.0])).exp(), torch.tensor(0.158655), atol=1e-5), 'one standard deviation away'
+    assert torch.allclose(
+        p.log_prob(torch.tensor([1.0])).exp(), torch.tensor(0.158655), atol=1e-5
+    ), 'one standard deviation away'

@@ -1,12 +1,13 @@
 """dm_control: names, seeds, action repeat, keys, and frames that show the present."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from embodied import envs
 from embodied.config import configs_dir, parse
 from embodied.errors import ConfigError
-from pathlib import Path
 
 pytestmark = pytest.mark.dmc
 CONFIG = parse([], configs_dir(Path(__file__).parents[3])).env.to_dict()
@@ -19,12 +20,17 @@ def make(task, seed=0, **changes):
 def walk(env, steps, seed=0):
     rng = np.random.default_rng(seed)
     size = env.act_space['action'].shape
-    return [env.step({'action': rng.uniform(-1, 1, size).astype(np.float32), 'reset': np.bool_(i == 0)}) for i in range(steps)]
+    return [
+        env.step({'action': rng.uniform(-1, 1, size).astype(np.float32), 'reset': np.bool_(i == 0)})
+        for i in range(steps)
+    ]
 
 
 def test_every_task_of_the_suite_is_found_by_name_and_aliases_too():
     from dm_control import suite
+
     from embodied.envs.dmc import find
+
     for domain, task in suite.ALL_TASKS:
         assert find(f'{domain}_{task}', suite.ALL_TASKS) == (domain, task)
     assert find('cup_catch', suite.ALL_TASKS) == ('ball_in_cup', 'catch')
@@ -32,7 +38,9 @@ def test_every_task_of_the_suite_is_found_by_name_and_aliases_too():
 
 def test_the_names_that_are_known_without_the_simulator_are_those_of_the_suite():
     from dm_control import suite
+
     from embodied.envs.dmc import TASKS
+
     known = {(domain, task) for domain, tasks in TASKS.items() for task in tasks.split()}
     assert known == set(suite.ALL_TASKS)
 
@@ -52,7 +60,10 @@ def test_episodes_last_a_thousand_frames_and_are_cut_not_terminal():
 
 
 def test_rewards_of_repeated_frames_add_up():
-    rows = {repeat: walk(make('dmc_cartpole_balance', repeat=repeat, image=False, proprio=True), 3) for repeat in (1, 4)}
+    rows = {
+        repeat: walk(make('dmc_cartpole_balance', repeat=repeat, image=False, proprio=True), 3)
+        for repeat in (1, 4)
+    }
     assert 3.0 < rows[4][1]['reward'] <= 4.0 and 0.75 < rows[1][1]['reward'] <= 1.0
 
 

@@ -24,7 +24,8 @@ MISTAKES = [
     ('dmc_cheetah_run', {'dmc': {'size': 0}}, 'at least 1'),
     ('dmc_cheetah_run', {'dmc': {'quality': 'quick'}}, 'quality'),
     ('dmc_cheetah_run', {'dmc': {'image': False, 'proprio': False}}, 'nothing to observe'),
-    ('atari_pong', {'atari': {'noops': -1}}, 'noops')]
+    ('atari_pong', {'atari': {'noops': -1}}, 'noops'),
+]
 
 
 def changed(changes):
@@ -38,9 +39,14 @@ def test_a_mistake_is_refused_without_making_the_env(task, changes, words):
             refuse(task, changed(changes))
 
 
-@pytest.mark.parametrize('task, module, extra', [
-    ('atari_pong', 'ale_py', 'atari'), ('crafter_reward', 'crafter', 'crafter'),
-    ('dmc_cheetah_run', 'dm_control', 'dmc')])
+@pytest.mark.parametrize(
+    'task, module, extra',
+    [
+        ('atari_pong', 'ale_py', 'atari'),
+        ('crafter_reward', 'crafter', 'crafter'),
+        ('dmc_cheetah_run', 'dm_control', 'dmc'),
+    ],
+)
 def test_a_suite_that_is_not_installed_says_how_to_install_it(task, module, extra, monkeypatch):
     find = importlib.util.find_spec
     hide = lambda name: None if name == module else find(name)
@@ -57,7 +63,9 @@ def test_a_known_task_is_checked_without_its_simulator():
     program = (
         f'import sys; from embodied import envs; config = {CONFIG!r}\n'
         f'for task in {tasks}: envs.check(task, config)\n'
-        "print([name for name in ('torch', 'dm_control', 'mujoco') if name in sys.modules])")
+        "print([name for name in ('torch', 'dm_control', 'mujoco') if name in sys.modules])"
+    )
     done = subprocess.run(
-        [sys.executable, '-c', program], capture_output=True, text=True, check=True)
+        [sys.executable, '-c', program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == '[]'

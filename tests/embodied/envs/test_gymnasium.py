@@ -1,5 +1,7 @@
 """Any Gymnasium environment: kinds of spaces, ends, images, seeds."""
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -11,18 +13,34 @@ from embodied.envs.gymnasium import from_gymnasium
 from embodied.errors import ConfigError, EnvContractError, EnvNonFinite
 from embodied.npz import valid_key
 from embodied.wrappers import wrap
-from pathlib import Path
 
 CONFIG = parse([], configs_dir(Path(__file__).parents[3])).env.to_dict()
 
 
 class Zoo(gymnasium.Env):
-    """Every kind of space; ends terminally after 3 steps if the gear is odd, else truncated after 5."""
+    """Every kind of space; ends terminally after 3 steps if the gear is odd, else truncated
+    after 5.
+    """
 
-    observation_space = spaces.Dict({
-        'arm': spaces.Dict({'angle': spaces.Box(-np.inf, np.inf, (2,), np.float64), 'grip': spaces.Discrete(3, start=5)}),
-        'lamps': spaces.MultiBinary(4), 'pair': spaces.Tuple((spaces.Box(0, 1, (), np.float32), spaces.MultiDiscrete([2, 3])))})
-    action_space = spaces.Dict({'gear': spaces.Discrete(4, start=1), 'push': spaces.Box(-2.0, 6.0, (2,), np.float64), 'keys': spaces.MultiBinary(2)})
+    observation_space = spaces.Dict(
+        {
+            'arm': spaces.Dict(
+                {
+                    'angle': spaces.Box(-np.inf, np.inf, (2,), np.float64),
+                    'grip': spaces.Discrete(3, start=5),
+                }
+            ),
+            'lamps': spaces.MultiBinary(4),
+            'pair': spaces.Tuple((spaces.Box(0, 1, (), np.float32), spaces.MultiDiscrete([2, 3]))),
+        }
+    )
+    action_space = spaces.Dict(
+        {
+            'gear': spaces.Discrete(4, start=1),
+            'push': spaces.Box(-2.0, 6.0, (2,), np.float64),
+            'keys': spaces.MultiBinary(2),
+        }
+    )
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
@@ -35,19 +53,31 @@ class Zoo(gymnasium.Env):
         return self.observe(), 1.5, self.time == 3 and action['gear'] % 2 == 1, self.time == 5, {}
 
     def observe(self):
-        return {'arm': {'angle': self.np_random.normal(size=2), 'grip': 6}, 'lamps': np.ones(4, np.int8),
-                'pair': (np.float32(0.5), np.array([1, 2]))}
+        return {
+            'arm': {'angle': self.np_random.normal(size=2), 'grip': 6},
+            'lamps': np.ones(4, np.int8),
+            'pair': (np.float32(0.5), np.array([1, 2])),
+        }
 
 
 def act(gear, first=False):
-    return {'gear': np.int32(gear), 'push': np.array([-1, 1], np.float32), 'keys': np.ones(2, np.int8), 'reset': np.bool_(first)}
+    return {
+        'gear': np.int32(gear),
+        'push': np.array([-1, 1], np.float32),
+        'keys': np.ones(2, np.int8),
+        'reset': np.bool_(first),
+    }
 
 
 def test_nested_spaces_become_flat_keys_counted_from_zero():
     env = wrap(from_gymnasium(Zoo()))
     assert set(env.obs_space) >= {'arm/angle', 'arm/grip', 'lamps', 'pair/0', 'pair/1'}
     obs = env.step(act(0, True))
-    assert obs['arm/grip'] == 1 and obs['arm/angle'].dtype == np.float32 and obs['pair/1'].tolist() == [1, 2]
+    assert (
+        obs['arm/grip'] == 1
+        and obs['arm/angle'].dtype == np.float32
+        and obs['pair/1'].tolist() == [1, 2]
+    )
 
 
 def test_actions_arrive_in_the_envs_own_units():
@@ -77,6 +107,7 @@ def test_the_seed_reaches_the_env_and_later_episodes_differ():
 def test_unbounded_actions_are_refused_by_name():
     class Wild(Zoo):
         action_space = spaces.Dict({'push': spaces.Box(-np.inf, np.inf, (1,))})
+
     with pytest.raises(EnvContractError, match="'push' is unbounded"):
         from_gymnasium(Wild())
 
@@ -125,15 +156,17 @@ def test_rendered_frames_are_observed_where_the_env_shows_none():
 
         def render(self):
             return np.full((40, 60, 3), 30 * self.time, np.uint8)
+
     env = wrap(from_gymnasium(Painter(), image=True, size=16))
     first, second = env.step(act(0, True))['image'], env.step(act(0))['image']
     assert first.shape == (16, 16, 3) and first.max() == 0 and (second == 30).all()
     with pytest.raises(EnvContractError, match="render_mode 'rgb_array'"):
         from_gymnasium(Zoo(), image=True)
     Painter.observation_space = spaces.Dict({'image': spaces.Box(0, 9, (3,), np.float32)})
-    assert set(from_gymnasium(Painter(), image=True).obs_space) > {'image', 'rendered'}, (
-        'a vector may be called image'
-    )
+    assert set(from_gymnasium(Painter(), image=True).obs_space) > {
+        'image',
+        'rendered',
+    }, 'a vector may be called image'
 
 
 class Told(gymnasium.Env):
@@ -260,7 +293,7 @@ NAMES = (
 def test_keys_of_any_spelling_work_and_those_that_change_are_named():
     rng = np.random.default_rng(0)
     space = spaces.Dict(
-        {name: UNIT for name in NAMES}
+        dict.fromkeys(NAMES, UNIT)
         | {'deep': spaces.Dict({'': UNIT, 'er': spaces.Tuple((UNIT, PAIR))}), 7: PAIR}
     )
     values = {name: rng.uniform(-1, 1, 2).astype(np.float32) for name in NAMES}
@@ -343,6 +376,7 @@ def test_an_env_without_a_seed_runs_and_says_so():
     class Seedless(Told):
         def reset(self):
             return ZEROS, {}
+
     env = wrap(from_gymnasium(Seedless(UNIT, PAIR)))
     assert step(env, **FIRST)['is_first'] and 'takes no seed' in dict(env.notes())['seed']
 

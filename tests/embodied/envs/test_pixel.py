@@ -1,4 +1,6 @@
-"""The built-in tasks: documented returns, frames that tell (or hide) what they should, exact state."""
+"""The built-in tasks: documented returns, frames that tell (or hide) what they should, exact
+state.
+"""
 
 import numpy as np
 import pytest
@@ -27,7 +29,10 @@ def returns(env, act, episodes):
 
 def random_policy(env):
     agent = RandomAgent(env.act_space, 0)
-    return lambda _: {**{k: v[0] for k, v in agent.policy({}, {'is_first': np.zeros(1)})[1].items()}, 'reset': np.bool_(False)}
+    return lambda _: {
+        **{k: v[0] for k, v in agent.policy({}, {'is_first': np.zeros(1)})[1].items()},
+        'reset': np.bool_(False),
+    }
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -39,20 +44,28 @@ def test_documented_returns_are_those_that_are_measured(task):
     assert abs(best.mean() - env.OPTIMAL_RETURN) < max(1e-6, 4 * best.std() / len(best) ** 0.5)
 
 
-@pytest.mark.parametrize('task,length,terminal', [('catch', 7, True), ('reach', 50, False), ('memory', 8, True)])
+@pytest.mark.parametrize(
+    'task,length,terminal', [('catch', 7, True), ('reach', 50, False), ('memory', 8, True)]
+)
 def test_lengths_and_ends(task, length, terminal):
     env = make(task)
     rows = [env.step(env.optimal_action()) for _ in range(length + 1)]
-    assert rows[0]['is_first'] and rows[-1]['is_last'] and not any(row['is_last'] for row in rows[:-1])
+    assert (
+        rows[0]['is_first'] and rows[-1]['is_last'] and not any(row['is_last'] for row in rows[:-1])
+    )
     assert bool(rows[-1]['is_terminal']) == terminal
 
 
 def test_memory_shows_its_cue_at_the_start_alone():
-    """Episodes of different cues have equal frames in the corridor and at the doors, and different ones at the start."""
+    """Episodes of different cues have equal frames in the corridor and at the doors, and
+    different ones at the start.
+    """
     episodes = {}
     for seed in range(30):
         env = make('memory', seed)
-        rows = [env.step({'action': np.int32(1), 'reset': np.bool_(False)})['image'] for _ in range(8)]
+        rows = [
+            env.step({'action': np.int32(1), 'reset': np.bool_(False)})['image'] for _ in range(8)
+        ]
         episodes.setdefault(env.world['cue'], rows)
     assert set(episodes) == {0, 1, 2}
     for cue in (1, 2):

@@ -11,7 +11,8 @@ def test_so_many_decisions_are_stored_and_nothing_is_learned(world):
 
 
 def test_every_reset_is_a_row_too(world):
-    run = world(run_steps=42, run_envs=2).run(collect)  # three episodes of seven decisions in each env
+    # three episodes of seven decisions in each env
+    run = world(run_steps=42, run_envs=2).run(collect)
     assert run.rows() == 2 * 3 * (7 + 1)
 
 
@@ -30,5 +31,10 @@ def test_a_checkpoint_collects_with_its_policy_and_does_not_change(world):
 def test_training_can_take_up_the_rows(world):
     rows = world('rows', run_steps=90).run(collect).logdir / 'replay'
     acts = []
-    world('run', replay_directory=str(rows), run_steps=30, train=lambda agent: acts.append(len(agent.modes))).run(train)
+    world(
+        'run',
+        replay_directory=str(rows),
+        run_steps=30,
+        train=lambda agent: acts.append(len(agent.modes)),
+    ).run(train)
     assert acts[0] <= 3, 'they count as prefill'

@@ -1,4 +1,6 @@
-"""Evaluation: exactly the first K episodes of each env, their statistics, and what is left of them."""
+"""Evaluation: exactly the first K episodes of each env, their statistics, and what is left of
+them.
+"""
 
 import functools
 import json
@@ -18,16 +20,27 @@ evaluation = sys.modules['embodied.run.evaluate']  # the package has a function 
 
 
 def row(reward=0.0, is_first=False, is_last=False, **more):
-    flags = {'is_first': np.bool_(is_first), 'is_last': np.bool_(is_last), 'is_terminal': np.bool_(False)}
+    flags = {
+        'is_first': np.bool_(is_first),
+        'is_last': np.bool_(is_last),
+        'is_terminal': np.bool_(False),
+    }
     return {'reward': np.float32(reward), **flags, **more}
 
 
 def play(episodes, worker, rewards, image=0):
     for index, reward in enumerate([0.0, *rewards]):
-        episodes(row(reward, index == 0, index == len(rewards), image=np.full((2, 2, 3), image, np.uint8)), worker)
+        episodes(
+            row(
+                reward, index == 0, index == len(rewards), image=np.full((2, 2, 3), image, np.uint8)
+            ),
+            worker,
+        )
 
 
-@pytest.mark.parametrize('total, parts, numbers', [(10, 4, [3, 3, 2, 2]), (4, 4, [1] * 4), (1, 1, [1]), (0, 2, [0, 0])])
+@pytest.mark.parametrize(
+    'total, parts, numbers', [(10, 4, [3, 3, 2, 2]), (4, 4, [1] * 4), (1, 1, [1]), (0, 2, [0, 0])]
+)
 def test_episodes_are_spread_evenly_over_the_envs(total, parts, numbers):
     assert spread(total, parts) == numbers
 
@@ -42,7 +55,11 @@ def test_short_episodes_are_not_favoured():
         play(episodes, 1, [1.0] * 5)
     assert episodes.complete
     result = episodes.result()
-    assert result.returns == [1.0, 1.0, 5.0, 5.0] and result.lengths == [1, 1, 5, 5] and result.mean == 3.0
+    assert (
+        result.returns == [1.0, 1.0, 5.0, 5.0]
+        and result.lengths == [1, 1, 5, 5]
+        and result.mean == 3.0
+    )
 
 
 def test_an_episode_that_was_cut_does_not_count():
@@ -51,7 +68,9 @@ def test_an_episode_that_was_cut_does_not_count():
     episodes(row(7, image=np.zeros((2, 2, 3), np.uint8)), 0)
     play(episodes, 0, [1.0, 2.0], image=9)
     result = episodes.result()
-    assert result.returns == [3.0] and result.lengths == [2] and (result.videos['image_0'] == 9).all()
+    assert (
+        result.returns == [3.0] and result.lengths == [2] and (result.videos['image_0'] == 9).all()
+    )
 
 
 def test_videos_show_whole_episodes_of_different_envs():
@@ -68,7 +87,7 @@ def test_the_interval_is_that_of_students_t():
     assert result.mean == 2.5 and result.std == pytest.approx(1.29099, abs=1e-5)
     assert result.ci95 == pytest.approx(3.182 * 1.29099 / 2, abs=1e-4)
     many = Evaluation(list(np.arange(101.0)), [1] * 101, {})
-    assert many.ci95 == pytest.approx(1.984 * np.std(np.arange(101), ddof=1) / 101 ** 0.5, rel=1e-3)
+    assert many.ci95 == pytest.approx(1.984 * np.std(np.arange(101), ddof=1) / 101**0.5, rel=1e-3)
 
 
 def test_a_single_episode_has_no_interval():
@@ -105,22 +124,40 @@ def uneven(kind, index) -> functools.partial[Env]:
 @pytest.mark.parametrize('num_episodes, envs, lengths', [(5, 3, [1, 1, 2, 2, 3]), (2, 9, [1, 2])])
 def test_exactly_so_many_episodes_first_ones_of_each_env(world, num_episodes, envs, lengths):
     agent = Quiet()
-    result = evaluate(agent, uneven, EvalConfig(1, num_episodes, envs, 'mode', 0, 99), world().setup.driver)
+    result = evaluate(
+        agent, uneven, EvalConfig(1, num_episodes, envs, 'mode', 0, 99), world().setup.driver
+    )
     assert result.lengths == lengths and agent.modes == {'mode'} and not result.videos
 
 
 def test_an_interrupted_evaluation_has_no_result(world):
-    assert evaluate(Quiet(), uneven, EvalConfig(1, 3, 3, 'sample', 0, 99), world().setup.driver, interrupted=lambda: True) is None
+    assert (
+        evaluate(
+            Quiet(),
+            uneven,
+            EvalConfig(1, 3, 3, 'sample', 0, 99),
+            world().setup.driver,
+            interrupted=lambda: True,
+        )
+        is None
+    )
 
 
 def test_evaluations_mix_with_nothing_of_training(world):
     run = world().run(train, evaluating=True)
     plain = world('plain').run(train)
-    assert [line['step'] for line in run.lines('scores.jsonl')] == [line['step'] for line in plain.lines('scores.jsonl')]
+    assert [line['step'] for line in run.lines('scores.jsonl')] == [
+        line['step'] for line in plain.lines('scores.jsonl')
+    ]
     trees, others = run.saved()[0], plain.saved()[0]
-    assert trees['replay']['seen'] == others['replay']['seen'] and trees['counters'] == others['counters']
+    assert (
+        trees['replay']['seen'] == others['replay']['seen']
+        and trees['counters'] == others['counters']
+    )
     evaluations = run.lines('eval/scores.jsonl')
-    assert len(evaluations) == 3 and all(line['episodes'] == 5 and line['score'] == 7.0 for line in evaluations)
+    assert len(evaluations) == 3 and all(
+        line['episodes'] == 5 and line['score'] == 7.0 for line in evaluations
+    )
     assert sum('eval/score' in line for line in run.lines('metrics.jsonl')) == 3
     assert not any('eval/score' in line for line in plain.lines('metrics.jsonl'))
     assert run.made.count(('eval', 0)) == 3 and ('eval', 2) not in run.made
@@ -130,11 +167,25 @@ def test_eval_only_writes_what_it_found_and_ends(world, capsys):
     source = world('source').run(train)
     target = world('target', eval_mode='mode')
     result = eval_only(
-        target.make_agent, target.make_env, target.setup, lambda agent: load_agent(agent, source.logdir), fps=5)
+        target.make_agent,
+        target.make_env,
+        target.setup,
+        lambda agent: load_agent(agent, source.logdir),
+        fps=5,
+    )
     content = json.loads((target.logdir / 'eval' / 'eval.json').read_text())
     assert content['returns'] == result.returns == [7.0] * 5 and content['lengths'] == [7] * 5
-    assert (content['mean'], content['std'], content['ci95'], content['episodes']) == (7.0, 0.0, 0.0, 5)
-    assert content['task'] == 'dummy' and content['seed'] == 0 and str(source.logdir) in content['checkpoint']
+    assert (content['mean'], content['std'], content['ci95'], content['episodes']) == (
+        7.0,
+        0.0,
+        0.0,
+        5,
+    )
+    assert (
+        content['task'] == 'dummy'
+        and content['seed'] == 0
+        and str(source.logdir) in content['checkpoint']
+    )
     assert len(list((target.logdir / 'eval').glob('image_*.gif'))) == 2
     assert target.agent.updates == source.agent.updates and set(target.agent.modes) == {'mode'}
     assert 'return 7' in capsys.readouterr().out
@@ -147,7 +198,10 @@ def test_two_evaluations_of_a_checkpoint_are_equal(world):
     one, two = (world(name) for name in ('one', 'two'))
     results = [eval_only(w.make_agent, w.make_env, w.setup, load, fps=5) for w in (one, two)]
     assert results[0].returns == results[1].returns
-    assert all(np.array_equal(results[0].videos[name], results[1].videos[name]) for name in results[0].videos)
+    assert all(
+        np.array_equal(results[0].videos[name], results[1].videos[name])
+        for name in results[0].videos
+    )
 
 
 @pytest.mark.parametrize('place', ['.', 'ckpt'])
@@ -163,17 +217,30 @@ def test_a_missing_checkpoint_is_named(world, tmp_path):
         load_agent(world().make_agent({}, {}), tmp_path / 'nowhere')
 
 
-@pytest.mark.parametrize('change', [{'every': 0}, {'episodes': 0}, {'envs': 0}, {'videos': -1}, {'mode': 'best'}, {'length': 0}])
+@pytest.mark.parametrize(
+    'change',
+    [{'every': 0}, {'episodes': 0}, {'envs': 0}, {'videos': -1}, {'mode': 'best'}, {'length': 0}],
+)
 def test_settings_out_of_range_are_refused_by_name(change):
     with pytest.raises(errors.ConfigError, match=f'eval.{next(iter(change))}'):
-        EvalConfig(**{'every': 1, 'episodes': 1, 'envs': 1, 'mode': 'sample', 'videos': 0, 'length': 9, **change})
+        EvalConfig(
+            **{
+                'every': 1,
+                'episodes': 1,
+                'envs': 1,
+                'mode': 'sample',
+                'videos': 0,
+                'length': 9,
+                **change,
+            }
+        )
 
 
 class Endless(Dummy):
     """Never ends by itself; its third life is the first one that does not fail."""
 
     def __init__(self, life=0):
-        super().__init__('box', DummyConfig(10 ** 9, False, 4), 0)
+        super().__init__('box', DummyConfig(10**9, False, 4), 0)
         self.life = life
 
     def step(self, action):
@@ -200,14 +267,23 @@ def test_an_evaluation_ends_where_its_envs_do_not_and_says_so(world, monkeypatch
     monkeypatch.setattr(evaluation, 'PLAIN_SECONDS', 0.0)
     events = []
     result = evaluate(
-        Quiet(), lambda kind, index: Lives(2 * (index == 1)), EvalConfig(1, 5, 2, 'sample', 0, 6), world(driver_max_restarts=2).setup.driver, 2,
-        events.append)
+        Quiet(),
+        lambda kind, index: Lives(2 * (index == 1)),
+        EvalConfig(1, 5, 2, 'sample', 0, 6),
+        world(driver_max_restarts=2).setup.driver,
+        2,
+        events.append,
+    )
     assert result.lengths == [6] * 5 and result.cut == 5 and result.returns == [6.0] * 5
     assert str(result).endswith('5 episodes, 5 of them cut after 6 decisions (eval.length)')
-    assert len([event for event in events if 'not yet' in event]) == 2, 'replacements are cut like the first envs'
+    assert len([event for event in events if 'not yet' in event]) == 2, (
+        'replacements are cut like the first envs'
+    )
     assert [len(frames) for frames in result.videos.values()] == [7, 7]
     shown = capsys.readouterr().out.splitlines()
-    assert 'evaluating: 0 of 5 episodes, 0 decisions' in shown and any('4 of 5 episodes' in line for line in shown)
+    assert 'evaluating: 0 of 5 episodes, 0 decisions' in shown and any(
+        '4 of 5 episodes' in line for line in shown
+    )
 
 
 def test_episodes_that_end_in_time_are_not_counted_as_cut(world):
@@ -218,6 +294,16 @@ def test_episodes_that_end_in_time_are_not_counted_as_cut(world):
 def test_cuts_are_in_what_is_written(world, capsys):
     source = world('source').run(train)
     target = world('target', eval_length=5)
-    eval_only(target.make_agent, target.make_env, target.setup, lambda agent: load_agent(agent, source.logdir), fps=5)
+    eval_only(
+        target.make_agent,
+        target.make_env,
+        target.setup,
+        lambda agent: load_agent(agent, source.logdir),
+        fps=5,
+    )
     content = json.loads((target.logdir / 'eval' / 'eval.json').read_text())
-    assert content['lengths'] == [5] * 5 and content['cut'] == 5 and '5 of them cut' in capsys.readouterr().out
+    assert (
+        content['lengths'] == [5] * 5
+        and content['cut'] == 5
+        and '5 of them cut' in capsys.readouterr().out
+    )

@@ -23,7 +23,9 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_it_makes_exactly_so_many_updates_without_an_env_and_without_touching_the_folder(world, folder):
+def test_it_makes_exactly_so_many_updates_without_an_env_and_without_touching_the_folder(
+    world, folder
+):
     before = content(folder)
     run = learn(world('off', replay_directory=str(folder), run_updates=23))
     assert run.agent.updates == run.saved()[1]['updates'] == 23 and run.made == []
@@ -32,14 +34,31 @@ def test_it_makes_exactly_so_many_updates_without_an_env_and_without_touching_th
 
 
 def test_lines_and_reports_count_updates(world, folder):
-    run = learn(world('off', replay_directory=str(folder), run_updates=30, run_log_every=10, run_report_every=15))
-    assert [line['updates'] for line in run.lines('metrics.jsonl')] == [10, 20, 30] and run.agent.reports == 2
-    assert all(line['step'] == line['frames'] == line['episodes'] == 0 for line in run.lines('metrics.jsonl'))
+    run = learn(
+        world(
+            'off',
+            replay_directory=str(folder),
+            run_updates=30,
+            run_log_every=10,
+            run_report_every=15,
+        )
+    )
+    assert [line['updates'] for line in run.lines('metrics.jsonl')] == [
+        10,
+        20,
+        30,
+    ] and run.agent.reports == 2
+    assert all(
+        line['step'] == line['frames'] == line['episodes'] == 0
+        for line in run.lines('metrics.jsonl')
+    )
 
 
 def test_a_warm_start_is_possible(world, folder):
     source = world('source').run(train)
-    run = learn(world('off', replay_directory=str(folder), run_updates=2, from_checkpoint=source.logdir))
+    run = learn(
+        world('off', replay_directory=str(folder), run_updates=2, from_checkpoint=source.logdir)
+    )
     assert run.agent.updates == source.agent.updates + 2
 
 
@@ -56,13 +75,19 @@ def test_a_folder_that_does_not_name_its_spaces_is_refused(world, folder):
         learn(world('off', replay_directory=str(folder)))
 
 
-def test_a_folder_of_streams_that_are_shorter_than_a_sequence_is_refused_at_the_start(world, folder):
+def test_a_folder_of_streams_that_are_shorter_than_a_sequence_is_refused_at_the_start(
+    world, folder
+):
     run = world('off', replay_directory=str(folder))
     make = run.make_agent
 
     def make_agent(*spaces):
         make(*spaces).sequence_rows = 200
         return run.agent
+
     run.make_agent = make_agent
-    with pytest.raises(errors.ConfigError, match='sequences of 200 rows, but the longest stream of the folder has 3'):
+    with pytest.raises(
+        errors.ConfigError,
+        match='sequences of 200 rows, but the longest stream of the folder has 3',
+    ):
         learn(run)

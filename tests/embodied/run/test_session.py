@@ -11,7 +11,7 @@ from embodied import errors
 from embodied.run import RunConfig, train
 from embodied.run.session import Interrupt
 
-TWICE = '''
+TWICE = """
 import signal, time
 from embodied.run.session import Interrupt
 with Interrupt() as interrupt:
@@ -19,12 +19,16 @@ with Interrupt() as interrupt:
     print("asked", interrupt.asked, flush=True)
     signal.raise_signal(signal.SIGINT)
     time.sleep(60)
-'''
+"""
 
 
 def test_the_second_signal_ends_the_process_at_once():
     done = subprocess.run([sys.executable, '-c', TWICE], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 128 + signal.SIGINT and done.stdout == 'asked True\n' and 'once more ends at once' in done.stderr
+    assert (
+        done.returncode == 128 + signal.SIGINT
+        and done.stdout == 'asked True\n'
+        and 'once more ends at once' in done.stderr
+    )
 
 
 def test_outside_the_main_thread_signals_are_left_alone():
@@ -33,6 +37,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     def work():
         with Interrupt() as interrupt:
             seen.append((interrupt.asked, signal.getsignal(signal.SIGINT)))
+
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
@@ -40,9 +45,16 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
 
 def test_worker_processes_change_nothing(world, equal):
-    serial, parallel = world('serial').run(train), world('parallel', driver_parallel=True).run(train)
+    serial, parallel = (
+        world('serial').run(train),
+        world('parallel', driver_parallel=True).run(train),
+    )
     (trees, meta), (others, other_meta) = serial.saved(), parallel.saved()
-    assert meta == other_meta and equal(trees['agent'], others['agent']) and equal(trees['driver'], others['driver'])
+    assert (
+        meta == other_meta
+        and equal(trees['agent'], others['agent'])
+        and equal(trees['driver'], others['driver'])
+    )
 
 
 def test_what_happened_is_in_the_log_of_events(world):
@@ -63,6 +75,7 @@ def test_a_run_that_is_interrupted_says_that_it_goes_on(world, capsys):
     def stop(agent):
         if agent.updates == 5:
             signal.raise_signal(signal.SIGINT)
+
     world(train=stop).run(train)
     out = capsys.readouterr().out
     assert '; the same command goes on.' in out and 'larger --' not in out
@@ -76,9 +89,36 @@ def test_a_resumed_run_knows_the_returns_of_the_run_before(world, capsys):
     assert before and before == after, 'no episode ended in between'
 
 
-@pytest.mark.parametrize('name', ['steps', 'updates', 'envs', 'max_catchup', 'keep', 'train_ratio', 'prefill', 'log_every', 'save_every'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'steps',
+        'updates',
+        'envs',
+        'max_catchup',
+        'keep',
+        'train_ratio',
+        'prefill',
+        'log_every',
+        'save_every',
+    ],
+)
 def test_settings_out_of_range_are_refused_by_name(name):
-    values = dict.fromkeys(('steps', 'updates', 'envs', 'train_ratio', 'max_catchup', 'prefill', 'pretrain', 'log_every',
-                            'report_every', 'save_every', 'keep'), 1)
+    values = dict.fromkeys(
+        (
+            'steps',
+            'updates',
+            'envs',
+            'train_ratio',
+            'max_catchup',
+            'prefill',
+            'pretrain',
+            'log_every',
+            'report_every',
+            'save_every',
+            'keep',
+        ),
+        1,
+    )
     with pytest.raises(errors.ConfigError, match=f'run.{name}'):
         RunConfig(**{**values, name: -1})

@@ -15,12 +15,14 @@ from embodied.checkpoint import Checkpoint
 from embodied.run import train
 
 HERE = Path(__file__).parent
-PROGRAM = '''
+PROGRAM = """
 import sys
 from conftest import World
 from embodied.run import train
-World(sys.argv[1], run_steps=int(sys.argv[2]), run_save_every=0.1, driver_parallel=True, run_log_every=5).run(train)
-'''
+steps = int(sys.argv[2])
+settings = dict(run_save_every=0.1, driver_parallel=True, run_log_every=5)
+World(sys.argv[1], run_steps=steps, **settings).run(train)
+"""
 
 
 def listening():
@@ -29,10 +31,17 @@ def listening():
 
 
 def start(logdir, steps, *prefix, preexec_fn=listening, **more):
-    environ = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(HERE), *filter(None, [os.environ.get('PYTHONPATH')])])}
+    environ = {
+        **os.environ,
+        'PYTHONPATH': os.pathsep.join([str(HERE), *filter(None, [os.environ.get('PYTHONPATH')])]),
+    }
     return subprocess.Popen(
-        [*prefix, sys.executable, '-c', PROGRAM, str(logdir), str(steps)], stdin=subprocess.DEVNULL, env=environ,
-        preexec_fn=preexec_fn, **more)
+        [*prefix, sys.executable, '-c', PROGRAM, str(logdir), str(steps)],
+        stdin=subprocess.DEVNULL,
+        env=environ,
+        preexec_fn=preexec_fn,
+        **more,
+    )
 
 
 def saved(logdir):
@@ -85,18 +94,30 @@ def test_a_run_without_a_usable_output_comes_to_its_end(tmp_path, output):
 def test_a_terminal_that_is_closed_saves_and_ends_the_run(tmp_path):
     master, terminal = os.openpty()
     process = start(
-        tmp_path, 100_000, stdout=terminal, stderr=terminal, start_new_session=True,
-        preexec_fn=lambda: (listening(), fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)))
+        tmp_path,
+        100_000,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: (listening(), fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)),
+    )
     os.close(terminal)
     wait_for_a_save(tmp_path, process)
     os.close(master)  # the kernel sends SIGHUP
     assert process.wait(60) == 0
     asked = [line for line in events(tmp_path).splitlines() if 'SIGHUP asked for the end' in line]
-    assert len(asked) == 1 and f"'step': {saved(tmp_path)}" in asked[0], 'the last save is of the last step'
+    assert len(asked) == 1 and f"'step': {saved(tmp_path)}" in asked[0], (
+        'the last save is of the last step'
+    )
 
 
 def test_under_nohup_a_hangup_is_nothing(tmp_path):
-    process = start(tmp_path, 100_000, stdout=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(
+        tmp_path,
+        100_000,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
     wait_for_a_save(tmp_path, process)
     process.send_signal(signal.SIGHUP)
     step = saved(tmp_path)
@@ -108,11 +129,22 @@ def test_under_nohup_a_hangup_is_nothing(tmp_path):
     assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize('numbers', [
-    (signal.SIGHUP,), (signal.SIGHUP, signal.SIGHUP), (signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGTERM),
-    (signal.SIGINT, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    'numbers',
+    [
+        (signal.SIGHUP,),
+        (signal.SIGHUP, signal.SIGHUP),
+        (signal.SIGTERM, signal.SIGHUP),
+        (signal.SIGHUP, signal.SIGTERM),
+        (signal.SIGINT, signal.SIGTERM),
+    ],
+)
 def test_signals_of_a_session_that_ends_save_the_run(world, numbers):
-    run = world(train=lambda agent: agent.updates == 5 and [signal.raise_signal(number) for number in numbers])
+    run = world(
+        train=lambda agent: (
+            agent.updates == 5 and [signal.raise_signal(number) for number in numbers]
+        )
+    )
     step = run.run(train).saved()[1]
     assert step['updates'] == run.agent.updates and step['step'] < 120
     assert f'{numbers[0].name} asked for the end' in events(run.logdir)
@@ -121,6 +153,7 @@ def test_signals_of_a_session_that_ends_save_the_run(world, numbers):
 def test_a_run_that_fails_says_so_in_its_log(world):
     def fail(agent):
         raise ArithmeticError('the loss is gone')
+
     run = world(train=fail)
     with pytest.raises(ArithmeticError):
         run.run(train)
