@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from embodied.driver import Driver, DriverConfig
+from embodied.drive import Driver, DriverConfig
 from embodied.envs.dummy import Dummy, DummyConfig
 
 NUM_ENVS = 16

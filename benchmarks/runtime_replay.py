@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from embodied.chunk import ChunkName
 from embodied.replay import Replay, ReplayConfig
+from embodied.replay.chunk import ChunkName
 
 WORKERS = 16
 BATCH, LENGTH = 16, 65

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
-from embodied import envs, npz
+from embodied import envs
 from embodied.base import Env
 from embodied.config import parse
 from embodied.errors import ConfigError
+from embodied.replay import npz
 from embodied.seeds import derive
 from embodied.wrappers import TimeLimit
 

@@ -18,15 +18,15 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from embodied import envs, schema
+from embodied import envs
 from embodied.base import RandomAgent
 from embodied.config import Config, Value, configs_dir, diff, expand_timestamp, parse
 from embodied.console import steady
-from embodied.driver import DriverConfig
+from embodied.drive import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
-from embodied.logger import Logger, LoggerConfig
+from embodied.log import Logger, LoggerConfig
 from embodied.machine import memory_gb, over_disk, over_memory
-from embodied.replay import Replay, ReplayConfig
+from embodied.replay import Replay, ReplayConfig, schema
 from embodied.run import (
     EvalConfig,
     RunConfig,

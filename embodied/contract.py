@@ -7,7 +7,6 @@ from gymnasium import spaces
 
 from .base import FLAG, OUTCOME, Env, Spaces
 from .errors import EnvContractError, EnvNonFinite
-from .npz import valid_key
 
 RESERVED = ('row_id', 'stepid')  # columns that the replay adds
 
@@ -181,6 +180,18 @@ def space_faults(env: Env) -> list[str]:
         if name != 'reset' and (fault := action_fault(space)):
             faults.append(f'The action {name!r} has the space {space}; {fault}')
     return faults
+
+
+def valid_key(key: str) -> bool:
+    """Whether a column may be called this: plain names, nested with '/', that no tool could
+    extract outside of its folder.
+    """
+    parts = key.split('/')
+    plain = all(
+        part.strip() and part not in ('.', '..') and '\\' not in part and ':' not in part
+        for part in parts
+    )
+    return plain and key.isprintable() and len(key) <= 200
 
 
 def action_fault(space: spaces.Space) -> str | None:

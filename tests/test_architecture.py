@@ -39,31 +39,43 @@ ALLOWED = {
 # layers of the runtime.
 BELOW = {
     'embodied.base': (
-        'embodied.driver',
-        'embodied.worker',
+        'embodied.drive',
         'embodied.envs',
+        'embodied.log',
         'embodied.run',
         'embodied.replay',
         'embodied.wrappers',
     ),
-    'embodied.worker': (
-        'embodied.driver',
-        'embodied.pool',
+    'embodied.drive.worker': ('embodied.drive.driver', 'embodied.drive.pool'),
+    'embodied.drive': (
         'embodied.run',
         'embodied.replay',
         'embodied.envs',
-    ),
-    'embodied.driver': (
-        'embodied.run',
-        'embodied.replay',
-        'embodied.envs',
-        'embodied.logger',
+        'embodied.log',
         'embodied.config',
     ),
-    'embodied.chunk': ('embodied.replay', 'embodied.driver', 'embodied.run', 'embodied.selectors'),
-    'embodied.replay': ('embodied.driver', 'embodied.run', 'embodied.envs', 'embodied.config'),
-    'embodied.wrappers': ('embodied.driver', 'embodied.run', 'embodied.replay'),
-    'embodied.envs': ('embodied.driver', 'embodied.run', 'embodied.replay', 'embodied.config'),
+    'embodied.replay.chunk': (
+        'embodied.replay.streams',
+        'embodied.replay.selectors',
+        'embodied.replay.shelf',
+        'embodied.replay.replay',
+    ),
+    'embodied.replay': (
+        'embodied.drive',
+        'embodied.envs',
+        'embodied.log',
+        'embodied.run',
+        'embodied.config',
+    ),
+    'embodied.log': (
+        'embodied.drive',
+        'embodied.envs',
+        'embodied.replay',
+        'embodied.run',
+        'embodied.config',
+    ),
+    'embodied.wrappers': ('embodied.drive', 'embodied.run', 'embodied.replay'),
+    'embodied.envs': ('embodied.drive', 'embodied.run', 'embodied.replay', 'embodied.config'),
     'embodied.run': ('embodied.envs', 'embodied.config', 'dreamer4'),
     'dreamer4.losses': ('dreamer4',),
     'dreamer4.dynamics': (
@@ -270,8 +282,8 @@ def test_nothing_is_left_for_later():
 
 
 def test_nothing_loads_pickles_of_others():
-    """Workers talk to their own parent in pickles (embodied.worker); no file is ever read as
-    one.
+    """Workers talk to their own parent in pickles (embodied.drive.worker); no file is ever
+    read as one.
     """
     for name, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -294,4 +306,7 @@ def test_nothing_loads_pickles_of_others():
                     'eval',
                     'exec',
                 ):
-                    assert name == 'embodied.worker' and call == 'pickle.loads', (name, node.lineno)
+                    assert name == 'embodied.drive.worker' and call == 'pickle.loads', (
+                        name,
+                        node.lineno,
+                    )

@@ -12,9 +12,9 @@ import pytest
 from dreamer4.agent_config import AgentConfig, check
 from embodied import envs
 from embodied.config import MARK, parse, read_folder
-from embodied.driver import DriverConfig
+from embodied.drive import DriverConfig
 from embodied.errors import ConfigError
-from embodied.logger import LoggerConfig
+from embodied.log import LoggerConfig
 from embodied.replay import ReplayConfig
 from embodied.run import EvalConfig, RunConfig
 

@@ -13,7 +13,7 @@ import pytest
 from dreamer4 import main as command
 from dreamer4.load import load
 from embodied.errors import EnvCrashed
-from embodied.replay_tool import main as replay_tool
+from embodied.replay.tool import main as replay_tool
 
 TINY = [
     '--run.steps',

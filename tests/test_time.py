@@ -13,7 +13,7 @@ from dreamer4.actions import Actions
 from dreamer4.batch import make_batch
 from dreamer4.losses import lambda_return
 from embodied.base import FLAG, OUTCOME, Env, outcome
-from embodied.driver import Driver, DriverConfig
+from embodied.drive import Driver, DriverConfig
 from embodied.replay import Replay, ReplayConfig
 
 CHOSEN = [1, 2, 3, 9, 1, 2, 3, 9, 1, 2]  # by row; the 9s fall on last rows and are never executed

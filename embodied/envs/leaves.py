@@ -14,9 +14,8 @@ import numpy as np
 from gymnasium import spaces
 
 from ..base import OUTCOME, UNLABELED, Spaces, Values
-from ..contract import nonfinite
+from ..contract import nonfinite, valid_key
 from ..errors import EnvContractError, EnvNonFinite
-from ..npz import valid_key
 
 LONGEST = 180  # characters of a key
 MOST_CHOICES = 1 << 16  # of an integer in an action

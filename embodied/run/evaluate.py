@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from embodied.base import Agent, Env, Values, is_image
-from embodied.driver import Driver, DriverConfig
+from embodied.drive import Driver, DriverConfig
 from embodied.errors import ConfigError
-from embodied.logger import UNSHOWABLE, gif
+from embodied.log.logger import UNSHOWABLE, gif
 from embodied.run.film import Film
 from embodied.wrappers import TimeLimit
 

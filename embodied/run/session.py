@@ -21,14 +21,14 @@ from embodied.base import Agent, Env, Spaces, Status, Values
 from embodied.checkpoint import Checkpoint, find_save, read
 from embodied.clock import Every
 from embodied.console import is_terminal, shout, steady
-from embodied.driver import Driver, DriverConfig
+from embodied.drive import Driver, DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EnvError, OutOfResources, ReplayWriteError
-from embodied.event_log import EventLog
 from embodied.lock import FolderLock
-from embodied.logger import Logger
-from embodied.metrics import EpisodeStats, Window
+from embodied.log import Logger
+from embodied.log.event_log import EventLog
+from embodied.log.metrics import EpisodeStats, Window
+from embodied.log.progress import ending
 from embodied.pictures import readings
-from embodied.progress import ending
 from embodied.replay import Replay
 from embodied.run.evaluate import EvalConfig
 from embodied.tree_spec import COUNT, demand

@@ -9,9 +9,9 @@ from gymnasium import spaces
 
 from embodied import envs
 from embodied.config import configs_dir, parse
+from embodied.contract import valid_key
 from embodied.envs.gymnasium import from_gymnasium
 from embodied.errors import ConfigError, EnvContractError, EnvNonFinite
-from embodied.npz import valid_key
 from embodied.wrappers import wrap
 
 CONFIG = parse([], configs_dir(Path(__file__).parents[3])).env.to_dict()

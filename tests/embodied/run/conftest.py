@@ -14,8 +14,8 @@ from embodied import envs
 from embodied.base import Status
 from embodied.base import sample as draw
 from embodied.checkpoint import Checkpoint
-from embodied.driver import DriverConfig
-from embodied.logger import Logger, LoggerConfig
+from embodied.drive import DriverConfig
+from embodied.log import Logger, LoggerConfig
 from embodied.replay import Replay, ReplayConfig
 from embodied.run import EvalConfig, RunConfig, Setup
 from embodied.seeds import derive

@@ -1,0 +1,7 @@
+"""What a run tells: numbers and pictures in files (logger.py), means over windows (metrics.py), the
+status line (progress.py) and the log of events (event_log.py).
+"""
+
+from .logger import Logger, LoggerConfig
+
+__all__ = ['Logger', 'LoggerConfig']

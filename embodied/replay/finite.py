@@ -1,0 +1,85 @@
+"""Rows that hold NaN or infinities: none is stored, and none that a folder holds is handed out.
+
+What stands in the place of an action or a reward that nobody recorded may be anything (labels.py).
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..contract import nonfinite, spoken
+from ..errors import ReplayNonFinite
+from .schema import Schema
+
+NAMED = 5  # runs of rows that a message names
+
+
+class Finite:
+    """Looks at the floats of rows of one schema."""
+
+    def __init__(self, schema: Schema, actions: Collection[str] = ()):
+        """Args: the schema; which of its keys are actions."""
+        self._floats = [
+            (index, key, _excuses(key, actions))
+            for index, (key, dtype, _) in enumerate(schema.specs)
+            if dtype.kind == 'f'
+        ]
+
+    def check(self, values: list[Any], row: Mapping[str, Any], worker: int) -> None:
+        """Refuse a row.
+
+        Args:
+          values: of the row, in the order of the schema. row: the same by key. worker: whose row it
+            is, for the message.
+
+        Raises:
+          ReplayNonFinite: names the key and the worker.
+        """
+        for index, key, excuses in self._floats:
+            value = values[index]
+            if (
+                math.isfinite(value)
+                if np.ndim(value) == 0
+                else np.logical_and.reduce(np.isfinite(value), axis=None)
+            ):
+                continue
+            if not any(row.get(flag, False) for flag in excuses):
+                raise ReplayNonFinite(
+                    f'A row of worker {worker}: {spoken(key)} is not finite: '
+                    f'{nonfinite(np.asarray(value))}.'
+                )
+
+    def rows(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Key -> numbers of the rows whose values are not finite, where there are any."""
+        found = {}
+        for _, key, excuses in self._floats:
+            bad = ~np.isfinite(columns[key]).reshape(len(columns[key]), -1).all(1)
+            for flag in excuses:
+                if flag in columns:
+                    bad &= ~columns[flag]
+            if bad.any():
+                found[key] = np.flatnonzero(bad)
+        return found
+
+
+def _excuses(key: str, actions: Collection[str]) -> tuple[str, ...]:
+    """Flags of a row that let a key hold anything."""
+    if key == 'reward':
+        return 'unlabeled', 'unlabeled_reward'
+    return ('unlabeled', 'unlabeled_action') if key in actions else ()
+
+
+def words(found: Mapping[str, np.ndarray]) -> str:
+    """What rows() found, for a person: "'reward' in rows 3, 7-9 and 4 more"."""
+    return '; '.join(f'{key!r} in rows {_runs(rows)}' for key, rows in found.items())
+
+
+def _runs(rows: np.ndarray) -> str:
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    text = ', '.join(
+        str(run[0]) if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs[:NAMED]
+    )
+    more = sum(map(len, runs[NAMED:]))
+    return f'{text} and {more} more' if more else text

@@ -1,0 +1,151 @@
+"""Episodes from files into a replay folder: videos, which have neither actions nor rewards, and
+arrays, which may have some.
+
+    python -m embodied.replay import FILE... --out DIR [--key image] [--size 64]
+
+A file is an episode. Every frame of a video is a row (most writers of .gif drop frames that equal
+the one before); an .npz holds columns (rows, ...) under the names of their keys, `frames` being the
+frames, as `export` writes them. What is not in the files is not in the folder, whose rows are then
+unlabeled (labels.py).
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ReplayError
+from . import npz
+from .replay import Replay, ReplayConfig
+
+# as envs give their values; uint8 stays
+NARROW = {'f': np.float32, 'i': np.int32, 'u': np.int32, 'b': np.bool_}
+CONFIG = ReplayConfig(
+    directory='',
+    max_gb=1.0,
+    disk_gb=1e6,
+    chunk_rows=1024,
+    uniform=1.0,
+    recent=0.0,
+    newest=0.0,
+    recent_rows=1,
+    resume='all',
+    demos='',
+    demo_share=0.0,
+    prefetch=False,
+)
+
+Row = dict[str, np.ndarray]
+
+
+def import_files(
+    files: list[Path], out: Path, key: str, size: int | None, on_event: Callable[[str], None]
+) -> str:
+    """Add episodes to the folder `out`, one per file. Returns what was done as a sentence.
+
+    Args:
+      files: see the module. key: name of the frames. size: height and width of all images in
+          pixels; None as they are.
+
+    Raises:
+      ReplayError: a file cannot be read or does not fit; names it. The episodes before it are in
+          the folder.
+    """
+    replay = Replay(CONFIG, out, 0, on_event=on_event)
+    replay.load(None)
+    before = len(replay)
+    try:
+        for file in files:
+            add(replay, file, key, size)
+    finally:
+        replay.close()
+    return (
+        f'{out}: {len(files)} episodes, {len(replay) - before:,} rows of'
+        f' {", ".join(name for name, _, _ in replay.schema.specs)}.'
+    )
+
+
+def add(replay: Replay, file: Path, key: str, size: int | None) -> None:
+    """Add the episode of one file."""
+    try:
+        values = (
+            arrays(file, key)
+            if file.suffix == '.npz'
+            else ({key: frame} for frame in pictures(file))
+        )
+        for row in bordered(values):
+            replay.add({name: narrow(value, size) for name, value in row.items()})
+    except ReplayError as error:
+        raise type(error)(f'{file}: {error}') from error
+    except (OSError, ValueError) as error:
+        raise ReplayError(f'{file}: cannot be read as an episode: {error}') from error
+
+
+def arrays(file: Path, key: str) -> Iterator[Row]:
+    """Rows of the columns of an .npz."""
+    columns = npz.read(file, npz.describe(file))
+    lengths = {name: len(values) if values.ndim else 0 for name, values in columns.items()}
+    if len(set(lengths.values())) != 1 or not all(lengths.values()):
+        raise ReplayError(
+            f'the columns of an episode must be equally long, found {lengths or "none"}.'
+        )
+    columns = {key if name == 'frames' else name: values for name, values in columns.items()}
+    for index in range(next(iter(lengths.values()))):
+        yield {name: values[index] for name, values in columns.items()}
+
+
+def pictures(file: Path) -> Iterator[np.ndarray]:
+    """The frames of a picture file or video, uint8 (H, W, 3) each."""
+    from PIL import Image, ImageSequence, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            yield from (np.asarray(frame.convert('RGB')) for frame in ImageSequence.Iterator(image))
+        return
+    except UnidentifiedImageError:
+        pass  # a video, then
+    try:
+        import imageio
+        import imageio_ffmpeg  # noqa: F401  without it imageio fails late and obscurely
+    except ImportError as error:
+        raise ReplayError(
+            f'reading a video needs the package {error.name!r}, which is not installed; .gif and'
+            ' .npz do not.'
+        ) from error
+    yield from imageio.get_reader(file)
+
+
+def bordered(values: Iterator[Row]) -> Iterator[Row]:
+    """Rows with is_first and is_last where they have none: the first and the last of the file."""
+    row, first = next(values, None), True
+    if row is None:
+        raise ReplayError('holds no frame.')
+    while row is not None:
+        after = next(values, None)
+        yield {'is_first': np.bool_(first), 'is_last': np.bool_(after is None)} | row
+        row, first = after, False
+
+
+def narrow(value: np.ndarray, size: int | None) -> np.ndarray:
+    """A value in the dtype that envs give it, and images with both sides `size`; grey ones get
+    their channel.
+    """
+    value = np.asarray(value)
+    if value.dtype == np.uint8 and value.ndim in (2, 3):
+        image = value if value.ndim == 3 else value[..., None]
+        return image if size is None or image.shape[:2] == (size, size) else resized(image, size)
+    return value.astype(NARROW.get(value.dtype.kind, value.dtype))
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, C) -> (size, size, C), each pixel the mean of those that it covers."""
+    from PIL import Image
+
+    box = Image.Resampling.BOX
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(plane).resize((size, size), box))
+            for plane in np.moveaxis(image, -1, 0)
+        ],
+        -1,
+    )

@@ -1,0 +1,327 @@
+"""What one row of a replay is made of: key -> dtype and shape, checked where rows and files come
+in, and kept beside the chunks in meta.json together with the spaces of the env, so that an agent
+can be built from a replay folder alone.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from ..contract import valid_key
+from ..errors import ReplaySchemaError
+from ..files import open_regular
+
+VERSION = 1
+FILENAME = 'meta.json'
+# What DreamerV3 stores beside the row: row ids, latents of its model, metrics.
+FOREIGN_KEYS = ('stepid', 'reset')
+FOREIGN_PREFIXES = ('log/', 'dyn/', 'enc/', 'dec/')
+
+_SCALARS = {bool: 'b', int: 'iu', float: 'f'}
+
+
+class Schema:
+    """Key -> dtype and shape of one row; keys in sorted order, so that equal schemas are equal
+    column by column.
+
+    Attributes:
+      specs: tuple of (key, dtype, shape).
+      nbytes: bytes of one row.
+    """
+
+    def __init__(self, specs: Mapping[str, tuple[Any, tuple[int, ...]]], where: str):
+        """Raises ReplaySchemaError, naming `where`, for a key or dtype that cannot be stored."""
+        if not specs:
+            raise ReplaySchemaError(f'{where}: a row needs at least one key.')
+        self.specs = tuple(
+            (key, np.dtype(dtype), tuple(shape)) for key, (dtype, shape) in sorted(specs.items())
+        )
+        for key, dtype, _shape in self.specs:
+            if not valid_key(key):
+                raise ReplaySchemaError(
+                    f"{where}: {key!r} cannot be a key; plain names, nested with '/', can."
+                )
+            if dtype.kind not in 'biuf' or dtype.itemsize > 8 or not dtype.isnative:
+                raise ReplaySchemaError(
+                    f'{where}: {key!r} has dtype {dtype}; booleans, integers and floats up to 64'
+                    ' bits are stored.'
+                )
+        self.nbytes = sum(dtype.itemsize * math.prod(shape) for _, dtype, shape in self.specs)
+
+    @classmethod
+    def from_spaces(
+        cls, obs_space: Mapping[str, spaces.Space], act_space: Mapping[str, spaces.Space]
+    ) -> 'Schema':
+        """Rows of an env: its observations without 'log/', its actions without 'reset'."""
+        both = {**obs_space, **{key: space for key, space in act_space.items() if key != 'reset'}}
+        return cls(
+            {
+                key: (space.dtype, space.shape)
+                for key, space in both.items()
+                if not key.startswith('log/')
+            },
+            'the env',
+        )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> 'Schema':
+        """Rows like this one."""
+        values = {
+            key: np.asarray(value) for key, value in row.items() if not key.startswith('log/')
+        }
+        return cls(
+            {key: (value.dtype, value.shape) for key, value in values.items()}, 'the first row'
+        )
+
+    @classmethod
+    def from_columns(
+        cls, columns: Mapping[str, tuple[np.dtype, tuple[int, ...]]], where: str
+    ) -> 'Schema':
+        """Rows of a chunk file that has such columns (length, *shape), without what only
+        DreamerV3 stores.
+        """
+        return cls(
+            {
+                key: (dtype, shape[1:])
+                for key, (dtype, shape) in columns.items()
+                if shape and key not in FOREIGN_KEYS and not key.startswith(FOREIGN_PREFIXES)
+            },
+            where,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self.specs == other.specs
+
+    def __contains__(self, key: str) -> bool:
+        return any(key == name for name, _, _ in self.specs)
+
+    def columns(self, length: int) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+        """Key -> dtype and shape of the columns of a chunk of that many rows."""
+        return {key: (dtype, (length, *shape)) for key, dtype, shape in self.specs}
+
+    def check(self, row: Mapping[str, Any]) -> list[Any]:
+        """The values of a row in the order of specs; 'log/' keys are dropped. Plain Python numbers
+        fit any dtype of their kind.
+
+        Raises:
+          ReplaySchemaError: a key is missing or unknown, or a value has another dtype or shape.
+        """
+        values = []
+        for key, dtype, shape in self.specs:
+            value = row.get(key)
+            try:
+                fits = value.dtype == dtype and value.shape == shape
+            except AttributeError:
+                fits = shape == () and dtype.kind in _SCALARS.get(type(value), '')
+            if not fits:
+                raise ReplaySchemaError(self._misfit(row, key, dtype, shape))
+            values.append(value)
+        if len(row) != len(values):
+            self._refuse_unknown(row)
+        return values
+
+    def compare(self, found: 'Schema', where: str, extra: bool = False) -> None:
+        """Check that `found`, the rows of `where`, are like these.
+
+        Args:
+          found: the other schema.
+          where: the folder or file, for the message.
+          extra: whether further keys are allowed there.
+
+        Raises:
+          ReplaySchemaError: names the first key that is missing, unknown or different.
+        """
+        theirs = {key: (dtype, shape) for key, dtype, shape in found.specs}
+        for key, dtype, shape in self.specs:
+            if key not in theirs:
+                raise ReplaySchemaError(
+                    f'{where}: key {key!r} is missing; expected {dtype} {shape}, found'
+                    f' {", ".join(theirs)}.'
+                )
+            if theirs[key] != (dtype, shape):
+                raise ReplaySchemaError(
+                    f'{where}: key {key!r}: expected {dtype} {shape}, found {theirs[key][0]}'
+                    f' {theirs[key][1]}. Rows of different envs or sizes cannot share a replay;'
+                    ' choose another folder.'
+                )
+        unknown = sorted(theirs.keys() - {key for key, _, _ in self.specs})
+        if unknown and not extra:
+            raise ReplaySchemaError(
+                f'{where}: key {unknown[0]!r} is found there ({theirs[unknown[0]][0]}) but not'
+                ' expected.'
+            )
+
+    def _misfit(
+        self, row: Mapping[str, Any], key: str, dtype: np.dtype, shape: tuple[int, ...]
+    ) -> str:
+        if key not in row:
+            return (
+                f'Row lacks the key {key!r}: expected {dtype} {shape}; it has'
+                f' {", ".join(map(repr, row))}.'
+            )
+        value = row[key]
+        came = (
+            f'{value.dtype} {value.shape}'
+            if hasattr(value, 'dtype')
+            else f'{type(value).__name__} {value!r:.80}'
+        )
+        return f'Row key {key!r}: expected {dtype} {shape}, got {came}.'
+
+    def _refuse_unknown(self, row: Mapping[str, Any]) -> None:
+        known = {key for key, _, _ in self.specs}
+        unknown = [key for key in row if key not in known and not key.startswith('log/')]
+        if unknown:
+            raise ReplaySchemaError(
+                f'Row has the unknown key {unknown[0]!r}; this replay stores'
+                f' {", ".join(sorted(known))}.'
+            )
+
+
+def encode(
+    schema: Schema, obs_space: Mapping | None, act_space: Mapping | None, meta: Mapping
+) -> bytes:
+    """The text of meta.json."""
+    content = {
+        'version': VERSION,
+        'keys': {
+            key: {'dtype': dtype.name, 'shape': list(shape)} for key, dtype, shape in schema.specs
+        },
+        'obs_space': obs_space and {key: _encode_space(space) for key, space in obs_space.items()},
+        'act_space': act_space and {key: _encode_space(space) for key, space in act_space.items()},
+        'meta': dict(meta),
+    }
+    return (json.dumps(content, indent=1) + '\n').encode()
+
+
+def read(directory: os.PathLike) -> tuple[Schema, dict | None, dict | None, dict] | None:
+    """Schema, obs_space, act_space and meta of a replay folder; None where it has no meta.json, as
+    DreamerV3's have none.
+
+    Raises:
+      ReplaySchemaError: meta.json is damaged or of another version.
+    """
+    path = Path(directory) / FILENAME
+    try:
+        with open_regular(path) as file:
+            content = json.loads(file.read(1 << 24))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ReplaySchemaError(f'{path}: cannot be read: {error}.') from error
+    try:
+        if content['version'] != VERSION:
+            raise ReplaySchemaError(
+                f'{path}: expected version {VERSION}, found {content["version"]!r}.'
+            )
+        keys = {
+            key: (_DTYPES[spec['dtype']], _shape(spec['shape']))
+            for key, spec in content['keys'].items()
+        }
+        obs_space, act_space = (
+            content[name] and {key: _decode_space(spec) for key, spec in content[name].items()}
+            for name in ('obs_space', 'act_space')
+        )
+        return Schema(keys, str(path)), obs_space, act_space, dict(content['meta'])
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        AssertionError,
+    ) as error:
+        raise ReplaySchemaError(f'{path}: is damaged: {type(error).__name__}: {error}.') from error
+
+
+_DTYPES = {
+    name: np.dtype(name)
+    for name in (
+        'bool',
+        'int8',
+        'int16',
+        'int32',
+        'int64',
+        'uint8',
+        'uint16',
+        'uint32',
+        'uint64',
+        'float16',
+        'float32',
+        'float64',
+    )
+}
+
+
+def _shape(numbers: list) -> tuple[int, ...]:
+    if not all(isinstance(number, int) and 0 <= number < 2**31 for number in numbers):
+        raise ValueError(f'{numbers} is not a shape')
+    if math.prod(numbers) > 2**31:
+        raise ValueError(f'{numbers} is too large')
+    return tuple(numbers)
+
+
+def _encode_space(space: spaces.Space) -> dict[str, Any]:
+    kind = type(space).__name__
+    spec = {'kind': kind, 'dtype': space.dtype.name, 'shape': list(space.shape)}
+    if isinstance(space, spaces.Box):
+        return spec | {'low': _encode_bound(space.low), 'high': _encode_bound(space.high)}
+    if isinstance(space, spaces.Discrete):
+        return spec | {'n': int(space.n), 'start': int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return spec | {'nvec': space.nvec.tolist(), 'start': space.start.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return spec
+    raise ReplaySchemaError(
+        f'A {kind} space cannot be stored; Box, Discrete, MultiDiscrete and MultiBinary can.'
+    )
+
+
+def _encode_bound(bound: np.ndarray) -> Any:
+    """One number where all are equal, else nested lists; infinities as text, which JSON has no
+    numbers for.
+    """
+    values = (
+        bound.reshape(-1)[:1].tolist()
+        if bound.size and (bound == bound.flat[0]).all()
+        else bound.reshape(-1).tolist()
+    )
+    values = [value if np.isfinite(value) else str(value) for value in values]
+    return values[0] if len(values) == 1 else values
+
+
+def _decode_space(spec: Mapping[str, Any]) -> spaces.Space:
+    dtype, shape = _DTYPES[spec['dtype']], _shape(spec['shape'])
+    match spec['kind']:
+        case 'Box':
+            low, high = (_decode_bound(spec[name], dtype, shape) for name in ('low', 'high'))
+            return spaces.Box(low, high, shape, dtype.type)
+        case 'Discrete':
+            space = spaces.Discrete(spec['n'], start=spec['start'], dtype=dtype.type)
+        case 'MultiDiscrete':
+            space = spaces.MultiDiscrete(
+                np.array(spec['nvec'], dtype),
+                dtype=dtype.type,
+                start=np.array(spec['start'], dtype),
+            )
+        case 'MultiBinary':
+            space = spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
+        case kind:
+            raise ValueError(f'unknown kind of space {kind!r}')
+    # UnifyDtypes narrows the dtype of spaces whose constructors do not offer that.
+    space.dtype = dtype
+    return space
+
+
+def _decode_bound(values: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    parsed = [
+        float(value) if isinstance(value, str) else value
+        for value in (values if isinstance(values, list) else [values])
+    ]
+    array = np.array(parsed, dtype)
+    return np.full(shape, array[0], dtype) if array.size == 1 else array.reshape(shape)

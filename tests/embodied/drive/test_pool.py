@@ -1,0 +1,253 @@
+"""Envs whose values come apart or that hang, and what envs say about themselves: replaced, counted,
+told once, never emitted.
+"""
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+
+import cloudpickle
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from embodied import errors
+from embodied.base import FLAG, OUTCOME, Env, outcome
+from embodied.drive import Driver, DriverConfig, watch
+from embodied.wrappers import wrap
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
+
+
+class Blown:
+    """Constructor of an env whose key turns into `bad` in every `every`-th step of its life."""
+
+    task = 'blown_task'
+
+    def __init__(self, key='state', bad=np.nan, every=7, wrapped=True):
+        self.settings, self.wrapped = (key, bad, every), wrapped
+
+    def __call__(self):
+        env = BlownEnv(*self.settings)
+        return wrap(env) if self.wrapped else env
+
+
+class BlownEnv(Env):
+    """Counts its steps; leaves its box all the time, which is noted."""
+
+    obs_space = {
+        'state': spaces.Box(-1, 1, (2,), np.float32),
+        'life': spaces.Box(0, 9999, (), np.int32),
+        **OUTCOME,
+    }
+    act_space = {'go': spaces.Discrete(2, dtype=np.int32), 'reset': FLAG}
+
+    def __init__(self, key, bad, every):
+        self.key, self.bad, self.every, self.life = key, bad, every, -1
+
+    def step(self, action):
+        self.life += 1
+        row = {
+            'state': np.array([0, 2], np.float32),
+            'life': np.int32(self.life),
+            **outcome(0 if action['reset'] else 1, is_first=bool(action['reset'])),
+        }
+        if self.life % self.every == self.every - 1:
+            row[self.key] = np.full_like(row[self.key], self.bad)[()]
+        return row
+
+
+def collect(makers, steps, folder=None, **changes):
+    """Rows per env, events, and the number of replacements of a driver that took so many steps."""
+    values = {
+        'parallel': False,
+        'overlap': True,
+        'timeout': 20,
+        'start_timeout': 60,
+        'envs_per_worker': 1,
+        'max_restarts': 9,
+        'restart_window': 60,
+    }
+    events, rows = [], [[] for _ in makers]
+    with contextlib.closing(
+        Driver(makers, DriverConfig(**{**values, **changes}), events.append, folder=folder)
+    ) as driver:
+        driver.on_row(lambda row, index: rows[index].append(row))
+        driver.reset(lambda num_envs: None)
+        driver(
+            lambda carry, obs: (carry, {'go': np.zeros(len(obs['is_first']), np.int32)}),
+            steps=steps * len(makers),
+        )
+        return rows, events, driver.restarts
+
+
+@pytest.mark.parametrize('parallel', [True, False])
+@pytest.mark.parametrize('wrapped', [True, False])
+@pytest.mark.parametrize(
+    'key, bad, words',
+    [
+        ('state', np.nan, "observation 'state' is not finite: nan"),
+        ('reward', np.inf, 'the reward is not finite: inf'),
+    ],
+)
+def test_a_value_that_is_not_finite_ends_the_life_of_its_env_and_is_never_emitted(
+    key, bad, words, wrapped, parallel
+):
+    rows, events, restarts = collect(
+        [Blown(every=10**6), Blown(key, bad, 7, wrapped)], 16, parallel=parallel
+    )
+    assert restarts == 2
+    faults = [event for event in events if 'replacing a worker' in event]
+    assert len(faults) == 2 and all(
+        'env 1 (blown_task) in step 6 of its episode: EnvNonFinite' in fault for fault in faults
+    )
+    assert all(words in fault and 'Traceback' not in fault for fault in faults)
+    assert [int(row['life']) for row in rows[1]] == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3]
+    assert rows[1][6]['is_first'] and not rows[1][5]['is_last'], 'the episode must be cut there'
+    assert all(np.isfinite(row[name]).all() for row in rows[1] for name in ('state', 'reward'))
+    assert [int(row['life']) for row in rows[0]] == list(range(16))
+
+
+def test_an_env_that_is_mostly_sound_may_blow_up_for_ever():
+    _, events, restarts = collect([Blown(every=60)], 1300, max_restarts=0)
+    assert restarts == 22
+    told = [event for event in events if 'replacing a worker' in event]
+    assert len(told) == 6 and '(10 such by now)' in told[-1]
+
+
+def test_an_env_that_blows_up_in_no_time_ends_the_run():
+    with pytest.raises(
+        errors.EnvNonFinite,
+        match=r'4 env faults within 60 s, driver.max_restarts allows 3(.|\n)*state',
+    ):
+        collect([Blown(every=5)], 100, max_restarts=3)
+
+
+@pytest.mark.parametrize('parallel', [True, False])
+def test_a_note_is_told_once_for_all_envs_and_lives(parallel):
+    _, events, restarts = collect([Blown(), Blown()], 20, parallel=parallel)
+    notes = [event for event in events if 'leaves its declared box' in event]
+    assert restarts > 2 and len(notes) == 1 and "observation 'state'" in notes[0]
+
+
+def test_a_policy_that_returns_nan_is_blamed_and_not_the_env():
+    class Boxed(BlownEnv):
+        act_space = {'go': spaces.Box(-1, 1, (2,), np.float32), 'reset': FLAG}
+
+    values = DriverConfig(False, True, 20, 20, 1, 0, 60)
+    driver = Driver([lambda: wrap(Boxed('state', 0, 10**6))], values, lambda text: None)
+    driver.reset(lambda num_envs: None)
+    with pytest.raises(ValueError, match=r"finite numbers for action 'go', got nan at \[0, 1\]"):
+        driver(lambda carry, obs: (carry, {'go': np.array([[0, np.nan]], np.float32)}), steps=1)
+
+
+class Slow(BlownEnv):
+    """Takes its time in a reset, or hangs in some step of the first life of its file."""
+
+    def __init__(self, reset=0.0, hang=None, marker=None):
+        super().__init__('state', 0, 10**6)
+        self.reset, self.hang, self.marker = reset, hang, marker
+
+    def step(self, action):
+        row = super().step(action)
+        row['state'][:] = 0
+        time.sleep(self.reset * bool(action['reset']))
+        row['is_last'] = np.bool_(self.life % 4 == 3)
+        if self.hang and self.life == 2 and not os.path.exists(self.marker):
+            open(self.marker, 'w').close()
+            self.hang()
+        return row
+
+
+@pytest.mark.parametrize('parallel', [True, False])
+def test_a_reset_may_take_longer_than_a_step(parallel):
+    rows, events, restarts = collect(
+        [functools.partial(Slow, 1.2)], 6, parallel=parallel, timeout=1, max_restarts=0
+    )
+    assert restarts == 0 and not events
+    assert [bool(row['is_first']) for row in rows[0]].count(True) == 2
+
+
+def sleep():
+    time.sleep(1000)
+
+
+def stubborn():
+    """Cannot be interrupted, and ends after a while."""
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        with contextlib.suppress(BaseException):
+            time.sleep(end - time.monotonic())
+
+
+def crowded():
+    for _ in range(20):
+        threading.Thread(
+            target=functools.partial(time.sleep, 1000), daemon=True, name='crowd'
+        ).start()
+    time.sleep(1000)
+
+
+@pytest.mark.parametrize('parallel', [True, False])
+def test_a_hang_is_noticed_and_its_env_replaced_wherever_it_lives(parallel, tmp_path):
+    before = signal.getsignal(signal.SIGALRM)
+    rows, events, restarts = collect(
+        [functools.partial(Slow, 0, sleep, str(tmp_path / 'hung'))], 6, parallel=parallel, timeout=2
+    )
+    assert (
+        restarts == 1
+        and len(events) == 1
+        and 'did not answer' in events[0]
+        and 'in sleep' in events[0]
+    )
+    assert 'EnvTimeout' not in events[0] and [int(row['life']) for row in rows[0]] == [
+        0,
+        1,
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (
+        0,
+        0,
+    )
+
+
+def test_a_hang_that_cannot_be_interrupted_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, 'GRACE', 0.2)
+    _, events, restarts = collect(
+        [functools.partial(Slow, 0, stubborn, str(tmp_path / 'hung'))], 6, parallel=False, timeout=1
+    )
+    assert restarts == 0
+    assert 'env 0 has not answered within 1 s and cannot be interrupted' in events[0]
+    assert '--driver.parallel true' in events[0] and 'in stubborn' in events[0]
+
+
+def test_of_many_threads_that_hang_one_is_shown_and_all_are_kept(tmp_path):
+    _, events, _ = collect(
+        [functools.partial(Slow, 0, crowded, str(tmp_path / 'hung'))],
+        4,
+        parallel=True,
+        timeout=2,
+        folder=tmp_path / 'stacks',
+    )
+    assert events[0].count('most recent call first') == 1 and 'in crowded' in events[0]
+    (path,) = (tmp_path / 'stacks').iterdir()
+    assert (
+        f'further threads are in {path}' in events[0]
+        and path.read_text().count('most recent call first') >= 21
+    )
+
+
+def test_of_many_envs_that_hang_at_one_place_one_stack_is_shown(tmp_path):
+    makers = [
+        functools.partial(Slow, 0, sleep, str(tmp_path / f'hung{index}')) for index in range(3)
+    ]
+    _, events, restarts = collect(makers, 4, parallel=True, timeout=2)
+    assert restarts == len(events) == 3 and sum('in sleep' in event for event in events) == 1
+    assert sum('(hangs where env 0 did)' in event for event in events) == 2
