@@ -148,6 +148,12 @@ class Agent:
             self.actions,
             config.heads,
         )
+        self._place()
+        self._prepare()
+
+    def _place(self) -> None:
+        """Losses that need modules of their own; all modules on the device."""
+        config = self.config
         self.perceptual, why = perceptual.find_perceptual(config.tokenizer, self.tokenizer.images)
         # sentences that are waiting; what has been told once and for all
         self._events, self._told = [why] if why else [], []
@@ -176,6 +182,10 @@ class Agent:
         for layer in [*self.tokenizer.modules(), *self.dynamics.modules()]:
             if isinstance(layer, Attention):
                 layer.kernel = config.attention
+
+    def _prepare(self) -> None:
+        """Copies, optimisers and state of the training."""
+        config = self.config
         heads, slow = self.heads, config.tokenizer_training.slow
         self.slow_tokenizer = SlowCopy(self.tokenizer, slow.rate, slow.every)
         self.slow_value = SlowCopy(

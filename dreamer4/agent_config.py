@@ -214,6 +214,10 @@ def check(config: AgentConfig) -> None:
             'agent.batch.single must be a share of at least 0 and below 1, got'
             f' {config.batch.single}'
         )
+    _check_parts(config)
+
+
+def _check_parts(config: AgentConfig) -> None:
     lpips = config.tokenizer.lpips
     if lpips != 'auto' and not (isinstance(lpips, float) and 0 <= lpips < math.inf):
         raise ValueError(

@@ -103,11 +103,8 @@ def loss(
         coordinates.tell(noisy, origin), level, size, action, valid, mask, positions, memory
     )
     known = coordinates.known(is_first)
-    weight = (
-        ((1 - config.ramp) * level / dynamics.config.levels + config.ramp)
-        * known
-        / known.float().mean()
-    )
+    weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known
+    weight = weight / known.float().mean()
     out = (
         {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]} if rows < batch else {}
     )
