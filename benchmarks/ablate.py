@@ -79,7 +79,7 @@ VARIANTS = {
     'actor_lam_95': change(
         PAPER + 'advantages with the lambda of the value (.95)', actor__lam=0.95
     ),
-    'acting_latest': change('the policy that learns acts, not its average', actor__acting__rate=1),
+    'acting_latest': change('the policy that learns acts, not its average', actor__acting=1),
     'unimix_01': change('1 % of a uniform distribution in every categorical', heads__unimix=0.01),
     'floor_0': change(PAPER + 'sign sets of any size', actor__floor=0),
     'no_gate': change(
@@ -117,10 +117,7 @@ VARIANTS = {
     'heads_noised': change(
         'heads learn on noised frames, not on committed ones', heads__learn_on='noised'
     ),
-    'tokenizer_snapshot': change(
-        'tokenizer copied every 500 updates', tokenizer_training__slow__every=500
-    ),
-    'tokenizer_ema': change('EMA of the tokenizer (.02)', tokenizer_training__slow__rate=0.02),
+    'tokenizer_ema': change('EMA of the tokenizer (.02)', tokenizer_training__slow=0.02),
     'tokenizer_frozen': change(PAPER + 'tokenizer frozen once warm', tokenizer_training__rate=0),
     'tokenizer_full_rate': change('tokenizer goes on at its full rate', tokenizer_training__rate=1),
     'mask_09': change(PAPER + 'masked autoencoding, p up to .9', tokenizer__mask_max=0.9),
@@ -134,6 +131,9 @@ VARIANTS = {
     ),
     'bins_9': change('9 bins instead of 21', 'pixel_reach', heads__action_bins=9),
 }
+
+# What rows of the results say whose settings are gone, because the change won nothing.
+RETIRED = {'tokenizer_snapshot': 'tokenizer copied every 500 updates'}
 
 
 def main() -> None:
@@ -204,6 +204,11 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
             done.result()
 
 
+def described(name: str) -> str:
+    """What a variant changes, in words."""
+    return RETIRED[name] if name in RETIRED else VARIANTS[name].what
+
+
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half width of its 95 % interval (Student's t); nan for a single value."""
     half = (
@@ -259,7 +264,7 @@ def table(runs: list[dict]) -> str:
                     (
                         mean,
                         (
-                            f'| {VARIANTS[name].what} (`{name}`) | {mean:.0%}'
+                            f'| {described(name)} (`{name}`) | {mean:.0%}'
                             + (f' +- {half:.0%}' if len(mine) > 1 else '')
                             + ' | '
                             + ', '.join(f'{share(task, run["eval"]["mean"]):.0%}' for run in mine)

@@ -19,7 +19,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -89,7 +88,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     batch = agent._batch(rows)
     with agent._precision():
         context = agent._commit(batch).detach()
-    plan = replace(agent._plan(), moves=(('slow_tokenizer', (True,)),))
+    plan = agent._plan()
 
     def tokenizer(_) -> dict[str, torch.Tensor]:
         loss, metrics = agent._tokenizer_loss(plan, batch)

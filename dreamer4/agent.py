@@ -6,7 +6,7 @@ Letters: N envs, B sequences, T time, C acting context, H horizon, M action code
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ from embodied.errors import CheckpointError
 
 from . import losses, perceptual, report, shortcut
 from .actions import Actions
-from .agent_config import AgentConfig, check, find_device, latents_stand
+from .agent_config import AgentConfig, check, find_device
 from .batch import Batch, Roles, make_batch
-from .cache import Latents, latents_gb
 from .conv_tokenizer import ConvTokenizer
 from .dynamics import Context, Dynamics
 from .heads import Heads, beyond_bins
@@ -77,7 +76,6 @@ class Plan:
             joint: and it does so in one step with the world model, whose gradient reaches it.
         model: dynamics and heads learn. roles: what each of the sequences is for.
         value, policy: they learn from a dream.
-        moves: name of a slow copy -> whether it moves after each step of its source.
     """
 
     shape: tuple[int, int]
@@ -88,11 +86,6 @@ class Plan:
     roles: Roles
     value: bool
     policy: bool
-    moves: tuple[tuple[str, tuple[bool, ...]], ...]
-
-    def moves_after(self, name: str, step: int) -> bool:
-        """Whether a slow copy moves after gradient step number `step` of its source."""
-        return dict(self.moves).get(name, ())[step : step + 1] == (True,)
 
 
 class Agent:
@@ -186,17 +179,11 @@ class Agent:
     def _prepare(self) -> None:
         """Copies, optimisers and state of the training."""
         config = self.config
-        heads, slow = self.heads, config.tokenizer_training.slow
-        self.slow_tokenizer = SlowCopy(self.tokenizer, slow.rate, slow.every)
-        self.slow_value = SlowCopy(
-            heads.value_head, config.value.slow.rate, config.value.slow.every
-        )
-        self.slow_policy = SlowCopy(
-            heads.policy_head, config.actor.slow.rate, config.actor.slow.every
-        )
-        self.acting_policy = SlowCopy(
-            heads.policy_head, config.actor.acting.rate, config.actor.acting.every
-        )
+        heads = self.heads
+        self.slow_tokenizer = SlowCopy(self.tokenizer, config.tokenizer_training.slow)
+        self.slow_value = SlowCopy(heads.value_head, config.value.slow)
+        self.slow_policy = SlowCopy(heads.policy_head, config.actor.slow)
+        self.acting_policy = SlowCopy(heads.policy_head, config.actor.acting)
         self.optimizers = {
             'model': Optimizer(
                 'model',
@@ -213,12 +200,6 @@ class Agent:
             )
         if config.compile:
             compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
-        gigabytes = latents_gb(config.cache, latents_stand(config))
-        self.latents = (
-            Latents(self._encode_frames, self.tokenizer.latent_shape, gigabytes, self.device)
-            if gigabytes
-            else None
-        )
         self.recorder = (
             CudaGraphs(self.device) if config.graphs and self.device.type == 'cuda' else None
         )
@@ -398,7 +379,7 @@ class Agent:
         size, length = self._batch_shape()
         rows = sample(size, length + 1)
         plan = self._plan()
-        batch = self._with_latents(plan, self._batch(rows), rows)
+        batch = self._batch(rows)
         # here alone the host waits for the device
         metrics = fetch(
             self._run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat())
@@ -433,9 +414,7 @@ class Agent:
                 )
 
     def _plan(self) -> Plan:
-        """Decide what the next update does, and tell the optimizers and slow copies that take
-        part.
-        """
+        """Decide what the next update does, and tell the optimizers that take part."""
         c, reached, pace = self.config, self.schedule.reached, self.schedule.pace()
         warm, every, epochs = reached('dynamics'), c.imagination.every, c.imagination.epochs
         tokenizer = not warm or (
@@ -445,23 +424,12 @@ class Agent:
         )
         value = reached('value') and self.updates % every == every - 1
         policy = value and reached('policy')
-        # learners of this update -> gradient steps, factor on the learning rate, slow copies that
-        # follow
+        # learners of this update -> gradient steps, factor on the learning rate
         steps = {
-            'tokenizer': (
-                tokenizer,
-                1,
-                c.tokenizer_training.rate * pace if warm else 1.0,
-                ['slow_tokenizer'],
-            ),
-            'model': (warm, 1, c.model_training.rate * pace if reached('policy') else 1.0, []),
-            'value': (value, epochs, pace, ['slow_value']),
-            'policy': (
-                policy,
-                epochs,
-                pace,
-                ['acting_policy'] + ['slow_policy'] * (c.actor.prior == 'slow'),
-            ),
+            'tokenizer': (tokenizer, 1, c.tokenizer_training.rate * pace if warm else 1.0),
+            'model': (warm, 1, c.model_training.rate * pace if reached('policy') else 1.0),
+            'value': (value, epochs, pace),
+            'policy': (policy, epochs, pace),
         }
         shape, started = (
             self._batch_shape(),
@@ -473,13 +441,11 @@ class Agent:
             c.batch.single,
             np.random.default_rng(self.updates),
         )
-        moves = []
-        for name, (learns, count, scale, copies) in steps.items():
+        for name, (learns, count, scale) in steps.items():
             if learns and name in self.optimizers:
                 self.optimizers[name].begin(count, scale)
-                moves += [(copy, getattr(self, copy).due(count)) for copy in copies]
         joint = warm and tokenizer and c.tokenizer_training.model > 0
-        return Plan(shape, tokenizer, not warm, joint, warm, roles, value, policy, tuple(moves))
+        return Plan(shape, tokenizer, not warm, joint, warm, roles, value, policy)
 
     def _update(self, plan: Plan, batch: Batch) -> dict[str, torch.Tensor]:
         """Carry out a plan: work for the device alone."""
@@ -488,40 +454,10 @@ class Agent:
             loss, metrics = self._tokenizer_loss(plan, batch)
             if 'tokenizer' in self.optimizers:
                 metrics |= self.optimizers['tokenizer'].step(loss)
-                self._follow(plan, 'slow_tokenizer')
+                self.slow_tokenizer.follow()
         if plan.model:
             metrics |= self._train_model(plan, batch)
         return metrics
-
-    def _with_latents(self, plan: Plan, batch: Batch, rows: Mapping[str, np.ndarray]) -> Batch:
-        """The batch with latents that are kept, where it pays: this update reads them, and the
-        tokenizer copy stands still meanwhile.
-        """
-        if self.latents is None or not plan.model or 'row_id' not in rows:
-            return batch
-        if plan.moves_after('slow_tokenizer', 0):
-            self.latents.forget()
-            return batch
-        return replace(
-            batch,
-            latent=self.latents.get(
-                rows['row_id'][:, 1:], {k: batch.obs[k] for k in self.frame_keys}
-            ),
-        )
-
-    @torch.no_grad()
-    def _encode_frames(self, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Latents (N, 1, L, Z) of single frames, key -> (N, 1, ...)."""
-        alone = torch.ones(
-            len(next(iter(frames.values()))), 1, dtype=torch.bool, device=self.device
-        )
-        with self._precision():
-            return self.slow_tokenizer.module.encode(frames, alone)
-
-    def _follow(self, plan: Plan, name: str, step: int = 0) -> None:
-        """Let a slow copy follow the step of its source that was just made, if the plan says so."""
-        if plan.moves_after(name, step):
-            getattr(self, name).move()
 
     def _batch_shape(self) -> tuple[int, int]:
         """(B, T): every long_every-th batch is long and has as many frames (Dreamer 4, Section
@@ -578,7 +514,7 @@ class Agent:
         metrics |= found | descend(
             total + loss, self.optimizers['model'], self.optimizers['tokenizer']
         )
-        self._follow(plan, 'slow_tokenizer')
+        self.slow_tokenizer.follow()
         return metrics
 
     def _train_actor_critic(
@@ -590,15 +526,16 @@ class Agent:
         with self._precision():
             dream = self._dream(batch, context)
         metrics = {}
-        for epoch in range(self.config.imagination.epochs):
+        for _ in range(self.config.imagination.epochs):
             with self._precision():
                 parts, found = self._actor_critic_losses(dream)
             if plan.policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
-                for copy in ('acting_policy', 'slow_policy'):
-                    self._follow(plan, copy, epoch)
+                self.acting_policy.follow()
+                if self.config.actor.prior == 'slow':
+                    self.slow_policy.follow()
             found |= self.optimizers['value'].step(parts['value'])
-            self._follow(plan, 'slow_value', epoch)
+            self.slow_value.follow()
             metrics = (
                 found
                 | metrics
@@ -618,12 +555,11 @@ class Agent:
             joint: whether the latents are those of the tokenizer that learns, with a share of the
                 gradient, and not of its slow copy.
         """
-        z = batch.latent
         if joint:
             z = self.tokenizer.encode({k: batch.obs[k] for k in self.frame_keys}, batch.is_first)
             # the same numbers, a share of the gradient
             z = z.detach().lerp(z, self.config.tokenizer_training.model)
-        elif z is None:
+        else:
             with torch.no_grad():
                 z = self.slow_tokenizer.module.encode(
                     {k: batch.obs[k] for k in self.frame_keys}, batch.is_first
@@ -838,11 +774,11 @@ class Agent:
         if self.recorder:
             self.recorder.forget()  # the plans of a stage do not come again
         if self.schedule.stage == 'dynamics':
-            self.slow_tokenizer.move(1.0)  # before any of its latents are kept
+            self.slow_tokenizer.follow(1.0)
         if self.schedule.stage == 'value' and self.config.actor.start == 'behaviour':
             self.heads.start_policy_from_behaviour()
             for copy in (self.slow_policy, self.acting_policy):
-                copy.move(1.0)
+                copy.follow(1.0)
 
     # -- reporting
 
@@ -895,9 +831,8 @@ class Agent:
               them.
         """
         tree = unpack_tree(tree)
-        for kept in (self.recorder, self.latents):
-            if kept is not None:
-                kept.forget()
+        if self.recorder:
+            self.recorder.forget()
         try:
             for name, part in self._parts().items():
                 part.load_state_dict(tree[name])

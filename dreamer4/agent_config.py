@@ -36,14 +36,6 @@ class BatchConfig:
 
 
 @dataclass(frozen=True)
-class SlowConfig:
-    """How a slow copy follows its source: `rate` of the difference every `every` updates."""
-
-    rate: float
-    every: int
-
-
-@dataclass(frozen=True)
 class TokenizerTrainingConfig:
     """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm,
     and who reads which copy.
@@ -52,7 +44,7 @@ class TokenizerTrainingConfig:
     every: int
     rate: float
     model: float
-    slow: SlowConfig
+    slow: float
 
 
 @dataclass(frozen=True)
@@ -72,12 +64,12 @@ class ActorConfig:
     floor: float
     beta: float
     prior: str
-    slow: SlowConfig
+    slow: float
     entropy: float
     start: str
     hold: float
     context: int
-    acting: SlowConfig
+    acting: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ class ValueConfig:
 
     gamma: float
     lam: float
-    slow: SlowConfig
+    slow: float
 
 
 @dataclass(frozen=True)
@@ -157,17 +149,6 @@ def find_device(name: str) -> torch.device:
     return torch.device(name if kind != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def latents_stand(config: AgentConfig) -> float:
-    """Updates for which the latents of a frame stay what they are: as long as the copy of the
-    tokenizer that made them stands, infinite where it is frozen; 0 where they change all the time,
-    with the frames around them or with an average of tokenizers.
-    """
-    training = config.tokenizer_training
-    if config.tokenizer.time_every or training.rate and (training.slow.rate < 1 or training.model):
-        return 0
-    return training.slow.every * training.every if training.rate else math.inf
-
-
 def check(config: AgentConfig) -> None:
     """Refuse settings that cannot work, before anything is built.
 
@@ -234,14 +215,6 @@ def _check_parts(config: AgentConfig) -> None:
                 f'agent.imagination.{name} must be at least 1, got'
                 f' {getattr(config.imagination, name)}'
             )
-    if config.cache.latents_gb > 0 and not latents_stand(config):
-        raise ValueError(
-            f'agent.cache.latents_gb {config.cache.latents_gb} keeps latents, which must not'
-            ' change: it wants frames that are encoded alone (agent.tokenizer.time_every 0, is'
-            f' {config.tokenizer.time_every}) by a tokenizer that is copied whole'
-            f' (agent.tokenizer_training.slow.rate 1, is {config.tokenizer_training.slow.rate}) or'
-            ' frozen (agent.tokenizer_training.rate 0)'
-        )
     if config.actor.hold < 1:
         raise ValueError(
             f'agent.actor.hold counts decisions and must be at least 1, got {config.actor.hold}'

@@ -35,7 +35,6 @@ class Batch:
         reward: (B, T) float32, received on arrival at the frame; zero where it is not known.
         reward_valid: bool (B, T), False where neither the reward nor is_terminal is known.
         is_first, is_last, is_terminal: bool (B, T).
-        latent: (B, T, L, Z) latents of the frames where they are known already, else None.
     """
 
     obs: dict[str, torch.Tensor]
@@ -48,7 +47,6 @@ class Batch:
     is_first: torch.Tensor
     is_last: torch.Tensor
     is_terminal: torch.Tensor
-    latent: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,9 +55,7 @@ class Batch:
     def flat(self) -> dict[str, torch.Tensor]:
         """All tensors by name; observations are called 'obs/<key>'."""
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'obs'}
-        return {f'obs/{k}': v for k, v in self.obs.items()} | {
-            k: v for k, v in rest.items() if v is not None
-        }
+        return {f'obs/{k}': v for k, v in self.obs.items()} | rest
 
     def blame(self) -> str:
         """One sentence about the values that are not finite, or else the largest: what to look

@@ -1,6 +1,5 @@
-"""What the device keeps of the replay's rows: frames, so that each crosses the bus once, and
-latents, so that each is encoded once per copy of the tokenizer. Both are derived, found by the row
-ids that the replay hands out, and never part of its files.
+"""What the device keeps of the replay's rows: frames, so that each crosses the bus once. They are
+found by the row ids that the replay hands out, and never part of its files.
 
 Letters: B sequences, T rows, N rows of a list.
 """
@@ -16,13 +15,9 @@ from embodied.errors import ReplayError
 from .batch import move
 
 FIRST = 4096  # rows that a store has memory for at first; it doubles until its limit
-# frames are encoded so many at once, or twice, four times ... as many, so that few shapes occur
-BLOCK = 64
 # of the free memory of a GPU that frames may take where nobody says how much; growing takes twice
 # that for a moment
 SHARE = 0.25
-# for latents where nobody says so, if a copy of the tokenizer stands for so many updates at least
-LATENTS_GB, LONG = 1.0, 50
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,6 @@ class CacheConfig:
     """Block `agent.cache` of the configuration; meanings stand there."""
 
     frames_gb: float
-    latents_gb: float
 
 
 class Store:
@@ -198,53 +192,6 @@ class Mirror:
         return min(int(self._bytes // size), self._replay.capacity) if size else 0
 
 
-class Latents:
-    """Latents of frames, kept until the tokenizer copy that made them moves.
-
-    Args:
-        encode: frames, key -> (N, 1, ...), -> latents (N, 1, L, Z). shape: (L, Z). gigabytes: for
-            them, 10^9 bytes. device: where.
-    """
-
-    def __init__(
-        self,
-        encode: Callable[[Mapping[str, torch.Tensor]], torch.Tensor],
-        shape: tuple[int, int],
-        gigabytes: float,
-        device: torch.device,
-    ):
-        self._encode, self._device = encode, device
-        self._store = Store(
-            {'latent': (shape, torch.float32)},
-            max(1, int(gigabytes * 1e9 // (4 * shape[0] * shape[1]))),
-            device,
-        )
-
-    def forget(self) -> None:
-        """The tokenizer copy has moved."""
-        self._store.clear()
-
-    def get(self, ids: np.ndarray, frames: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-        """Latents (B, T, L, Z) of frames, key -> (B, T, ...), with row ids (B, T); None where so
-        many do not fit.
-        """
-        if ids.size > self._store.limit:
-            return None
-        return self._store.get(ids, lambda _, first: {'latent': self._make(first, frames)})[
-            'latent'
-        ]
-
-    def _make(self, first: np.ndarray, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        size = BLOCK
-        while size < len(first):
-            size *= 2
-        padded = np.concatenate([first, np.zeros(size - len(first), np.int64)])
-        index = move(padded, self._device)
-        return self._encode(
-            {key: frame.flatten(0, 1)[index][:, None] for key, frame in frames.items()}
-        )[: len(first), 0]
-
-
 def frames_gb(config: CacheConfig, device: torch.device) -> float:
     """Gigabytes for frames: as configured, or on a GPU a share of what is free, elsewhere none."""
     if config.frames_gb >= 0:
@@ -255,12 +202,3 @@ def frames_gb(config: CacheConfig, device: torch.device) -> float:
 def free_gb(device: torch.device) -> float:
     """Memory of a GPU that nobody takes, 10^9 bytes."""
     return torch.cuda.mem_get_info(device)[0] / 1e9
-
-
-def latents_gb(config: CacheConfig, standing: float) -> float:
-    """Gigabytes for latents: as configured, or some where a copy of the tokenizer stands for
-    `standing` updates in which it pays.
-    """
-    if config.latents_gb >= 0:
-        return config.latents_gb
-    return LATENTS_GB if standing >= LONG else 0.0

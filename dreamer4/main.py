@@ -235,9 +235,8 @@ class Parts:
         from .cache import free_gb
 
         budgets, device = self.replay_config, find_device(agent_config.device)
-        rows, cache = {'replay.max_gb': budgets.max_gb}, agent_config.cache
-        sizes = {'frames_gb': cache.frames_gb, 'latents_gb': cache.latents_gb}  # -1 is what fits
-        kept = {f'agent.cache.{name}': max(0.0, size) for name, size in sizes.items()}
+        rows = {'replay.max_gb': budgets.max_gb}
+        kept = {'agent.cache.frames_gb': max(0.0, agent_config.cache.frames_gb)}  # -1 is what fits
         if device.type == 'cpu':
             found = over_memory(rows | kept, memory_gb(), 'this machine')
         else:

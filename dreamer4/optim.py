@@ -164,27 +164,18 @@ def descend(loss: torch.Tensor, *optimizers: Optimizer) -> dict[str, torch.Tenso
 
 
 class SlowCopy:
-    """A copy of a module that follows it: an EMA (every 1, small rate), a snapshot (every n, rate
-    1) or the module's twin (1, 1).
+    """A copy of a module that follows it: an exponential moving average, or at rate 1 its twin.
 
     Args:
-        source: the module to follow. rate: share of the difference taken at each move. every:
-            updates between moves.
+        source: the module to follow. rate: share of the difference taken after each of its updates.
     """
 
-    def __init__(self, source: nn.Module, rate: float, every: int):
-        self.source, self.rate, self.every, self.calls = source, rate, every, 0
+    def __init__(self, source: nn.Module, rate: float):
+        self.source, self.rate = source, rate
         self.module = copy.deepcopy(source).requires_grad_(False)
 
-    def due(self, updates: int = 1) -> tuple[bool, ...]:
-        """Count the next updates of the source; for each, whether the copy moves after it."""
-        self.calls += updates
-        return tuple(
-            call % self.every == 0 for call in range(self.calls - updates + 1, self.calls + 1)
-        )
-
     @torch.no_grad()
-    def move(self, rate: float | None = None) -> None:
+    def follow(self, rate: float | None = None) -> None:
         """Take the share `rate` of the difference, 1 copies; None for the copy's own rate."""
         rate = self.rate if rate is None else rate
         ours, theirs = list(self.module.parameters()), list(self.source.parameters())
@@ -198,10 +189,9 @@ class SlowCopy:
             ours.copy_(theirs)
 
     def state_dict(self) -> dict:
-        return {'calls': self.calls, 'module': self.module.state_dict()}
+        return {'module': self.module.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.calls = int(state['calls'])
         self.module.load_state_dict(state['module'])
 
 

@@ -45,7 +45,7 @@ def make(physics, *flags):
 
 
 def test_value_and_policy_learn_what_is_best():
-    agent = make(Track(), '--agent.actor.acting.rate', '0.1', '--agent.value.slow.rate', '0.2')
+    agent = make(Track(), '--agent.actor.acting', '0.1', '--agent.value.slow', '0.2')
     play, tests = Play(agent, 4, 200), np.linspace(-1, 1, 16)[:, None]
     before = evaluate(agent, tests, True, 20)
     for _ in range(150):
@@ -53,7 +53,7 @@ def test_value_and_policy_learn_what_is_best():
         agent.learn()
     after = evaluate(agent, tests, True, 20)
     assert before['score'] < 8 and after['score'] > 16, (before, after)
-    assert agent.schedule.stage == 'policy' and agent.acting_policy.calls > 0
+    assert agent.schedule.stage == 'policy'
 
 
 def test_the_value_is_judged_by_the_returns_that_came():

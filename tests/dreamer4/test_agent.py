@@ -383,6 +383,11 @@ def test_acting_remembers_earlier_frames_of_the_episode():
     assert not torch.allclose(inputs[0], inputs[1])
 
 
+def test_a_frozen_tokenizer_is_not_trained():
+    made = agent('policy', **{'tokenizer_training.rate': 0.0})
+    assert not any(key.startswith('tokenizer/') for key in made.train(sampler()))
+
+
 def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
     made = Agent(OBS | {'task_id': spaces.Discrete(3)}, ACT, tiny(), seed=0)
     assert 'task_id' not in made.tokenizer.vectors and made.dynamics.task.num_embeddings == 3
@@ -552,7 +557,7 @@ def test_loading_another_size_names_what_does_not_fit():
         ('optim_tokenizer/moments', None),
         ('random/cpu', np.zeros(3, np.uint8)),
         ('random', []),
-        ('slow_policy/calls', {}),
+        ('slow_policy/module', {}),
         ('rms', None),
     ],
 )

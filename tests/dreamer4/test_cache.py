@@ -1,12 +1,11 @@
-"""What the device keeps of rows: the same rows and latents as without it, and less work."""
+"""What the device keeps of rows: the same rows as without it, and less work."""
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from test_agent import agent, sampler
 
-from dreamer4.cache import FIRST, Latents, Mirror, Store
+from dreamer4.cache import FIRST, Mirror, Store
 from embodied.base import FLAG, OUTCOME
 from embodied.errors import ReplayError
 from embodied.replay import Replay, ReplayConfig
@@ -163,84 +162,3 @@ def test_a_store_that_cannot_grow_keeps_what_it_has(monkeypatch):
         ids = np.arange(begin, begin + 100)[None]
         assert torch.equal(store.get(ids, make)['x'], torch.from_numpy(ids))
     assert len(store) == store.limit == FIRST
-
-
-def named(sample, rows=24):
-    """The sampler's rows, drawn again and again from few of them, with ids as a replay has."""
-    pool, rng = sample(1, rows), np.random.default_rng(3)
-
-    def draw(batch, length):
-        start = rng.integers(0, rows - length + 1, batch)
-        index = start[:, None] + np.arange(length)
-        return {key: value[0][index] for key, value in pool.items()} | {'row_id': index}
-
-    return draw
-
-
-@pytest.mark.parametrize(
-    'changes',
-    [
-        {'tokenizer_training.slow.every': 3},
-        {'tokenizer_training.rate': 0.0},
-        {'tokenizer_training.slow.every': 3, 'batch.single': 0.5},
-    ],
-)
-def test_kept_latents_change_nothing_but_the_work(changes, device):
-    runs, encoded, loose = [], [], 1 if device.type == 'cpu' else 10
-    for gigabytes in (0.0, 1e-3):
-        made, draw = (
-            agent(
-                'policy',
-                **changes,
-                **{'cache.latents_gb': gigabytes, 'device': device.type, 'precision': 'float32'},
-            ),
-            named(sampler()),
-        )
-        if gigabytes:
-            inner = made._encode_frames
-            made.latents._encode = lambda frames: (
-                encoded.append(len(frames['image'])),
-                inner(frames),
-            )[1]
-        runs.append([made.train(draw) for _ in range(12)])
-    for one, other in zip(*runs):
-        assert one == pytest.approx(other, rel=1e-3 * loose, abs=1e-5 * loose)
-    assert 0 < len(encoded) <= 8, (
-        'not all of twelve updates met a frame that had not been encoded by this copy'
-    )
-
-
-@pytest.mark.parametrize(
-    'changes, kept',
-    [
-        ({}, False),
-        ({'tokenizer_training.slow.every': 100}, True),
-        ({'tokenizer_training.rate': 0.0}, True),
-        ({'tokenizer_training.slow.rate': 0.02, 'tokenizer_training.slow.every': 100}, False),
-        ({'tokenizer_training.rate': 0.0, 'tokenizer.time_every': 1}, False),
-    ],
-)
-def test_latents_are_kept_where_they_stand_for_long(changes, kept):
-    assert (agent(**changes).latents is not None) == kept
-
-
-@pytest.mark.parametrize(
-    'changes', [{'tokenizer.time_every': 1}, {'tokenizer_training.slow.rate': 0.1}]
-)
-def test_latents_that_change_are_not_to_be_kept(changes):
-    with pytest.raises(ValueError, match='agent.cache.latents_gb'):
-        agent(**changes, **{'cache.latents_gb': 1.0})
-
-
-def test_latents_that_do_not_fit_are_not_kept():
-    latents = Latents(lambda frames: frames['x'], (1, 1), 8 * 4 / 1e9, CPU)
-    frames = {'x': torch.arange(16.0).reshape(4, 4, 1, 1)}
-    assert latents.get(np.arange(16).reshape(4, 4), frames) is None
-    assert torch.equal(
-        latents.get(np.arange(4).reshape(2, 2), {'x': frames['x'][:2, :2]}), frames['x'][:2, :2]
-    )
-
-
-def test_a_frozen_tokenizer_is_not_trained():
-    made = agent('policy', **{'tokenizer_training.rate': 0.0})
-    assert not any(key.startswith('tokenizer/') for key in made.train(sampler()))

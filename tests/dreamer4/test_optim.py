@@ -84,41 +84,26 @@ def test_a_restored_optimizer_goes_on_bitwise():
     assert torch.equal(run(False), run(True))
 
 
-def follow(*copies):
-    """One update of the source of every copy."""
-    for copy in copies:
-        if copy.due() == (True,):
-            copy.move()
-
-
-def test_a_slow_copy_tells_of_several_updates_at_once_which_it_follows():
-    copy = SlowCopy(nn.Linear(1, 1), 1.0, 3)
-    assert copy.due(4) == (False, False, True, False) and copy.due(2) == (False, True)
-
-
-def test_slow_copy_as_average_and_as_snapshot():
+def test_slow_copy_as_average_and_as_twin():
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
-    average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
+    average, twin = SlowCopy(net, 0.25), SlowCopy(net, 1.0)
     nn.init.ones_(net.weight)
-    follow(average, snapshot)
-    assert average.module.weight.item() == 0.25 and snapshot.module.weight.item() == 0.0
-    follow(average, snapshot)
-    assert average.module.weight.item() == 0.4375 and snapshot.module.weight.item() == 1.0
+    for expected in (0.25, 0.4375):
+        average.follow()
+        twin.follow()
+        assert average.module.weight.item() == expected and twin.module.weight.item() == 1.0
     assert not average.module.weight.requires_grad
+    average.follow(1.0)
+    assert average.module.weight.item() == 1.0
 
 
-def test_slow_copy_takes_measured_buffers_whole_when_it_moves():
+def test_slow_copy_takes_measured_buffers_whole():
     net = nn.BatchNorm1d(2)
-    average, snapshot = SlowCopy(net, 0.25, 1), SlowCopy(net, 1.0, 2)
+    average = SlowCopy(net, 0.25)
     net.running_mean.fill_(3)
-    follow(average, snapshot)
-    assert average.module.running_mean.tolist() == [
-        3,
-        3,
-    ] and snapshot.module.running_mean.tolist() == [0, 0]
-    follow(snapshot)
-    assert snapshot.module.running_mean.tolist() == [3, 3]
+    average.follow()
+    assert average.module.running_mean.tolist() == [3, 3]
 
 
 def test_running_rms_brings_a_loss_to_one_and_never_blows_it_up():

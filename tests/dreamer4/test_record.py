@@ -105,14 +105,13 @@ def record_soon(monkeypatch):
 @each_recorder
 def test_a_replayed_update_does_what_the_plain_one_does(stage, how):
     """Over several updates: with other batches, learning rates and random numbers, slow copies that
-    move at some updates only, and dreams at every second one.
+    follow, and dreams at every second one.
     """
     changes = {
         'imagination.every': 2,
         'imagination.epochs': 2,
         'schedule.anneal': 3,
-        'value.slow.every': 2,
-        'tokenizer_training.slow.every': 2,
+        'tokenizer_training.slow': 0.5,
         'batch.single': 0.25,
         'shortcut.bootstrap': 0.25,
         'schedule.tokenizer_updates': 99,
@@ -122,7 +121,7 @@ def test_a_replayed_update_does_what_the_plain_one_does(stage, how):
         made, sample = prepared(how, recorded, stage, **changes), sampler()
         runs.append(([made.train(sample) for _ in range(9)], parameters(made), made))
     (plain, ours, _), (again, theirs, made) = runs
-    assert len(made.recorder._made) >= 2 + (stage == 'policy'), (
+    assert len(made.recorder._made) >= 1 + (stage == 'policy'), (
         'some plans came often enough to be recorded'
     )
     for one, other in zip(plain, again):
