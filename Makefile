@@ -28,9 +28,9 @@ gpu: $(STAMP)
 	$(PYTHON) -m pytest tests/dreamer4/test_record.py tests/dreamer4/test_cache.py tests/dreamer4/nets/test_attention.py $(ARGS)
 	$(PYTHON) -m benchmarks.attention --presets dmc_vision:size12m dmc_vision:size100m --name attention_gpu
 	$(PYTHON) -m $(SPEED) --name speed_gpu
-	$(PYTHON) -m $(SPEED) --name speed_gpu_graphs --flags --agent.graphs true
-	$(PYTHON) -m $(SPEED) --name speed_gpu_compiled --flags --agent.graphs true --agent.compile true
-	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m benchmarks.learning dmc --tasks cartpole_balance --seeds 0 --frames 100000 --minutes 9 --flags --agent.graphs true
+	$(PYTHON) -m $(SPEED) --name speed_gpu_graphs --flags --machine.graphs true
+	$(PYTHON) -m $(SPEED) --name speed_gpu_compiled --flags --machine.graphs true --machine.compile true
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m benchmarks.learning dmc --tasks cartpole_balance --seeds 0 --frames 100000 --minutes 9 --flags --machine.graphs true
 
 $(STAMP): setup.py constraints.txt
 	python3 -m venv $(VENV)

@@ -176,7 +176,7 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
         if task.startswith(VARIANTS[name].tasks) and (name, task, seed) not in there
     ]
     # two threads each, in each other's way, would be far slower
-    lock, alone = Lock(), [] if args.jobs == 1 else ['--agent.threads', '1']
+    lock, alone = Lock(), [] if args.jobs == 1 else ['--machine.threads', '1']
 
     def make(name: str, task: str, seed: int) -> None:
         run = one_run(

@@ -175,7 +175,7 @@ def main() -> None:
     for preset in args.presets:
         base, _, size = preset.partition(':')
         results['presets'][preset] = measure(
-            make(base, size, {}, ['--agent.threads', str(args.threads)]), args.seconds
+            make(base, size, {}, ['--machine.threads', str(args.threads)]), args.seconds
         )
     RESULTS.mkdir(exist_ok=True)
     write(RESULTS / f'{args.name}.json', results)

@@ -23,6 +23,7 @@ from gymnasium import spaces
 
 from dreamer4.agent import Agent, Dream, fetch
 from dreamer4.agent_config import AgentConfig
+from dreamer4.machine import MachineConfig, settle
 from dreamer4.nets.outputs import symlog
 from embodied.config import Config, parse
 from embodied.seeds import derive
@@ -41,16 +42,17 @@ class Oracle(Agent):
     """An agent whose dreams are true.
 
     Args:
-        physics: of the task. config, seed: as for Agent.
+        physics: of the task. config, machine, seed: as for Agent.
     """
 
-    def __init__(self, physics: Batched, config: AgentConfig, seed: int):
+    def __init__(self, physics: Batched, config: AgentConfig, machine: MachineConfig, seed: int):
         self.physics = physics
         size = physics.observe(physics.resets(1)).shape[1]
         super().__init__(
             {'observation': spaces.Box(-np.inf, np.inf, (size,), np.float32)},
             {'action': spaces.Box(-1, 1, (physics.actions,), np.float32)},
             config,
+            machine,
             seed,
         )
         self.schedule.stage = 'value'  # there is no world model to wait for
@@ -170,15 +172,19 @@ def evaluate(agent: Oracle, states: np.ndarray, mode: bool, decisions: int) -> d
 
 def configure(task: str, words: list[str]) -> Config:
     """Presets, then flags. Raises ConfigError."""
-    base = ['--configs', 'dmc_proprio', 'size400k', '--agent.threads', '1', '--agent.device', 'cpu']
-    return parse([*base, '--task', task, *words], ROOT / 'configs')
+    machine = ['--machine.threads', '1', '--machine.device', 'cpu']
+    return parse(
+        ['--configs', 'dmc_proprio', 'size400k', *machine, '--task', task, *words], ROOT / 'configs'
+    )
 
 
 def one_run(config: Config, seed: int, updates: int, every: int, envs: int) -> dict:
     """Learn and evaluate at every `every` updates: a curve, key -> list."""
     torch.manual_seed(seed)
     physics = Batched(config.task, config.env.dmc.repeat, derive(seed, 'env') % 2**32)
-    agent = Oracle(physics, config.agent.build(AgentConfig), derive(seed, 'agent'))
+    machine = config.machine.build(MachineConfig)
+    settle(machine)
+    agent = Oracle(physics, config.agent.build(AgentConfig), machine, derive(seed, 'agent'))
     tests = Batched(config.task, physics.repeat, derive(seed, 'eval') % 2**32).resets(EPISODES)
     start, curve, metrics = time.perf_counter(), {}, {}
     play = Play(agent, envs, config.run.prefill)

@@ -75,7 +75,7 @@ class Ours:
         history: of the training step: 'commit' makes two passes, one over committed and one over
             noisy frames, as a run does; 'forcing' makes the one pass over noisy frames that other
             code makes, too.
-        compiled: as with agent.compile.
+        compiled: as with machine.compile.
     """
 
     def __init__(self, s: dict, device: str, history: str, compiled: bool = False):
@@ -228,8 +228,8 @@ def main() -> None:
         '--compile',
         action='store_true',
         help=(
-            'also compiled: ours as with agent.compile, the networks of the two fastest peers with'
-            ' torch.compile; takes some minutes more'
+            'also compiled: ours as with machine.compile, the networks of the two fastest peers'
+            ' with torch.compile; takes some minutes more'
         ),
     )
     args = parser.parse_args()

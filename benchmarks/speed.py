@@ -4,8 +4,8 @@ table, one JSON, minutes.
     python -m benchmarks.speed [--preset dmc_vision] [--sizes size1m size12m ...] [--batch 16]
     [--length 64] [--flags --agent.imagination.starts 256]
     python -m benchmarks.speed --preset pixel --sizes ''             # the pixel preset as it is
-    python -m benchmarks.speed --name speed_graphs --flags --agent.graphs true    # on a GPU: as
-    CUDA graphs; --agent.compile true beside it
+    python -m benchmarks.speed --name speed_graphs --flags --machine.graphs true    # on a GPU: as
+    CUDA graphs; --machine.compile true beside it
     python -m benchmarks.speed --growth                              # time against batch, length,
     horizon and parameters
 
@@ -27,6 +27,7 @@ from gymnasium import spaces
 from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
 from dreamer4.imagination import draw_starts, imagine
+from dreamer4.machine import MachineConfig, settle
 from dreamer4.record import WARM
 from dreamer4.summary import parameters, update_flops
 from embodied.config import parse
@@ -56,8 +57,14 @@ def make(preset: str, size: str, changes: dict, flags: list[str]) -> Agent:
         'reward': spaces.Box(-np.inf, np.inf, (), np.float32),
     }
     obs |= {key: spaces.Box(0, 1, (), np.bool_) for key in FLAGS}
+    machine = config.machine.build(MachineConfig)
+    settle(machine)
     agent = Agent(
-        obs, {'action': spaces.Box(-1, 1, (dims,), np.float32)}, config.agent.build(AgentConfig), 0
+        obs,
+        {'action': spaces.Box(-1, 1, (dims,), np.float32)},
+        config.agent.build(AgentConfig),
+        machine,
+        0,
     )
     agent.schedule.stage = 'policy'
     return agent
@@ -86,7 +93,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     c, sample = agent.config, sampler(agent)
     rows = sample(c.batch.size, c.batch.length + 1)
     batch = agent._batch(rows)
-    with agent._precision():
+    with agent.machine.autocast():
         context = agent._commit(batch).detach()
     plan = agent._plan()
 
@@ -95,7 +102,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
         return metrics | agent.optimizers['tokenizer'].step(loss)
 
     def model(_) -> dict[str, torch.Tensor]:
-        with agent._precision():
+        with agent.machine.autocast():
             total, _ = agent._model_loss(
                 batch,
                 agent._commit(batch),
@@ -105,7 +112,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
 
     def dream(_) -> dict[str, torch.Tensor]:
         start = draw_starts(~batch.is_terminal, c.imagination.starts)
-        with agent._precision():
+        with agent.machine.autocast():
             act = lambda x, t: agent.heads.policy(x).sample()
             return {
                 'inputs': (
@@ -161,9 +168,9 @@ def synchronize(device: torch.device) -> None:
 def peak(agent: Agent) -> float:
     """FLOPs per second of a large matrix product in the precision of the run."""
     wide = (
-        agent.config.precision == 'float32'
+        agent.machine.config.precision == 'float32'
         or agent.device.type == 'cpu'
-        and agent.config.precision == 'auto'
+        and agent.machine.config.precision == 'auto'
     )
     size = 1536 if agent.device.type == 'cpu' else 8192
     a = torch.randn(

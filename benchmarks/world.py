@@ -20,6 +20,7 @@ import numpy as np
 
 from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
+from dreamer4.machine import MachineConfig, settle
 from embodied.config import parse
 from embodied.errors import ConfigError
 
@@ -38,11 +39,12 @@ def make(recorded: Recorded, kind: str, words: list[str], seed: int) -> Agent:
     Args:
         kind: 'proprio' or 'image'. words: of a command line, --configs and --agent.KEY VALUE.
     """
-    config = parse(
-        ['--agent.threads', '1', '--agent.device', 'cpu', *words], ROOT / 'configs'
-    ).agent.build(AgentConfig)
+    config = parse(['--machine.threads', '1', '--machine.device', 'cpu', *words], ROOT / 'configs')
+    machine = config.machine.build(MachineConfig)
+    settle(machine)
+    config = config.agent.build(AgentConfig)
     schedule = replace(config.schedule, dynamics_updates=NEVER, gate_every=NEVER)
-    return Agent(*recorded.spaces(kind), replace(config, schedule=schedule), seed)
+    return Agent(*recorded.spaces(kind), replace(config, schedule=schedule), machine, seed)
 
 
 def train(agent: Agent, recorded: Recorded, kind: str, budget: 'Budget', seed: int) -> dict:

@@ -5,7 +5,6 @@ Letters: N envs, B sequences, T time, C acting context, H horizon, M action code
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +16,14 @@ from embodied.errors import CheckpointError
 
 from . import losses, perceptual, report, shortcut
 from .actions import Actions
-from .agent_config import AgentConfig, check, find_device
+from .agent_config import AgentConfig, check
 from .batch import Batch, Roles, make_batch
 from .conv_tokenizer import ConvTokenizer
 from .dynamics import Context, Dynamics
 from .heads import Heads, beyond_bins
 from .imagination import draw_starts, imagine
+from .machine import Machine, MachineConfig, own_stream
+from .machine import check as check_machine
 from .nets.attention import Attention
 from .optim import NonFiniteLoss, Optimizer, RunningRMS, SlowCopy, descend
 from .record import CudaGraphs, plainly
@@ -95,7 +96,8 @@ class Agent:
         obs_space, act_space: name -> gymnasium space as the driver reports them ('log/' keys and
             'reset' are ignored).
         config: AgentConfig.
-        seed: of all random numbers in torch.
+        machine: where it computes; decides nothing that is learned.
+        seed: of its stream of torch's random numbers; the caller's stream is left alone.
 
     Raises:
         ValueError: a setting that cannot work, naming it.
@@ -106,16 +108,20 @@ class Agent:
         obs_space: Mapping[str, spaces.Space],
         act_space: Mapping[str, spaces.Space],
         config: AgentConfig,
+        machine: MachineConfig,
         seed: int,
     ):
         check(config)
-        self.config = config
-        self.device = find_device(config.device)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        torch.manual_seed(seed)
-        if self.device.type == 'cuda':
-            torch.set_float32_matmul_precision('high')
+        check_machine(machine, config)
+        self.config, self.machine = config, Machine(machine, seed)
+        self.device = self.machine.device
+        self._build(obs_space, act_space)
+
+    @own_stream
+    def _build(
+        self, obs_space: Mapping[str, spaces.Space], act_space: Mapping[str, spaces.Space]
+    ) -> None:
+        config = self.config
         obs_space = {k: s for k, s in obs_space.items() if not k.startswith('log/')}
         tasks = int(obs_space['task_id'].n) if 'task_id' in obs_space else 1
         seen = {k: s for k, s in obs_space.items() if k not in FLAGS}
@@ -174,11 +180,11 @@ class Agent:
                 module.to(self.device)
         for layer in [*self.tokenizer.modules(), *self.dynamics.modules()]:
             if isinstance(layer, Attention):
-                layer.kernel = config.attention
+                layer.kernel = self.machine.config.attention
 
     def _prepare(self) -> None:
         """Copies, optimisers and state of the training."""
-        config = self.config
+        config, machine = self.config, self.machine.config
         heads = self.heads
         self.slow_tokenizer = SlowCopy(self.tokenizer, config.tokenizer_training.slow)
         self.slow_value = SlowCopy(heads.value_head, config.value.slow)
@@ -198,10 +204,10 @@ class Agent:
             self.optimizers['tokenizer'] = Optimizer(
                 'tokenizer', [self.tokenizer], config.optim.tokenizer
             )
-        if config.compile:
+        if machine.compile:
             compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
         self.recorder = (
-            CudaGraphs(self.device) if config.graphs and self.device.type == 'cuda' else None
+            CudaGraphs(self.device) if machine.graphs and self.device.type == 'cuda' else None
         )
         self.schedule = Schedule(config.schedule)
         self.return_range = torch.ones((), device=self.device)
@@ -262,6 +268,7 @@ class Agent:
         return carry
 
     @torch.no_grad()
+    @own_stream
     def policy(
         self, carry: dict[str, torch.Tensor], obs: Mapping[str, np.ndarray], mode: str = 'train'
     ):
@@ -300,7 +307,7 @@ class Agent:
         seen = {k.removeprefix('seen/'): v for k, v in flat.items() if k.startswith('seen/')}
         carry = {k: v for k, v in flat.items() if not k.startswith('seen/')}
         push = lambda old, new: torch.cat([old[:, 1:], new[:, None]], 1)
-        with self._precision():
+        with self.machine.autocast():
             carry['is_first'] = push(carry['is_first'], seen['is_first'])
             carry['code'] = push(carry['code'], carry['action'])
             carry['latent'] = push(carry['latent'], self._encode_last(carry, seen))
@@ -364,6 +371,7 @@ class Agent:
 
     # -- learning
 
+    @own_stream
     def train(self, sample: Callable[[int, int], Mapping[str, np.ndarray]]) -> dict[str, float]:
         """One update of every part whose stage has begun.
 
@@ -488,7 +496,7 @@ class Agent:
         if plan.measure:
             # later it stays: latents that have been learned from must not move
             self.tokenizer.measure(obs)
-        with self._precision():
+        with self.machine.autocast():
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
         # of normalised losses: before, it would be divided out
         weights = {'lpips': perceptual.weight(self.config.tokenizer)}
@@ -500,7 +508,7 @@ class Agent:
         imagined trajectories.
         """
         batch = batch.cut(*plan.roles.single)
-        with self._precision():
+        with self.machine.autocast():
             context = self._commit(batch, measure=True, joint=plan.joint)
             total, parts = self._model_loss(batch, context, plan.roles.large)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()} | self._size(
@@ -523,11 +531,11 @@ class Agent:
         """Some steps of value and policy on one dream; metrics are those of the first, a refused
         step is told whichever it was.
         """
-        with self._precision():
+        with self.machine.autocast():
             dream = self._dream(batch, context)
         metrics = {}
         for _ in range(self.config.imagination.epochs):
-            with self._precision():
+            with self.machine.autocast():
                 parts, found = self._actor_critic_losses(dream)
             if plan.policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
@@ -747,7 +755,7 @@ class Agent:
         """Diagnostics of the world model on fresh sequences, and the context they were measured
         in.
         """
-        with self._precision():
+        with self.machine.autocast():
             context = self._commit(batch)
             start = min(self.config.actor.context, batch.shape[1] // 2) - 1
             return (
@@ -783,6 +791,7 @@ class Agent:
     # -- reporting
 
     @torch.no_grad()
+    @own_stream
     def report(
         self, sample: Callable[[int, int], Mapping[str, np.ndarray]]
     ) -> dict[str, float | np.ndarray]:
@@ -791,7 +800,7 @@ class Agent:
             sample(self.config.schedule.gate_sequences, self.config.batch.length + 1)
         )
         metrics, context, start = self._model_metrics(batch)
-        with self._precision():
+        with self.machine.autocast():
             latent = self.dynamics.unpack(context.latent)
             metrics |= report.image_metrics(self.slow_tokenizer.module, batch, latent)
             loop = report.open_loop(
@@ -812,14 +821,7 @@ class Agent:
                 'updates': self.updates,
                 'return_range': self.return_range,
                 'told': list(self._told),
-                'random': (
-                    {'cpu': torch.get_rng_state()}
-                    | (
-                        {'cuda': torch.cuda.get_rng_state(self.device)}
-                        if self.device.type == 'cuda'
-                        else {}
-                    )
-                ),
+                'random': self.machine.save(),
             }
         )
 
@@ -838,9 +840,7 @@ class Agent:
                 part.load_state_dict(tree[name])
             self.updates, self._told = int(tree['updates']), list(tree.get('told', []))
             self.return_range.copy_(tree['return_range'])
-            torch.set_rng_state(tree['random']['cpu'])
-            if 'cuda' in tree['random'] and self.device.type == 'cuda':
-                torch.cuda.set_rng_state(tree['random']['cuda'], self.device)
+            self.machine.load(tree['random'])
         except (
             RuntimeError,
             LookupError,
@@ -873,13 +873,6 @@ class Agent:
     def _run(self):
         """(key, work, tensors) -> tensors: how work for the device is carried out."""
         return self.recorder.run if self.recorder else plainly
-
-    def _precision(self):
-        """bfloat16 autocast where configured ('auto': on CUDA), else nothing."""
-        kind = self.config.precision
-        if kind == 'float32' or (kind == 'auto' and self.device.type != 'cuda'):
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
 
 
 def compile_parts(*parts: Tokenizer | Dynamics) -> None:

@@ -8,15 +8,11 @@ stand beside the part.
 import math
 from dataclasses import dataclass
 
-import torch
-
 from . import shortcut
 from .actions import CONTINUOUS
-from .cache import CacheConfig
 from .dynamics import DynamicsConfig
 from .heads import READS, HeadsConfig
 from .imagination import ImaginationConfig
-from .nets.attention import KERNELS
 from .optim import OptimConfig
 from .schedule import ScheduleConfig
 from .shortcut import ShortcutConfig
@@ -111,13 +107,6 @@ class OptimsConfig:
 class AgentConfig:
     """Block `agent` of the configuration."""
 
-    device: str
-    precision: str
-    threads: int
-    attention: str
-    compile: bool
-    graphs: bool
-    cache: CacheConfig
     batch: BatchConfig
     tokenizer: TokenizerConfig
     tokenizer_training: TokenizerTrainingConfig
@@ -133,22 +122,6 @@ class AgentConfig:
     schedule: ScheduleConfig
 
 
-def find_device(name: str) -> torch.device:
-    """The device of `agent.device`: 'auto' is CUDA where there is one.
-
-    Raises:
-        ValueError: the name is none, or CUDA is asked for and there is none.
-    """
-    kind = name.partition(':')[0]
-    if kind not in ('auto', 'cpu', 'cuda'):
-        raise ValueError(f'agent.device must be auto, cpu, cuda or cuda:<number>; got {name!r}')
-    if kind == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(
-            f'agent.device is {name}, but torch finds no CUDA device here; take auto or cpu'
-        )
-    return torch.device(name if kind != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
-
-
 def check(config: AgentConfig) -> None:
     """Refuse settings that cannot work, before anything is built.
 
@@ -160,8 +133,6 @@ def check(config: AgentConfig) -> None:
         'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
         'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
         'actor.start': (config.actor.start, ('uniform', 'behaviour')),
-        'precision': (config.precision, ('auto', 'float32', 'bfloat16')),
-        'attention': (config.attention, KERNELS),
         'tokenizer.lpips_net': (config.tokenizer.lpips_net, ('vgg', 'alex', 'squeeze')),
         'heads.continuous': (config.heads.continuous, CONTINUOUS),
         'heads.reads': (config.heads.reads, READS),
@@ -170,19 +141,6 @@ def check(config: AgentConfig) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
-    if find_device(config.device).type == 'cpu' and config.attention == 'flex':
-        raise ValueError(
-            'agent.attention flex learns on a GPU alone, but agent.device is the CPU; take auto'
-        )
-    if config.threads < 0:
-        raise ValueError(
-            f"agent.threads must be at least 0, which leaves torch's choice; got {config.threads}"
-        )
-    if config.attention == 'fused' and config.dynamics.softcap:
-        raise ValueError(
-            'agent.attention fused has no soft cap, but agent.dynamics.softcap is'
-            f' {config.dynamics.softcap}; take auto'
-        )
     shortcut.check(config.shortcut, config.dynamics.levels)
     share, rows = config.shortcut.bootstrap, config.batch.size
     if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:

@@ -22,7 +22,7 @@ SHARE = 0.25
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Block `agent.cache` of the configuration; meanings stand there."""
+    """Block `machine.cache` of the configuration; meanings stand there."""
 
     frames_gb: float
 

@@ -7,36 +7,42 @@ import numpy as np
 
 from embodied import envs
 from embodied.base import Env, Values
-from embodied.config import Config
+from embodied.config import Value, configs_dir, parse
 from embodied.run import load_agent
 from embodied.seeds import derive
 
+from . import runs
 from .agent import Agent
 from .agent_config import AgentConfig
+from .machine import MachineConfig
 
 
-def load(logdir: str | Path, seed: int = 0) -> tuple[Agent, Env]:
+def load(logdir: str | Path, seed: int = 0, **machine: Value) -> tuple[Agent, Env]:
     """The agent of the newest checkpoint of a run, and one environment of its task.
 
+    The process stays as it is: its torch threads, precision and random numbers are left alone.
+
     Args:
-      logdir: folder of the run. seed: of the environment.
+      logdir: folder of the run. seed: of the environment. machine: keys of the block `machine`,
+          such as device='cpu'; those of the run do not matter here.
 
     Raises:
       ConfigError: the folder holds no config. CheckpointError: it holds no checkpoint, or a damaged
           one.
     """
-    config = Config.load(Path(logdir) / 'config.yaml')
+    logdir = Path(logdir).expanduser()
+    config = parse([], configs_dir(Path(__file__).parent), runs.acting(logdir))
+    config = config.update({f'machine.{key}': value for key, value in machine.items()})
+    config = config.update({'agent.tokenizer.lpips': 0.0})  # a loss, and the agent is to act
     env = envs.make(config.task, config.env.to_dict(), derive(seed, 'env'))
-    act_space = {key: space for key, space in env.act_space.items() if key != 'reset'}
-    config = config.update(
-        {
-            # changes no result, and one kernel exists on some machines alone
-            'agent.attention': 'auto',
-            'agent.tokenizer.lpips': 0.0,
-        }
-    )  # a loss, and the agent is to act
-    agent = Agent(env.obs_space, act_space, config.agent.build(AgentConfig), derive(seed, 'agent'))
-    load_agent(agent, Path(logdir))
+    agent = Agent(
+        env.obs_space,
+        {key: space for key, space in env.act_space.items() if key != 'reset'},
+        config.agent.build(AgentConfig),
+        config.machine.build(MachineConfig),
+        derive(seed, 'agent'),
+    )
+    load_agent(agent, logdir)
     return agent, env
 
 

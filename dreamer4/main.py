@@ -11,7 +11,6 @@ what needs it imports it, behind the checks of flags and tasks.
 
 import functools
 import platform
-import re
 import shlex
 import sys
 from dataclasses import replace
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from embodied import envs
 from embodied.base import RandomAgent
-from embodied.config import Config, Value, configs_dir, diff, expand_timestamp, parse
+from embodied.config import Config, Value, configs_dir, expand_timestamp, parse
 from embodied.console import steady
 from embodied.drive import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
@@ -39,17 +38,7 @@ from embodied.run import (
 )
 from embodied.seeds import derive
 
-from . import __version__
-
-# What may differ between a run and its resumption; everything else decides what was learned or
-# stored.
-MAY_CHANGE = (
-    r'script|logdir|from_checkpoint|run\.(?!envs|train_ratio).*|eval\..*|logger\..*|driver\..*'
-    r'|replay\.(max_gb|disk_gb|resume|prefetch)|agent\.(device|threads|graphs|cache\..*)'
-)
-
-# What an agent brings along to where it acts; the machine may be another one.
-OF_THE_AGENT = r'task|env\..*|agent\.(?!device|threads|precision|graphs|cache).*'
+from . import __version__, runs
 
 ABOUT = f"""\
 dreamer4 {__version__} learns control from pixels or vectors, online or from a replay folder.
@@ -109,18 +98,8 @@ def run_config(config: Config) -> dict[str, Value] | None:
     """
     if config.script not in ('eval_only', 'collect') or not config.from_checkpoint:
         return None
-    place = Path(config.from_checkpoint).expanduser()
-    logdir = (
-        place.parent
-        if place.name == 'ckpt'
-        else place.parent.parent
-        if place.parent.name == 'ckpt'
-        else place
-    )
-    if not (logdir / 'config.yaml').exists():
-        return None
-    flat = Config.load(logdir / 'config.yaml').flat
-    return {key: value for key, value in flat.items() if re.fullmatch(OF_THE_AGENT, key)}
+    logdir = runs.folder_of(config.from_checkpoint)
+    return runs.acting(logdir) if (logdir / runs.FILENAME).exists() else None
 
 
 def run(config: Config) -> int:
@@ -140,28 +119,8 @@ def run(config: Config) -> int:
     logdir = Path(expand_timestamp(config.logdir)).expanduser()
     config = config.update({'logdir': str(logdir)})
     if config.script != 'eval_only':
-        compare(config, logdir)
+        runs.compare(config, logdir)
     return Parts(config, logdir).run()
-
-
-def compare(config: Config, logdir: Path) -> None:
-    """Check that a run in `logdir`, if there is one, was started with the same settings.
-
-    Raises:
-      ConfigError: lists the keys that differ, with old and new values.
-    """
-    path = logdir / 'config.yaml'
-    if not path.exists():
-        return
-    changes = {
-        k: v for k, v in diff(Config.load(path), config).items() if not re.fullmatch(MAY_CHANGE, k)
-    }
-    if changes:
-        text = ', '.join(f'{k}: {old!r} -> {new!r}' for k, (old, new) in changes.items())
-        raise ConfigError(
-            f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
-            ' values'
-        )
 
 
 class Parts:
@@ -186,8 +145,11 @@ class Parts:
     def run(self) -> int:
         script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
         print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)
-        # Imports torch, and refuses what cannot work before any env is built.
-        self.setup = replace(self.setup, warnings=self._budget_warnings(self.agent_config))
+        # These import torch, and refuse what cannot work before any env is built.
+        from .machine import settle
+
+        self.setup = replace(self.setup, warnings=self._budget_warnings())
+        settle(self.machine)
         if script in ('train', 'train_eval'):
             train(
                 self.agent,
@@ -229,14 +191,27 @@ class Parts:
             raise ConfigError(str(error)) from error
         return built
 
-    def _budget_warnings(self, agent_config) -> tuple[str, ...]:
-        """Sentences about budgets that this machine cannot meet."""
-        from .agent_config import find_device
-        from .cache import free_gb
+    @functools.cached_property
+    def machine(self):
+        """The block `machine`, checked against the agent that it is to carry."""
+        from .machine import MachineConfig, check
 
-        budgets, device = self.replay_config, find_device(agent_config.device)
+        built = self.config.machine.build(MachineConfig)
+        try:
+            check(built, self.agent_config)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return built
+
+    def _budget_warnings(self) -> tuple[str, ...]:
+        """Sentences about budgets that this machine cannot meet."""
+        from .cache import free_gb
+        from .machine import find_device
+
+        budgets, device = self.replay_config, find_device(self.machine.device)
         rows = {'replay.max_gb': budgets.max_gb}
-        kept = {'agent.cache.frames_gb': max(0.0, agent_config.cache.frames_gb)}  # -1 is what fits
+        frames = self.machine.cache.frames_gb  # -1 is what fits
+        kept = {'machine.cache.frames_gb': max(0.0, frames)}
         if device.type == 'cpu':
             found = over_memory(rows | kept, memory_gb(), 'this machine')
         else:
@@ -254,7 +229,8 @@ class Parts:
         if self.config.script in ('eval_only', 'collect'):
             config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
         try:
-            agent = Agent(obs_space, act_space, config, derive(self.config.seed, 'agent'))
+            seed = derive(self.config.seed, 'agent')
+            agent = Agent(obs_space, act_space, config, self.machine, seed)
         except ValueError as error:  # settings that do not go with these spaces
             raise ConfigError(str(error)) from error
         self._keep_config()
@@ -296,13 +272,13 @@ class Parts:
         """The replay, with its images on the device where an agent learns and there is room for
         them.
         """
-        from .agent_config import find_device
         from .cache import Mirror, frames_gb
+        from .machine import find_device
 
         if self.config.script == 'collect':
             return replay
-        device = find_device(self.agent_config.device)
-        gigabytes = frames_gb(self.agent_config.cache, device)
+        device = find_device(self.machine.device)
+        gigabytes = frames_gb(self.machine.cache, device)
         return Mirror(replay, device, gigabytes) if gigabytes else replay
 
     def offline_replay(self, on_event):

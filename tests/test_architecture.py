@@ -88,7 +88,7 @@ BELOW = {
     'dreamer4.imagination': ('dreamer4.agent', 'dreamer4.losses'),
 }
 
-WIRING = ('dreamer4.main', 'dreamer4.load')  # these know everything
+WIRING = ('dreamer4.main', 'dreamer4.load', 'dreamer4.runs')  # these know everything
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = ('embodied', 'embodied.base', 'embodied.errors', 'embodied.extras', 'embodied.pictures')
 

@@ -53,7 +53,7 @@ def test_the_table_orders_changes_by_what_they_reach():
 
 
 def test_the_table_of_attention_kernels_has_a_row_for_every_use_and_marks_the_fastest():
-    agent = speed.make('pixel', '', {}, ['--agent.threads', '1'])
+    agent = speed.make('pixel', '', {}, ['--machine.threads', '1'])
     uses = attention.uses(agent)
     tokens, c = agent.dynamics.layout.size, agent.config
     assert uses['noisy frames, time'].shape[1:5] == (
@@ -82,7 +82,7 @@ def test_a_kernel_is_timed_on_every_use():
         'pixel',
         '',
         {'agent.batch.size': 2, 'agent.batch.length': 4, 'agent.imagination.starts': 4},
-        ['--agent.threads', '1'],
+        ['--machine.threads', '1'],
     )
     for use in attention.uses(agent).values():
         with torch.set_grad_enabled(use.learns):

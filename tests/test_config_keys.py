@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dreamer4 import machine
 from dreamer4.agent_config import AgentConfig, check
 from embodied import envs
 from embodied.config import MARK, parse, read_folder
@@ -26,6 +27,7 @@ BLOCKS = {
     'replay': ReplayConfig,
     'logger': LoggerConfig,
     'agent': AgentConfig,
+    'machine': machine.MachineConfig,
 }
 TOP = {'script', 'task', 'logdir', 'seed', 'from_checkpoint'}
 
@@ -78,11 +80,14 @@ def test_every_word_of_a_mark_is_one_that_the_class_behind_it_takes():
     """What is no such word is refused by the mark, before anything is built."""
     for key, words in choices().items():
         for word in words:
-            config = parse([f'--{key}', word, '--agent.device', 'cpu'], ROOT / 'configs')
+            config = parse([f'--{key}', word, '--machine.device', 'cpu'], ROOT / 'configs')
             for block, kind in BLOCKS.items():
                 built = config[block].build(kind)
-                if block == 'agent' and word != 'flex':  # which is refused on a CPU
+                if block == 'agent':
                     check(built)
+                    agent = built
+                if block == 'machine' and word != 'flex':  # which is refused on a CPU
+                    machine.check(built, agent)
             if key.startswith('env.'):
                 suite = key.split('.')[1]
                 envs.check({'dmc': 'dmc_cheetah_run'}[suite], config.env.to_dict())
@@ -90,7 +95,7 @@ def test_every_word_of_a_mark_is_one_that_the_class_behind_it_takes():
             parse([f'--{key}', 'anything'], ROOT / 'configs')
 
 
-FREE = ('agent.device',)
+FREE = ('machine.device',)
 
 
 def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():

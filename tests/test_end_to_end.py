@@ -16,7 +16,7 @@ import pytest
 from embodied.checkpoint import Checkpoint
 
 TINY = [
-    '--agent.threads',
+    '--machine.threads',
     '1',
     '--run.report_every',
     '150',

@@ -22,7 +22,7 @@ TINY = [
     '60',
     '--driver.parallel',
     'false',
-    '--agent.threads',
+    '--machine.threads',
     '1',
     '--logger.tensorboard',
     'false',
@@ -59,10 +59,10 @@ def trained(tmp_path_factory):
     'flags, words',
     [
         (
-            ['--task', 'pixel_catch', '--agent.device', 'gpu'],
-            'agent.device must be auto, cpu, cuda',
+            ['--task', 'pixel_catch', '--machine.device', 'gpu'],
+            'machine.device must be auto, cpu, cuda',
         ),
-        (['--task', 'pixel_catch', '--agent.threads', '-2'], 'agent.threads'),
+        (['--task', 'pixel_catch', '--machine.threads', '-2'], 'machine.threads'),
         (['--task', 'pixel_catch', '--run.envs', '0'], 'run.envs must be at least 1'),
         (['--task', 'pixel_catch', '--seed', '-1'], 'seed'),
         (['--task', 'pixel_catch', '--replay.uniform', '0.9'], 'replay'),
@@ -199,7 +199,7 @@ def test_an_agent_that_only_acts_needs_no_weights_of_a_loss(trained, tmp_path, m
         '--eval.episodes',
         1,
     ]
-    assert call(*flags, '--driver.parallel', 'false', '--agent.threads', 1) == 0
+    assert call(*flags, '--driver.parallel', 'false', '--machine.threads', 1) == 0
     assert load(tmp_path / 'run')[0].perceptual is None
 
 

@@ -39,7 +39,7 @@ def logged(tmp_path_factory):
     logdir = tmp_path_factory.mktemp('metrics')
     flags = """--script train_eval --configs gym debug --task dummy --run.steps 360
         --run.prefill 100 --run.log_every 60 --run.report_every 180 --run.train_ratio 20
-        --eval.every 200 --agent.schedule.value_updates 3 --agent.threads 1
+        --eval.every 200 --agent.schedule.value_updates 3 --machine.threads 1
         --driver.parallel false --logger.tensorboard false"""
     assert main.main([*flags.split(), '--logdir', str(logdir)]) == 0
     lines = (logdir / 'metrics.jsonl').read_text().splitlines()

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / 'README.md').read_text()
 BLOCKS = {kind: re.findall(rf'```{kind}\n(.*?)```', TEXT, re.S) for kind in ('sh', 'python')}
-SHORT = ['--agent.threads', '1', '--agent.schedule.gate_sequences', '4']
+SHORT = ['--machine.threads', '1', '--agent.schedule.gate_sequences', '4']
 FEWER = {'--run.steps': '300', '--run.updates': '10', '--eval.episodes': '2'}
 
 

@@ -122,7 +122,7 @@ def test_commands_are_found():
     'flags, words',
     [
         (['--replay.max_gb', '6'], 'replay.max_gb 6 may take 6 GB'),
-        (['--agent.cache.frames_gb', '7'], 'agent.cache.frames_gb 7 may take 7.5 GB'),
+        (['--machine.cache.frames_gb', '7'], 'machine.cache.frames_gb 7 may take 7.5 GB'),
         (['--replay.disk_gb', '1e6'], 'replay.disk_gb is 1e+06 GB'),
         ([], None),
     ],
@@ -133,7 +133,7 @@ def test_a_run_says_at_its_start_and_in_its_log_what_the_machine_lacks(
     monkeypatch.setattr(command, 'memory_gb', lambda: 5.0)
     logdir, argv = tmp_path / 'run', ['--configs', 'pixel', 'debug', '--task', 'pixel_catch']
     argv += ['--run.steps', '2', '--driver.parallel', 'false', '--logger.tensorboard', 'false']
-    assert command.main([*argv, '--agent.threads', '1', '--logdir', str(logdir), *flags]) == 0
+    assert command.main([*argv, '--machine.threads', '1', '--logdir', str(logdir), *flags]) == 0
     for text in (capsys.readouterr().out, (logdir / 'events.log').read_text()):
         found = [line for line in text.splitlines() if 'warning: ' in line]
         assert len(found) == (words is not None) and all(words in line for line in found)

@@ -12,6 +12,7 @@ from benchmarks.batched import Batched
 from benchmarks.oracle import Oracle, Play, evaluate
 from dreamer4.agent_config import AgentConfig
 from dreamer4.losses import lambda_return
+from dreamer4.machine import MachineConfig
 
 SMALL = [
     *('--agent.heads.width', '32', '--agent.heads.bins', '31', '--agent.imagination.starts', '32'),
@@ -39,9 +40,11 @@ class Track:
 
 
 def make(physics, *flags):
-    config = oracle.configure('dmc_pendulum_swingup', [*SMALL, *flags]).agent.build(AgentConfig)
+    config = oracle.configure('dmc_pendulum_swingup', [*SMALL, *flags])
     torch.manual_seed(0)
-    return Oracle(physics, config, seed=0)
+    return Oracle(
+        physics, config.agent.build(AgentConfig), config.machine.build(MachineConfig), seed=0
+    )
 
 
 def test_value_and_policy_learn_what_is_best():

@@ -70,7 +70,7 @@ def observe(num, first, seed=0):
 
 
 def agent(stage='tokenizer', **changes):
-    made = Agent(OBS, ACT, tiny(**changes), seed=0)
+    made = Agent(OBS, ACT, *tiny(**changes), seed=0)
     made.schedule.stage = stage
     return made
 
@@ -252,7 +252,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
         {'heads.continuous': 'normal'},
         {'heads.continuous': 'truncnormal'},
         {'heads.learn_on': 'noised'},
-        {'attention': 'explicit'},
+        {'machine.attention': 'explicit'},
         {'actor.loss': 'reinforce'},
         {'actor.prior': 'behaviour'},
         {'actor.prior': 'none'},
@@ -262,7 +262,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
         {'batch.single': 0.5},
         {'batch.long_every': 2},
         {'dynamics.kv_heads': 1},
-        {'precision': 'bfloat16'},
+        {'machine.precision': 'bfloat16'},
     ],
     ids=lambda c: ','.join(f'{k}={v}' for k, v in c.items()) or 'default',
 )
@@ -389,7 +389,7 @@ def test_a_frozen_tokenizer_is_not_trained():
 
 
 def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
-    made = Agent(OBS | {'task_id': spaces.Discrete(3)}, ACT, tiny(), seed=0)
+    made = Agent(OBS | {'task_id': spaces.Discrete(3)}, ACT, *tiny(), seed=0)
     assert 'task_id' not in made.tokenizer.vectors and made.dynamics.task.num_embeddings == 3
     made.schedule.stage = 'policy'
     torch.nn.init.normal_(made.dynamics.task.weight)
@@ -494,8 +494,8 @@ def test_the_host_waits_for_the_device_once_in_an_update(stage, changes, monkeyp
 @pytest.mark.parametrize(
     'changes',
     [
-        {'attention': 'explicit'},
-        pytest.param({'compile': True}, marks=[needs_compiler, pytest.mark.slow]),
+        {'machine.attention': 'explicit'},
+        pytest.param({'machine.compile': True}, marks=[needs_compiler, pytest.mark.slow]),
     ],
 )
 def test_fast_and_plain_paths_give_the_same_losses_over_several_updates(changes):
@@ -938,8 +938,9 @@ def with_value(config, key, value):
     [
         ('actor.prior', 'bc', 'actor.prior'),
         ('actor.loss', 'ppo', 'actor.loss'),
-        ('attention', 'flash', 'agent.attention'),
-        ('attention', 'flex', 'GPU'),
+        ('machine.attention', 'flash', 'machine.attention'),
+        ('machine.attention', 'flex', 'GPU'),
+        ('machine.precision', 'float64', 'machine.precision'),
         ('heads.learn_on', 'all', 'heads.learn_on'),
         ('shortcut.steps', 3, 'power of two'),
         ('dynamics.time_every', 0, 'time_every'),
@@ -949,7 +950,12 @@ def with_value(config, key, value):
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_built(key, value, text):
     with pytest.raises(ValueError, match=text):
-        Agent(OBS, ACT, with_value(tiny(), key, value), seed=0)
+        agent_config, machine = tiny()
+        if key.startswith('machine.'):
+            machine = with_value(machine, key.removeprefix('machine.'), value)
+        else:
+            agent_config = with_value(agent_config, key, value)
+        Agent(OBS, ACT, agent_config, machine, seed=0)
 
 
 def test_the_summary_counts_what_is_there():

@@ -79,7 +79,7 @@ def no_package(monkeypatch):
 
 
 def agent(lpips, obs_space=OBS):
-    return Agent(obs_space, ACT, tiny(**{'tokenizer.lpips': lpips}), seed=0)
+    return Agent(obs_space, ACT, *tiny(**{'tokenizer.lpips': lpips}), seed=0)
 
 
 def trained(lpips):

@@ -91,7 +91,8 @@ each_recorder = pytest.mark.parametrize(
 def prepared(how, recorded, stage, **changes):
     """An agent that records, or one that does not, on the device of `how`."""
     recorder, device, precision, _ = RECORDERS[how]
-    made = agent(stage, **changes, device=device, precision=precision)
+    machine = {'machine.device': device, 'machine.precision': precision}
+    made = agent(stage, **changes, **machine)
     made.recorder = recorder(made) if recorded else None
     return made
 
@@ -279,8 +280,8 @@ def elsewhere(monkeypatch):
     """An agent on a device that is not the CPU: 'meta', which has shapes and no numbers, in the
     place of a GPU.
     """
-    monkeypatch.setattr('dreamer4.agent.check', lambda config: None)
-    monkeypatch.setattr('dreamer4.agent.find_device', torch.device)
+    monkeypatch.setattr('dreamer4.agent.check_machine', lambda *_: None)
+    monkeypatch.setattr('dreamer4.machine.find_device', torch.device)
     monkeypatch.setattr(
         sys.modules['torch.optim.optimizer'],
         '_get_fused_kernels_supported_devices',
@@ -290,7 +291,8 @@ def elsewhere(monkeypatch):
 
 
 def on_meta(stage, changes):
-    made = Agent(OBS, ACT, dataclasses.replace(tiny(**changes), device='meta'), seed=0)
+    config, machine = tiny(**changes)
+    made = Agent(OBS, ACT, config, dataclasses.replace(machine, device='meta'), seed=0)
     made.schedule.stage = stage
     return made
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from dreamer4.agent_config import AgentConfig
+from dreamer4.machine import MachineConfig
 from embodied.config import parse
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -34,15 +35,19 @@ SMALL = {
     'imagination.horizon': 3,
     'actor.context': 4,
     'schedule.gate_sequences': 4,
-    'device': 'cpu',
-    'threads': 1,
+    'machine.device': 'cpu',
 }
 
 
-def tiny(**changes) -> AgentConfig:
-    """Small settings; keys of `changes` are dotted names below `agent`."""
-    config = parse([], CONFIGS).update({f'agent.{k}': v for k, v in (SMALL | changes).items()})
-    return config.agent.build(AgentConfig)
+def tiny(**changes) -> tuple[AgentConfig, MachineConfig]:
+    """Small settings on the CPU; keys of `changes` are dotted names below `agent`, or begin with
+    'machine.'.
+    """
+    named = {
+        k if k.startswith('machine.') else f'agent.{k}': v for k, v in (SMALL | changes).items()
+    }
+    config = parse([], CONFIGS).update(named)
+    return config.agent.build(AgentConfig), config.machine.build(MachineConfig)
 
 
 def speak(head, std: float = 1.0):

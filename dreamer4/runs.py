@@ -1,0 +1,79 @@
+"""The folder of a run: its stored configuration, and which of its settings bind whom.
+
+One rule for resuming, evaluating, collecting with and loading a run: what the agent is, and where
+it acts, binds all of them; what decides what is learned binds a resumption as well; everything
+else, the whole block `machine` included, may differ.
+"""
+
+import re
+from pathlib import Path
+
+from embodied.config import Config, Value, configs_dir, diff, parse
+from embodied.errors import ConfigError
+
+FILENAME = 'config.yaml'
+ACTING = r'task|env\..*|agent\..*'
+STORED = r'replay\.(?!max_gb|disk_gb|chunk_rows|resume|prefetch).*'
+LEARNING = rf'{ACTING}|seed|run\.train_ratio|{STORED}'
+# Keys that stood below `agent` before there was a block `machine`.
+MOVED = ('device', 'precision', 'threads', 'attention', 'compile', 'graphs', 'cache')
+
+
+def folder_of(place: str | Path) -> Path:
+    """The logdir of a checkpoint: of itself, of its ckpt folder, or of one save."""
+    place = Path(place).expanduser()
+    if place.name == 'ckpt':
+        return place.parent
+    return place.parent.parent if place.parent.name == 'ckpt' else place
+
+
+def read(logdir: Path) -> Config:
+    """The configuration that a run was started with, in the names of this version.
+
+    Raises:
+      ConfigError: the folder holds none, or a damaged one.
+    """
+    tree = Config.load(logdir / FILENAME).to_dict()
+    agent = tree.get('agent')
+    if isinstance(agent, dict) and 'machine' not in tree:
+        tree['machine'] = {name: agent.pop(name) for name in MOVED if name in agent}
+    return Config(tree)
+
+
+def acting(logdir: Path) -> dict[str, Value]:
+    """Key -> value of what whoever lets the agent of a run act has to take from it.
+
+    Raises:
+      ConfigError: as read(); or the run is of a version whose settings this one does not know.
+    """
+    flat = {k: v for k, v in read(logdir).flat.items() if re.fullmatch(ACTING, k)}
+    unknown = sorted(flat.keys() - parse([], configs_dir(Path(__file__).parent)).flat.keys())
+    if unknown:
+        raise ConfigError(
+            f'{logdir} is a run of another version of dreamer4: this one does not know'
+            f' {", ".join(unknown[:5])}'
+            + (f' and {len(unknown) - 5} more' if len(unknown) > 5 else '')
+            + f' of its {FILENAME}'
+        )
+    return flat
+
+
+def compare(config: Config, logdir: Path) -> None:
+    """Check that a run in `logdir`, if there is one, learned by the same settings.
+
+    Raises:
+      ConfigError: lists the keys that differ, with old and new values.
+    """
+    if not (logdir / FILENAME).exists():
+        return
+    changes = diff(read(logdir), config)
+    text = ', '.join(
+        f'{key}: {old!r} -> {new!r}'
+        for key, (old, new) in changes.items()
+        if re.fullmatch(LEARNING, key)
+    )
+    if text:
+        raise ConfigError(
+            f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
+            ' values'
+        )

@@ -1,0 +1,153 @@
+"""A run goes on, is evaluated and is loaded on another machine than the one it was made on; what
+decides what it learns stays bound.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer4 import main as command
+from dreamer4 import runs
+from dreamer4.load import load, play
+from embodied.config import Config
+from embodied.errors import ConfigError
+
+SMALL = '--configs debug --task dummy --agent.tokenizer.patch 8 --logger.tensorboard false'.split()
+STEPS = ['--run.steps', '150', '--run.prefill', '100', '--machine.threads', '1']
+HERE = ['--driver.parallel', 'false']
+
+
+def call(*flags):
+    return command.main([str(flag) for flag in flags])
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A few updates on the counting env."""
+    logdir = tmp_path_factory.mktemp('runs') / 'run'
+    assert call(*SMALL, *STEPS, *HERE, '--logdir', logdir) == 0
+    return logdir
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / 'run')
+
+
+def rewrite(logdir, change):
+    """Store the run's configuration changed: `change` gets the tree and changes it."""
+    tree = Config.load(logdir / 'config.yaml').to_dict()
+    change(tree)
+    Config(tree).save(logdir / 'config.yaml')
+
+
+ELSEWHERE = {
+    'device': 'cuda',
+    'precision': 'bfloat16',
+    'threads': 64,
+    'attention': 'flex',
+    'compile': True,
+    'graphs': True,
+}
+
+
+def of_a_gpu(tree):
+    tree['machine'] |= ELSEWHERE
+    tree['run']['envs'] = 64
+
+
+def of_an_old_version(tree):
+    """Its keys stood below `agent`."""
+    tree['agent'] |= tree.pop('machine') | ELSEWHERE
+
+
+@pytest.mark.parametrize('change', [of_a_gpu, of_an_old_version])
+def test_a_run_of_another_machine_loads_evaluates_and_goes_on_here(copied, change, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    rewrite(copied, change)
+    agent, env = load(copied)
+    assert len(list(play(agent, env, 5))) == 5
+    evaluate = ['--script', 'eval_only', '--from_checkpoint', copied, '--eval.episodes', 1]
+    assert call(*evaluate, *HERE, '--logdir', copied) == 0
+    assert call(*SMALL, *STEPS, *HERE, '--logdir', copied, '--run.steps', 160) == 0
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--machine.precision', 'bfloat16'],
+        ['--machine.attention', 'explicit'],
+        ['--machine.cache.frames_gb', '0.01'],
+        ['--run.envs', '1'],
+        ['--run.envs', '3'],
+        ['--replay.chunk_rows', '64'],
+    ],
+    ids=' '.join,
+)
+def test_a_run_goes_on_with_other_settings_of_the_machine(copied, flags, capsys):
+    assert call(*SMALL, *STEPS, *HERE, '--logdir', copied, '--run.steps', 190, *flags) == 0
+    assert 'Continuing' in capsys.readouterr().out
+    last = json.loads((copied / 'metrics.jsonl').read_text().splitlines()[-1])
+    assert last['step'] >= 190
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--run.train_ratio', '8'],
+        ['--seed', '1'],
+        ['--env.dummy.length', '9'],
+        ['--agent.value.gamma', '0.9'],
+        ['--replay.uniform', '0.4', '--replay.newest', '0.2'],
+    ],
+    ids=' '.join,
+)
+def test_what_decides_what_is_learned_is_bound(copied, flags, capsys):
+    assert call(*SMALL, *STEPS, *HERE, '--logdir', copied, *flags) == 2
+    error = capsys.readouterr().err
+    assert 'holds a run with other settings' in error and flags[0].lstrip('-') in error
+
+
+def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(copied, capsys):
+    rewrite(copied, lambda tree: tree['agent'].update(moves={'plan': 3}))
+    with pytest.raises(ConfigError, match=r'another version.* agent\.moves\.plan of its'):
+        load(copied)
+    assert call('--script', 'eval_only', '--from_checkpoint', copied, '--logdir', copied) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'agent.moves.plan' in error
+
+
+@pytest.mark.parametrize('place', ['.', 'ckpt', 'save'])
+def test_a_checkpoint_has_one_logdir(trained, place):
+    source = next(trained.glob('ckpt/*')) if place == 'save' else trained / place
+    assert runs.folder_of(source) == trained
+
+
+def state():
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        np.random.get_state()[1].tobytes(),
+    )
+
+
+def test_loading_and_acting_leave_the_process_as_it_is(copied):
+    rewrite(copied, lambda tree: tree['machine'].update(threads=3))
+    before = state()
+    agent, env = load(copied)
+    list(play(agent, env, 3))
+    assert state() == before
+
+
+def test_an_agent_draws_the_same_numbers_whatever_its_caller_draws(trained):
+    played = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        agent, env = load(trained)
+        found = list(play(agent, env, 6))
+        played.append(np.stack([row['act_box'] for row in found if 'act_box' in row] or [0]))
+    assert np.array_equal(*played)
