@@ -1,9 +1,7 @@
-"""Writes the tables of README.md and docs/ from the committed results, so that no number stands
-there that was not measured.
+"""Writes the tables of the pages from the committed results, so that every number was measured.
 
-    python -m benchmarks.pages            # rewrite what stands between the marks <!-- NAME --> and
-    <!-- /NAME -->
-    python -m benchmarks.pages --check    # only say whether the pages are up to date
+python -m benchmarks.pages            # rewrite the tables between <!-- NAME --> and <!-- /NAME -->
+python -m benchmarks.pages --check    # only report whether the pages are up to date
 """
 
 import argparse
@@ -11,19 +9,98 @@ import json
 import re
 import sys
 
+import numpy as np
+
 from . import ablate, learning
 from . import attention as attention_kernels
 from . import peers as peer_code
 from .speed import HEAD, line
 
 RESULTS, ROOT = learning.RESULTS, learning.ROOT
-PAGES = ('README.md', 'docs/recipe.md', 'docs/runtime.md', 'docs/speed.md', 'benchmarks/peers.md')
+PAGES = (
+    'README.md',
+    'docs/runtime.md',
+    'docs/speed.md',
+    'benchmarks/peers.md',
+    'benchmarks/results/README.md',
+)
 
 
 def read(name: str) -> dict:
     """A file of results; empty if that was not measured yet."""
     path = RESULTS / f'{name}.json'
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+STATE_METHODS = ('DreamerV3', 'MPO', 'DDPG')  # of published_dmc_proprio.json
+FRONT = (
+    '| preset, task | return after training, per seed (95 % interval) | zero action | uniform play'
+    ' | for comparison | frames | minutes |\n|---|---|---|---|---|---|---|'
+)
+
+
+def front() -> str:
+    """What each preset reaches, beside play without learning and what is known of the task."""
+    played = read('baselines')['tasks']
+    lines = [FRONT]
+    for name, preset in (('proprio_swingup', 'dmc_proprio'), ('learning_pixel', 'pixel')):
+        runs = read(name)['runs']
+        for task in dict.fromkeys(run['task'] for run in runs):
+            lines.append(front_row(preset, task, [r for r in runs if r['task'] == task], played))
+    return '\n'.join(lines)
+
+
+def front_row(preset: str, task: str, runs: list[dict], played: dict) -> str:
+    if task in learning.BOUNDS:
+        low, high = learning.BOUNDS[task]
+        zero, uniform, known = '', f'{low:.3g}', f'optimal {high:.3g}'
+    else:
+        zero, uniform = (f'{played[task][player]["mean"]:.0f}' for player in ('zero', 'uniform'))
+        known = 'published: ' + ', '.join(
+            f'{method} {published_state(method, task, frames_of(runs[0])):.0f}'
+            for method in STATE_METHODS
+        )
+    scores = ', '.join(f'{r["eval"]["mean"]:.3g} +- {r["eval"]["ci95"]:.2g}' for r in runs)
+    frames, minutes = max(map(frames_of, runs)), max(run['seconds'] for run in runs) / 60
+    return (
+        f'| `{preset}` `{task}` | {scores} | {zero} | {uniform} | {known} | {frames:,} |'
+        f' {minutes:.0f} |'
+    )
+
+
+def frames_of(run: dict) -> int:
+    """Frames of a whole run: what it was given, or else the end of its curve."""
+    return run.get('frames', run['curve']['frames'][-1])
+
+
+def published_state(method: str, task: str, frames: int) -> float:
+    """Mean return of a published run from state at so many frames."""
+    curve = read('published_dmc_proprio')['methods'][method][task]
+    return float(np.interp(frames, curve['frames'], curve['score']))
+
+
+def proprio() -> str:
+    """Returns from state over seeds, beside play without learning and published runs."""
+    found, played = read('proprio_swingup'), read('baselines')['tasks']
+    lines = [
+        '| task | seed | evaluation (95 % interval, episodes) | zero action | uniform play | '
+        + ', '.join(STATE_METHODS)
+        + ', published | frames | minutes |',
+        '|---|---|---|---|---|---|---|---|',
+    ]
+    for run in found['runs']:
+        task, scored, frames = run['task'], run['eval'], frames_of(run)
+        known = ', '.join(f'{published_state(m, task, frames):.0f}' for m in STATE_METHODS)
+        zero, uniform = (
+            '{mean:.2g} +- {ci95:.2g} ({episodes})'.format(**played[task][player])
+            for player in ('zero', 'uniform')
+        )
+        lines.append(
+            f'| `{task}` | {run["seed"]} | {scored["mean"]:.0f} +- {scored["ci95"]:.0f}'
+            f' ({scored["episodes"]}) | {zero} | {uniform} | {known} | {frames:,} |'
+            f' {run["seconds"] / 60:.1f} |'
+        )
+    return '\n'.join([*lines, '', origin(found)])
 
 
 def pixel() -> str:
@@ -203,6 +280,8 @@ def machine(found: dict) -> str:
 
 
 TABLES = {
+    'front': front,
+    'proprio': proprio,
     'pixel': pixel,
     'dmc': dmc,
     'ablation': ablation,

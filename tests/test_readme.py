@@ -18,7 +18,7 @@ FEWER = {'--run.steps': '300', '--run.updates': '10', '--eval.episodes': '2'}
 
 def commands():
     """The lines that call a module of ours, without their comments."""
-    lines = [line for block in BLOCKS['sh'] for line in block.splitlines()]
+    lines = [line for block in BLOCKS['sh'] for line in block.replace('\\\n', '').splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith('python -m ')]
 
 
