@@ -1,5 +1,6 @@
 """dreamer4.main with envs that break at random, for benchmarks/chaos.py: every fault raises, exits,
-is killed or hangs.
+is killed, hangs or returns NaN. Every env also starts a process of its own, as simulators do, and
+never ends it.
 
     python -m benchmarks.chaos_faults LEDGER FAULTS [arguments of dreamer4.main]
 
@@ -16,11 +17,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from embodied import envs
 from embodied.base import Env
 from embodied.wrappers import Wrapper
 
-KINDS = ('raise', 'exit', 'kill', 'hang')
+from .chaos_lives import child
+
+KINDS = ('raise', 'exit', 'kill', 'hang', 'nan')
 CHANCE = 1 / 80  # per step
 
 
@@ -39,19 +44,23 @@ class Breaking(Wrapper):
         ledger: the file. faults: how many there will be. seed: of the moments.
     """
 
+    checked = False  # the worker looks for NaN itself: the checks of the env lie below
+
     def __init__(self, env: Env, ledger: Path, faults: int, seed: int):
         super().__init__(env)
+        self._child = child()
         self._ledger, self._faults, self._chance = ledger, faults, random.Random(seed)
 
     def step(self, action):
-        if self._chance.random() < CHANCE:
-            self._break(self._chance.choice(KINDS))
-        return self.env.step(action)
+        obs = self.env.step(action)
+        if self._faults and self._chance.random() < CHANCE:
+            return self._break(self._chance.choice(KINDS), obs)
+        return obs
 
-    def _break(self, kind):
+    def _break(self, kind, obs):
         done = self._ledger.read_text().count('\n') if self._ledger.exists() else 0
         if done >= self._faults:
-            return
+            return obs
         with open(self._ledger, 'a') as file:
             file.write(f'{kind}\n')
         if kind == 'raise':
@@ -60,7 +69,9 @@ class Breaking(Wrapper):
             os._exit(3)
         if kind == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(3600)
+        if kind == 'hang':
+            time.sleep(3600)
+        return {**obs, 'reward': np.float32(np.nan)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +95,11 @@ def main() -> int:
     args = parser.parse_args()
     from dreamer4 import main as program
 
-    ledger, faults = args.ledger, args.faults
+    breaks = {'ledger': args.ledger, 'faults': args.faults}
     plain = program.Parts.env
 
     def breaking(self, kind, index):
-        return BreakingMaker(**vars(plain(self, kind, index)), ledger=ledger, faults=faults)
+        return BreakingMaker(**vars(plain(self, kind, index)), **breaks)
 
     program.Parts.env = breaking
     return program.main(args.flags)
