@@ -25,7 +25,8 @@ from embodied.drive import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
 from embodied.log import Logger, LoggerConfig
 from embodied.machine import memory_gb, over_disk, over_memory
-from embodied.replay import Replay, ReplayConfig, schema
+from embodied.replay import Replay, ReplayConfig
+from embodied.replay.meta import read as read_meta
 from embodied.run import (
     EvalConfig,
     RunConfig,
@@ -285,7 +286,7 @@ class Parts:
         folder = self._replay_folder()
         if not folder.is_dir():
             raise ConfigError(f'--replay.directory: {folder} is no folder')
-        known = schema.read(folder)
+        known = read_meta(folder)
         obs_space, act_space = (known[1], known[2]) if known else (None, None)
         return self._mirrored(
             Replay(

@@ -6,6 +6,8 @@ draw become sequences of them (replay.py, selectors.py). What a row is stands in
 table in embodied/base.py, the command line in tool.py.
 """
 
-from .replay import ROW_ID, Replay, ReplayConfig
+from .config import ReplayConfig
+from .replay import Replay
+from .sampler import ROW_ID
 
 __all__ = ['ROW_ID', 'Replay', 'ReplayConfig']

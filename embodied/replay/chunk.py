@@ -215,6 +215,15 @@ def file_columns(columns: dict[str, np.ndarray], uuid: str) -> dict[str, np.ndar
     return {**columns, STEPID: ids}
 
 
+def file_bytes(schema: Schema, length: int) -> int:
+    """Bytes of the file of a chunk of that many rows."""
+    columns = {  # of the right size, without memory
+        key: np.broadcast_to(np.zeros((), dtype), (length, *shape))
+        for key, dtype, shape in schema.specs
+    }
+    return npz.size(file_columns(columns, NO_SUCCESSOR))
+
+
 def new_uuid() -> str:
     """128 random bits as 22 digits of base 62."""
     number, digits = uuidlib.uuid4().int, []

@@ -17,7 +17,7 @@ from ..errors import ChunkError, ReplayError, ReplayWriteError
 from ..files import KINDS, claim, printable, refusal, unused
 from ..lock import FILENAME as LOCK
 from ..lock import SharedLock
-from . import schema as schemas
+from . import meta as metas
 from .chunk import Chunk, ChunkName, sync_folder
 
 NAMED = 10  # file names that a message lists before it counts the rest
@@ -51,7 +51,7 @@ class Folder:
                 path.mkdir(parents=True, exist_ok=True)
                 lock = SharedLock(path, on_event)
                 self.close = weakref.finalize(self, lock.close)  # runs once
-                claim(path / schemas.FILENAME, on_event)
+                claim(path / metas.FILENAME, on_event)
             except OSError as error:
                 raise ReplayWriteError(
                     f'{path}: the replay folder cannot be made: {error}.'
@@ -66,7 +66,7 @@ class Folder:
         """
         found, foreign, twice = {}, [], []
         for entry in self._entries(self.path):
-            if entry.name in (schemas.FILENAME, LOCK) or entry.name in ASIDE:
+            if entry.name in (metas.FILENAME, LOCK) or entry.name in ASIDE:
                 continue
             if entry.name.startswith('.') and entry.name.endswith('.npz.tmp'):
                 if not self._read_only:
@@ -195,7 +195,7 @@ class Folder:
         Raises:
           ReplayWriteError: it cannot be written.
         """
-        path = self.path / schemas.FILENAME
+        path = self.path / metas.FILENAME
         hidden = path.with_name(f'.{path.name}.tmp')
         try:
             with open(hidden, 'wb') as file:
@@ -216,7 +216,7 @@ class Folder:
                 f'{key} {theirs[key]!r} there, {ours[key]!r} here' for key in keys
             )
             self._on_event(
-                f'{self.path / schemas.FILENAME}: the rows there come from another run:'
+                f'{self.path / metas.FILENAME}: the rows there come from another run:'
                 f' {differences}.'
             )
 

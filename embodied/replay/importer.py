@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import ReplayError
 from . import npz
-from .replay import Replay, ReplayConfig
+from .config import ReplayConfig
+from .replay import Replay
 
 # as envs give their values; uint8 stays
 NARROW = {'f': np.float32, 'i': np.int32, 'u': np.int32, 'b': np.bool_}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ReplayError
 from ..tree_spec import ANYTHING, COUNT, TEXT, Each, Maybe, demand
-from . import schema as schemas
+from . import meta as metas
 from .streams import Streams
 
 ROWS = 2**31  # of one stream, far more than any has; row ids have room for them
@@ -49,9 +49,9 @@ def counters(manifest: Mapping[str, Any]) -> tuple[int, int]:
         demand(manifest, {'version': ANYTHING, **MANIFEST}, 'it')
     except CheckpointError as error:
         raise ReplayError(f'The replay manifest is damaged: {error}.') from error
-    if manifest['version'] != schemas.VERSION:
+    if manifest['version'] != metas.VERSION:
         raise ReplayError(
-            f'Expected a replay manifest of version {schemas.VERSION}, '
+            f'Expected a replay manifest of version {metas.VERSION}, '
             f'got {manifest["version"]!r:.80}.'
         )
     workers = [entry['worker'] for entry in manifest['streams'] if entry['worker'] is not None]

@@ -13,55 +13,31 @@ import io
 import math
 import mmap
 import os
-import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
-from ..contract import valid_key
 from ..errors import ChunkError, ChunkUnreadable
 from ..files import open_regular, refusal
+from .members import (
+    DTYPE,
+    END,
+    ENTRY,
+    LOCAL,
+    STORED,
+    Entry,
+    Member,
+    directory,
+    member_of,
+    read_header,
+)
 
 LIMIT = 2**31 - 1  # bytes of a file, and of all its columns together
-MAX_MEMBERS = 4096  # DreamerV3's files hold some tens
-MAX_DIRECTORY = 1 << 20  # bytes of the zip directory
-MAX_HEADER = 4096  # bytes of one .npy header; numpy writes 118 for shapes like ours
 READ_WHOLE = 1 << 20  # files up to this many bytes are read; larger ones are mapped
 BLOCK = 1 << 20  # bytes that are read at a time to compute a checksum
-
-_END = struct.Struct('<4s4H2LH')
-_ENTRY = struct.Struct('<4s6H3L5H2L')
-_LOCAL = struct.Struct('<4s5H3L2H')
-_HEADER = re.compile(
-    rb"\{'descr': '([^']{1,16})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,10}(?:,"
-    rb' \d{1,10}){0,31},?)?)\), \}[ \n]*'
-)
-_DTYPE = re.compile(r'\|b1|[|<][iu]1|<[iu][248]|<f[248]')
-_STORED, _DEFLATED = 0, 8
-
-
-class Member(NamedTuple):
-    """One column as the zip directory and its own header describe it. `data` is where its array
-    begins in the file, or where its deflated bytes begin; `header` the bytes before the array once
-    inflated.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    fortran: bool
-    inflate: bool
-    data: int
-    packed: int
-    header: int
-    crc: int
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write(file: io.BufferedIOBase, columns: Mapping[str, np.ndarray]) -> None:
@@ -80,10 +56,10 @@ def write(file: io.BufferedIOBase, columns: Mapping[str, np.ndarray]) -> None:
 
 def size(columns: Mapping[str, np.ndarray]) -> int:
     """Bytes of the file that write() makes, exactly."""
-    total = _END.size
+    total = END.size
     for key, column in columns.items():
         name = len(f'{key}.npy'.encode())
-        total += _LOCAL.size + _ENTRY.size + 2 * name + len(_npy_header(column)) + column.nbytes
+        total += LOCAL.size + ENTRY.size + 2 * name + len(_npy_header(column)) + column.nbytes
     return total
 
 
@@ -98,9 +74,9 @@ def describe(path: os.PathLike) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     found = {}
     with _opened(path) as file:
         buffer = _buffer(file, path)
-        for key, entry in _entries(buffer, path).items():
-            descr, fortran, shape, _ = _read_header(buffer, entry, path, key)
-            if _DTYPE.fullmatch(descr):
+        for key, entry in directory(buffer, path).items():
+            descr, fortran, shape, _ = read_header(buffer, entry, path, key)
+            if DTYPE.fullmatch(descr):
                 found[key] = (np.dtype(descr), shape)
     return found
 
@@ -129,14 +105,14 @@ def read(
     """
     with _opened(path) as file:
         buffer = _buffer(file, path)
-        entries = _entries(buffer, path)
+        entries = directory(buffer, path)
         members = {}
         for key, (dtype, shape) in expected.items():
             if key not in entries:
                 raise ChunkError(
                     f'{path}: has no column {key!r}; it has {", ".join(sorted(entries)[:20])}.'
                 )
-            member = _member(buffer, entries[key], path, key)
+            member = member_of(buffer, entries[key], path, key)
             if (member.dtype, member.shape) != (dtype, shape):
                 raise ChunkError(
                     f'{path}: column {key!r} must be {dtype} {shape}, '
@@ -162,8 +138,8 @@ def verify(path: os.PathLike) -> None:
     Raises: as read().
     """
     with _opened(path) as file:
-        for key, entry in _entries(_buffer(file, path), path).items():
-            if entry.method == _STORED:
+        for key, entry in directory(_buffer(file, path), path).items():
+            if entry.method == STORED:
                 _check_stored(file, entry, path, key)
             else:
                 _check_deflated(file, entry, path, key)
@@ -199,10 +175,8 @@ def _opened(path: os.PathLike) -> Iterator[BinaryIO]:
 
 def _buffer(file: BinaryIO, path: os.PathLike) -> mmap.mmap | bytes:
     size = os.fstat(file.fileno()).st_size
-    if not _END.size <= size <= LIMIT:
-        raise ChunkError(
-            f'{path}: must have between {_END.size} and {LIMIT:,} bytes, has {size:,}.'
-        )
+    if not END.size <= size <= LIMIT:
+        raise ChunkError(f'{path}: must have between {END.size} and {LIMIT:,} bytes, has {size:,}.')
     if size > READ_WHOLE:
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     content = b''
@@ -211,152 +185,6 @@ def _buffer(file: BinaryIO, path: os.PathLike) -> mmap.mmap | bytes:
     if len(content) < size:
         raise ChunkUnreadable(f'{path}: only {len(content):,} of {size:,} bytes could be read.')
     return content
-
-
-class _Entry(NamedTuple):
-    method: int
-    crc: int
-    packed: int
-    unpacked: int
-    data: int
-
-
-def _entries(buffer: mmap.mmap | bytes, path: os.PathLike) -> dict[str, _Entry]:
-    """Key -> where its bytes lie, from the zip directory, checked against the local headers and
-    for overlaps.
-    """
-    end = buffer.rfind(b'PK\5\6', max(0, len(buffer) - _END.size - 0xFFFF))
-    if end < 0 or end + _END.size > len(buffer):
-        raise ChunkError(
-            f'{path}: has no zip directory at its end; it is truncated or no .npz file.'
-        )
-    _, _, _, _, count, length, start, _ = _END.unpack_from(buffer, end)
-    if count > MAX_MEMBERS or length > MAX_DIRECTORY or start + length > end:
-        raise ChunkError(
-            f'{path}: has an impossible zip directory of {count} members and {length} bytes at'
-            f' {start}.'
-        )
-    entries, spans, position = {}, [], start
-    for _ in range(count):
-        if position + _ENTRY.size > start + length:
-            raise ChunkError(f'{path}: its zip directory ends before its {count} members do.')
-        (
-            magic,
-            _,
-            _,
-            flags,
-            method,
-            _,
-            _,
-            crc,
-            packed,
-            unpacked,
-            name_size,
-            extra,
-            comment,
-            _,
-            _,
-            _,
-            local,
-        ) = _ENTRY.unpack_from(buffer, position)
-        name = buffer[position + _ENTRY.size : position + _ENTRY.size + name_size]
-        position += _ENTRY.size + name_size + extra + comment
-        key = _key(name, path)
-        if magic != b'PK\1\2' or flags & 1 or method not in (_STORED, _DEFLATED):
-            raise ChunkError(
-                f'{path}: member {key!r} is encrypted, or packed by unknown method {method}, or no'
-                ' zip member.'
-            )
-        if key in entries:
-            raise ChunkError(f'{path}: member {key!r} occurs twice.')
-        data = _data_start(buffer, local, name, path, key)
-        if data + packed > start or (method == _STORED and packed != unpacked):
-            raise ChunkError(
-                f'{path}: member {key!r} does not fit: {packed} bytes at {data}, {unpacked}'
-                ' unpacked.'
-            )
-        entries[key] = _Entry(method, crc, packed, unpacked, data)
-        spans.append((local, data + packed))
-    spans.sort()
-    if any(first[1] > second[0] for first, second in zip(spans, spans[1:])):
-        raise ChunkError(f'{path}: its members overlap.')
-    return entries
-
-
-def _key(name: bytes, path: os.PathLike) -> str:
-    try:
-        text = name.decode('utf-8')
-    except UnicodeDecodeError as error:
-        raise ChunkError(f'{path}: member name {name[:80]!r} is not text.') from error
-    key = text.removesuffix('.npy')
-    if key == text or not valid_key(key):
-        raise ChunkError(f'{path}: member name {text[:80]!r} is not that of a column.')
-    return key
-
-
-def _data_start(
-    buffer: mmap.mmap | bytes, local: int, name: bytes, path: os.PathLike, key: str
-) -> int:
-    if local + _LOCAL.size > len(buffer):
-        raise ChunkError(f'{path}: member {key!r} begins beyond the end of the file.')
-    magic, *_, name_size, extra = _LOCAL.unpack_from(buffer, local)
-    begin = local + _LOCAL.size
-    if magic != b'PK\3\4' or buffer[begin : begin + name_size] != name:
-        raise ChunkError(f'{path}: member {key!r} is not where the zip directory says.')
-    return begin + name_size + extra
-
-
-def _read_header(
-    buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, key: str
-) -> tuple[str, bool, tuple[int, ...], int]:
-    """descr, fortran_order, shape and the number of bytes before the array."""
-    head = buffer[entry.data : entry.data + min(entry.packed, MAX_HEADER)]
-    if entry.method == _DEFLATED:
-        try:
-            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, MAX_HEADER)
-        except zlib.error as error:
-            raise ChunkError(f'{path}: column {key!r} cannot be decompressed: {error}.') from error
-    if head[:6] != b'\x93NUMPY' or len(head) < 12 or head[6] not in (1, 2, 3):
-        raise ChunkError(f'{path}: column {key!r} is not a numpy array.')
-    begin = 10 if head[6] == 1 else 12
-    size = begin + int.from_bytes(head[8:begin], 'little')
-    match = _HEADER.fullmatch(head[begin:size]) if size <= len(head) else None
-    if not match:
-        raise ChunkError(
-            f'{path}: column {key!r} has a header of {size} bytes that is not understood:'
-            f' {head[begin : begin + 80]!r}.'
-        )
-    try:
-        shape = tuple(int(number) for number in match[3].replace(b' ', b'').split(b',') if number)
-        return match[1].decode('ascii'), match[2] == b'True', shape, size
-    except UnicodeDecodeError as error:
-        raise ChunkError(f'{path}: column {key!r} has the unknown dtype {match[1]!r}.') from error
-
-
-def _member(buffer: mmap.mmap | bytes, entry: _Entry, path: os.PathLike, key: str) -> Member:
-    descr, fortran, shape, header = _read_header(buffer, entry, path, key)
-    if not _DTYPE.fullmatch(descr):
-        raise ChunkError(
-            f'{path}: column {key!r} has dtype {descr!r}; only booleans, integers and floats are'
-            ' read.'
-        )
-    inflate = entry.method == _DEFLATED
-    member = Member(
-        np.dtype(descr),
-        shape,
-        fortran,
-        inflate,
-        entry.data + (0 if inflate else header),
-        entry.packed,
-        header,
-        entry.crc,
-    )
-    if header + member.nbytes != entry.unpacked:
-        raise ChunkError(
-            f'{path}: column {key!r} declares {member.dtype} {shape}, {header + member.nbytes:,}'
-            f' bytes with its header, but has {entry.unpacked:,}.'
-        )
-    return member
 
 
 def _array(buffer: mmap.mmap | bytes, member: Member, path: os.PathLike, key: str) -> np.ndarray:
@@ -386,7 +214,7 @@ def _inflate(buffer: mmap.mmap | bytes, member: Member, path: os.PathLike, key: 
     return content
 
 
-def _blocks(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) -> Iterator[bytes]:
+def _blocks(file: BinaryIO, entry: Entry, path: os.PathLike, key: str) -> Iterator[bytes]:
     """The bytes of a member as the file holds them. Read and not mapped: where the disk fails, a
     read is an error and a mapping a signal that ends the process."""
     position, end = entry.data, entry.data + entry.packed
@@ -398,14 +226,14 @@ def _blocks(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) -> Itera
         yield block
 
 
-def _check_stored(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) -> None:
+def _check_stored(file: BinaryIO, entry: Entry, path: os.PathLike, key: str) -> None:
     crc = 0
     for block in _blocks(file, entry, path, key):
         crc = zlib.crc32(block, crc)
     _compare(crc, entry.crc, path, key)
 
 
-def _check_deflated(file: BinaryIO, entry: _Entry, path: os.PathLike, key: str) -> None:
+def _check_deflated(file: BinaryIO, entry: Entry, path: os.PathLike, key: str) -> None:
     inflater, crc, length = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
     try:
         for block in _blocks(file, entry, path, key):

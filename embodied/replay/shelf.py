@@ -13,10 +13,10 @@ import numpy as np
 from ..errors import ChunkError, ChunkUnreadable, OutOfResources
 from ..files import descriptor_share
 from . import npz
-from .chunk import NO_SUCCESSOR, Chunk, ChunkName, file_columns, new_uuid, timestamp
-from .folder import Folder, listing
+from .chunk import Chunk, file_bytes, new_uuid, timestamp
+from .folder import Folder
 from .schema import Schema
-from .streams import Stream, Streams, chains
+from .streams import Stream, Streams
 from .writer import Writer
 
 GB = 10**9
@@ -40,8 +40,8 @@ class Shelf:
       schema: what a row is; set before the first row.
       memory, disk: bytes that the chunks take now.
       memory_budget, disk_budget: bytes that they may take.
+      seen: rows that have been added, also those that are gone.
       rows_evicted: rows given up for a budget.
-      rows_missing: rows that the checkpoint named and that were not there when it was loaded.
       broken: chunks set aside as damaged: read whole, and wrong.
       unreadable: chunks left out, and left where they are, because the system does not let them be
         read.
@@ -61,7 +61,7 @@ class Shelf:
         self.memory_budget, self.disk_budget = max_gb * GB, disk_gb * GB
         self._chunk_rows, self._folder, self._on_event = chunk_rows, folder, on_event
         self.writer = folder and Writer(folder.path, lock, self._landed, on_event)
-        self.rows_evicted = self.broken = self.unreadable = 0
+        self.seen = self.rows_evicted = self.broken = self.unreadable = 0
         self.schema: Schema | None = None
         self.clear()
 
@@ -76,8 +76,12 @@ class Shelf:
         self._resident: dict[Chunk, None] = {}  # in memory and on disk, least recently used first
         self._mapped: dict[Chunk, None] = {}  # those of them that hold a descriptor, likewise
         self._held: dict[Chunk, int] = {}  # bytes of columns, as counted in memory
-        self.memory = self.disk = self.rows_missing = 0
+        self.memory = self.disk = 0
         self._last_time = ''
+
+    def chunks(self) -> list[Chunk]:
+        """All of them, in the order they were opened."""
+        return list(self._order)
 
     @property
     def unsaved(self) -> bool:
@@ -90,8 +94,7 @@ class Shelf:
         if self._folder is None:
             return int(self.memory_budget // self.schema.nbytes)
         rows = self.chunk_rows()
-        nbytes = npz.size(file_columns(_empty_columns(self.schema, rows), NO_SUCCESSOR))
-        return int(self.disk_budget // nbytes) * rows
+        return int(self.disk_budget // file_bytes(self.schema, rows)) * rows
 
     def chunk_rows(self) -> int:
         """Rows of a full chunk: as configured, unless so many would not go well with the
@@ -111,6 +114,8 @@ class Shelf:
         self.streams.extend(stream)
         if chunk.full:
             self._rotate(chunk)
+        self.seen += 1
+        stream.touched = self.seen
 
     def keep_budget(self) -> None:
         """Bring memory below its budget: forget what is on disk, else wait for the disk, else (no
@@ -147,7 +152,7 @@ class Shelf:
         if self._folder:
             self.disk += chunk.file_bytes
             self.writer.submit(chunk)
-            self._keep_disk_budget()
+            self.keep_disk_budget()
 
     def _rotate_largest(self) -> bool:
         """Close the largest chunk that is being filled; False where that would not help."""
@@ -158,7 +163,7 @@ class Shelf:
         self._rotate(largest)
         return True
 
-    def _keep_disk_budget(self) -> None:
+    def keep_disk_budget(self) -> None:
         """Bring the disk below its budget: delete what was set aside, then give up rows, both from
         the oldest on."""
         while (
@@ -177,6 +182,13 @@ class Shelf:
             self._resident[chunk] = None
         else:
             self._folder.unlink(chunk)
+
+    def take(self, chunks: Iterable[Chunk]) -> None:
+        """Take chunks of the folder, which stand in streams already, into the books."""
+        for chunk in sorted(chunks, key=lambda chunk: chunk.name):
+            self._order[chunk] = None
+            self.disk += chunk.file_bytes
+            self._last_time = max(self._last_time, chunk.time)
 
     # Budgets
 
@@ -284,118 +296,3 @@ class Shelf:
             self._mapped[chunk] = None
             self._drop_mapped()
         self._drop_residents(keep=1)
-
-    # The folder
-
-    def load(self, manifest: Mapping[str, Any] | None, listed: bool) -> None:
-        """Index the chunks in the folder: those that a manifest lists, or all.
-
-        Args:
-          manifest: of Replay.save(), or None.
-          listed: whether chunks that the manifest does not name are moved aside.
-        """
-        found = self._folder.scan()
-        if manifest is not None and listed:
-            self._load_listed(found, manifest)
-            return
-        self._load_all(found)
-        if manifest is not None:
-            self._assign_tails(manifest, {chunk.uuid for chunk in found.values()})
-
-    def newest(self) -> Iterable[tuple[Chunk, dict[str, Any]]]:
-        """(chunk, what npz.describe() says of its file), newest first; damaged and
-        unreadable ones are set aside on the way."""
-        for chunk in reversed(list(self._order)):
-            try:
-                yield chunk, npz.describe(chunk.path)
-            except (ChunkError, ChunkUnreadable) as error:
-                self.set_aside(Unusable(chunk, error))
-
-    def _load_all(self, found: dict[str, Chunk]) -> None:
-        for chain in chains(chunk.name for chunk in found.values()):
-            stream = self.streams.new()
-            for name in chain:
-                self.streams.link(stream, found[name.uuid])
-        self._count(found.values())
-
-    def _load_listed(self, found: dict[str, Chunk], manifest: Mapping[str, Any]) -> None:
-        listed, missing = [], []
-        for entry in manifest['streams']:
-            stream = self.streams.new(begin=entry['begin'])
-            row = entry['begin']
-            for name in map(ChunkName.parse, entry['chunks']):
-                row += name.length
-                if name.uuid in found and found[name.uuid].name == name:
-                    listed.append(found.pop(name.uuid))
-                    self.streams.link(stream, listed[-1])
-                else:
-                    missing.append(name)
-                    stream = self.streams.new(begin=row)
-            self._continue(stream, entry)
-        self._count(listed)
-        if missing:
-            self._replace(missing, found)
-        elif found:
-            self._folder.set_aside(
-                found.values(), 'unlisted', 'the checkpoint does not name them (written after it).'
-            )
-            self._keep_disk_budget()
-
-    def _replace(self, missing: list[ChunkName], found: dict[str, Chunk]) -> None:
-        """Chunks of the checkpoint are gone, most often because later ones took their room before
-        the run was killed. These are as good, so they take their place; if nothing else is left,
-        so do those that were set aside earlier."""
-        gone = listing([str(name) for name in missing])
-        self.rows_missing = sum(name.length for name in missing)
-        self._on_event(
-            f'{self._folder.path}: {len(missing)} chunks of the checkpoint with '
-            f'{self.rows_missing} rows are not there any more, because the disk '
-            f'budget had no room for them or somebody deleted them: {gone}.'
-        )
-        if not found and not self.streams.rows:
-            found = self._folder.take_back('unlisted')
-        if found:
-            rows = sum(chunk.length for chunk in found.values())
-            self._on_event(
-                f'{self._folder.path}: {len(found)} chunks with {rows} rows that the checkpoint'
-                ' does not name take their place.'
-            )
-            for stream in self.streams.workers:  # the names of these chunks are taken
-                stream.next_uuid = '' if stream.next_uuid in found else stream.next_uuid
-            self._load_all(found)
-            self._keep_disk_budget()
-
-    def _continue(self, stream: Stream, entry: Mapping[str, Any]) -> None:
-        """Give a restored stream back to its worker."""
-        stream.next_uuid, stream.fresh = entry['next'], entry['fresh']
-        stream.touched = entry['touched']
-        if entry['worker'] is not None:
-            self.streams.assign(stream, entry['worker'])
-
-    def _assign_tails(self, manifest: Mapping[str, Any], uuids: set[str]) -> None:
-        """Where everything was loaded: give streams that end where the manifest says back to their
-        workers."""
-        tails = {stream.next_uuid: stream for stream in self.streams if stream.next_uuid}
-        for entry in manifest['streams']:
-            stream = tails.get(entry['next'])
-            if stream is None or entry['worker'] is None or entry['next'] in uuids:
-                continue
-            length = sum(ChunkName.parse(name).length for name in entry['chunks'])
-            fresh = entry['fresh'] - entry['begin'] - length
-            fresh += int(self.streams.ends[stream.slot])
-            self._continue(stream, {**entry, 'fresh': fresh})
-
-    def _count(self, chunks: Iterable[Chunk]) -> None:
-        """Take restored chunks into the books, oldest first."""
-        for chunk in sorted(chunks, key=lambda chunk: chunk.name):
-            self._order[chunk] = None
-            self.disk += chunk.file_bytes
-            self._last_time = max(self._last_time, chunk.time)
-
-
-def _empty_columns(schema: Schema, rows: int) -> dict[str, np.ndarray]:
-    """Columns of the right size that take no memory."""
-    return {
-        key: np.broadcast_to(np.zeros((), dtype), (rows, *shape))
-        for key, dtype, shape in schema.specs
-    }

@@ -83,6 +83,15 @@ class Streams:
         return self._bounds[1, : len(self._streams)]
 
     @property
+    def longest(self) -> int:
+        """Rows of the longest stream."""
+        return int((self.ends - self.begins).max(initial=0))
+
+    def sequences(self, length: int) -> int:
+        """How many sequences of `length` rows lie within a stream."""
+        return int(np.maximum(self.ends - self.begins - length + 1, 0).sum())
+
+    @property
     def workers(self) -> Iterable[Stream]:
         """The streams that a worker adds to."""
         return self._workers.values()

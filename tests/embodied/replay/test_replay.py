@@ -198,7 +198,7 @@ class Clockwork:
 def test_prepared_draws_are_those_that_would_have_been_made(changes):
     """Also where other draws, other shapes and new rows come between."""
     plain, ahead = make(prefetch=False, **changes), make(**changes)
-    ahead._helper = Clockwork()
+    ahead._draws._ahead.helper = Clockwork()
     rng = np.random.default_rng(0)
     for step in range(40):
         for replay in (plain, ahead):
@@ -213,7 +213,7 @@ def test_prepared_draws_are_those_that_would_have_been_made(changes):
             if rng.random() < 0.1:
                 for replay in (plain, ahead):
                     replay.add(row(5 * step + 5, worker=5), 5 + step)
-    assert ahead._helper.made > 30 and plain.draws == ahead.draws
+    assert ahead._draws._ahead.helper.made > 30 and plain.draws == ahead.draws
 
 
 def test_a_thread_prepares_draws_while_the_caller_works(tmp_path):
@@ -223,7 +223,7 @@ def test_a_thread_prepares_draws_while_the_caller_works(tmp_path):
     ahead.expect(50)
     for _ in range(60):
         assert equal(plain.sample(8, 5), ahead.sample(8, 5))
-    assert ahead._ahead is None, 'nothing is prepared beyond what was announced'
+    assert ahead._draws._ahead.next is None, 'nothing is prepared beyond what was announced'
     ahead.expect(2)
     ahead.sample(8, 5)
     ahead.close()
@@ -232,13 +232,13 @@ def test_a_thread_prepares_draws_while_the_caller_works(tmp_path):
 def test_a_measurement_between_announced_draws_costs_one_preparation():
     replay = make()
     fill(replay, 50)
-    replay._helper = Clockwork()
+    replay._draws._ahead.helper = Clockwork()
     replay.expect(5)
     for index in range(5):
         replay.sample(4, 5)
         if index == 2:
             replay.sample(8, 5)
-    assert replay._helper.made == 4 and replay._ahead is None
+    assert replay._draws._ahead.helper.made == 4 and replay._draws._ahead.next is None
 
 
 def test_a_draw_that_cannot_be_prepared_fails_where_it_is_made():
@@ -394,7 +394,10 @@ def test_an_interrupted_run_draws_what_an_uninterrupted_one_draws(tmp_path, resu
         check(found)
         if resume == 'manifest':
             assert equal(expected, found)
-    ends = {int(end - begin) for begin, end in zip(after._streams.begins, after._streams.ends)}
+    ends = {
+        int(end - begin)
+        for begin, end in zip(after._shelf.streams.begins, after._shelf.streams.ends)
+    }
     assert ends == {60}, 'sequences must cross the point of the resume'
 
 

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from embodied.base import FLAG, OUTCOME
 from embodied.errors import ReplaySchemaError
-from embodied.replay import schema as schemas
+from embodied.replay import meta as metas
 from embodied.replay.schema import Schema
 
 OBS = {
@@ -92,8 +92,8 @@ def test_dtypes_that_cannot_be_stored_are_refused(spec):
 
 def test_meta_json_keeps_schema_spaces_and_facts(tmp_path):
     meta = {'task': 'pixel_catch', 'repeat': 1, 'seed': 3}
-    (tmp_path / 'meta.json').write_bytes(schemas.encode(SCHEMA, OBS, ACT, meta))
-    schema, obs_space, act_space, found = schemas.read(tmp_path)
+    (tmp_path / 'meta.json').write_bytes(metas.encode(SCHEMA, OBS, ACT, meta))
+    schema, obs_space, act_space, found = metas.read(tmp_path)
     assert schema == SCHEMA and found == meta
     assert obs_space == OBS and act_space == ACT
     assert all(space.dtype == ACT[key].dtype for key, space in act_space.items())
@@ -101,7 +101,7 @@ def test_meta_json_keeps_schema_spaces_and_facts(tmp_path):
 
 
 def test_a_folder_without_meta_json_says_nothing(tmp_path):
-    assert schemas.read(tmp_path) is None
+    assert metas.read(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_folder_without_meta_json_says_nothing(tmp_path):
 def test_a_damaged_meta_json_is_named(tmp_path, content):
     (tmp_path / 'meta.json').write_bytes(content)
     with pytest.raises(ReplaySchemaError, match='meta.json'):
-        schemas.read(tmp_path)
+        metas.read(tmp_path)
 
 
 @hypothesis.settings(
@@ -163,11 +163,11 @@ def test_a_damaged_meta_json_is_named(tmp_path, content):
     )
 )
 def test_any_json_in_place_of_spaces_gives_a_schema_error_and_nothing_else(tmp_path, tree):
-    content = json.loads(schemas.encode(SCHEMA, OBS, ACT, {}))
+    content = json.loads(metas.encode(SCHEMA, OBS, ACT, {}))
     content['obs_space'] = tree
     (tmp_path / 'meta.json').write_text(json.dumps(content))
     try:
-        schemas.read(tmp_path)
+        metas.read(tmp_path)
     except ReplaySchemaError:
         pass
 

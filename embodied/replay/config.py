@@ -1,0 +1,56 @@
+"""The block `replay` of the configuration."""
+
+import math
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from .selectors import Mixture
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Block `replay` of the config; see configs/defaults.yaml.
+
+    Attributes:
+      directory: folder of the chunks; '' is logdir/replay.
+      max_gb: memory for rows, 10^9 bytes.
+      disk_gb: size of the chunk files, 10^9 bytes; the oldest are deleted.
+      chunk_rows: rows of a full chunk.
+      uniform, recent, newest, recent_rows: see selectors.Mixture.
+      resume: 'manifest' restores the rows that the checkpoint names, 'all' every row in the folder.
+      demos: folder of a further replay that is only read, '' for none.
+      demo_share: share of each batch that comes from it, in [0, 1].
+      prefetch: whether draws that expect() announced are prepared by a thread.
+    """
+
+    directory: str
+    max_gb: float
+    disk_gb: float
+    chunk_rows: int
+    uniform: float
+    recent: float
+    newest: float
+    recent_rows: int
+    resume: str
+    demos: str
+    demo_share: float
+    prefetch: bool
+
+    @property
+    def mixture(self) -> Mixture:
+        """What sequences are drawn from."""
+        return Mixture(self.uniform, self.recent, self.newest, self.recent_rows)
+
+    def __post_init__(self):
+        self.mixture  # refuses shares that cannot be
+        if not (0 < self.max_gb < math.inf and 0 < self.disk_gb < math.inf):
+            raise ConfigError(
+                f'replay.max_gb and replay.disk_gb must be above 0 and finite; got {self.max_gb}'
+                f' and {self.disk_gb}.'
+            )
+        if self.chunk_rows < 1:
+            raise ConfigError(f'replay.chunk_rows must be at least 1, got {self.chunk_rows}.')
+        if self.resume not in ('manifest', 'all'):
+            raise ConfigError(f"replay.resume must be 'manifest' or 'all', got {self.resume!r}.")
+        if not 0 <= self.demo_share <= 1:
+            raise ConfigError(f'replay.demo_share must lie in [0, 1], got {self.demo_share}.')

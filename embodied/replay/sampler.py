@@ -1,0 +1,154 @@
+"""A seed and a number become sequences: which ones, and their rows from the shelf."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from ..errors import ReplayEmptyError, ReplayError
+from .selectors import Mixture, Selection
+from .shelf import Shelf, Unusable
+from .streams import Stream
+
+MAIN, DEMOS, ORDER = 0, 1, 2  # the independent random streams of one draw
+
+ROW_ID = 'row_id'  # key of a draw: which row it is, until clear() is called
+# of a row id: below the number within its stream, then the stream's slot, then the number of the
+# index
+SLOT_BIT, INDEX_BIT = 32, 52
+_INDICES = itertools.count()  # of this process: rows of two replays have different ids
+
+
+class Sampler:
+    """Draws sequences of the rows on a shelf. Nothing is locked: whoever calls holds the shelf's
+    lock.
+
+    Attributes:
+      index: number of this index among all of the process, part of the ids of its rows.
+    """
+
+    def __init__(self, shelf: Shelf, mixture: Mixture, seed: int):
+        """Args: where the rows are; what sequences are drawn from; an integer >= 0."""
+        self._shelf, self._mixture = shelf, mixture
+        self._key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+        self.clear()
+
+    def clear(self) -> None:
+        """Give the rows new ids: the shelf is another one now."""
+        self.index = next(_INDICES) % 1024
+
+    def generator(self, number: int, part: int) -> np.random.Generator:
+        """The random numbers of one draw: Philox is a function of key and counter, so no state has
+        to be kept.
+
+        Args: the number of the draw; MAIN, DEMOS or ORDER.
+        """
+        return np.random.Generator(np.random.Philox(counter=[0, 0, part, number], key=self._key))
+
+    def draw(self, out: dict[str, np.ndarray], number: int, newest: bool = True) -> dict[int, int]:
+        """Fill arrays with the sequences of one draw.
+
+        Args:
+          out: key -> (batch, length, *shape), ROW_ID among them.
+          number: of the draw.
+          newest: whether the share of newest rows is handed out.
+
+        Returns:
+          Stream slot -> first row that is still fresh, once the draw is used.
+
+        Raises:
+          ReplayEmptyError: no worker has that many rows in succession.
+          OutOfResources: a chunk cannot be read now.
+        """
+        while True:  # a chunk that turns out to be broken is no longer part of the streams
+            selection = self._select(*out[ROW_ID].shape, number, newest)
+            if self._gather(selection, out):
+                return selection.fresh
+
+    def fill(self, out: dict[str, np.ndarray], rng: np.random.Generator) -> bool:
+        """Fill arrays with sequences that `rng` chooses; False where there is none so long."""
+        batch, length = out[ROW_ID].shape
+        state = rng.bit_generator.state
+        while True:
+            rng.bit_generator.state = state
+            selection = self._choose(batch, length, rng)
+            if selection is None:
+                return False
+            if self._gather(selection, out):
+                return True
+
+    def read(self, row_id: int, out: dict[str, np.ndarray]) -> None:
+        """The row of an id and its successors, as they are stored.
+
+        Raises:
+          ReplayError: they are not held any more, or cannot be read.
+        """
+        streams = self._shelf.streams
+        index, slot = row_id >> INDEX_BIT, row_id >> SLOT_BIT & ((1 << INDEX_BIT - SLOT_BIT) - 1)
+        row, length = row_id & ((1 << SLOT_BIT) - 1), len(next(iter(out.values())))
+        try:
+            if (
+                index != self.index
+                or slot >= len(streams.ends)
+                or not streams.begins[slot] <= row <= streams.ends[slot] - length
+            ):
+                raise ReplayError(
+                    f'{length} rows from number {row} of stream {slot} on are not held any more.'
+                )
+            self._shelf.read(streams[slot], row, out)
+        except Unusable as unusable:
+            self._shelf.set_aside(unusable)
+            raise ReplayError(f'Rows that had been drawn cannot be read: {unusable}') from unusable
+
+    def _choose(
+        self, batch: int, length: int, rng: np.random.Generator, newest: bool = True
+    ) -> Selection | None:
+        shelf = self._shelf
+        return self._mixture.choose(
+            shelf.streams, batch, length, rng, seen=shelf.seen, newest=newest
+        )
+
+    def _select(self, batch: int, length: int, number: int, newest: bool) -> Selection:
+        selection = self._choose(batch, length, self.generator(number, MAIN), newest)
+        if selection is None and batch:
+            streams = self._shelf.streams
+            raise ReplayEmptyError(
+                f'There is no sequence of {length} rows yet: the longest of {len(streams)} streams'
+                f' has {streams.longest}, {length - streams.longest} rows are missing. The replay'
+                f' holds {streams.rows} rows.'
+            )
+        return selection or Selection(np.zeros(0, int), np.zeros(0, int), {})
+
+    def _gather(self, selection: Selection, out: dict[str, np.ndarray]) -> bool:
+        """Copy the selected rows to out. False where a chunk turned out to be broken, which then is
+        no longer part of the streams: select again.
+        """
+        streams, length = self._shelf.streams, out[ROW_ID].shape[1]
+        rows = {key: array for key, array in out.items() if key != ROW_ID}
+        try:
+            for index, (slot, row) in enumerate(
+                zip(selection.slots.tolist(), selection.rows.tolist())
+            ):
+                first = (self.index << INDEX_BIT) + (slot << SLOT_BIT) + row
+                out[ROW_ID][index] = first + np.arange(length)
+                self._copy(streams[slot], row, {key: array[index] for key, array in rows.items()})
+        except Unusable as unusable:
+            self._shelf.set_aside(unusable)
+            return False
+        if 'is_first' in out and 'is_last' in out:
+            out['is_last'][:, :-1] |= out['is_first'][:, 1:]
+        return True
+
+    def _copy(self, stream: Stream, row: int, out: dict[str, Any]) -> None:
+        if not out:
+            return
+        length = len(next(iter(out.values())))
+        self._shelf.read(stream, row, out)
+        # An episode that was cut right after the last row shows only in the row that follows.
+        if (
+            'is_last' in out
+            and 'is_first' in out
+            and not out['is_last'][-1]
+            and row + length < self._shelf.streams.ends[stream.slot]
+        ):
+            out['is_last'][-1] = self._shelf.value(stream, row + length, 'is_first')
