@@ -79,9 +79,15 @@ def main() -> None:
                 }
             for key, value in result[name].items():
                 print(f'{name} {key:>30}: {value}', flush=True)
-            write(path, result)
+            write(path, earlier(path) | result)
     found = (part.get('problems') for part in result.values() if isinstance(part, dict))
     sys.exit(any(found))
+
+
+def earlier(path: Path) -> dict:
+    """Parts that were measured on the same commit, by another call or beside this one."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get('commit') == commit() else {}
 
 
 def kills(logdir: Path, count: int, args: argparse.Namespace) -> dict:
