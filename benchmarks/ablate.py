@@ -18,11 +18,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from embodied.interval import interval as half_width
+
 from .command import start, write
 from .learning import RESULTS, machine, one_run, share
-
-# Two-sided 95 % quantiles of Student's t for 1, 2 ... degrees of freedom.
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 @dataclass(frozen=True)
@@ -211,14 +210,8 @@ def described(name: str) -> str:
 
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half width of its 95 % interval (Student's t); nan for a single value."""
-    half = (
-        STUDENT[min(len(values) - 2, len(STUDENT) - 1)]
-        * np.std(values, ddof=1)
-        / len(values) ** 0.5
-        if len(values) > 1
-        else np.nan
-    )
-    return float(np.mean(values)), float(half)
+    half = half_width(values)
+    return float(np.mean(values)), np.nan if half is None else half
 
 
 def half_way(run: dict) -> float:

@@ -34,10 +34,11 @@ from pathlib import Path
 import numpy as np
 
 from embodied.checkpoint import Checkpoint
+from embodied.log.jsonl import read_lines
 
 from . import chaos_lives as lives
 from .command import start, write
-from .learning import RESULTS, ROOT, commit, machine, rows
+from .learning import RESULTS, ROOT, commit, machine
 
 TASK = ['--configs', 'pixel', '--task', 'pixel_catch']
 FLAGS = [*TASK, '--run.save_every', '2', '--driver.parallel', 'true', '--run.report_every', '0']
@@ -178,7 +179,7 @@ def faults(logdir: Path, count: int, args: argparse.Namespace) -> dict:
     if strays := lives.left(token):
         problems.append(f'{len(strays)} processes outlived the run')
     happened = ledger.read_text().split() if ledger.exists() else []
-    replaced = rows(logdir / 'metrics.jsonl')[-1].get('env/restarts', 0)
+    replaced = list(read_lines(logdir / 'metrics.jsonl'))[-1].get('env/restarts', 0)
     if len(happened) < count:
         problems.append(f'only {len(happened)} faults happened; more steps are needed')
     if not 0 < replaced <= len(happened):
@@ -268,7 +269,7 @@ def unsound(paths: Iterable[Path]) -> list[str]:
 
 def finish(logdir: Path) -> list[str]:
     """Problems of the logs of the finished run, and of what it left."""
-    problems, metrics = [], rows(logdir / 'metrics.jsonl')
+    problems, metrics = [], list(read_lines(logdir / 'metrics.jsonl'))
     steps = [row['step'] for row in metrics]
     if steps != sorted(set(steps)):
         problems.append('metrics.jsonl holds a step twice or out of order')

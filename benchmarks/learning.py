@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from embodied.config import parse as parse_config
+from embodied.log.jsonl import read_lines
 
 from .command import start, write
 
@@ -169,17 +170,13 @@ def train(command: list[str], limit: float, logdir: Path) -> None:
         )
 
 
-def rows(path: Path) -> list[dict]:
-    return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
-
-
 def seconds_so_far(logdir: Path) -> float:
-    return max((row['seconds'] for row in rows(logdir / 'metrics.jsonl')), default=0.0)
+    return max((row['seconds'] for row in read_lines(logdir / 'metrics.jsonl')), default=0.0)
 
 
 def curve(logdir: Path, points: int = 40) -> dict[str, list[float]]:
     """Mean training return in equal bins of frames: frames (end of the bin), seconds, score."""
-    scores, times = rows(logdir / 'scores.jsonl'), rows(logdir / 'metrics.jsonl')
+    scores, times = (list(read_lines(logdir / f'{name}.jsonl')) for name in ('scores', 'metrics'))
     if not scores:
         return {'frames': [], 'seconds': [], 'score': []}
     edges = np.linspace(0, scores[-1]['frames'], points + 1)
@@ -209,9 +206,10 @@ def before_policy(logdir: Path) -> dict[str, float]:
     random play.
     """
     first = next(
-        (row['frames'] for row in rows(logdir / 'metrics.jsonl') if 'policy/entropy' in row), np.inf
+        (row['frames'] for row in read_lines(logdir / 'metrics.jsonl') if 'policy/entropy' in row),
+        np.inf,
     )
-    scores = [row['score'] for row in rows(logdir / 'scores.jsonl') if row['frames'] < first]
+    scores = [row['score'] for row in read_lines(logdir / 'scores.jsonl') if row['frames'] < first]
     return {'mean': float(np.mean(scores)) if scores else float('nan'), 'episodes': len(scores)}
 
 

@@ -176,15 +176,7 @@ class Mirror:
 
     def _images(self) -> dict[str, tuple[int, ...]]:
         """Key -> shape of the images of a row."""
-        return (
-            {
-                key: shape
-                for key, dtype, shape in self._replay.schema.specs
-                if dtype == np.uint8 and len(shape) == 3
-            }
-            if self._replay.schema
-            else {}
-        )
+        return self._replay.schema.images if self._replay.schema else {}
 
     def _limit(self) -> int:
         """Rows that there is room for; never more than the replay can hold."""

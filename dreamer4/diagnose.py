@@ -8,14 +8,14 @@ that is not fine; what stands below it may only be its consequence.
 """
 
 import argparse
-import contextlib
-import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from embodied.log.jsonl import read_lines
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def latest(path: str | Path) -> dict[str, float]:
             f'{file} does not exist: expected the logdir of a run that has logged at least once'
         )
     values, began = {}, math.inf
-    for row in lines(file):
+    for row in read_lines(file):
         values |= {
             k: float(v)
             for k, v in row.items()
@@ -237,7 +237,7 @@ def latest(path: str | Path) -> dict[str, float]:
             began = min(began, row['frames'])
     returns = [
         row['score']
-        for row in lines(Path(path) / 'scores.jsonl')
+        for row in read_lines(Path(path) / 'scores.jsonl')
         if row['frames'] < began and row['score'] is not None
     ]
     if len(returns) > 1:
@@ -250,15 +250,6 @@ def latest(path: str | Path) -> dict[str, float]:
         if floor is not None:
             values['report/foreground_gain'] = values[key] - floor
     return values
-
-
-def lines(file: Path) -> Iterator[dict]:
-    """What the lines of a log hold; none if there is no such file. A torn last line, of a run
-    that was killed or that is writing now, is left out.
-    """
-    for line in file.read_text().splitlines() if file.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)
 
 
 def find(values: Mapping[str, float], name: str) -> float | None:

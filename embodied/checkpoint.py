@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from .errors import CheckpointError, EmbodiedError
-from .files import open_regular, refusal, starved
+from .files import open_regular, refusal, starved, sync
 
 DONE, PARTIAL = 'done.json', '.partial-'
 STAMP = '%Y%m%dT%H%M%SF%f'
@@ -120,7 +120,7 @@ class Checkpoint:
             partial.mkdir()
             _write_save(partial, trees, meta)
             os.rename(partial, self.directory / name)
-            _sync(self.directory)
+            sync(self.directory)
         except DAMAGE as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(
@@ -314,7 +314,7 @@ def _write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any])
         with open_regular(path, follow=False) as file:
             sums[path.name] = {'bytes': os.fstat(file.fileno()).st_size, 'crc32': _crc32(file)}
     _write_json(folder / DONE, {'files': sums, 'meta': dict(meta)})
-    _sync(folder)
+    sync(folder)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -337,7 +337,7 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 f'{name}: expected an array of numbers of at most 64 bits, got {array.dtype}'
             )
     safetensors.save_file(arrays, path)
-    _sync(path)
+    sync(path)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -364,14 +364,6 @@ def _crc32(file: BinaryIO) -> int:
     while block := file.read(BLOCK):
         crc = zlib.crc32(block, crc)
     return crc
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _possible(name: str) -> bool:

@@ -123,21 +123,3 @@ class Every:
         self._due_now = state['first']
         if not self._timed:
             self._last = state['last']
-
-
-class Once:
-    """True the first time it is asked, over all runs that share its state."""
-
-    def __init__(self):
-        self._done = False
-
-    def __call__(self) -> bool:
-        first, self._done = not self._done, True
-        return first
-
-    def save(self) -> dict[str, Any]:
-        return {'done': self._done}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        demand(state, {'done': FLAG}, 'The state of Once')
-        self._done = state['done']

@@ -18,7 +18,6 @@ comment); every other file is a dict of presets. What a key takes:
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import os
 import re
@@ -35,7 +34,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
 from .console import steady
-from .errors import ConfigError
+from .errors import ConfigError, nearest
+from .files import whole
 from .yaml_tree import YamlTree, read_bool, read_number, read_yaml, shorten
 
 Value = bool | int | float | str | tuple
@@ -289,13 +289,9 @@ class Config(Mapping):
         Raises:
           ConfigError: it cannot be written.
         """
-        temporary = Path(path).with_name(f'.{Path(path).name}.tmp')
         try:
-            with temporary.open('w', encoding='utf-8') as file:
-                file.write(self.to_yaml())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            with whole(Path(path)) as file:
+                file.write(self.to_yaml().encode())
         except OSError as error:
             raise ConfigError(f'Cannot write the config to {path}: {error}') from error
 
@@ -495,22 +491,6 @@ def configs_dir(package: str | os.PathLike) -> Path:
             return folder
     raise ConfigError(
         f'There is no configs/{DEFAULTS} in or beside {package}: the installation is incomplete.'
-    )
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """'nearest: ...', the known names that are most like one that is not, for errors."""
-    known = list(known)
-    name = name[:200]
-    close = difflib.get_close_matches(name, known, 3, 0.6)
-    tail = name.rpartition('.')[2]
-    close += [key for key in known if tail and key.rpartition('.')[2] == tail and key not in close]
-    if not close:
-        tails = {key.rpartition('.')[2]: key for key in reversed(known)}
-        close = [tails[key] for key in difflib.get_close_matches(tail, tails, 1, 0.6)]
-    close = close or difflib.get_close_matches(name, known, 1, 0)
-    return (
-        f'nearest: {", ".join(close[:3])}' if close else f'known: {", ".join(known[:8]) or "none"}'
     )
 
 

@@ -3,6 +3,9 @@ from one string and can be pickled, so that a worker process can send them home.
 what was expected, what came, and where.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class EmbodiedError(Exception):
     """Root of all errors raised on purpose; catching it catches nothing else."""
@@ -80,3 +83,19 @@ class CheckpointError(EmbodiedError):
 
 class FolderInUse(EmbodiedError):
     """Another process writes to the folder that a run is to write to."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'nearest: ...', the known names that are most like one that is not, for errors."""
+    known = list(known)
+    name = name[:200]
+    close = difflib.get_close_matches(name, known, 3, 0.6)
+    tail = name.rpartition('.')[2]
+    close += [key for key in known if tail and key.rpartition('.')[2] == tail and key not in close]
+    if not close:
+        tails = {key.rpartition('.')[2]: key for key in reversed(known)}
+        close = [tails[key] for key in difflib.get_close_matches(tail, tails, 1, 0.6)]
+    close = close or difflib.get_close_matches(name, known, 1, 0)
+    return (
+        f'nearest: {", ".join(close[:3])}' if close else f'known: {", ".join(known[:8]) or "none"}'
+    )

@@ -1,12 +1,13 @@
-"""Files of a run and what may be wrong with them: what the system refuses, and what that says of a
-file; names that something else has taken; names that are no text.
+"""Files of a run: how they appear whole, what the system refuses and what that says of a file,
+names that something else has taken, names that are no text.
 """
 
+import contextlib
 import errno
 import os
 import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,6 +76,42 @@ def open_regular(path: str | os.PathLike, follow: bool = True) -> BinaryIO:
         os.close(descriptor)
         raise OSError(errno.EINVAL, f'{printable(path)} is no regular file')
     return open(descriptor, 'rb')
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears under its name complete and on the disk, or not at all. Until
+    then it is called .NAME.tmp.
+
+    Raises:
+      OSError: it cannot be written; nothing remains under either name then.
+    """
+    hidden = path.with_name(f'.{path.name}.tmp')
+    try:
+        with open(hidden, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise
+    with contextlib.suppress(OSError):  # some network disks cannot; the file is there all the same
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the renames in a folder, outlive a power failure.
+
+    Raises:
+      OSError: that cannot be done.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def claim(path: Path, on_event: Callable[[str], None], folder: bool = False) -> None:

@@ -90,7 +90,14 @@ BELOW = {
 
 WIRING = ('dreamer4.main', 'dreamer4.load', 'dreamer4.runs')  # these know everything
 # What the rest of dreamer4 may know of embodied.
-CONTRACTS = ('embodied', 'embodied.base', 'embodied.errors', 'embodied.extras', 'embodied.pictures')
+CONTRACTS = (
+    'embodied',
+    'embodied.base',
+    'embodied.errors',
+    'embodied.extras',
+    'embodied.log.jsonl',
+    'embodied.pictures',
+)
 
 
 def name_of(path):

@@ -340,7 +340,7 @@ def test_damaged_and_foreign_files_in_the_replay_are_named_and_nothing_else_is_l
     [
         (['--tsk', 'pixel_catch'], "unknown key 'tsk'; nearest: task"),
         (['--task', 'pixel_catch', '--configs', 'pixl'], 'nearest: pixel'),
-        (['--task', 'pixel_ctch'], "did you mean 'pixel_catch'"),
+        (['--task', 'pixel_ctch'], 'nearest: pixel_catch'),
         (['--task', 'pixel_catch', '--script', 'trian'], 'nearest: train'),
         (['--task', 'pixel_catch', '--run.envs', 'many'], 'run.envs'),
         (['--task', 'pixel_catch', '--run.envs', '2.5'], 'run.envs'),

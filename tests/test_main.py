@@ -68,8 +68,8 @@ def trained(tmp_path_factory):
         (['--task', 'pixel_catch', '--replay.uniform', '0.9'], 'replay'),
         (['--task', 'pixel_catch', '--eval.mode', 'best'], 'eval.mode'),
         (['--task', 'pixel_catch', '--driver.parallel', 'perhaps'], 'driver.parallel'),
-        (['--task', 'pixels_catch'], "did you mean 'pixel'"),
-        (['--task', 'dummy_boxes'], "did you mean 'box'"),
+        (['--task', 'pixels_catch'], 'nearest: pixel'),
+        (['--task', 'dummy_boxes'], 'nearest: box'),
         (
             ['--task', 'pixel_catch', '--agent.tokenizer.kind', 'patch'],
             'agent.tokenizer.kind: expected patches or conv',

@@ -4,7 +4,6 @@ is made, so that a suite that is not installed breaks no other.
 """
 
 import dataclasses
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 
 from .. import wrappers
 from ..base import Env
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from ..seeds import derive
 
 # suite -> module, maker and config class in it. Maker(name, config, seed) returns an env; name is
@@ -139,9 +138,5 @@ def build_config(config_class: type, values: Mapping, where: str):
 
 
 def unknown(what: str, given: str, known, where: str = '') -> str:
-    """One sentence about a name that is not among the known ones, with the nearest of them or,
-    where none is near, all.
-    """
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    hint = f'did you mean {near[0]!r}?' if near else f'known: {", ".join(sorted(known))}.'
-    return f'Unknown {what} {given!r}{where}; {hint}'
+    """One sentence about a name that is not among the known ones, with the nearest of them."""
+    return f'Unknown {what} {given!r}{where}; {nearest(given, known)}.'

@@ -9,49 +9,36 @@ after the save it resumes from. A disk that is full or away ends no run: lines w
 pictures are dropped, until it is back.
 """
 
-import contextlib
-import io
-import json
 import math
-import os
 import shutil
-import struct
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ..base import Status, Values
+from ..base import Status
 from ..console import is_terminal
 from ..errors import ConfigError
-from ..files import claim
+from ..files import whole
+from ..media import UNSHOWABLE, gif, png
 from ..pictures import displayable
 from ..tree_spec import COUNT, NUMBER, REAL, Each, demand
+from .jsonl import COUNTERS, JsonLines
 from .progress import Pace, Returns, live_line
+from .tensorboard import Events
 
-COUNTERS = ('step', 'frames', 'updates', 'episodes')
 RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
 LIVE_SECONDS = 0.2  # the terminal line is redrawn no more often
-FLUSH_SECONDS = 20  # TensorBoard shows events so late
-VIDEO_WIDTH = 256  # pixels of a GIF, at least, as far as
-VIDEO_HEIGHT = 1024  # pixels in height allow it
-LOOP_SECONDS = 1.0  # that a GIF lasts, at least
 STATE = {  # of a logger, as it is saved; beside it what is only for eyes
     'scalars': Each(REAL),
     'counters': dict.fromkeys(COUNTERS, COUNT),
     'seconds': NUMBER,
     'bytes': {'metrics': COUNT, 'scores': COUNT},
 }
-MAX_WAITING = 10_000  # lines that wait for a disk
-# What Pillow raises for pictures that it cannot write, such as those beyond 65535 pixels, and what
-# follows where memory ends.
-UNSHOWABLE = (ValueError, TypeError, OSError, OverflowError, SystemError, MemoryError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -257,222 +244,11 @@ class Logger:
         if not self._config.videos:
             return
         target = self.logdir / 'videos' / f'{step:012d}-{name.replace("/", "-")}.gif'
-        partial = target.with_suffix('.partial')
         try:
             target.parent.mkdir(exist_ok=True)
-            partial.write_bytes(content)
-            os.replace(partial, target)
+            with whole(target) as file:
+                file.write(content)
             for old in sorted(target.parent.glob('*.gif'))[: -self._config.videos]:
                 old.unlink()
         except OSError as error:
-            partial.unlink(missing_ok=True)
             self._on_event(f'The video {target} could not be written: {error}')
-
-
-class JsonLines:
-    """A file of one JSON object per line. Lines that cannot be written wait, and are written
-    before the next one.
-    """
-
-    def __init__(self, path: Path, on_event: Callable[[str], None]):
-        self.path, self._on_event = path, on_event
-        self._waiting = deque(maxlen=MAX_WAITING)
-        self._failed = False
-        claim(path, on_event)
-        self._mend()
-
-    @property
-    def bytes(self) -> int:
-        """Of all lines in the file."""
-        try:
-            return self.path.stat().st_size
-        except OSError:
-            return 0
-
-    def append(self, row: Values) -> None:
-        """Add one line."""
-        self._waiting.append(encode(row))
-        self.flush()
-
-    def flush(self) -> None:
-        """Write the lines that wait, all or none."""
-        if not self._waiting:
-            return
-        content = b''.join(self._waiting)
-        try:
-            with open(self.path, 'ab', buffering=0) as file:
-                size = file.tell()
-                if (written := _write(file, content)) < len(content):
-                    file.truncate(size)  # no half lines
-                    raise OSError(f'only {written} of {len(content)} bytes could be written')
-        except OSError as error:
-            if not self._failed:
-                self._on_event(f'{self.path} cannot be written, its lines wait in memory: {error}')
-            self._failed = True
-            return
-        self._waiting.clear()
-        if self._failed:
-            self._on_event(f'{self.path} can be written again; nothing is missing.')
-        self._failed = False
-
-    def cut(self, size: int, counters: Mapping[str, int]) -> None:
-        """Remove what lies beyond `size` bytes; where the file is no longer what it was, the
-        last lines beyond `counters`.
-        """
-        self._waiting.clear()
-        if not self.path.exists():
-            return
-        with open(self.path, 'r+b') as file:
-            if size <= file.seek(0, os.SEEK_END) and (
-                size == 0 or (file.seek(size - 1), file.read(1))[1] == b'\n'
-            ):
-                file.truncate(size)
-                return
-            file.seek(0)
-            keep = 0
-            for line in file:
-                if _beyond(line, counters):
-                    break
-                keep += len(line)
-            file.truncate(keep)
-
-    def _mend(self) -> None:
-        """Remove a last line that was not written to its end."""
-        if not self.path.exists():
-            return
-        with open(self.path, 'r+b') as file:
-            end, tail = file.seek(0, os.SEEK_END), b''
-            while end and b'\n' not in tail:
-                step = min(end, 4096)
-                end -= step
-                file.seek(end)
-                tail = file.read(step)
-            file.truncate(end + tail.rfind(b'\n') + 1)
-
-
-class Events:
-    """TensorBoard's event file, written with its own writer and neither torch nor TensorFlow."""
-
-    def __init__(self, logdir: Path, on_event: Callable[[str], None]):
-        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._make, self._proto, self._summary = EventFileWriter, event_pb2, summary_pb2.Summary
-        self._tensor = tensor_pb2.TensorProto
-        self._logdir, self._on_event = str(logdir), on_event
-        self._writer = None
-        self._failed = False
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Args: name -> number; frames."""
-        self._add(
-            [
-                self._summary.Value(tag=name, simple_value=float(value))
-                for name, value in values.items()
-            ],
-            step,
-        )
-
-    def image(self, name: str, content: bytes, shape: tuple[int, ...], step: int) -> None:
-        """Args: name; PNG or GIF; its (H, W, C); frames."""
-        image = self._summary.Image(
-            height=shape[0], width=shape[1], colorspace=shape[2], encoded_image_string=content
-        )
-        self._add([self._summary.Value(tag=name, image=image)], step)
-
-    def text(self, name: str, text: str, step: int) -> None:
-        """Args: name; Markdown; frames."""
-        content = self._tensor(dtype='DT_STRING', string_val=[text.encode()])
-        value = self._summary.Value(tag=name, tensor=content)
-        value.metadata.plugin_data.plugin_name = 'text'
-        self._add([value], step)
-
-    def resume(self, step: int) -> None:
-        """Say that a run goes on after `step`: what earlier files hold beyond is no longer
-        shown.
-        """
-        log = self._proto.SessionLog(status=self._proto.SessionLog.START)
-        self._write(self._proto.Event(wall_time=time.time(), step=step + 1, session_log=log))
-
-    def close(self) -> None:
-        if self._writer:
-            with contextlib.suppress(OSError):
-                self._writer.close()
-            self._writer = None
-
-    def _add(self, values: list, step: int) -> None:
-        if values:
-            self._write(
-                self._proto.Event(
-                    wall_time=time.time(), step=step, summary=self._summary(value=values)
-                )
-            )
-
-    def _write(self, event: Any) -> None:
-        try:
-            self._writer = self._writer or self._make(self._logdir, flush_secs=FLUSH_SECONDS)
-            self._writer.add_event(event)  # raises what the writing thread ran into before
-            self._failed = False
-        except OSError as error:
-            self._writer = None  # its thread has ended; the next event begins another file
-            if not self._failed:
-                self._on_event(
-                    f'TensorBoard events cannot be written to {self._logdir}, some are lost:'
-                    f' {error}'
-                )
-            self._failed = True
-
-
-def encode(row: Values) -> bytes:
-    """One line of strict JSON; numbers that are not finite are null and named under 'nonfinite'."""
-    broken = [
-        name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)
-    ]
-    if broken:
-        row = row | dict.fromkeys(broken) | {'nonfinite': broken}
-    return json.dumps(row, allow_nan=False).encode() + b'\n'
-
-
-def png(image: np.ndarray) -> bytes:
-    """uint8 (H, W, C) as PNG."""
-    out = io.BytesIO()
-    pillow(image).save(out, 'png')
-    return out.getvalue()
-
-
-def gif(frames: np.ndarray, fps: int) -> bytes:
-    """uint8 (T, H, W, C) as an animated GIF that repeats without end.
-
-    Small frames are enlarged, and short videos slowed down, until a person can follow them.
-    """
-    out, frames = io.BytesIO(), displayable(frames)
-    height, width = frames.shape[1:3]
-    times = max(1, min(-(-VIDEO_WIDTH // width), VIDEO_HEIGHT // height))
-    larger = lambda frame: frame.repeat(times, 0).repeat(times, 1)
-    first, *rest = (pillow(larger(frame)) for frame in frames)
-    hundredths = math.ceil(100 * max(1 / fps, LOOP_SECONDS / len(frames)))  # the format's unit
-    first.save(out, 'gif', save_all=True, append_images=rest, duration=10 * hundredths, loop=0)
-    return out.getvalue()
-
-
-def pillow(image: np.ndarray) -> Image.Image:
-    """uint8 (H, W, C) as an image of PIL."""
-    image = displayable(image)
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def _write(file: io.FileIO, content: bytes) -> int:
-    """Bytes that could be written; a full disk takes a part and refuses the rest."""
-    written = 0
-    with contextlib.suppress(OSError):
-        while written < len(content) and (count := file.write(content[written:])):
-            written += count
-    return written
-
-
-def _beyond(line: bytes, counters: Mapping[str, int]) -> bool:
-    try:
-        row = json.loads(line)
-        return any(row.get(name, 0) > counters[name] for name in ('step', 'updates'))
-    except (ValueError, AttributeError, TypeError):
-        return True  # not ours, or damaged: nothing after it can be trusted to be in order

@@ -10,7 +10,6 @@ all, and is never changed.
 """
 
 import datetime
-import os
 import re
 import string
 import uuid as uuidlib
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ChunkError
+from ..files import whole
 from . import npz
 from .schema import Schema
 
@@ -164,18 +164,9 @@ class Chunk:
           OSError: nothing remains under either name then.
         """
         path = directory / str(self.name)
-        hidden = directory / f'.{self.name}.tmp'
-        try:
-            directory.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
-            with open(hidden, 'wb') as file:
-                npz.write(file, file_columns(self.columns, self.uuid))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(hidden, path)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
-        sync_folder(directory)
+        directory.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
+        with whole(path) as file:
+            npz.write(file, file_columns(self.columns, self.uuid))
         return path
 
     def load(self, schema: Schema, limit: int = npz.LIMIT) -> None:
@@ -243,16 +234,3 @@ def timestamp(after: str = '') -> str:
     return (datetime.datetime.strptime(after, _TIME) + datetime.timedelta(microseconds=1)).strftime(
         _TIME
     )
-
-
-def sync_folder(directory: Path) -> None:
-    """Make renames in a folder outlive a power failure; where folders cannot be synced (some
-    network disks), do nothing.
-    """
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        return
-    finally:
-        os.close(handle)

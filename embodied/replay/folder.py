@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import ChunkError, ReplayError, ReplayWriteError
-from ..files import KINDS, claim, printable, refusal, unused
+from ..files import KINDS, claim, printable, refusal, unused, whole
 from ..lock import FILENAME as LOCK
 from ..lock import SharedLock
 from . import meta as metas
-from .chunk import Chunk, ChunkName, sync_folder
+from .chunk import Chunk, ChunkName
 
 NAMED = 10  # file names that a message lists before it counts the rest
 # subfolders: chunks that are damaged, chunks that no checkpoint names
@@ -196,14 +196,9 @@ class Folder:
           ReplayWriteError: it cannot be written.
         """
         path = self.path / metas.FILENAME
-        hidden = path.with_name(f'.{path.name}.tmp')
         try:
-            with open(hidden, 'wb') as file:
+            with whole(path) as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(hidden, path)
-            sync_folder(self.path)
         except OSError as error:
             raise ReplayWriteError(f'{path}: cannot be written: {error}.') from error
 

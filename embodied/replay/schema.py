@@ -4,11 +4,12 @@ in.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
+from ..base import is_image
 from ..contract import valid_key
 from ..errors import ReplaySchemaError
 
@@ -19,12 +20,20 @@ FOREIGN_PREFIXES = ('log/', 'dyn/', 'enc/', 'dec/')
 _SCALARS = {bool: 'b', int: 'iu', float: 'f'}
 
 
+class Spec(NamedTuple):
+    """One key of a row."""
+
+    key: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
 class Schema:
     """Key -> dtype and shape of one row; keys in sorted order, so that equal schemas are equal
     column by column.
 
     Attributes:
-      specs: tuple of (key, dtype, shape).
+      specs: of its keys.
       nbytes: bytes of one row.
     """
 
@@ -33,7 +42,8 @@ class Schema:
         if not specs:
             raise ReplaySchemaError(f'{where}: a row needs at least one key.')
         self.specs = tuple(
-            (key, np.dtype(dtype), tuple(shape)) for key, (dtype, shape) in sorted(specs.items())
+            Spec(key, np.dtype(dtype), tuple(shape))
+            for key, (dtype, shape) in sorted(specs.items())
         )
         for key, dtype, _shape in self.specs:
             if not valid_key(key):
@@ -87,6 +97,11 @@ class Schema:
             },
             where,
         )
+
+    @property
+    def images(self) -> dict[str, tuple[int, ...]]:
+        """Key -> (height, width, channels) of the images of a row."""
+        return {spec.key: spec.shape for spec in self.specs if is_image(spec)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and self.specs == other.specs

@@ -18,6 +18,7 @@ import numpy as np
 from ..console import steady
 from ..errors import EmbodiedError, ReplayError
 from ..extras import install_hint
+from ..media import gif, png
 from ..pictures import displayable
 from . import npz
 from .archive import Archive
@@ -157,7 +158,7 @@ def export(directory: Path, number: int, out: Path, key: str | None, fps: float)
 
 
 def _image_key(schema: Schema) -> str:
-    images = [key for key, dtype, shape in schema.specs if dtype == np.uint8 and len(shape) == 3]
+    images = list(schema.images)
     if not images:
         raise ReplayError(
             'The rows hold no image; name a column with --key and write .npz. They hold'
@@ -176,17 +177,6 @@ def _names(schema: Schema) -> str:
     return ', '.join(key for key, _, _ in schema.specs)
 
 
-def _pillow(frames: np.ndarray) -> list[Any]:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ReplayError(
-            "Writing .gif and .png needs the package 'pillow', which is not installed; .npz needs"
-            ' none.'
-        ) from error
-    return [Image.fromarray(frame) for frame in _rgb(frames)]
-
-
 def _rgb(frames: np.ndarray) -> np.ndarray:
     """(T, H, W, 3) uint8 from images of any number of channels."""
     if frames.dtype != np.uint8 or frames.ndim != 4:
@@ -199,15 +189,14 @@ def _rgb(frames: np.ndarray) -> np.ndarray:
 
 
 def _write_gif(out: Path, frames: np.ndarray, fps: float) -> None:
-    images = _pillow(frames)
-    images[0].save(out, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+    out.write_bytes(gif(_rgb(frames), fps, width=0, seconds=0))
 
 
 def _write_pngs(out: Path, frames: np.ndarray, fps: float) -> None:
     """One numbered file per frame: out.png becomes out-0000.png and so on."""
     digits = max(4, math.ceil(math.log10(len(frames) + 1)))
-    for index, image in enumerate(_pillow(frames)):
-        image.save(out.with_name(f'{out.stem}-{index:0{digits}}.png'))
+    for index, frame in enumerate(_rgb(frames)):
+        out.with_name(f'{out.stem}-{index:0{digits}}.png').write_bytes(png(frame))
 
 
 def _write_mp4(out: Path, frames: np.ndarray, fps: float) -> None:

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -25,48 +24,15 @@ import numpy as np
 from embodied.base import Agent, Env, Values, is_image
 from embodied.drive import Driver, DriverConfig
 from embodied.errors import ConfigError
-from embodied.log.logger import UNSHOWABLE, gif
+from embodied.files import whole
+from embodied.interval import interval
+from embodied.media import UNSHOWABLE, gif
 from embodied.run.film import Film
 from embodied.wrappers import TimeLimit
 
 MODES = ('sample', 'mode')
 # between two signs of progress, on a terminal and elsewhere
 LIVE_SECONDS, PLAIN_SECONDS = 0.2, 10.0
-
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the table 1.96 +
-# 2.4 / df is right to 0.002.
-STUDENT_T = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-    2.086,
-    2.080,
-    2.074,
-    2.069,
-    2.064,
-    2.060,
-    2.056,
-    2.052,
-    2.048,
-    2.045,
-    2.042,
-)
 
 
 @dataclass(frozen=True)
@@ -119,11 +85,7 @@ class Evaluation:
         """Half the width of the 95 % interval of the mean (Student's t), None for a single
         episode.
         """
-        degrees = len(self.returns) - 1
-        if degrees < 1:
-            return None
-        quantile = STUDENT_T[degrees - 1] if degrees <= len(STUDENT_T) else 1.96 + 2.4 / degrees
-        return quantile * self.std / math.sqrt(len(self.returns))
+        return interval(self.returns)
 
     def __str__(self) -> str:
         interval = (
@@ -325,7 +287,9 @@ def eval_only(
     folder.mkdir(parents=True, exist_ok=True)
     for name, frames in result.videos.items():
         try:
-            (folder / f'{name}.gif').write_bytes(gif(frames, fps))
+            content = gif(frames, fps)
+            with whole(folder / f'{name}.gif') as file:
+                file.write(content)
         except UNSHOWABLE as error:  # the numbers matter more
             print(f'The video {name} cannot be written: {type(error).__name__}: {error}')
     content = {
@@ -341,8 +305,7 @@ def eval_only(
         'seed': setup.seed,
         'mode': setup.eval.mode,
     }
-    partial = folder / 'eval.json.partial'
-    partial.write_text(json.dumps(content, indent=1) + '\n')
-    os.replace(partial, folder / 'eval.json')
+    with whole(folder / 'eval.json') as file:
+        file.write(json.dumps(content, indent=1).encode() + b'\n')
     print(f'{setup.task}: {result}. Written to {folder}.')
     return result

@@ -5,7 +5,7 @@ the replay, for ever.
 from embodied.base import Agent, Status, Values
 from embodied.clock import Every, Ratio
 from embodied.errors import ConfigError, ReplayEmptyError
-from embodied.log.logger import JsonLines
+from embodied.log.jsonl import JsonLines
 from embodied.replay import Replay
 from embodied.run.evaluate import evaluate
 from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup

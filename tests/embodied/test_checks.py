@@ -103,7 +103,7 @@ def test_an_env_without_its_outcome_keys_is_refused_at_its_spaces():
 
 @pytest.mark.parametrize(
     'task,status,words',
-    [('pixel_catch', 0, 'keeps the contract'), ('pixel_ctch', 2, "did you mean 'pixel_catch'")],
+    [('pixel_catch', 0, 'keeps the contract'), ('pixel_ctch', 2, 'nearest: pixel_catch')],
 )
 def test_the_command_says_it_in_words(task, status, words, capsys):
     assert checks.main(['--task', task, '--steps', '20']) == status

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodied.clock import Every, Once, Ratio
+from embodied.clock import Every, Ratio
 from embodied.errors import CheckpointError, ConfigError
 
 
@@ -101,14 +101,6 @@ def test_an_interrupted_interval_has_its_events_where_an_uninterrupted_one_has()
     assert [again(count) for count in (15, 19, 20)] == [False, False, True]
 
 
-def test_once_is_once_over_all_runs():
-    clock = Once()
-    assert [clock(), clock()] == [True, False]
-    again = Once()
-    again.load(clock.save())
-    assert not again()
-
-
 @pytest.mark.parametrize(
     'make',
     [
@@ -127,7 +119,7 @@ def test_arguments_out_of_range_are_refused(make):
         make()
 
 
-@pytest.mark.parametrize('clock', [Ratio(1), Every(steps=1), Once()])
+@pytest.mark.parametrize('clock', [Ratio(1), Every(steps=1)])
 def test_a_state_of_something_else_is_refused(clock):
     with pytest.raises(CheckpointError, match=type(clock).__name__):
         clock.load({'other': 1})

@@ -13,14 +13,14 @@ from embodied.errors import ConfigError, EnvMissing
 
 CONFIG = parse([], configs_dir(Path(__file__).parents[3])).env.to_dict()
 MISTAKES = [
-    ('pixel_cach', {}, "did you mean 'pixel_catch'"),
+    ('pixel_cach', {}, 'nearest: pixel_catch'),
     ('pixel_catch', {'pixel': {'size': 12}}, 'multiple of 8, got 12'),
-    ('dummy_boxes', {}, "did you mean 'box'"),
+    ('dummy_boxes', {}, 'nearest: box'),
     ('dummy', {'dummy': {'length': 0}}, 'at least 1, got 0'),
-    ('gym_CartPole-v9', {}, "did you mean 'gym_CartPole-v1'"),
+    ('gym_CartPole-v9', {}, 'nearest: gym_CartPole-v1'),
     ('gym_CartPole-v1', {'gym': {'repeat': 0}}, 'at least 1'),
-    ('crafter_rewards', {}, "did you mean 'crafter_reward'"),
-    ('pixels_catch', {}, "did you mean 'pixel'"),
+    ('crafter_rewards', {}, 'nearest: crafter_reward'),
+    ('pixels_catch', {}, 'nearest: pixel'),
     ('dmc_cheetah_run', {'dmc': {'size': 0}}, 'at least 1'),
     ('dmc_cheetah_run', {'dmc': {'quality': 'quick'}}, 'quality'),
     ('dmc_cheetah_run', {'dmc': {'image': False, 'proprio': False}}, 'nothing to observe'),

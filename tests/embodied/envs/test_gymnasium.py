@@ -140,7 +140,7 @@ def test_a_module_that_registers_ids_is_imported_by_name(tmp_path, monkeypatch):
     assert envs.make('gym_registers:Own-v3', CONFIG, 0).obs_space['state'].shape == (4,)
     with pytest.raises(
         ConfigError,
-        match=r"Unknown id 'Owm-v3' in the task gym_registers:Owm-v3; did you mean 'Own-v3'",
+        match=r"Unknown id 'Owm-v3' in the task gym_registers:Owm-v3; nearest: Own-v3",
     ):
         envs.make('gym_registers:Owm-v3', CONFIG, 0)
 

@@ -121,7 +121,7 @@ def test_settings_of_gymnasium_envs_hold_for_them_too(module):
 @pytest.mark.parametrize(
     'task, error, words',
     [
-        ('tried.worlds:Wlak', ConfigError, "Unknown name 'Wlak'.*did you mean 'Walk'"),
+        ('tried.worlds:Wlak', ConfigError, "Unknown name 'Wlak'.*nearest: Walk"),
         ('tried.world:Walk', ConfigError, "no module 'tried.world'"),
         ('tird.worlds:Walk', ConfigError, "no module 'tird'; install the package"),
         ('wrong:make', ConfigError, r'SyntaxError.*wrong.py, line 1'),

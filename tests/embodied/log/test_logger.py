@@ -14,7 +14,9 @@ from PIL import Image
 
 from embodied.base import Status
 from embodied.errors import CheckpointError, ConfigError
-from embodied.log.logger import JsonLines, Logger, LoggerConfig, gif, png
+from embodied.log import Logger, LoggerConfig
+from embodied.log.jsonl import JsonLines
+from embodied.media import gif, png
 
 QUIET = LoggerConfig(tensorboard=False, videos=2, fps=10)
 LOUD = LoggerConfig(tensorboard=True, videos=2, fps=10)
