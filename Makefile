@@ -32,7 +32,7 @@ gpu: $(STAMP)
 	$(PYTHON) -m $(SPEED) --name speed_gpu_compiled --flags --machine.graphs true --machine.compile true
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m benchmarks.learning dmc --tasks cartpole_balance --seeds 0 --frames 100000 --minutes 9 --flags --machine.graphs true
 
-$(STAMP): setup.py constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dmc,video,dev]'
 	touch $(STAMP)

@@ -30,7 +30,7 @@ def install_hint(extra: str) -> str:
     wheel may have come from anywhere, so there it names the packages that the extra asks for.
     """
     python = shlex.quote(short(sys.executable))
-    if (ROOT / 'setup.py').is_file():
+    if (ROOT / 'pyproject.toml').is_file():
         pins, target = short(ROOT / 'constraints.txt'), f'{short(ROOT)}[{extra}]'
         words = ['-c', pins, '-e', target]
     else:

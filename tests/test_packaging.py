@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 def wheel(tmp_path_factory):
     """A wheel built from a copy of the sources, without network."""
     source = tmp_path_factory.mktemp('source')
-    for name in ('setup.py', 'setup.cfg', 'README.md', 'LICENSE'):
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
     for name in ('configs', 'dreamer4', 'embodied'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
@@ -43,7 +43,7 @@ def wheel(tmp_path_factory):
         capture_output=True,
         text=True,
     )
-    return next((source / 'out').glob('dreamer4-*.whl'))
+    return next((source / 'out').glob('dreamer4_embodied-*.whl'))
 
 
 def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel):
@@ -54,7 +54,8 @@ def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel):
         for path in (ROOT / folder).glob('**/*.py')
     }
     configs = {f'dreamer4/configs/{path.name}' for path in (ROOT / 'configs').glob('*.yaml')}
-    assert names == modules | configs
+    typed = {'dreamer4/py.typed', 'embodied/py.typed'}
+    assert names == modules | configs | typed
 
 
 def test_an_installed_wheel_runs_far_from_the_sources(wheel, tmp_path):
@@ -129,7 +130,7 @@ def test_a_session_that_requires_dm_control_fails_where_none_of_its_tests_ran(
 ):
     (tmp_path / 'tests').mkdir()
     shutil.copy(ROOT / 'tests' / 'conftest.py', tmp_path / 'tests')
-    shutil.copy(ROOT / 'setup.cfg', tmp_path)
+    shutil.copy(ROOT / 'pyproject.toml', tmp_path)
     mark = '' if body is None else '@pytest.mark.dmc\n'
     (tmp_path / 'tests' / 'test_x.py').write_text(
         f'import pytest\n\n{mark}def test_x():\n    {body or "pass"}\n'

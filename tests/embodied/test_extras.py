@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -19,9 +20,9 @@ SOURCES = [
 
 
 def known_extras():
-    """Extra -> what it asks for, as setup.py says."""
-    block = re.search(r'^EXTRAS = (\{.*?\})$', (ROOT / 'setup.py').read_text(), re.M | re.S)[1]
-    return eval(re.sub(r'#.*', '', block))
+    """Extra -> what it asks for, as pyproject.toml says."""
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    return project['optional-dependencies']
 
 
 @pytest.mark.parametrize('folder', ['.', 'docs', '/'])
