@@ -17,24 +17,31 @@ from .agent_config import AgentConfig
 from .machine import MachineConfig
 
 
-def load(logdir: str | Path, seed: int = 0, **machine: Value) -> tuple[Agent, Env]:
+def load(
+    logdir: str | Path, seed: int = 0, task: str = '', trust: bool = False, **machine: Value
+) -> tuple[Agent, Env]:
     """The agent of the newest checkpoint of a run, and one environment of its task.
 
     The process stays as it is: its torch threads, precision and random numbers are left alone.
 
     Args:
-      logdir: folder of the run. seed: of the environment. machine: keys of the block `machine`,
-          such as device='cpu'; those of the run do not matter here.
+      logdir: folder of the run. seed: of the environment.
+      task: the run's own if not given. A run whose task names a module, as in
+          gym_minigrid:MiniGrid-Empty-5x5-v0, needs it, or trust.
+      trust: import the module that the run names, where it is an installed package.
+      machine: keys of the block `machine`, such as device='cpu'; those of the run do not matter.
 
     Raises:
-      ConfigError: the folder holds no config. CheckpointError: it holds no checkpoint, or a damaged
-          one.
+      ConfigError: the folder holds no config, or its task names a module that nobody vouches for.
+      CheckpointError: it holds no checkpoint, or a damaged one.
     """
     logdir = Path(logdir).expanduser()
     config = parse([], configs_dir(Path(__file__).parent), runs.acting(logdir))
     config = config.update({f'machine.{key}': value for key, value in machine.items()})
     config = config.update({'agent.tokenizer.lpips': 0.0})  # a loss, and the agent is to act
-    env = envs.make(config.task, config.env.to_dict(), derive(seed, 'env'))
+    if not task:
+        envs.check_stored(config.task, trust, logdir)
+    env = envs.make(task or config.task, config.env.to_dict(), derive(seed, 'env'))
     agent = Agent(
         env.obs_space,
         {key: space for key, space in env.act_space.items() if key != 'reset'},

@@ -41,6 +41,7 @@ from embodied.seeds import derive
 
 from . import __version__, runs
 
+UNSAID = 'logdir/{timestamp}'  # the logdir of a command that names none
 ABOUT = f"""\
 dreamer4 {__version__} learns control from pixels or vectors, online or from a replay folder.
 
@@ -89,8 +90,12 @@ def configure(argv: list[str]) -> Config:
     what it is and where it acts.
     """
     folder = configs_dir(Path(__file__).parent)
-    base = run_config(parse(argv, folder, answer=False))
-    return parse(argv, folder, base, ABOUT)
+    said = parse(argv, folder, answer=False)
+    base = run_config(said)
+    config = parse(argv, folder, base, ABOUT)
+    if base and not said.task:
+        envs.check_stored(config.task, said.trust, runs.folder_of(said.from_checkpoint))
+    return config
 
 
 def run_config(config: Config) -> dict[str, Value] | None:
@@ -117,6 +122,8 @@ def run(config: Config) -> int:
         )
     if config.task:
         envs.check(config.task, config.env.to_dict())
+    if config.script == 'eval_only' and config.logdir == UNSAID:
+        config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
     logdir = Path(expand_timestamp(config.logdir)).expanduser()
     config = config.update({'logdir': str(logdir)})
     if config.script != 'eval_only':

@@ -29,7 +29,7 @@ BLOCKS = {
     'agent': AgentConfig,
     'machine': machine.MachineConfig,
 }
-TOP = {'script', 'task', 'logdir', 'seed', 'from_checkpoint'}
+TOP = {'script', 'task', 'logdir', 'seed', 'from_checkpoint', 'trust'}
 
 
 def fields(kind, prefix):

@@ -4,6 +4,7 @@ decides what it learns stays bound.
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from dreamer4 import main as command
 from dreamer4 import runs
 from dreamer4.load import load, play
 from embodied.config import Config
-from embodied.errors import ConfigError
+from embodied.errors import CheckpointError, ConfigError
 
 SMALL = '--configs debug --task dummy --agent.tokenizer.patch 8 --logger.tensorboard false'.split()
 STEPS = ['--run.steps', '150', '--run.prefill', '100', '--machine.threads', '1']
@@ -151,3 +152,74 @@ def test_an_agent_draws_the_same_numbers_whatever_its_caller_draws(trained):
         found = list(play(agent, env, 6))
         played.append(np.stack([row['act_box'] for row in found if 'act_box' in row] or [0]))
     assert np.array_equal(*played)
+
+
+PAYLOAD = """from pathlib import Path
+Path({mark!r}).write_text('executed')
+from embodied.envs.dummy import Dummy, DummyConfig
+def make(seed):
+    return Dummy('box', DummyConfig(10, True, 16), seed)
+"""
+
+
+@pytest.fixture
+def downloaded(copied, tmp_path, monkeypatch):
+    """A run whose config names modules of its own folder, with that folder's parent as the present
+    one; returns the folder, the file that executed code leaves, and a function that sets the task.
+    """
+    mark = tmp_path / 'mark'
+    for place in (copied / 'payload.py', tmp_path / 'nearby.py'):
+        place.write_text(PAYLOAD.format(mark=str(mark)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', ['', str(copied), *sys.path])
+    set_task = lambda task: rewrite(copied, lambda tree: tree.update(task=task))
+    yield copied, mark, set_task
+    for name in ('payload', 'nearby', 'run', 'run.payload'):
+        sys.modules.pop(name, None)
+
+
+OF_A_MODULE = ['run.payload:make', 'payload:make', 'nearby:make', 'gym_run.payload:X-v0']
+
+
+@pytest.mark.parametrize('trust', [False, True])
+@pytest.mark.parametrize('task', [*OF_A_MODULE, 'gym_nearby:X-v0'])
+def test_a_run_of_others_executes_no_code_of_theirs(downloaded, task, trust, capsys):
+    logdir, mark, set_task = downloaded
+    set_task(task)
+    with pytest.raises(ConfigError, match='say --task|Say --task'):
+        load(logdir, trust=trust)
+    for script in ('eval_only', 'collect'):
+        flags = ['--script', script, '--from_checkpoint', logdir, '--trust', trust, *HERE]
+        assert call(*flags, '--logdir', logdir / 'out') == 2
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1 and task in error and '--task' in error
+    assert not mark.exists()
+
+
+def test_a_module_of_an_installed_package_is_imported_where_the_user_trusts_the_run(
+    copied, tmp_path, monkeypatch
+):
+    site = tmp_path / 'site'
+    site.mkdir()
+    (site / 'installed_env.py').write_text(PAYLOAD.format(mark=str(tmp_path / 'mark')))
+    monkeypatch.syspath_prepend(str(site))
+    rewrite(copied, lambda tree: tree.update(task='installed_env:make'))
+    with pytest.raises(ConfigError, match='--trust'):
+        load(copied)
+    with pytest.raises(CheckpointError, match='another agent'):  # which the env of the task is not
+        load(copied, trust=True)
+    assert (tmp_path / 'mark').exists()
+
+
+def test_a_module_that_the_user_names_is_searched_for_in_the_present_folder(downloaded):
+    logdir, mark, set_task = downloaded
+    set_task('nearby:make')
+    with pytest.raises(CheckpointError, match='another agent'):
+        load(logdir, task='nearby:make')
+    assert mark.exists()
+
+
+def test_an_evaluation_is_written_into_its_run(copied):
+    flags = ['--script', 'eval_only', '--from_checkpoint', copied / 'ckpt', '--eval.episodes', 1]
+    assert call(*flags, '--eval.videos', 0, *HERE) == 0
+    assert json.loads((copied / 'eval' / 'eval.json').read_text())['episodes'] == 1

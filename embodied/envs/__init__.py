@@ -8,11 +8,13 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from .. import wrappers
 from ..base import Env
 from ..errors import ConfigError, nearest
 from ..seeds import derive
+from . import imports
 
 # suite -> module, maker and config class in it. Maker(name, config, seed) returns an env; name is
 # the task without 'suite_'.
@@ -119,6 +121,25 @@ def check(task: str, config: Mapping) -> None:
     """
     maker, name, values = make_config(task, config)
     sys.modules[maker.__module__].check(name, values)
+
+
+def named_module(task: str) -> str:
+    """The module that a task makes Python import by its name; '' for a task of a suite alone."""
+    suite, name = split(task)
+    if suite == 'own':
+        return task.partition(':')[0]
+    return name.rpartition(':')[0] if suite == 'gym' else ''
+
+
+def check_stored(task: str, trusted: bool, logdir: Path) -> None:
+    """Refuse the task of a stored run if it would import code that the user neither named nor
+    trusts.
+
+    Raises:
+      ConfigError: as imports.refuse_unnamed().
+    """
+    if module := named_module(task):
+        imports.refuse_unnamed(module, task, trusted, logdir)
 
 
 def available() -> list[str]:

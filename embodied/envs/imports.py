@@ -2,12 +2,14 @@
 or of package.module:Class.
 
 Whatever such a module does when it is imported happens here, in the process that runs the envs.
+A task that only a stored run names imports nothing unless the user trusts it.
 """
 
 import importlib
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 from ..errors import ConfigError
@@ -56,3 +58,41 @@ def demand(name: str, task: str) -> None:
             f'--task {task}: there is no module {top!r}; install the package that holds it, or'
             ' start in the folder that does.'
         )
+
+
+def refuse_unnamed(module: str, task: str, trusted: bool, logdir: Path) -> None:
+    """Refuse a module that only the run in `logdir` names: whoever wrote the run would choose what
+    is executed here.
+
+    Args:
+      module, task: what would be imported, and the task that asks for it.
+      trusted: the user vouches for the run. Even so the module has to be an installed one: neither
+          the run's folder nor the present one is searched.
+
+    Raises:
+      ConfigError: it may not be imported; says how to allow it. Nothing was imported.
+    """
+    if not trusted:
+        raise ConfigError(
+            f'{logdir} names the task {task}, which imports the module {module!r}: a run of others'
+            f' may choose no code. Say --task {task} to name it yourself, or --trust true where it'
+            ' is an installed package.'
+        )
+    top = module.partition('.')[0]
+    spec = importlib.util.find_spec(top)
+    found = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or '']
+    here, run = Path.cwd().resolve(), logdir.resolve()
+    paths = [_import_path(Path(place), top) for place in found if place]
+    if any(path == here or path.is_relative_to(run) for path in paths):
+        raise ConfigError(
+            f'{logdir} names the task {task}, and {top!r} is no installed package but a file of'
+            f' this folder or of the run; say --task {task} to name it yourself.'
+        )
+
+
+def _import_path(place: Path, top: str) -> Path:
+    """The entry of sys.path that a module was found on, from its file or folder. Links are followed
+    from there on only: one in the present folder is a file of the present folder.
+    """
+    inside = place.name.startswith('__init__.') and place.parent.name == top
+    return (place.parent.parent if inside else place.parent).resolve()
