@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 
 import numpy as np
 
@@ -279,7 +280,7 @@ def machine(found: dict) -> str:
     )
 
 
-TABLES = {
+MAKERS = {
     'front': front,
     'proprio': proprio,
     'pixel': pixel,
@@ -292,6 +293,21 @@ TABLES = {
     'speed': speed,
     'attention': attention,
 }
+
+
+def wrapped(text: str) -> str:
+    """The same with every line that is no row of a table broken at 100 columns."""
+    return '\n'.join(
+        line if line.startswith('|') else textwrap.fill(line, 100, subsequent_indent=indent(line))
+        for line in text.split('\n')
+    )
+
+
+def indent(line: str) -> str:
+    return '  ' if line.startswith('- ') else ''
+
+
+TABLES = {name: lambda make=make: wrapped(make()) for name, make in MAKERS.items()}
 
 
 def rendered(text: str) -> str:
