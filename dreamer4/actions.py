@@ -57,8 +57,8 @@ class Actions(nn.Module):
     policy parameters.
 
     Args:
-        act_space: name -> gymnasium space, without 'reset'. Box spaces must be bounded to [-1, 1],
-            as the env wrappers leave them.
+        act_space: name -> gymnasium space, without 'reset'. Bounded Box spaces are mapped to
+            [-1, 1], which the env wrappers leave them at.
         continuous: for Box spaces: 'bins' (categorical over `bins` values), 'normal' (draws are
             clipped to the box) or 'truncnormal' (draws never leave it).
         bins: values per continuous dimension, odd so that zero is one of them.
@@ -84,6 +84,7 @@ class Actions(nn.Module):
         self.continuous = continuous
         # key -> (kind, slice of the parts by key or of the code's real values)
         self.fields, self.normals = {}, 0
+        self.scaled = {}  # key of a Box of other bounds -> its buffers (middle, half)
         parts = []
         for key, space in self.spaces.items():
             self._add(key, space, parts)
@@ -101,11 +102,9 @@ class Actions(nn.Module):
         """Append the parts of one space and remember where they stand."""
         start = len(parts)
         if isinstance(space, spaces.Box):
-            if not (np.all(space.low == -1) and np.all(space.high == 1)):
-                raise ValueError(
-                    f'actions: Box {key!r} must span [-1, 1] (wrap the env with NormalizeAction),'
-                    f' got {space}'
-                )
+            if not np.all(np.isfinite(space.low) & np.isfinite(space.high)):
+                raise ValueError(f'actions: Box {key!r} must have finite bounds, got {space}')
+            self._keep_bounds(key, space)
             size = int(np.prod(space.shape))
             if self.continuous != 'bins':
                 self.fields[key] = ('real', slice(self.normals, self.normals + size))
@@ -130,6 +129,16 @@ class Actions(nn.Module):
             'bins' if isinstance(space, spaces.Box) else 'index',
             slice(start, len(parts)),
         )
+
+    def _keep_bounds(self, key: str, space: spaces.Box) -> None:
+        """Remember how a Box that does not span [-1, 1] is mapped to it."""
+        if np.all(space.low == -1) and np.all(space.high == 1):
+            return
+        names = f'middle_{len(self.scaled)}', f'half_{len(self.scaled)}'
+        low, high = (np.asarray(x, np.float32).reshape(-1) for x in (space.low, space.high))
+        for name, value in zip(names, ((low + high) / 2, (high - low) / 2)):
+            self.register_buffer(name, torch.from_numpy(value), persistent=False)
+        self.scaled[key] = names
 
     def _register(self, parts: list[Part], order: torch.Tensor) -> None:
         """Tables of the parts as they stand in the code: by part (M,), and by choice, those of
@@ -174,6 +183,9 @@ class Actions(nn.Module):
         for key, (kind, _) in self.fields.items():
             x = action[key]
             x = x.reshape(*x.shape[: x.ndim - len(self.spaces[key].shape)], -1).float()
+            if key in self.scaled:
+                middle, half = (getattr(self, name) for name in self.scaled[key])
+                x = (x - middle) / half
             if kind != 'index':
                 x = x.clamp(-1, 1)
             if kind == 'bins':
@@ -202,6 +214,9 @@ class Actions(nn.Module):
                 part = part > 0.5
             else:
                 part = part.int()
+            if key in self.scaled:
+                middle, half = (getattr(self, name) for name in self.scaled[key])
+                part = middle + half * part
             action[key] = part.reshape((*code.shape[:-1], *space.shape))
         return action
 

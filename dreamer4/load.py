@@ -1,13 +1,16 @@
-"""An agent and its environment from the folder of a run, for those who want to act with it."""
+"""An agent and its environment, or a policy alone, from the folder of a run, for those who want to
+act with it.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from embodied import envs
-from embodied.base import Env, Values
-from embodied.config import Value, configs_dir, parse
+from embodied.base import Env, Spaces, Values
+from embodied.config import Config, Value, configs_dir, parse
+from embodied.errors import ConfigError
 from embodied.run import load_agent
 from embodied.seeds import derive
 
@@ -35,22 +38,106 @@ def load(
       ConfigError: the folder holds no config, or its task names a module that nobody vouches for.
       CheckpointError: it holds no checkpoint, or a damaged one.
     """
-    logdir = Path(logdir).expanduser()
-    config = parse([], configs_dir(Path(__file__).parent), runs.acting(logdir))
-    config = config.update({f'machine.{key}': value for key, value in machine.items()})
-    config = config.update({'agent.tokenizer.lpips': 0.0})  # a loss, and the agent is to act
+    logdir = runs.folder_of(logdir)
+    config = stored(logdir, machine)
     if not task:
         envs.check_stored(config.task, trust, logdir)
     env = envs.make(task or config.task, config.env.to_dict(), derive(seed, 'env'))
+    return restored(logdir, config, env.obs_space, env.act_space, seed), env
+
+
+def load_policy(
+    logdir: str | Path, seed: int = 0, mode: str = 'sample', **machine: Value
+) -> 'Policy':
+    """The policy of a run's newest checkpoint, for one env that somebody else steps:
+
+        policy = load_policy('logdir/catch')
+        action = policy.act(obs)
+
+    No env is built and no module of the task is imported: the spaces stand in the run.
+
+    Args:
+      logdir: folder of the run. seed: of its draws.
+      mode: 'sample' or 'mode' (the most likely action). machine: as for load().
+
+    Raises:
+      ConfigError, CheckpointError: as load(); or the run keeps no spaces.
+    """
+    if mode not in ('sample', 'mode'):
+        raise ConfigError(f"load_policy: mode must be 'sample' or 'mode', got {mode!r}")
+    logdir = runs.folder_of(logdir)
+    config, (obs_space, act_space) = stored(logdir, machine), runs.read_spaces(logdir)
+    return Policy(restored(logdir, config, obs_space, act_space, seed), obs_space, act_space, mode)
+
+
+class Policy:
+    """A policy with its memory inside, for one env.
+
+    Attributes:
+      obs_space, act_space: name -> space of what act() takes and returns.
+    """
+
+    def __init__(self, agent: Agent, obs_space: Spaces, act_space: Spaces, mode: str):
+        seen = set(agent.obs_keys)
+        self.obs_space = {key: space for key, space in obs_space.items() if key in seen}
+        self.act_space = {key: space for key, space in act_space.items() if key != 'reset'}
+        self._agent, self._mode = agent, mode
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next observation is the first one of an episode."""
+        self._carry, self._first = self._agent.init_policy(1), True
+
+    def act(self, obs: Values) -> Values:
+        """The action for an observation.
+
+        Args:
+          obs: key -> value in the shape and dtype of obs_space; further keys are ignored. Where
+              is_first is set, an episode begins; without that key reset() says so.
+
+        Returns:
+          key -> array in the shape and dtype of act_space.
+
+        Raises:
+          ValueError: a key is missing, or its value has another shape.
+        """
+        batch = {'is_first': np.array([bool(obs.get('is_first', False)) or self._first])}
+        for key, space in self.obs_space.items():
+            if key not in obs:
+                raise ValueError(
+                    f'act: the observation lacks {key!r}; it needs {", ".join(self.obs_space)}'
+                )
+            value = np.asarray(obs[key], space.dtype)
+            if value.shape != space.shape:
+                raise ValueError(f'act: {key!r} must have shape {space.shape}, got {value.shape}')
+            batch[key] = value[None]
+        self._carry, action = self._agent.policy(self._carry, batch, self._mode)
+        self._first = False
+        return {
+            key: np.asarray(value[0], self.act_space[key].dtype) for key, value in action.items()
+        }
+
+
+def stored(logdir: Path, machine: Mapping[str, Value]) -> Config:
+    """The configuration that the agent of a run acts by, on this machine."""
+    config = parse([], configs_dir(Path(__file__).parent), runs.acting(logdir))
+    config = config.update({f'machine.{key}': value for key, value in machine.items()})
+    return config.update({'agent.tokenizer.lpips': 0.0})  # a loss, and the agent is to act
+
+
+def restored(
+    logdir: Path, config: Config, obs_space: Spaces, act_space: Spaces, seed: int
+) -> Agent:
+    """The agent of a run for these spaces, with the weights of its newest checkpoint."""
     agent = Agent(
-        env.obs_space,
-        {key: space for key, space in env.act_space.items() if key != 'reset'},
+        obs_space,
+        {key: space for key, space in act_space.items() if key != 'reset'},
         config.agent.build(AgentConfig),
         config.machine.build(MachineConfig),
         derive(seed, 'agent'),
     )
     load_agent(agent, logdir)
-    return agent, env
+    return agent
 
 
 def play(agent: Agent, env: Env, steps: int, mode: str = 'sample') -> Iterator[Values]:

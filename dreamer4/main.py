@@ -9,6 +9,7 @@ with, as its run was configured; presets and flags override. torch takes seconds
 what needs it imports it, behind the checks of flags and tasks.
 """
 
+import contextlib
 import functools
 import platform
 import shlex
@@ -18,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from embodied import envs
-from embodied.base import RandomAgent
+from embodied.base import RandomAgent, Spaces
 from embodied.config import Config, Value, configs_dir, expand_timestamp, parse
 from embodied.console import steady
 from embodied.drive import DriverConfig
@@ -26,6 +27,7 @@ from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMiss
 from embodied.log import Logger, LoggerConfig
 from embodied.machine import memory_gb, over_disk, over_memory
 from embodied.replay import Replay, ReplayConfig
+from embodied.replay.infer import folder_of, infer_spaces
 from embodied.replay.meta import read as read_meta
 from embodied.run import (
     EvalConfig,
@@ -122,6 +124,8 @@ def run(config: Config) -> int:
         )
     if config.task:
         envs.check(config.task, config.env.to_dict())
+    if config.script == 'offline':
+        config = runs.as_stored(config)
     if config.script == 'eval_only' and config.logdir == UNSAID:
         config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
     logdir = Path(expand_timestamp(config.logdir)).expanduser()
@@ -242,6 +246,8 @@ class Parts:
         except ValueError as error:  # settings that do not go with these spaces
             raise ConfigError(str(error)) from error
         self._keep_config()
+        if self.config.script != 'eval_only':
+            runs.write_spaces(self.setup.logdir, obs_space, act_space)
         return agent
 
     def collector(self, obs_space, act_space):
@@ -264,6 +270,8 @@ class Parts:
         )
 
     def replay(self, obs_space, act_space, meta, on_event):
+        block = envs.block(self.config.task)
+        meta = meta | {'env': {block: self.config.env[block].to_dict()}}
         return self._mirrored(
             Replay(
                 self.replay_config,
@@ -293,8 +301,7 @@ class Parts:
         folder = self._replay_folder()
         if not folder.is_dir():
             raise ConfigError(f'--replay.directory: {folder} is no folder')
-        known = read_meta(folder)
-        obs_space, act_space = (known[1], known[2]) if known else (None, None)
+        obs_space, act_space = self._stored_spaces(folder)
         return self._mirrored(
             Replay(
                 self.replay_config,
@@ -307,12 +314,22 @@ class Parts:
             )
         )
 
+    def _stored_spaces(self, folder: Path) -> tuple[Spaces, Spaces]:
+        """Of the env that made the rows: as meta.json names them; without it those of the task,
+        whose env is built for them alone, or what the arrays and run.actions say.
+        """
+        known = read_meta(folder)
+        if known and known[1] and known[2]:
+            return known[1], known[2]
+        if self.config.task and not self.config.run.actions:
+            with contextlib.closing(self.env('env', 0)()) as env:
+                return env.obs_space, env.act_space
+        return infer_spaces(folder, self.config.run.actions)
+
     def _replay_folder(self) -> Path:
-        return (
-            Path(self.config.replay.directory).expanduser()
-            if self.config.replay.directory
-            else self.setup.logdir / 'replay'
-        )
+        if self.config.replay.directory:
+            return folder_of(self.config.replay.directory)
+        return self.setup.logdir / 'replay'
 
     def logger(self, counters, on_event) -> Logger:
         logger = Logger(self.setup.logdir, self.logger_config, counters, on_event)

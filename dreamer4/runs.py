@@ -5,13 +5,19 @@ it acts, binds all of them; what decides what is learned binds a resumption as w
 else, the whole block `machine` included, may differ.
 """
 
+import os
 import re
 from pathlib import Path
 
+from embodied.base import Spaces
 from embodied.config import Config, Value, configs_dir, diff, parse
 from embodied.errors import ConfigError
+from embodied.replay import meta as metas
+from embodied.replay.infer import folder_of as folder_of_rows
+from embodied.replay.schema import Schema
 
 FILENAME = 'config.yaml'
+SPACES = 'spaces'  # folder that holds the spaces an agent was built for, as a replay keeps them
 ACTING = r'task|env\..*|agent\..*'
 STORED = r'replay\.(?!max_gb|disk_gb|chunk_rows|resume|prefetch).*'
 LEARNING = rf'{ACTING}|seed|run\.train_ratio|{STORED}'
@@ -77,3 +83,48 @@ def compare(config: Config, logdir: Path) -> None:
             f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
             ' values'
         )
+
+
+def as_stored(config: Config) -> Config:
+    """The configuration of an offline run, with task and env settings of those who made the rows.
+
+    They are those of the folder's meta.json, unless the command names another task.
+
+    Raises:
+      ConfigError: the folder names settings that this version does not know.
+    """
+    known = metas.read(folder_of_rows(config.replay.directory))
+    stored = known[3] if known else {}
+    task, settings = stored.get('task', ''), stored.get('env', {})
+    if not isinstance(task, str) or not task or config.task not in ('', task):
+        return config
+    config = config.update({'task': task})
+    if not isinstance(settings, dict) or not settings:
+        return config
+    return config.update({'env': settings}, source=f'{config.replay.directory}: its meta.json')
+
+
+def write_spaces(logdir: Path, obs_space: Spaces, act_space: Spaces) -> None:
+    """Keep the spaces of an agent in its run, so that it is built again without an env."""
+    schema = Schema.from_spaces(obs_space, act_space)
+    (logdir / SPACES).mkdir(exist_ok=True)
+    whole = metas.encode(schema, obs_space, act_space, {})
+    partial = logdir / SPACES / f'{metas.FILENAME}.partial'
+    partial.write_bytes(whole)
+    os.replace(partial, logdir / SPACES / metas.FILENAME)
+
+
+def read_spaces(logdir: Path) -> tuple[Spaces, Spaces]:
+    """Observation and action spaces of a run's agent; of its replay, for an older run.
+
+    Raises:
+      ConfigError: the run keeps none.
+    """
+    for folder in (logdir / SPACES, logdir / 'replay'):
+        known = metas.read(folder)
+        if known and known[1] and known[2]:
+            return known[1], known[2]
+    raise ConfigError(
+        f'{logdir} keeps no spaces of its env, neither in {SPACES}/ nor in replay/; load() builds'
+        ' the env to know them'
+    )

@@ -77,17 +77,17 @@ def make_config(task: str, config: Mapping) -> tuple:
     suite, name = split(task)
     if suite not in SUITES and suite != 'own':
         raise ConfigError(f'{unknown("suite", suite, SUITES, f" in the task {task!r}")} {FORMS}')
-    block = 'gym' if suite == 'own' else suite
-    if block not in config:
+    where = block(task)
+    if where not in config:
         raise ConfigError(
-            f'The task {task!r} needs the config block env.{block}; env has {sorted(config)}.'
+            f'The task {task!r} needs the config block env.{where}; env has {sorted(config)}.'
         )
     module, maker, config_class = OWN if suite == 'own' else SUITES[suite]
     module = importlib.import_module(f'.{module}', __name__)
     return (
         getattr(module, maker),
         name,
-        build_config(getattr(module, config_class), config[block], f'env.{block}'),
+        build_config(getattr(module, config_class), config[where], f'env.{where}'),
     )
 
 
@@ -121,6 +121,12 @@ def check(task: str, config: Mapping) -> None:
     """
     maker, name, values = make_config(task, config)
     sys.modules[maker.__module__].check(name, values)
+
+
+def block(task: str) -> str:
+    """The block of `env` that holds the settings of a task."""
+    suite, _ = split(task)
+    return 'gym' if suite == 'own' else suite
 
 
 def named_module(task: str) -> str:

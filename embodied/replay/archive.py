@@ -61,7 +61,7 @@ class Archive:
         found = Folder(directory, True, self.notes.append).scan()
         self.bytes = sum(chunk.file_bytes for chunk in found.values())
         stored = metas.read(directory)
-        self.schema, _, _, self.meta = stored or (_first_schema(found), None, None, {})
+        self.schema, _, _, self.meta = stored or (first_schema(found), None, None, {})
         self.streams = Streams()
         self.chunks = self._link(found)
 
@@ -135,7 +135,8 @@ class Archive:
                 )
 
 
-def _first_schema(found: dict[str, Chunk]) -> Schema:
+def first_schema(found: dict[str, Chunk]) -> Schema:
+    """Of the newest readable chunk; raises ReplayError where there is none."""
     for chunk in reversed(found.values()):
         try:
             return Schema.from_columns(npz.describe(chunk.path), str(chunk.path))

@@ -5,8 +5,11 @@ changes.
 from typing import Any
 
 from embodied.errors import ConfigError
+from embodied.replay.infer import check_actions
 from embodied.run.session import MakeAgent, MakeLogger, MakeReplay, Session, Setup
 from embodied.tree_spec import COUNT, demand
+
+CHECKED = 64  # sequences whose actions are looked at before anything is learned
 
 
 def offline(
@@ -21,7 +24,7 @@ def offline(
       make_logger, setup: as in train().
 
     Raises:
-      ConfigError: the folder holds no rows, or does not say what the spaces of its env were.
+      ConfigError: the folder holds no rows, too short streams, or actions outside their space.
     """
     with Session(setup, make_logger) as session:
         replay = session.open(make_replay(session.event))
@@ -41,6 +44,8 @@ def offline(
                 f' longest stream of the folder has {replay.longest:,}; lower agent.batch.length or'
                 ' agent.batch.long_length'
             )
+        rows = replay.sample(CHECKED, agent.sequence_rows, draw=0, without=replay.obs_space)
+        check_actions(rows, replay.act_space)
         session.track_parts(agent, None, None)
         session.track(
             'draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(drawn(tree))

@@ -72,6 +72,7 @@ class RunConfig:
     report_every: int
     save_every: float
     keep: int
+    actions: tuple[str, ...]
 
     def __post_init__(self):
         for name in ('steps', 'updates', 'envs', 'max_catchup', 'keep'):

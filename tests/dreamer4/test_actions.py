@@ -188,7 +188,19 @@ def test_unimix_bounds_log_probabilities_and_gradients_stay_finite():
 
 
 def test_unbounded_boxes_and_unknown_spaces_are_refused_by_name():
-    with pytest.raises(ValueError, match="'arm' must span"):
-        codec(space={'arm': spaces.Box(-2, 2, (1,), np.float32)})
+    with pytest.raises(ValueError, match="'arm' must have finite bounds"):
+        codec(space={'arm': spaces.Box(-np.inf, np.inf, (1,), np.float32)})
     with pytest.raises(ValueError, match="'words' is a Text"):
         codec(space={'words': spaces.Text(5)})
+
+
+@pytest.mark.parametrize('continuous', ['bins', 'normal'])
+def test_a_box_of_other_bounds_is_mapped_to_the_unit_box_and_back(continuous):
+    low, high = np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)
+    made = Actions({'arm': spaces.Box(low, high)}, continuous, 5, 0.0)
+    unit = Actions({'arm': spaces.Box(-1, 1, (2,))}, continuous, 5, 0.0)
+    arm = torch.tensor([[-2.0, 0.0], [2.0, 10.0], [0.0, 5.0], [1.0, 2.5]])
+    scaled = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0], [0.5, -0.5]])
+    code = made.encode({'arm': arm})
+    assert torch.equal(code, unit.encode({'arm': scaled}))
+    assert torch.allclose(made.decode(code)['arm'], arm)

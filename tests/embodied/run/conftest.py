@@ -32,6 +32,7 @@ RUN = {
     'log_every': 25,
     'report_every': 50,
     'save_every': 0.0,
+    'actions': (),
     'keep': 2,
 }
 EVAL = {'every': 40, 'episodes': 5, 'envs': 2, 'mode': 'sample', 'videos': 2, 'length': 1000}

@@ -121,4 +121,4 @@ def test_settings_out_of_range_are_refused_by_name(name):
         1,
     )
     with pytest.raises(errors.ConfigError, match=f'run.{name}'):
-        RunConfig(**{**values, name: -1})
+        RunConfig(**{**values, 'actions': (), name: -1})
