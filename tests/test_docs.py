@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from benchmarks import pages
 
 ROOT = Path(__file__).parents[1]
@@ -56,3 +58,13 @@ def test_every_test_that_the_robustness_page_names_exists():
     rows = re.findall(r'^\| (?!trouble|environment|---).* \| (`.*`) \|$', page, re.M)
     named = {name for row in rows for name in re.findall(r'`(\w+)`', row)}
     assert len(rows) > 20 and not named - known, sorted(named - known)
+
+
+PAGES = [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('benchmarks/**/*.md')]
+
+
+@pytest.mark.parametrize('path', [*PAGES, *ROOT.glob('configs/*.yaml')], ids=lambda path: path.name)
+def test_pages_and_configs_keep_to_100_columns(path):
+    """Rows of tables apart, which Markdown cannot break."""
+    lines = enumerate(path.read_text().splitlines(), 1)
+    assert not [at for at, line in lines if len(line) > 100 and not line.startswith('|')]
