@@ -126,6 +126,8 @@ def run(config: Config) -> int:
         envs.check(config.task, config.env.to_dict())
     if config.script == 'offline':
         config = runs.as_stored(config)
+    if not config.logdir.strip():
+        raise ConfigError('--logdir is empty; give the folder of the run, as in logdir/first')
     if config.script == 'eval_only' and config.logdir == UNSAID:
         config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
     logdir = Path(expand_timestamp(config.logdir)).expanduser()

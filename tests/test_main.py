@@ -65,6 +65,7 @@ def trained(tmp_path_factory):
         (['--task', 'pixel_catch', '--machine.threads', '-2'], 'machine.threads'),
         (['--task', 'pixel_catch', '--run.envs', '0'], 'run.envs must be at least 1'),
         (['--task', 'pixel_catch', '--seed', '-1'], 'seed'),
+        (['--task', 'pixel_catch', '--logdir', ''], '--logdir is empty'),
         (['--task', 'pixel_catch', '--replay.uniform', '0.9'], 'replay'),
         (['--task', 'pixel_catch', '--eval.mode', 'best'], 'eval.mode'),
         (['--task', 'pixel_catch', '--driver.parallel', 'perhaps'], 'driver.parallel'),
