@@ -141,6 +141,12 @@ def check(config: AgentConfig) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
+    for name in ('length', 'long_length'):
+        if getattr(config.batch, name) < 2:
+            raise ValueError(
+                f'agent.batch.{name} must be at least 2 frames, of which the second is predicted;'
+                f' got {getattr(config.batch, name)}'
+            )
     shortcut.check(config.shortcut, config.dynamics.levels)
     share, rows = config.shortcut.bootstrap, config.batch.size
     if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:

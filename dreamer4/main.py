@@ -14,6 +14,7 @@ import functools
 import platform
 import shlex
 import sys
+import tempfile
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -112,6 +113,13 @@ def run_config(config: Config) -> dict[str, Value] | None:
 
 def run(config: Config) -> int:
     """Build the parts of config.script and run it."""
+    if config.from_checkpoint and not (place := Path(config.from_checkpoint).expanduser()).is_dir():
+        raise ConfigError(f'--from_checkpoint {place} is no folder')
+    if not config.task and config.from_checkpoint and config.script in ('eval_only', 'collect'):
+        raise ConfigError(
+            f'--from_checkpoint {place} holds no config.yaml, thus no run; give another folder, or'
+            ' --task'
+        )
     if not config.task and config.script != 'offline':
         raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
     if config.script == 'offline' and not config.replay.directory:
@@ -137,6 +145,17 @@ def run(config: Config) -> int:
     return Parts(config, logdir).run()
 
 
+def writable(logdir: Path) -> None:
+    """Refuse a logdir that nothing can be written to. Raises ConfigError."""
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=logdir).close()
+    except OSError as error:
+        raise ConfigError(
+            f'--logdir {logdir} cannot be written ({error.strerror}); give another'
+        ) from error
+
+
 class Parts:
     """Constructors of everything a script needs, from one config."""
 
@@ -159,6 +178,7 @@ class Parts:
     def run(self) -> int:
         script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
         print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)
+        writable(self.setup.logdir)
         # These import torch, and refuse what cannot work before any env is built.
         from .machine import settle
 

@@ -18,6 +18,7 @@ comment); every other file is a dict of presets. What a key takes:
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import os
 import re
@@ -45,6 +46,7 @@ DEFAULTS = 'defaults.yaml'
 NAME = re.compile(r'[A-Za-z_]\w*', re.ASCII)
 PLAIN_KEY = re.compile(r'[\w.-]*', re.ASCII)
 QUESTIONS = ('help', 'print_config')  # flags that are answered instead of a run
+FLAGS = ('configs', *QUESTIONS)  # those that are no keys
 MARK = re.compile(r'\{(\w+(?:\|\w+)+)\}\s*')
 
 
@@ -340,6 +342,9 @@ def parse(
             )
         config = config.update(presets[name], source=f"preset '{name}'")
     for name, values in flags:
+        if name not in config.flat and (near := difflib.get_close_matches(name, FLAGS, 1, 0.85)):
+            if near[0] != name:
+                raise ConfigError(f'--{name}: unknown flag; did you mean --{near[0]}?')
         if name != 'configs' and name not in QUESTIONS:
             config = config.update({name: _flag_value(name, values, config)}, source=f'--{name}')
     for name, values in flags:

@@ -62,6 +62,11 @@ class LoggerConfig:
             raise ConfigError(f'logger.fps must be at least 1, got {self.fps}.')
 
 
+def position(counters: Mapping[str, int]) -> int:
+    """Where points and pictures stand: frames or, in a run without an env, updates."""
+    return counters['frames'] or counters['updates']
+
+
 class Logger:
     """The outputs of one run."""
 
@@ -105,7 +110,7 @@ class Logger:
         Raises:
           ValueError: a name is a key of every line.
         """
-        frames = self._counters()['frames']
+        axis = position(self._counters())
         for name, value in metrics.items():
             name = f'{prefix}/{name}' if prefix else name
             if name in RESERVED:
@@ -116,7 +121,7 @@ class Logger:
                 self._scalars[name] = float(value)
                 continue
             try:
-                self._show(name, np.asarray(value), frames)
+                self._show(name, np.asarray(value), axis)
             except UNSHOWABLE as error:  # no picture may end a run
                 if name not in self._unshown:
                     self._unshown.add(name)
@@ -138,7 +143,7 @@ class Logger:
     def text(self, name: str, text: str) -> None:
         """Markdown for TensorBoard's page of texts, where it replaces what `name` was before."""
         if self._events:
-            self._events.text(name, text, self._counters()['frames'])
+            self._events.text(name, text, position(self._counters()))
 
     def write(self) -> None:
         """One line of metrics.jsonl with all scalars since the last; no line if there are none."""
@@ -150,7 +155,7 @@ class Logger:
         if self._events:
             self._events.scalars(
                 {name: value for name, value in self._scalars.items() if math.isfinite(value)},
-                now['frames'],
+                position(now),
             )
         self._scalars = {}
 
@@ -207,7 +212,7 @@ class Logger:
         self._scores.cut(sizes['scores'], counters)
         self._scalars = dict(scalars)
         if self._events:
-            self._events.resume(counters['frames'])
+            self._events.resume(position(counters))
 
     def close(self) -> None:
         """End the terminal line and flush all outputs. May be called more than once."""

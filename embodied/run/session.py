@@ -239,6 +239,8 @@ class Session:
         }
         self._tracked, self._optional = {}, set()
         self._begun, self._complete, self._stage = False, False, ''
+        # the live line is shown at 1, 10, 100 ... of them too: run.log_every may be minutes away
+        self._early = 1
 
     def _open_outputs(self, make_logger: MakeLogger, early: list[str]) -> None:
         """The terminal, events.log and the logger, and what has to be said since the lock."""
@@ -439,13 +441,16 @@ class Session:
             self.event(text)
         status = agent.status() if status is None else status
         due = self._clocks['log'](counter)
+        early = counter >= self._early
+        while counter >= self._early:
+            self._early *= 10
         if status.stage != self._stage:
             self._stage = status.stage
             step, updates = self.counters.step, self.counters.updates
             self.event(f'Stage {status.stage}, from {step:,} steps and {updates:,} updates on.')
         if due:
             self.log(replay, driver)
-        self.logger.line(share, status, self.metrics.smooth, force=due)
+        self.logger.line(share, status, self.metrics.smooth, force=due or early)
 
     def log(self, replay: Replay, driver: Driver | None) -> None:
         """One line of metrics.jsonl."""

@@ -945,6 +945,8 @@ def with_value(config, key, value):
         ('shortcut.steps', 3, 'power of two'),
         ('dynamics.time_every', 0, 'time_every'),
         ('actor.hold', 0.5, 'hold'),
+        ('batch.length', 1, 'agent.batch.length'),
+        ('batch.long_length', 1, 'agent.batch.long_length'),
         ('dynamics.levels', 6, 'power of two'),
     ],
 )

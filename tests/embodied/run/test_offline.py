@@ -5,6 +5,7 @@ import json
 import pytest
 
 from embodied import errors
+from embodied.log.logger import position
 from embodied.run import collect, offline, train
 
 
@@ -91,3 +92,18 @@ def test_a_folder_of_streams_that_are_shorter_than_a_sequence_is_refused_at_the_
         match='sequences of 200 rows, but the longest stream of the folder has 3',
     ):
         learn(run)
+
+
+def test_pictures_and_points_stand_at_updates(world, folder):
+    flags = {'run_updates': 20, 'run_log_every': 5, 'run_report_every': 10}
+    run = learn(world('off', replay_directory=str(folder), **flags))
+    assert position(run.lines('metrics.jsonl')[-1]) == 20
+    names = {path.name.partition('-')[0] for path in (run.logdir / 'videos').glob('*.gif')}
+    assert names <= {f'{updates:012d}' for updates in (10, 20)}
+
+
+def test_something_is_shown_long_before_the_first_line_is_due(world, folder, capsys):
+    flags = {'run_updates': 12, 'run_log_every': 1000}
+    learn(world('off', replay_directory=str(folder), **flags))
+    text = capsys.readouterr().out
+    assert 'updates 1 (' in text and 'updates 10 (' in text
