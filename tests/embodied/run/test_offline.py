@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from embodied import errors
+from embodied.log import Logger, LoggerConfig
 from embodied.log.logger import position
 from embodied.run import collect, offline, train
 
@@ -94,12 +96,13 @@ def test_a_folder_of_streams_that_are_shorter_than_a_sequence_is_refused_at_the_
         learn(run)
 
 
-def test_pictures_and_points_stand_at_updates(world, folder):
-    flags = {'run_updates': 20, 'run_log_every': 5, 'run_report_every': 10}
-    run = learn(world('off', replay_directory=str(folder), **flags))
-    assert position(run.lines('metrics.jsonl')[-1]) == 20
-    names = {path.name.partition('-')[0] for path in (run.logdir / 'videos').glob('*.gif')}
-    assert names <= {f'{updates:012d}' for updates in (10, 20)}
+def test_pictures_and_points_stand_at_updates(tmp_path):
+    counters = dict.fromkeys(('step', 'frames', 'episodes'), 0) | {'updates': 20}
+    logger = Logger(tmp_path, LoggerConfig(False, 5, 15), lambda: counters)
+    logger.add({'dream': np.zeros((2, 8, 8, 3), np.uint8)})
+    logger.close()
+    assert [path.name for path in (tmp_path / 'videos').iterdir()] == ['000000000020-dream.gif']
+    assert position(counters) == 20 and position(counters | {'frames': 8}) == 8
 
 
 def test_something_is_shown_long_before_the_first_line_is_due(world, folder, capsys):
