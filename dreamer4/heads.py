@@ -9,7 +9,8 @@ after it.
 The feature knows the past but was made from noisy latents; the latents are exact but know one
 frame. A network that reads both at once learns from the feature first, which makes rewards easy to
 read, and is slow to find what the latents know better. Hence one for each; what later frames bring
-is asked of the feature alone.
+is asked of the first part alone. Where one frame with its move is the whole state, the latents
+suffice.
 """
 
 import math
@@ -47,6 +48,7 @@ READS = {
     'apart': lambda feature, latent: [feature, latent],
     'together': lambda feature, latent: [feature + latent],
     'feature': lambda feature, latent: [feature],
+    'latents': lambda feature, latent: [latent],
 }
 
 
@@ -97,11 +99,10 @@ class Heads(nn.Module):
 
     def inputs(self, feature: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         """What every head reads: feature (..., D) and latent (..., S, W) -> (..., F)."""
-        return (
-            feature
-            if self.config.reads == 'feature'
-            else torch.cat([feature, latent.flatten(-2)], -1)
-        )
+        if self.config.reads == 'feature':
+            return feature
+        latent = latent.flatten(-2)
+        return latent if self.config.reads == 'latents' else torch.cat([feature, latent], -1)
 
     def reward(self, x: torch.Tensor) -> torch.Tensor:
         """Expected reward on arrival at the frame, (...)."""

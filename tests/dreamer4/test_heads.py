@@ -111,7 +111,7 @@ def test_reward_of_the_last_action_is_learned_exactly_and_random_actions_are_not
     )
 
 
-@pytest.mark.parametrize('reads', ['apart', 'together', 'feature'])
+@pytest.mark.parametrize('reads', ['apart', 'together', 'feature', 'latents'])
 def test_policy_starts_as_the_behaviour_head_when_copied(reads):
     heads = Heads(8, 6, ACTIONS, HeadsConfig(**HEADS | dict(reads=reads)))
     speak(heads.behaviour_head)
@@ -123,7 +123,12 @@ def test_policy_starts_as_the_behaviour_head_when_copied(reads):
 
 @pytest.mark.parametrize(
     'reads, feature, latent',
-    [('apart', True, True), ('together', True, True), ('feature', True, False)],
+    [
+        ('apart', True, True),
+        ('together', True, True),
+        ('feature', True, False),
+        ('latents', False, True),
+    ],
 )
 def test_a_head_reads_what_the_configuration_says(reads, feature, latent):
     heads = Heads(8, 6, ACTIONS, HeadsConfig(**HEADS | dict(reads=reads)))
