@@ -55,8 +55,9 @@ class DMCConfig:
       image: observe the key 'image', uint8 (size, size, 3).
       proprio: observe the suite's own keys, float32.
       camera: number of a fixed camera of the domain; -1: the one that shows the task.
-      quality: 'standard', what the suite draws by default, or 'fast', without shadows, reflections
-          and multisampling.
+      quality: 'standard', what the suite draws by default, or 'fast', without shadows and
+          reflections. Both smooth edges by multisampling: that is what tells where between two
+          pixels a thin body stands.
     """
 
     repeat: int
@@ -232,7 +233,6 @@ class Camera(Wrapper):
         visual.global_.offheight = max(visual.global_.offheight, size)
         self._flags = {}
         if quality == 'fast':
-            visual.quality.offsamples = 0
             visual.quality.shadowsize = 0
             self._flags = self.FAST_FLAGS
         self._physics, self._camera_id, self._size = physics, camera, size

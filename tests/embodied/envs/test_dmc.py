@@ -7,6 +7,7 @@ import pytest
 
 from embodied import envs
 from embodied.config import configs_dir, parse
+from embodied.envs.dmc import Camera
 from embodied.errors import ConfigError
 
 pytestmark = pytest.mark.dmc
@@ -72,6 +73,22 @@ def test_frames_show_the_scene_and_change_with_it(quality):
     rows = walk(make('dmc_cheetah_run', quality=quality), 12)
     assert rows[0]['image'].shape == (64, 64, 3) and rows[0]['image'].std() > 5
     assert (rows[0]['image'] != rows[-1]['image']).mean() > 0.01
+
+
+@pytest.mark.parametrize('quality', ['standard', 'fast'])
+def test_edges_move_smoothly_across_pixels(quality):
+    """A thin pole tells its place by how much of a pixel it covers; without multisampling a pixel
+    jumps at once, here by 177."""
+    env = make('dmc_cartpole_balance', quality=quality)
+    walk(env, 1)
+    while not isinstance(env, Camera):
+        env = env.env
+    shown = []
+    for place in np.linspace(0, 0.06, 13):  # metres, one pixel in all
+        env._physics.data.qpos[:] = place, 0
+        env._physics.forward()
+        shown.append(env.render().astype(int))
+    assert np.abs(np.diff(shown, axis=0)).max() < 100
 
 
 def test_the_renderer_is_named_once_there_is_a_frame():
