@@ -469,9 +469,12 @@ class Agent:
 
     def _batch_shape(self) -> tuple[int, int]:
         """(B, T): every long_every-th batch is long and has as many frames (Dreamer 4, Section
-        3.4).
+        3.4). A tokenizer of single frames that learns alone gets `frames` frames from all over the
+        replay: neighbours look alike, and from a few sequences it learns half as fast.
         """
         c = self.config.batch
+        if not self.schedule.reached('dynamics') and not self.config.tokenizer.time_every:
+            return c.frames, 1
         if c.long_every and self.updates % c.long_every == c.long_every - 1:
             return max(1, c.size * c.length // c.long_length), c.long_length
         return c.size, c.length
@@ -480,24 +483,28 @@ class Agent:
         return make_batch(rows, self.obs_keys, self.actions, self.device)
 
     def _tokenizer_loss(
-        self, plan: Plan, batch: Batch
+        self, plan: Plan, batch: Batch, latent: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss on single frames drawn from the batch, or on its first sequences where the
         tokenizer looks back in time.
         """
         count, (rows, time) = self.config.batch.frames, batch.shape
+        if self.config.tokenizer.mask_max or self.config.tokenizer.time_every:
+            latent = None  # frames with dropped patches have latents of their own
         if self.config.tokenizer.time_every:
             part = batch.first(max(1, count // time))
             obs, is_first = {k: part.obs[k] for k in self.frame_keys}, part.is_first
         else:
-            index = torch.randint(rows * time, (count,), device=self.device)
+            index = torch.rand(rows * time, device=self.device).argsort()[:count]
             obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in self.frame_keys}
-            is_first = torch.ones(count, 1, dtype=torch.bool, device=self.device)
+            is_first = torch.ones(len(index), 1, dtype=torch.bool, device=self.device)
+            if latent is not None:
+                latent = latent.flatten(0, 1)[index][:, None]
         if plan.measure:
             # later it stays: latents that have been learned from must not move
             self.tokenizer.measure(obs)
         with self.machine.autocast():
-            parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual)
+            parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual, latent)
         # of normalised losses: before, it would be divided out
         weights = {'lpips': perceptual.weight(self.config.tokenizer)}
         loss = sum(weights.get(k, 1.0) * self.rms(k, v) for k, v in parts.items())
@@ -509,7 +516,8 @@ class Agent:
         """
         batch = batch.cut(*plan.roles.single)
         with self.machine.autocast():
-            context = self._commit(batch, measure=True, joint=plan.joint)
+            shared, latent = self._encoded(batch) if plan.joint else (None, None)
+            context = self._commit(batch, measure=True, latent=shared)
             total, parts = self._model_loss(batch, context, plan.roles.large)
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()} | self._size(
             'reward', batch.reward, batch.reward_valid & ~batch.is_first
@@ -518,7 +526,7 @@ class Agent:
             metrics |= self._train_actor_critic(plan, batch, context.detach())
         if not plan.joint:
             return metrics | self.optimizers['model'].step(total)
-        loss, found = self._tokenizer_loss(plan, batch)
+        loss, found = self._tokenizer_loss(plan, batch, latent)
         metrics |= found | descend(
             total + loss, self.optimizers['model'], self.optimizers['tokenizer']
         )
@@ -555,19 +563,24 @@ class Agent:
             )
         return metrics
 
-    def _commit(self, batch: Batch, measure: bool = False, joint: bool = False) -> Context:
+    def _encoded(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents (B, T, L, Z) of the tokenizer that learns, twice: with the share of the gradient
+        that the model may send to the encoder, and with all of it for the tokenizer's own loss.
+        """
+        z = self.tokenizer.encode({k: batch.obs[k] for k in self.frame_keys}, batch.is_first)
+        return z.detach().lerp(z, self.config.tokenizer_training.model), z
+
+    def _commit(
+        self, batch: Batch, measure: bool = False, latent: torch.Tensor | None = None
+    ) -> Context:
         """Latents and the committed pass over them, with gradient into the dynamics.
 
         Args:
             measure: whether the dynamics learn the usual moves from them.
-            joint: whether the latents are those of the tokenizer that learns, with a share of the
-                gradient, and not of its slow copy.
+            latent: (B, T, L, Z); those of the slow tokenizer if None.
         """
-        if joint:
-            z = self.tokenizer.encode({k: batch.obs[k] for k in self.frame_keys}, batch.is_first)
-            # the same numbers, a share of the gradient
-            z = z.detach().lerp(z, self.config.tokenizer_training.model)
-        else:
+        z = latent
+        if z is None:
             with torch.no_grad():
                 z = self.slow_tokenizer.module.encode(
                     {k: batch.obs[k] for k in self.frame_keys}, batch.is_first

@@ -185,6 +185,7 @@ class Tokenizer(nn.Module):
         obs: Mapping[str, torch.Tensor],
         is_first: torch.Tensor,
         perceptual: nn.Module | None = None,
+        latent: torch.Tensor | None = None,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Reconstruction losses of frames with dropped patches (Dreamer 4, Eq. 5).
 
@@ -195,6 +196,7 @@ class Tokenizer(nn.Module):
         Args:
             obs: key -> (B, T, ...) as stored. is_first: bool (B, T).
             perceptual: distance of two images (B, T, H, W, C) in [0, 1] -> scalar, or None.
+            latent: (B, T, L, Z) of these frames where they are known and drop no patches.
 
         Returns:
             losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights;
@@ -206,7 +208,8 @@ class Tokenizer(nn.Module):
         drop = None
         if self.config.mask_max and self.patches:
             drop = torch.rand(batch, time, self.patches, device=is_first.device) < chance
-        latent = self.encode(obs, is_first, drop)
+        if latent is None:
+            latent = self.encode(obs, is_first, drop)
         guess = self.decode(latent, is_first)
         truth = {
             'image': {k: obs[k].float() / 255 for k in self.images},
