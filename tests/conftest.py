@@ -4,6 +4,7 @@ was skipped.
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,22 @@ sys.path[:0] = [str(ROOT)]
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
 os.environ.setdefault('MUJOCO_GL', 'egl')
 
+PATIENCE = 600.0  # seconds after which something that a test waits for will not happen any more
+
 _outcomes = []
+
+
+@pytest.fixture
+def wait_until():
+    """Call with a function: waits until it is true, however slow the machine is."""
+
+    def wait(true):
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < deadline, 'what the test waits for does not happen'
+            time.sleep(0.01)
+
+    return wait
 
 
 def pytest_addoption(parser):

@@ -75,7 +75,9 @@ MISTAKES = (EnvContractError, EnvMissing, ConfigError)  # what a fresh worker wo
 GRAPHICS = ('OpenGL', 'mujoco', 'glfw', 'pyglet', 'moderngl')
 
 EXIT_GRACE = 1.0  # seconds a worker whose socket closed has to hand over its exit code
-DUMP_GRACE = 0.3  # seconds a hung worker has to write down where it hangs
+DUMP_GRACE = 5.0  # seconds a hung worker has to write down where it hangs
+SLICE = 0.1  # seconds between two looks at the clock while a worker is waited for
+SERVING = ' in serve'  # in the stack of the thread that answers requests, which is written last
 CLOSE_LIMIT = 5.0  # seconds an env in this process may take to close
 
 
@@ -526,7 +528,7 @@ class ProcessWorker:
         """
         if self._conn is None:
             raise WorkerFault(EnvCrashed, None, self._absence)
-        if not self._poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
+        if not self._speaks(deadline):
             raise self._hung()
         try:
             message = self._conn.recv_bytes()
@@ -542,9 +544,7 @@ class ProcessWorker:
     def finish(self, deadline: float) -> None:
         """Wait for the process to end by itself after a 'close' request, then make sure of it.
         Processes that left its group are the caller's to end, all at once."""
-        while self._conn and self._poll.poll(
-            max(0, math.ceil(1000 * (deadline - time.monotonic())))
-        ):
+        while self._conn and self._speaks(deadline):
             try:
                 self._conn.recv_bytes()  # late replies are of no interest any more
             except (EOFError, ConnectionError):
@@ -558,6 +558,15 @@ class ProcessWorker:
         if self._process is not None:
             self._kill()
             reaper.end(self.mark)
+
+    def _speaks(self, deadline):
+        """Whether the process says something, or ends, before a deadline."""
+        while True:
+            left = min(max(deadline - time.monotonic(), 0), SLICE)
+            if self._poll.poll(math.ceil(1000 * left)):
+                return True
+            if time.monotonic() >= deadline:
+                return False
 
     def _kill(self):
         if self._process is None:
@@ -598,8 +607,9 @@ class ProcessWorker:
     def _hung(self):
         # faulthandler writes the stacks of all threads to the log
         self._process.send_signal(signal.SIGUSR1)
-        self._poll.poll(math.ceil(1000 * DUMP_GRACE))
-        dump = self._stacks()
+        end = time.monotonic() + DUMP_GRACE
+        while SERVING not in (dump := self._stacks()) and time.monotonic() < end:
+            time.sleep(SLICE / 10)
         return WorkerFault(
             EnvTimeout,
             None,
@@ -615,7 +625,7 @@ class ProcessWorker:
 def main_stack(dump: str) -> str:
     """The stack of the thread that answers requests, out of a dump of those of all threads."""
     stacks = [stack for stack in dump.split('\n\n') if '(most recent call first)' in stack]
-    return next((stack for stack in stacks if ' in serve' in stack), stacks[-1] if stacks else dump)
+    return next((stack for stack in stacks if SERVING in stack), stacks[-1] if stacks else dump)
 
 
 def pickled(make_envs: Iterable[Callable[[], Env]]) -> list[bytes]:

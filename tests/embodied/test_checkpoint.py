@@ -427,19 +427,15 @@ while True:
 """
 
 
-def test_kill_9_at_any_moment_leaves_a_whole_newest_save(tmp_path):
+def test_kill_9_at_any_moment_leaves_a_whole_newest_save(tmp_path, wait_until):
     last, rng = 0, np.random.default_rng(0)
     for _ in range(5):
         process = subprocess.Popen(
             [sys.executable, '-c', SAVE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE
         )
         assert process.stdout.readline() == b'ready\n'
-        deadline = time.monotonic() + 10
-        while (
-            not any(int(save.name[-12:]) > last for save in Checkpoint(tmp_path, 2).saves())
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.01)
+        saves = Checkpoint(tmp_path, 2).saves
+        wait_until(lambda: any(int(save.name[-12:]) > last for save in saves()))
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.wait()

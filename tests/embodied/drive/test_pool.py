@@ -20,6 +20,9 @@ from embodied.base import FLAG, OUTCOME, Env, outcome
 from embodied.drive import Driver, DriverConfig, watch
 from embodied.wrappers import wrap
 
+TIMEOUT = 1000.0  # seconds, which only let_time_pass() lets pass
+PATIENT = {'timeout': TIMEOUT, 'start_timeout': TIMEOUT}
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 
 
@@ -146,29 +149,40 @@ def test_a_policy_that_returns_nan_is_blamed_and_not_the_env():
 
 
 class Slow(BlownEnv):
-    """Takes its time in a reset, or hangs in some step of the first life of its file."""
+    """Calls `stop` in some step of the first life of its file `marker`, which it writes before: in
+    its third step, or in its next reset.
+    """
 
-    def __init__(self, reset=0.0, hang=None, marker=None):
+    def __init__(self, stop, marker, reset=False):
         super().__init__('state', 0, 10**6)
-        self.reset, self.hang, self.marker = reset, hang, marker
+        self.stop, self.marker, self.reset = stop, marker, reset
 
     def step(self, action):
         row = super().step(action)
         row['state'][:] = 0
-        time.sleep(self.reset * bool(action['reset']))
         row['is_last'] = np.bool_(self.life % 4 == 3)
-        if self.hang and self.life == 2 and not os.path.exists(self.marker):
+        due = self.life > 0 and action['reset'] if self.reset else self.life == 2
+        if due and not os.path.exists(self.marker):
             open(self.marker, 'w').close()
-            self.hang()
+            self.stop()
         return row
 
 
+def until(path):
+    """Waits for a file, and lets nobody interrupt that."""
+    while not os.path.exists(path):
+        with contextlib.suppress(BaseException):
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize('parallel', [True, False])
-def test_a_reset_may_take_longer_than_a_step(parallel):
-    rows, events, restarts = collect(
-        [functools.partial(Slow, 1.2)], 6, parallel=parallel, timeout=1, max_restarts=0
-    )
-    assert restarts == 0 and not events
+def test_a_reset_may_take_longer_than_a_step(parallel, tmp_path, let_time_pass):
+    begun, passed = tmp_path / 'begun', tmp_path / 'passed'
+    let_time_pass(begun, passed=passed)
+    make = functools.partial(Slow, functools.partial(until, passed), begun, reset=True)
+    limits = {'timeout': TIMEOUT, 'start_timeout': 3 * TIMEOUT}
+    rows, events, restarts = collect([make], 6, parallel=parallel, max_restarts=0, **limits)
+    assert passed.exists() and restarts == 0 and not events
     assert [bool(row['is_first']) for row in rows[0]].count(True) == 2
 
 
@@ -176,78 +190,78 @@ def sleep():
     time.sleep(1000)
 
 
-def stubborn():
-    """Cannot be interrupted, and ends after a while."""
-    end = time.monotonic() + 3
-    while time.monotonic() < end:
-        with contextlib.suppress(BaseException):
-            time.sleep(end - time.monotonic())
+def crowded(path):
+    """Hangs in twenty more threads, and writes a file once all are there."""
+    barrier = threading.Barrier(21)
 
+    def stay():
+        barrier.wait()
+        time.sleep(1000)
 
-def crowded():
     for _ in range(20):
-        threading.Thread(
-            target=functools.partial(time.sleep, 1000), daemon=True, name='crowd'
-        ).start()
+        threading.Thread(target=stay, daemon=True, name='crowd').start()
+    barrier.wait()
+    path.touch()
     time.sleep(1000)
 
 
 @pytest.mark.parametrize('parallel', [True, False])
-def test_a_hang_is_noticed_and_its_env_replaced_wherever_it_lives(parallel, tmp_path):
-    before = signal.getsignal(signal.SIGALRM)
+def test_a_hang_is_noticed_and_its_env_replaced_wherever_it_lives(
+    parallel, tmp_path, let_time_pass
+):
+    before, hung = signal.getsignal(signal.SIGALRM), tmp_path / 'hung'
+    let_time_pass(hung)
     rows, events, restarts = collect(
-        [functools.partial(Slow, 0, sleep, str(tmp_path / 'hung'))], 6, parallel=parallel, timeout=2
+        [functools.partial(Slow, sleep, hung)], 6, parallel=parallel, **PATIENT
     )
-    assert (
-        restarts == 1
-        and len(events) == 1
-        and 'did not answer' in events[0]
-        and 'in sleep' in events[0]
-    )
-    assert 'EnvTimeout' not in events[0] and [int(row['life']) for row in rows[0]] == [
-        0,
-        1,
-        0,
-        1,
-        2,
-        3,
-    ]
-    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (
-        0,
-        0,
-    )
+    assert restarts == len(events) == 1
+    assert 'did not answer' in events[0] and 'in sleep' in events[0]
+    assert 'EnvTimeout' not in events[0]
+    assert [int(row['life']) for row in rows[0]] == [0, 1, 0, 1, 2, 3]
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_a_hang_that_cannot_be_interrupted_is_named_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, 'GRACE', 0.2)
-    _, events, restarts = collect(
-        [functools.partial(Slow, 0, stubborn, str(tmp_path / 'hung'))], 6, parallel=False, timeout=1
-    )
-    assert restarts == 0
-    assert 'env 0 has not answered within 1 s and cannot be interrupted' in events[0]
+def test_a_hang_that_cannot_be_interrupted_is_named_with_the_remedy(
+    tmp_path, monkeypatch, let_time_pass
+):
+    hung, told, events = tmp_path / 'hung', tmp_path / 'told', []
+    monkeypatch.setattr(watch, 'GRACE', 0.0)
+    let_time_pass(hung)
+
+    def stubborn():
+        until(told)
+
+    def tell(text):
+        events.append(text)
+        told.touch()
+
+    values = DriverConfig(False, True, TIMEOUT, TIMEOUT, 1, 0, 60)
+    driver = Driver([functools.partial(Slow, stubborn, hung)], values, tell)
+    driver.reset(lambda num_envs: None)
+    go = lambda carry, obs: (carry, {'go': np.zeros(1, np.int32)})
+    with contextlib.closing(driver):
+        driver(go, steps=6)
+        assert driver.restarts == 0
+    assert 'env 0 has not answered within 1e+03 s and cannot be interrupted' in events[0]
     assert '--driver.parallel true' in events[0] and 'in stubborn' in events[0]
 
 
-def test_of_many_threads_that_hang_one_is_shown_and_all_are_kept(tmp_path):
-    _, events, _ = collect(
-        [functools.partial(Slow, 0, crowded, str(tmp_path / 'hung'))],
-        4,
-        parallel=True,
-        timeout=2,
-        folder=tmp_path / 'stacks',
-    )
+def test_of_many_threads_that_hang_one_is_shown_and_all_are_kept(tmp_path, let_time_pass):
+    let_time_pass(tmp_path / 'crowded')
+    stop = functools.partial(crowded, tmp_path / 'crowded')
+    make = functools.partial(Slow, stop, tmp_path / 'hung')
+    _, events, _ = collect([make], 4, parallel=True, folder=tmp_path / 'stacks', **PATIENT)
     assert events[0].count('most recent call first') == 1 and 'in crowded' in events[0]
     (path,) = (tmp_path / 'stacks').iterdir()
-    assert (
-        f'further threads are in {path}' in events[0]
-        and path.read_text().count('most recent call first') >= 21
-    )
+    assert f'further threads are in {path}' in events[0]
+    assert path.read_text().count('most recent call first') >= 21
 
 
-def test_of_many_envs_that_hang_at_one_place_one_stack_is_shown(tmp_path):
-    makers = [
-        functools.partial(Slow, 0, sleep, str(tmp_path / f'hung{index}')) for index in range(3)
-    ]
-    _, events, restarts = collect(makers, 4, parallel=True, timeout=2)
+def test_of_many_envs_that_hang_at_one_place_one_stack_is_shown(tmp_path, let_time_pass):
+    hung = [tmp_path / f'hung{index}' for index in range(3)]
+    let_time_pass(*hung)
+    makers = [functools.partial(Slow, sleep, path) for path in hung]
+    _, events, restarts = collect(makers, 4, parallel=True, **PATIENT)
     assert restarts == len(events) == 3 and sum('in sleep' in event for event in events) == 1
     assert sum('(hangs where env 0 did)' in event for event in events) == 2

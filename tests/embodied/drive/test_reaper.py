@@ -66,13 +66,6 @@ def running(pids):
     return [pid for pid in pids if alive(pid)]
 
 
-def wait_for_the_end(pids):
-    deadline = time.monotonic() + 20
-    while running(pids) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not running(pids)
-
-
 def config(parallel):
     return DriverConfig(
         **{
@@ -104,7 +97,7 @@ def run(folder, parallel):
 
 @pytest.mark.parametrize('end', [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize('parallel', [True, False])
-def test_a_killed_run_leaves_no_process_of_its_envs(tmp_path, parallel, end):
+def test_a_killed_run_leaves_no_process_of_its_envs(tmp_path, parallel, end, wait_until):
     process = subprocess.Popen(
         [sys.executable, '-c', RUN, str(Path(__file__).parent), str(tmp_path), str(parallel)],
         stdout=subprocess.PIPE,
@@ -115,11 +108,11 @@ def test_a_killed_run_leaves_no_process_of_its_envs(tmp_path, parallel, end):
     assert len(running(before)) == len(before) >= 2 * (len(KINDS) + 2)
     process.send_signal(end)
     process.communicate()
-    assert wait_for_the_end(started(tmp_path))
+    wait_until(lambda: not running(started(tmp_path)))
 
 
 @pytest.mark.parametrize('parallel', [True, False])
-def test_a_closed_driver_leaves_none_and_ends_none_of_another(tmp_path, parallel):
+def test_a_closed_driver_leaves_none_and_ends_none_of_another(tmp_path, parallel, wait_until):
     drivers = []
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
@@ -128,26 +121,24 @@ def test_a_closed_driver_leaves_none_and_ends_none_of_another(tmp_path, parallel
         )
     mine = subprocess.Popen(['sleep', '1000'])
     drivers[0].close()
-    assert wait_for_the_end(started(tmp_path / 'one'))
+    wait_until(lambda: not running(started(tmp_path / 'one')))
     others = started(tmp_path / 'two')
     assert running(others) == others and running([mine.pid]) and reaper.VARIABLE not in os.environ
     drivers[1].close()
     mine.kill()
     mine.wait()
-    assert wait_for_the_end(others)
+    wait_until(lambda: not running(others))
 
 
-def test_a_replaced_worker_leaves_none(tmp_path):
+def test_a_replaced_worker_leaves_none(tmp_path, wait_until):
     driver = Driver([functools.partial(Simulated, str(tmp_path))], config(True), print)
     driver.reset(lambda num_envs: None)
     before = started(tmp_path)
     os.kill(driver.pids[0], signal.SIGKILL)
     driver(policy, steps=2)
-    assert (
-        driver.restarts == 1
-        and wait_for_the_end(before)
-        and len(running(started(tmp_path))) >= len(KINDS)
-    )
+    assert driver.restarts == 1
+    wait_until(lambda: not running(before))
+    assert len(running(started(tmp_path))) >= len(KINDS)
     driver.close()
 
 

@@ -81,6 +81,7 @@ class Faulty(Dummy):
         left = os.path.getsize(self._budget) if self._kind else 0
         if left and obs['count'] == self._at:
             os.truncate(self._budget, left - 1)
+            open(f'{self._budget}.reached', 'w').close()
             fail(self._kind)
         return obs
 
@@ -118,26 +119,28 @@ KINDS = {
 }
 
 
-def test_every_kind_of_fault_is_survived_and_named_with_env_task_step_and_traceback(tmp_path):
-    make = [faulty(tmp_path, kind, at=index + 1) for index, kind in enumerate(KINDS)]
-    driver, rows, events = start([*make, faulty(tmp_path)], config(timeout=2))
+def test_every_kind_of_fault_is_survived_and_named_with_env_task_step_and_traceback(
+    tmp_path, let_time_pass
+):
+    let_time_pass(tmp_path / f'budget-hang-{len(KINDS)}.reached', env=len(KINDS))
+    make = [faulty(tmp_path, kind, at=index) for index, kind in enumerate(KINDS, 1)]
+    driver, rows, events = start([faulty(tmp_path), *make], config(timeout=1000))
     pids = driver.pids
     driver(policy, steps=15 * driver.num_envs)
     assert driver.restarts == len(events) == len(KINDS)
     assert sum(one != other for one, other in zip(pids, driver.pids, strict=True)) == len(KINDS)
     driver.close()
-    for index, (kind, words) in enumerate(KINDS.items()):
+    for index, (kind, words) in enumerate(KINDS.items(), 1):
         (event,) = [event for event in events if f'env {index} (faulty_task)' in event]
-        assert f'in step {index + 1} of its episode: ' in event and words in event, event
+        assert f'in step {index} of its episode: ' in event and words in event, event
         assert kind in ('exit', 'kill') or re.search(r'in fail\b', event), (
             f'no traceback in {event}'
         )
         # The cut episode stops after its last real row, and the next row begins a new one.
-        expected = [*range(index + 1), *range(11), *range(11)][:15]
+        expected = [*range(index), *range(11), *range(11)][:15]
         assert counts(rows[index]) == expected
-        cut = index + 1
-        assert rows[index][cut]['is_first'] and not rows[index][cut - 1]['is_last']
-    assert counts(rows[-1]) == [*range(11), 0, 1, 2, 3]
+        assert rows[index][index]['is_first'] and not rows[index][index - 1]['is_last']
+    assert counts(rows[0]) == [*range(11), 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize('parallel', [True, False])
@@ -278,16 +281,20 @@ class Crowded(Faulty):
         super().__init__(None, 0, '')
         here = Path(folder) / str(os.getpid())
         if remedy == 'company' and index == 1 and not here.exists():
+            (Path(folder) / 'lonely').touch()
             time.sleep(1000)
         if remedy == 'osmesa' and os.environ['MUJOCO_GL'] != 'osmesa':
             os._exit(1)
         here.touch()
 
 
-def test_a_start_that_hangs_falls_back_to_one_worker_for_all_envs(tmp_path, monkeypatch):
+def test_a_start_that_hangs_falls_back_to_one_worker_for_all_envs(
+    tmp_path, monkeypatch, let_time_pass
+):
+    let_time_pass(tmp_path / 'lonely', env=1)
     monkeypatch.delenv('MUJOCO_GL', raising=False)
     make = [functools.partial(Crowded, str(tmp_path), index, 'company') for index in range(2)]
-    driver, _, events = start(make, config(start_timeout=2))
+    driver, _, events = start(make, config(start_timeout=1000))
     driver.close()
     assert driver.groups == [[0, 1]]
     assert (
@@ -375,13 +382,14 @@ def test_workers_leave_ctrl_c_and_sigterm_to_the_parent(tmp_path):
     assert counts(rows[0]) == [0, 1, 2, 3, 4] and not events
 
 
-def test_closing_does_not_wait_for_an_env_that_hangs(tmp_path):
-    driver, _, _ = start([faulty(tmp_path, 'hang', at=1)], config(timeout=0.5, max_restarts=0))
+def test_closing_does_not_wait_for_an_env_that_hangs(tmp_path, let_time_pass):
+    let_time_pass(tmp_path / 'budget-hang-1.reached')
+    driver, _, _ = start([faulty(tmp_path, 'hang', at=1)], config(timeout=1000, max_restarts=0))
+    (pid,) = driver.pids
     with pytest.raises(errors.EnvTimeout):
         driver(policy, steps=5)
-    begin = time.monotonic()
-    driver.close()
-    assert time.monotonic() - begin < 3
+    driver.close()  # the env would sleep for 1000 s
+    assert not is_running(pid)
 
 
 class Parent(Faulty):
@@ -393,7 +401,7 @@ class Parent(Faulty):
 
 
 @pytest.mark.parametrize('end', ['close', 'kill'])
-def test_processes_that_an_env_started_end_with_its_worker(tmp_path, end):
+def test_processes_that_an_env_started_end_with_its_worker(tmp_path, end, wait_until):
     driver, _, _ = start([functools.partial(Parent, str(tmp_path / 'pid'))], config())
     child = int((tmp_path / 'pid').read_text())
     os.kill(child, 0)
@@ -402,10 +410,7 @@ def test_processes_that_an_env_started_end_with_its_worker(tmp_path, end):
         driver(policy, steps=2)
         assert driver.restarts == 1
     driver.close()
-    deadline = time.monotonic() + 5
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_running(child)
+    wait_until(lambda: not is_running(child))
 
 
 def is_running(pid):

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -358,7 +357,7 @@ def test_where_every_row_is_gone_there_are_none_and_this_is_said(tmp_path):
     check(again.sample(5, 12))
 
 
-def test_a_folder_that_is_deleted_under_a_run_is_made_again(tmp_path, monkeypatch):
+def test_a_folder_that_is_deleted_under_a_run_is_made_again(tmp_path, monkeypatch, wait_until):
     monkeypatch.setattr('embodied.replay.writer.RETRY', 0.01)
     events = []
     replay = make(tmp_path / 'replay', events=events, max_gb=1000 * ROW_BYTES / 1e9)
@@ -368,9 +367,7 @@ def test_a_folder_that_is_deleted_under_a_run_is_made_again(tmp_path, monkeypatc
     shutil.rmtree(tmp_path / 'replay')
     fill(replay, 25, begin=20)
     manifest = replay.save()
-    deadline = time.monotonic() + 10
-    while replay.stats()['chunks_waiting'] and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: not replay.stats()['chunks_waiting'])
     again = make(tmp_path / 'replay', events=[])
     again.load(manifest)
     assert len(again) == 25 and (tmp_path / 'replay' / 'meta.json').exists()

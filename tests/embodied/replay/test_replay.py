@@ -636,7 +636,7 @@ def test_a_disk_that_fails_loses_no_rows_and_is_tried_again(tmp_path, monkeypatc
     check(again.sample(20, 30))
 
 
-def test_failed_writes_are_retried_without_being_asked(tmp_path, monkeypatch):
+def test_failed_writes_are_retried_without_being_asked(tmp_path, monkeypatch, wait_until):
     monkeypatch.setattr(replay_writer, 'RETRY', 0.01)
     working, failures = Chunk.write, iter(range(3))
 
@@ -648,9 +648,7 @@ def test_failed_writes_are_retried_without_being_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(Chunk, 'write', fail_thrice)
     replay = make(tmp_path, events=[])
     fill(replay, 20)
-    deadline = time.monotonic() + 10
-    while len(chunk_files(tmp_path)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(chunk_files(tmp_path)) >= 2)
     assert len(chunk_files(tmp_path)) == 2 and replay.stats()['write_errors'] == 3
 
 
@@ -1188,10 +1186,8 @@ def test_the_index_of_many_chunks_opens_one_file(tmp_path, monkeypatch):
     opened, working = [], npz._opened
     monkeypatch.setattr(npz, '_opened', lambda path: opened.append(path) or working(path))
     again = make(tmp_path, read_only=True)
-    started = time.perf_counter()
     again.load(None)
     assert len(again) == 3_000_002 and len(opened) == 1
-    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize(

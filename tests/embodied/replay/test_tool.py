@@ -264,7 +264,9 @@ def saved(note):
     return json.loads(note.read_text())['next'] if note.exists() else 0
 
 
-def test_killed_at_any_moment_every_restart_has_exactly_the_rows_of_its_checkpoint(tmp_path):
+def test_killed_at_any_moment_every_restart_has_exactly_the_rows_of_its_checkpoint(
+    tmp_path, wait_until
+):
     folder, note = tmp_path / 'replay', tmp_path / 'note.json'
     for pause in np.random.default_rng(0).uniform(0.0, 0.2, 3):
         child = subprocess.Popen(
@@ -280,9 +282,8 @@ def test_killed_at_any_moment_every_restart_has_exactly_the_rows_of_its_checkpoi
             },
         )
         assert child.stdout.readline() == 'ready\n', child.stderr.read()
-        before, deadline = saved(note), time.monotonic() + 30
-        while saved(note) == before and time.monotonic() < deadline:
-            time.sleep(0.005)
+        before = saved(note)
+        wait_until(lambda before=before: saved(note) != before)
         time.sleep(pause)
         child.kill()
         assert not child.communicate()[1]
