@@ -1,6 +1,6 @@
-"""The environments by name: one table, suite -> where it is; and package.module:Class, an env of
-the user's own. A suite's module, and the packages it needs, are imported only when one of its tasks
-is made, so that a suite that is not installed breaks no other.
+"""Environments by name: a table of suites, and package.module:Class for an env of the user's own.
+The module of a suite, and the packages it needs, are imported only when one of its tasks is made,
+so a suite that is not installed breaks no other.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from ..errors import ConfigError, nearest
 from ..seeds import derive
 from . import imports
 
-# suite -> module, maker and config class in it. Maker(name, config, seed) returns an env; name is
-# the task without 'suite_'.
+# suite -> its module, maker and config class. Maker(name, config, seed) returns an env; name is the
+# task without 'suite_'.
 SUITES = {
     'pixel': ('pixel', 'make', 'PixelConfig'),
     'dummy': ('dummy', 'Dummy', 'DummyConfig'),
@@ -26,7 +26,7 @@ SUITES = {
     'atari': ('atari', 'make', 'AtariConfig'),
     'crafter': ('crafter', 'make', 'CrafterConfig'),
 }
-OWN = ('own', 'make', 'GymConfig')  # of package.module:Class, whose settings are those of env.gym
+OWN = ('own', 'make', 'GymConfig')  # for package.module:Class, configured by env.gym
 FORMS = (
     'A task is <suite>_<name>, gym_<module>:<Id>, or package.module:Class for an env of your own.'
 )
@@ -44,8 +44,8 @@ class Maker:
         return make(self.task, self.config, self.seed)
 
     def renewed(self, count: int) -> 'Maker':
-        """The constructor of the env's replacement number `count` after a crash: the same task
-        with a random stream of its own.
+        """Constructor of replacement number `count` after a crash: the same task with a new random
+        stream.
         """
         return dataclasses.replace(self, seed=derive(self.seed, 'renewed', count))
 
@@ -58,7 +58,7 @@ def make(task: str, config: Mapping, seed: int) -> Env:
           'package.module:Class'.
       config: suite -> its values, the `env` block of the config; only the entry of the task's suite
           is read.
-      seed: of this env, >= 0; two envs of equal task, config and seed behave alike.
+      seed: of this env, >= 0; envs with equal task, config and seed behave alike.
 
     Raises:
       ConfigError: unknown suite, task or config key. EnvMissing: a package is not installed.
@@ -68,8 +68,7 @@ def make(task: str, config: Mapping, seed: int) -> Env:
 
 
 def make_config(task: str, config: Mapping) -> tuple:
-    """(maker, name, config of its suite) of a task, without making it: the check that a command
-    line can afford.
+    """(maker, name, suite config) of a task, without making it: cheap enough for a command line.
 
     Raises:
       ConfigError: unknown suite or config key.
@@ -92,7 +91,7 @@ def make_config(task: str, config: Mapping) -> tuple:
 
 
 def split(task: str) -> tuple[str, str]:
-    """Suite and name of a task; ('own', task) where it names a class or function of a module.
+    """Suite and name of a task; ('own', task) if it names a class or function of a module.
 
     Raises:
       ConfigError: it names a file.
@@ -107,14 +106,14 @@ def split(task: str) -> tuple[str, str]:
         )
     parts = [*module.split('.'), *attribute.split('.')]
     if colon and all(part.isidentifier() for part in parts):
-        # gym_minigrid:Id is an id of Gymnasium, unless there is a module of just this name.
+        # gym_minigrid:Id is a Gymnasium id, unless a module has exactly this name.
         if suite not in SUITES or importlib.util.find_spec(parts[0]) is not None:
             return 'own', task
     return suite, name
 
 
 def check(task: str, config: Mapping) -> None:
-    """Refuse a task that make() would refuse, as far as that shows without importing a simulator.
+    """Refuse a task that make() would refuse, as far as possible without importing a simulator.
 
     Raises:
       ConfigError, EnvMissing: as in make().
@@ -124,13 +123,13 @@ def check(task: str, config: Mapping) -> None:
 
 
 def block(task: str) -> str:
-    """The block of `env` that holds the settings of a task."""
+    """The block of `env` that configures a task."""
     suite, _ = split(task)
     return 'gym' if suite == 'own' else suite
 
 
 def named_module(task: str) -> str:
-    """The module that a task makes Python import by its name; '' for a task of a suite alone."""
+    """The module whose name in a task makes Python import it; '' for a task of a suite."""
     suite, name = split(task)
     if suite == 'own':
         return task.partition(':')[0]
@@ -149,12 +148,12 @@ def check_stored(task: str, trusted: bool, logdir: Path) -> None:
 
 
 def available() -> list[str]:
-    """The suites by name; a task is a suite, '_' and a name that the suite knows."""
+    """Names of the suites; a task is a suite, '_' and a name the suite knows."""
     return list(SUITES)
 
 
 def build_config(config_class: type, values: Mapping, where: str):
-    """`values` as the suite's dataclass; ConfigError for missing or unknown keys."""
+    """`values` as the suite's config dataclass; ConfigError for missing or unknown keys."""
     names = {field.name for field in dataclasses.fields(config_class)}
     for key in values:
         if key not in names:
@@ -165,5 +164,5 @@ def build_config(config_class: type, values: Mapping, where: str):
 
 
 def unknown(what: str, given: str, known, where: str = '') -> str:
-    """One sentence about a name that is not among the known ones, with the nearest of them."""
+    """One sentence about an unknown name, with the nearest known one."""
     return f'Unknown {what} {given!r}{where}; {nearest(given, known)}.'

@@ -17,7 +17,7 @@ class AtariConfig:
     """What can be set.
 
     Attributes:
-      repeat: frames per decision; the image is the maximum of the last two of them.
+      repeat: frames per decision; the image is the maximum of the last two.
       size: height and width of the image in pixels.
       gray: one channel instead of three.
       sticky: repeat the last action with probability 0.25.
@@ -66,7 +66,7 @@ def make(name: str, config: AtariConfig, seed: int) -> Env:
 
 
 class Atari(Env):
-    """Game over is terminal, the limit of decisions is not. A lost life changes nothing."""
+    """Game over is terminal, the limit of decisions is not. A lost life is not an end."""
 
     def __init__(self, ale, config: AtariConfig, seed: int):
         self._ale, self._config, self._rng = ale, config, np.random.default_rng(seed)

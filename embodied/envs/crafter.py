@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..extras import require
 from . import unknown
 
-LEAST_SIZE = 18  # pixels; below, the nine fields and the numbers on them vanish
+LEAST_SIZE = 18  # pixels; in smaller frames the nine fields and their numbers cannot be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +47,15 @@ def make(name: str, config: CrafterConfig, seed: int) -> Env:
 
 
 class Crafter(Env):
-    """An episode ends terminally when the player dies and by the game's own limit of 10000 steps
-    otherwise. The world is a function of its seed and the actions, which that of the package is
-    not.
+    """An episode ends terminally when the player dies, otherwise at the game's limit of 10000
+    steps. Unlike the package's own, this world is a function of its seed and the actions.
     """
 
     def __init__(self, env, size: int):
         self._env, self._size, self._done = env, size, True
-        # The game keeps the creatures of an area in a set, whose order is that of their addresses,
-        # and draws by position which of them vanishes: equal seeds would give equal worlds for a
-        # hundred steps or so.
+        # The game keeps the creatures of an area in a set ordered by memory address, and draws by
+        # position which one vanishes: equal seeds would give equal worlds for only about a hundred
+        # steps.
         balance = env._balance_chunk
         env._balance_chunk = lambda chunk, creatures: balance(
             chunk, sorted(creatures, key=lambda creature: tuple(creature.pos))

@@ -1,6 +1,6 @@
-"""A world that counts: its observations tell which step of which episode they are and which action
-led to them, so that tests and an agent that checks can tell at once whether a row was lost, doubled
-or shifted. It has every kind of observation and action.
+"""A counting world: observations name their episode, step and the action that led to them, so tests
+and a checking agent notice any row that is lost, doubled or shifted. It has every kind of
+observation and action.
 """
 
 import dataclasses
@@ -37,12 +37,12 @@ ACTIONS = {
 
 
 def kinds(name: str) -> list[str]:
-    """Which of ACTIONS the task dummy_<name> has."""
+    """The entries of ACTIONS that the task dummy_<name> has."""
     return list(ACTIONS) if name in ('', 'default') else name.split('+')
 
 
 def check(name: str, config: DummyConfig) -> None:
-    """ConfigError where there is no task dummy_<name>, or not with these values."""
+    """ConfigError if dummy_<name> does not exist or the values are out of range."""
     for kind in kinds(name):
         if kind not in ACTIONS:
             where = f' in the task dummy_{name}'
@@ -63,8 +63,8 @@ class Dummy(Env):
       in order, zeros where is_first; image uint8 (size, size, 3) with channels n, e, noise; vector
       float32 (3,) noise; token Discrete n % 7; even bool n % 2 == 0; grid float32 (2, 4) filled
       with n; log/count float32 n.
-    Reward: n % 3 where not is_first, so that it tells neighbouring steps apart; the return of an
-        episode is known, see total().
+    Reward: n % 3 where not is_first, so that it differs between neighbouring steps; total() is the
+        return of an episode.
     """
 
     def __init__(self, name: str, config: DummyConfig, seed: int):

@@ -1,9 +1,9 @@
-"""Any Gymnasium environment: gym_<Id> makes one by name, gym_<module>:<Id> imports the module that
-registers it first, and from_gymnasium() takes one that exists.
+"""Any Gymnasium environment: gym_<Id> makes one by name, gym_<module>:<Id> first imports the module
+that registers it, and from_gymnasium() wraps an existing one.
 
-terminated becomes is_last with is_terminal, truncated is_last alone. Nested observations and
-actions become one flat dict with keys joined by '/'. A single observation is called 'image' where
-it is one and 'state' otherwise; a single action 'action'.
+terminated becomes is_last with is_terminal, truncated only is_last. Nested observations and actions
+become one flat dict with keys joined by '/'. A single observation is called 'image' if it is one,
+else 'state'; a single action 'action'.
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ from .leaves import (
     renamed,
 )
 
-RENDERED = 64  # height and width of rendered frames where no size is given
+RENDERED = 64  # height and width of rendered frames if no size is given
 FORM = (
     'An id that a package registers is written gym_<module>:<Id>, '
     'as in gym_minigrid:MiniGrid-Empty-5x5-v0.'
 )
-# How ids begin -> the module that registers them.
+# Prefix of ids -> the module that registers them.
 REGISTERED_BY = {
     'ALE/': 'ale_py',
     'MiniGrid-': 'minigrid',
@@ -82,10 +82,10 @@ class GymConfig:
 
 
 def check(name: str, config: GymConfig) -> None:
-    """Refuse what cannot be made, as far as that shows without importing anything.
+    """Refuse what cannot be made, as far as possible without importing anything.
 
     Raises:
-      ConfigError: Gymnasium knows no such id, there is no such module, or a value is out of range.
+      ConfigError: unknown id, unknown module, or a value out of range.
     """
     check_values(config)
     module, _, identifier = name.rpartition(':')
@@ -96,7 +96,7 @@ def check(name: str, config: GymConfig) -> None:
 
 
 def check_values(config: GymConfig) -> None:
-    """Raises ConfigError where a value is out of range."""
+    """ConfigError for a value out of range."""
     if config.size < 0 or config.repeat < 1:
         raise ConfigError(
             f'env.gym.repeat must be at least 1 and env.gym.size at least 0, got {config.repeat} '
@@ -108,7 +108,7 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
     """The env gym_<name>, such as gym_CartPole-v1.
 
     Raises:
-      ConfigError: Gymnasium knows no such id, or the env cannot be made; says why.
+      ConfigError: unknown id, or the env cannot be made; says why.
     """
     check(name, config)
     module, _, identifier = name.rpartition(':')
@@ -120,7 +120,7 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
             )
     render = {'render_mode': 'rgb_array'} if config.image else {}
     try:
-        # it is checked here, at every step
+        # this module checks every step itself
         env = gymnasium.make(identifier, disable_env_checker=True, **render)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ConfigError(f'gym_{name} cannot be made: {error}') from error
@@ -135,7 +135,7 @@ def repeated(env: Env, repeat: int) -> Env:
 
 
 def unknown_id(identifier: str) -> str:
-    """What to do about an id that Gymnasium does not know."""
+    """Advice about an id that Gymnasium does not know."""
     for begin, module in REGISTERED_BY.items():
         if identifier.startswith(begin):
             other = ''
@@ -154,16 +154,16 @@ def from_gymnasium(env: gymnasium.Env, seed: int = 0, image: bool = False, size:
     """A gymnasium env as an Env.
 
     Args:
-      env: its action Boxes must be bounded. Observations that are no numbers, such as texts, are
-        left out, which is noted.
-      seed: given to its first reset; later resets go on with its generator.
+      env: its action Boxes must be bounded. Observations that are not numbers, such as texts, are
+        left out with a note.
+      seed: passed to its first reset; later resets continue its generator.
       image: render it as the observation 'image' where it has none; needs render_mode 'rgb_array'.
       size: height and width that images are resized to; 0 leaves observed ones as they are and
         renders 64.
 
     Raises:
-      EnvContractError: there is nothing to observe or to choose, or an action cannot be chosen;
-        names its key.
+      EnvContractError: nothing to observe or to choose, or an action that cannot be chosen; names
+        its key.
     """
     adapted = Gymnasium(env, seed, image, size or RENDERED)
     return ReadImages(UnifyDtypes(adapted), size) if size else adapted
@@ -206,7 +206,7 @@ class Gymnasium(Env):
             )
 
     def _read_actions(self, env):
-        """Which leaves of an action are chosen, and which are given a fixed value."""
+        """Which leaves of an action are chosen, and which take a fixed value."""
         found = leaves(env.action_space)
         self._fixed = {
             leaf.path: fixed(leaf.space) for leaf in found if isinstance(leaf.space, UNSEEN)
@@ -354,13 +354,13 @@ class Gymnasium(Env):
 
 
 def title(env: Any) -> str:
-    """What to call an env in messages: its id, or its class."""
+    """Name of an env in messages: its id, or its class."""
     spec = getattr(env, 'spec', None)
     return getattr(spec, 'id', None) or type(getattr(env, 'unwrapped', env)).__name__
 
 
 def takes(function: Any, name: str) -> bool:
-    """Whether a function can be called with an argument of this name."""
+    """Whether a function takes an argument of this name."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

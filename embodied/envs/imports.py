@@ -1,8 +1,8 @@
-"""The one place where the name of a task makes Python import a module: that of gym_<module>:<Id>,
-or of package.module:Class.
+"""The only place where the name of a task makes Python import a module: gym_<module>:<Id> or
+package.module:Class.
 
-Whatever such a module does when it is imported happens here, in the process that runs the envs.
-A task that only a stored run names imports nothing unless the user trusts it.
+Whatever the module does on import happens here, in the process that runs the envs. A task named
+only by a stored run imports nothing unless the user trusts the run.
 """
 
 import importlib
@@ -16,14 +16,14 @@ from ..errors import ConfigError
 
 
 def load_module(name: str, task: str) -> ModuleType:
-    """Import a module that a task names; the present folder is searched after everything else.
+    """Import a module named by a task; the current folder is searched last.
 
     Args:
       name: dotted name of the module.
       task: as the user wrote it, for messages.
 
     Raises:
-      ConfigError: there is no such module, or importing it failed; says which and why.
+      ConfigError: unknown module, or its import failed; says which and why.
     """
     demand(name, task)
     try:
@@ -34,7 +34,7 @@ def load_module(name: str, task: str) -> ModuleType:
         raise ConfigError(
             f'--task {task}: the module {name!r} imports {error.name!r}, which is not installed.'
         ) from error
-    except Exception as error:  # it may do anything, and whoever wrote it wants to know what
+    except Exception as error:  # user code may raise anything, and its author needs the cause
         place = (
             f' ({error.filename}, line {error.lineno})' if isinstance(error, SyntaxError) else ''
         )
@@ -44,13 +44,13 @@ def load_module(name: str, task: str) -> ModuleType:
 
 
 def demand(name: str, task: str) -> None:
-    """Refuse a task whose module does not exist, as far as that shows without importing anything.
+    """Refuse a task whose module does not exist, as far as possible without importing anything.
 
     Raises:
       ConfigError: there is no module of this name.
     """
     if os.getcwd() not in sys.path and '' not in sys.path:
-        # a console script has the folder of its own in the place of the present one
+        # for a console script, sys.path begins with the script's folder instead of the current one
         sys.path.append(os.getcwd())
     top = name.partition('.')[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:

@@ -1,8 +1,8 @@
-"""Nested spaces as flat dictionaries and back: which leaves an agent can read or choose, what they
-are called, in which units.
+"""Nested spaces as flat dictionaries and back: which leaves an agent can read or choose, their
+names and their units.
 
-Observations that no agent reads (text, graphs, sequences) are left out; actions that none can
-choose are given a fixed value.
+Observations an agent cannot read (text, graphs, sequences) are left out; actions it cannot choose
+take a fixed value.
 """
 
 import math
@@ -19,18 +19,18 @@ from ..errors import EnvContractError, EnvNonFinite
 
 LONGEST = 180  # characters of a key
 MOST_CHOICES = 1 << 16  # of an integer in an action
-# keys of rows that mean something else
+# keys with another meaning in a row
 RESERVED = (*OUTCOME, *UNLABELED, 'reset', 'row_id', 'stepid')
 RESERVED_PREFIXES = ('log/', 'dyn/', 'enc/', 'dec/')
-UNSEEN = (spaces.Text, spaces.Sequence)  # actions that have an empty value
+UNSEEN = (spaces.Text, spaces.Sequence)  # action spaces with an empty value
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A space that holds no others.
+    """A space without subspaces.
 
     Attributes:
-      path: keys and positions that lead to it.
+      path: keys and positions on the way to it.
       space: the space.
     """
 
@@ -38,8 +38,8 @@ class Leaf:
     space: spaces.Space
 
     def pick(self, value: Any) -> Any:
-        """Its part of a value of the whole space. Raises KeyError, IndexError or TypeError where
-        there is none.
+        """Its part of a value of the whole space. Raises KeyError, IndexError or TypeError if there
+        is none.
         """
         for step in self.path:
             value = value[step]
@@ -47,10 +47,10 @@ class Leaf:
 
 
 def leaves(space: spaces.Space, path: tuple = ()) -> list[Leaf]:
-    """All leaves of a space, in its order.
+    """All leaves of a space, in order.
 
     Raises:
-      EnvContractError: it is no space of Gymnasium.
+      EnvContractError: not a Gymnasium space.
     """
     if not isinstance(space, spaces.Space):
         kind = f'{type(space).__module__}.{type(space).__qualname__}'
@@ -69,19 +69,18 @@ def leaves(space: spaces.Space, path: tuple = ()) -> list[Leaf]:
 def named(
     found: Iterable[Leaf], single: str, prefix: str, taken: Iterable[str] = ()
 ) -> dict[str, Leaf]:
-    """Leaves by a key that a row can have, different from each other and from those that are taken.
+    """Leaves by valid row keys, distinct from each other and from keys already taken.
 
     Args:
       single: the key of a space that is no container.
-      prefix: what goes before a key that means something else in a row, and before one that is
-        taken.
+      prefix: put before a key that has another meaning in a row, or is taken.
     """
     names, taken = {}, set(taken)
     for leaf in found:
         name = clean('/'.join(map(str, leaf.path))) if leaf.path else single
         if name in RESERVED or name.startswith(RESERVED_PREFIXES) or name in taken:
             name = f'{prefix}{name}'
-        # a number of a task is what an agent expects there
+        # an agent expects a task number under this key
         if name == 'task_id' and not isinstance(leaf.space, spaces.Discrete):
             name = f'{prefix}{name}'
         free, number = name, 2
@@ -92,7 +91,7 @@ def named(
 
 
 def clean(name: str) -> str:
-    """A name with '_' in the place of what a key of a row cannot have."""
+    """A name with '_' in place of characters that a row key cannot have."""
     plain = ''.join('_' if c in '\\:' or not c.isprintable() else c for c in name)[:LONGEST]
     plain = '/'.join(
         part if valid_key(part) else f'_{part}'.replace('.', '_') for part in plain.split('/')
@@ -102,7 +101,7 @@ def clean(name: str) -> str:
 
 
 def renamed(names: Mapping[str, Leaf]) -> dict[str, str]:
-    """Own spelling -> key, of the leaves where the two differ."""
+    """Original spelling -> key, for the leaves where they differ."""
     spelt = {key: '/'.join(map(str, leaf.path)) for key, leaf in names.items() if leaf.path}
     return {name: key for key, name in spelt.items() if name != key}
 
@@ -115,7 +114,7 @@ def readable(space: spaces.Space) -> bool:
 
 
 def chosen(space: spaces.Space) -> spaces.Space:
-    """The space that the agent chooses the action of a leaf from: integers count from 0.
+    """The space from which the agent chooses a leaf's action: integers count from 0.
 
     Raises:
       EnvContractError: there is none; says why.
@@ -143,7 +142,7 @@ def chosen(space: spaces.Space) -> spaces.Space:
 
 
 def native(space: spaces.Space, value: Any) -> Any:
-    """An action counted from 0 as the env's own, in its dtype."""
+    """An action counted from 0 in the env's own units and dtype."""
     if isinstance(space, spaces.Discrete):
         return space.dtype.type(int(value) + int(space.start))
     if isinstance(space, spaces.MultiDiscrete):
@@ -154,9 +153,7 @@ def native(space: spaces.Space, value: Any) -> Any:
 
 
 def fixed(space: spaces.Space) -> Any:
-    """The value that an action has where nobody can choose it: the shortest text, an empty
-    sequence.
-    """
+    """The fixed value of an action that cannot be chosen: the shortest text, an empty sequence."""
     if isinstance(space, spaces.Text):
         return (space.character_list or ('',))[0] * space.min_length
     return ()
@@ -172,14 +169,14 @@ def counted(space: spaces.Space) -> spaces.Space:
 
 
 def count(space: spaces.Space, value: np.ndarray) -> np.ndarray:
-    """An observation of a leaf, counted from 0 where it is one of classes."""
+    """An observation of a leaf; classes count from 0."""
     return (
         value - space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else value
     )
 
 
 def assemble(space: spaces.Space, values: Mapping[tuple, Any], path: tuple = ()) -> Any:
-    """A value of a nested space from those of its leaves by path."""
+    """A value of a nested space, from its leaves by path."""
     match space:
         case spaces.Dict():
             return {
@@ -193,15 +190,15 @@ def assemble(space: spaces.Space, values: Mapping[tuple, Any], path: tuple = ())
 
 
 def as_array(key: str, space: spaces.Space, value: Any) -> np.ndarray:
-    """An observed value as an array of its own, in the dtype and, where only axes of length one
-    differ, the shape of its space.
+    """An observed value as a new array in the dtype of its space; also in its shape if only axes of
+    length one differ.
 
     Raises:
-      EnvContractError: it is no such array. EnvNonFinite: NaN or an infinity stands where an
-        integer should.
+      EnvContractError: the array does not fit. EnvNonFinite: NaN or an infinity in place of an
+        integer.
     """
     try:
-        array = np.array(value)  # a copy: the env may go on writing to its own
+        array = np.array(value)  # a copy: the env may keep writing to its own array
         if array.dtype.kind not in 'biuf':
             # None becomes NaN, which is refused by name; text raises
             array = array.astype(np.float64)
@@ -235,7 +232,7 @@ def observe(names: Mapping[str, Leaf], value: Any) -> Values:
     """The leaves of an observed value by key.
 
     Raises:
-      EnvContractError: a leaf is missing, or is no number.
+      EnvContractError: a leaf is missing or not a number.
     """
     row = {}
     for key, leaf in names.items():

@@ -1,5 +1,5 @@
-"""Environments of the user: package.module:Class, or a function that makes one, of our own Env or a
-Gymnasium env.
+"""Environments of the user: package.module:Class, or a function, that makes an Env or a Gymnasium
+env.
 """
 
 import inspect
@@ -19,24 +19,24 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 
 def check(name: str, config: GymConfig) -> None:
-    """Refuse what cannot be made, as far as that shows without importing the module.
+    """Refuse what cannot be made, as far as possible without importing the module.
 
     Raises:
-      ConfigError: there is no such module, or a value is out of range.
+      ConfigError: unknown module, or a value out of range.
     """
     check_values(config)
     demand(name.partition(':')[0], name)
 
 
 def make(name: str, config: GymConfig, seed: int) -> Env:
-    """The env that package.module:Class, or package.module:function, returns.
+    """The env returned by package.module:Class or package.module:function.
 
     It is called with seed=... if it takes a seed, in [0, 2^32), and with render_mode='rgb_array' if
     it takes that and env.gym.image is set.
 
     Raises:
-      ConfigError: there is no such module or name, or it cannot be called with no more than a seed.
-      EnvContractError: what it returns is no single env.
+      ConfigError: unknown module or name, or it needs more than a seed. EnvContractError: it
+      returns something other than a single env.
     """
     check(name, config)
     module, _, attribute = name.partition(':')
@@ -55,7 +55,7 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
 
 
 def call(target: Callable, name: str, config: GymConfig, seed: int) -> Any:
-    """What a class or function makes with a seed, if it takes one.
+    """Call a class or function, with a seed if it takes one.
 
     Raises:
       ConfigError: it needs other arguments.
@@ -86,10 +86,10 @@ def call(target: Callable, name: str, config: GymConfig, seed: int) -> Any:
 
 
 def adapted(env: Any, name: str, config: GymConfig, seed: int) -> Env:
-    """An env of ours, or of Gymnasium, with the settings of env.gym.
+    """An Env or a Gymnasium env with the settings of env.gym.
 
     Raises:
-      EnvContractError: it is neither.
+      EnvContractError: neither of them.
     """
     if isinstance(env, Env) or all(
         hasattr(env, part) for part in ('obs_space', 'act_space', 'step')

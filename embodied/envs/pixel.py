@@ -30,8 +30,8 @@ class PixelConfig:
 
 
 class PixelEnv(Env):
-    """What the tasks share: frames, episodes, and a state of plain numbers that can be saved. A
-    task defines the methods below.
+    """What the tasks share: frames, episodes, and a savable state of plain numbers. A task defines
+    the methods below.
 
     Attributes:
       RANDOM_RETURN, OPTIMAL_RETURN: mean return of uniformly random actions and of
@@ -62,7 +62,7 @@ class PixelEnv(Env):
         raise NotImplementedError
 
     def best(self):
-        """An optimal action in the present world."""
+        """An optimal action in the current world."""
         raise NotImplementedError
 
     @property
@@ -86,7 +86,7 @@ class PixelEnv(Env):
         return {'image': frame, **result}
 
     def optimal_action(self) -> Values:
-        """The action of a policy that knows the world, for step()."""
+        """The action of a policy that sees the world, for step()."""
         action = self.best() if self.world else np.zeros(self.action_space.shape)
         return {'action': np.asarray(action, self.action_space.dtype), 'reset': np.bool_(False)}
 
@@ -106,11 +106,11 @@ class Catch(PixelEnv):
     """A red ball falls one row of an 8 x 8 grid per decision; the green pad in the lowest row moves
     left, stays or moves right.
 
-    Reward: +1 when the ball lands on the pad, -1 when beside it, on the last row alone, which is
+    Reward: +1 if the ball lands on the pad, -1 if beside it, only on the last row, which is
         terminal. Every start can be won.
     """
 
-    RANDOM_RETURN = -0.75  # exactly: the ball's column is uniform over 8 and independent of the pad
+    RANDOM_RETURN = -0.75  # exact: the ball's column is uniform over 8 and independent of the pad
     OPTIMAL_RETURN = 1.0
     GRID = 8
     action_space = spaces.Discrete(3, dtype=np.int32)
@@ -141,8 +141,8 @@ class Catch(PixelEnv):
 
 
 class Reach(PixelEnv):
-    """A red blob in the arena [-1, 1]^2 moves by 0.2 times the action (x, y) and is to reach the
-    green blob, which stays.
+    """A red blob in the arena [-1, 1]^2 moves by 0.2 times the action (x, y) and should reach the
+    green blob, which stands still.
 
     Reward: exp(-3 distance) after each decision. Episodes are cut by a time limit of 50 decisions:
         the last row is not terminal.
@@ -188,7 +188,7 @@ class Memory(PixelEnv):
     -1 otherwise. Actions before that do nothing. No frame after row 1 depends on the cue.
     """
 
-    RANDOM_RETURN = -1 / 3  # exactly: one door in three is right
+    RANDOM_RETURN = -1 / 3  # exact: one door in three is right
     OPTIMAL_RETURN = 1.0
     DOORS, CUE_ROWS, CORRIDOR_ROWS = 3, 2, 5
     action_space = spaces.Discrete(3, dtype=np.int32)
@@ -233,7 +233,7 @@ TASKS = {'catch': Catch, 'reach': Reach, 'memory': Memory}
 
 
 def check(name: str, config: PixelConfig) -> None:
-    """ConfigError where there is no task pixel_<name>, or not at this size."""
+    """ConfigError for an unknown task pixel_<name> or an impossible size."""
     if name not in TASKS:
         raise ConfigError(unknown('task', f'pixel_{name}', [f'pixel_{task}' for task in TASKS]))
     if config.size < 8 or config.size % 8:

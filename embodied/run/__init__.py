@@ -1,5 +1,5 @@
-"""One file per way of running: train (and train_eval), evaluate, offline, collect; what they
-share is in session.py.
+"""One file per script: train (and train_eval), evaluate, offline, collect; session.py is what they
+share.
 """
 
 from .collect import collect

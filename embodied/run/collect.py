@@ -10,10 +10,10 @@ def collect(
     make_logger: MakeLogger,
     setup: Setup,
 ) -> None:
-    """Run until run.steps decisions were made, or until a signal asks for the end; then save.
+    """Run for run.steps decisions or until a signal asks for the end; then save.
 
     Args:
-      make_agent: an agent that only acts: a random one, or that of setup.from_checkpoint.
+      make_agent: an agent that only acts: random, or from setup.from_checkpoint.
       make_env, make_replay, make_logger, setup: as in train().
     """
     with Session(setup, make_logger) as session:

@@ -1,10 +1,9 @@
-"""Evaluation: exactly so many episodes in envs of their own, never mixed with what is collected for
-training.
+"""Evaluation: an exact number of episodes in separate envs, never mixed with training data.
 
-The episodes that count are the first few of each env, fixed in advance. Whoever stops at the first
-N to finish, counts the short ones. Every evaluation of a run uses fresh envs with the same seeds,
-so that two of them differ by the policy alone. An episode that does not end is cut, which is
-counted, so that every evaluation ends.
+The episodes that count are the first few of each env, fixed in advance: stopping at the first N to
+finish would favour short ones. Every evaluation of a run uses fresh envs with the same seeds, so
+two of them differ only by the policy. An endless episode is cut, and the cut is counted, so every
+evaluation ends.
 """
 
 import contextlib
@@ -31,13 +30,13 @@ from embodied.run.film import Film
 from embodied.wrappers import TimeLimit
 
 MODES = ('sample', 'mode')
-# between two signs of progress, on a terminal and elsewhere
+# between two progress lines, on a terminal and elsewhere
 LIVE_SECONDS, PLAIN_SECONDS = 0.2, 10.0
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Block `eval` of the config; units and meanings stand in configs/defaults.yaml."""
+    """Block `eval` of the config; units and meanings are in configs/defaults.yaml."""
 
     every: int
     episodes: int
@@ -63,7 +62,7 @@ class Evaluation:
     Attributes:
       returns, lengths: sum of rewards and number of decisions of each episode, env by env.
       videos: name -> uint8 (T, H, W, C), one for each recorded episode and image.
-      cut: episodes that were cut after eval.length decisions; their returns are those until then.
+      cut: episodes cut after eval.length decisions; their returns are those up to the cut.
     """
 
     returns: list[float]
@@ -82,9 +81,7 @@ class Evaluation:
 
     @property
     def ci95(self) -> float | None:
-        """Half the width of the 95 % interval of the mean (Student's t), None for a single
-        episode.
-        """
+        """Half-width of the 95 % interval of the mean (Student's t), None for a single episode."""
         return interval(self.returns)
 
     def __str__(self) -> str:
@@ -128,14 +125,13 @@ class Limited:
 
 
 class FirstEpisodes:
-    """A listener of rows that keeps the first `quotas[i]` whole episodes of env i.
-
-    An episode that was cut because its env failed does not count; the next one takes its place.
+    """A listener of rows that keeps the first `quotas[i]` whole episodes of env i. An episode cut
+    by a failing env does not count; the next one replaces it.
     """
 
     def __init__(self, quotas: list[int], videos: int, length: float = math.inf):
-        """Args: quotas per env; videos: of how many episodes to record the images, one env after
-        the other; length: decisions after which episodes are cut.
+        """Args: quotas per env; videos: number of episodes whose images are recorded, env by env;
+        length: decisions after which episodes are cut.
         """
         self._quotas, self._videos, self._length = (
             quotas,
@@ -196,12 +192,12 @@ def evaluate(
     interrupted: Callable[[], bool] = lambda: False,
     notes: bool = True,
 ) -> Evaluation | None:
-    """Run config.episodes episodes of at most config.length decisions, and show how far they are.
+    """Run config.episodes episodes of at most config.length decisions, and show progress.
 
     Args:
       agent: its policy acts in config.mode.
       make_env: make_env('eval', i) is the constructor of env i.
-      config, driver: blocks of the config; no more envs are made than there are episodes.
+      config, driver: blocks of the config; there are never more envs than episodes.
       videos: episodes to record.
       on_event, notes: as in Driver.
       interrupted: asked once per driver step.
@@ -231,7 +227,7 @@ def evaluate(
 
 
 class Progress:
-    """A line that is redrawn on a terminal, and written now and then elsewhere."""
+    """A status line: redrawn on a terminal, written from time to time elsewhere."""
 
     def __init__(self):
         self._live = sys.stdout.isatty()
@@ -240,7 +236,7 @@ class Progress:
         self._drawn = False
 
     def __call__(self, text: str) -> None:
-        """Show how far it is, if it is time."""
+        """Show progress, if it is time."""
         now = time.monotonic()
         if now - self._last < self._seconds:
             return
@@ -248,13 +244,13 @@ class Progress:
         print(f'\r\x1b[K{text}' if self._live else text, end='' if self._live else '\n', flush=True)
 
     def close(self) -> None:
-        """Leave the terminal line as it was."""
+        """Clear the status line."""
         if self._live and self._drawn:
             print('\r\x1b[K', end='', flush=True)
 
 
 def spread(total: int, parts: int) -> list[int]:
-    """`total` as a sum of `parts` numbers that differ by at most one, larger ones first."""
+    """Split `total` into `parts` integers that differ by at most one, larger ones first."""
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
@@ -265,12 +261,12 @@ def eval_only(
     load_agent: Callable[[Agent], Path],
     fps: int,
 ) -> Evaluation | None:
-    """Evaluate the agent of a checkpoint: exactly eval.episodes episodes; prints and writes what
-    came out, and ends.
+    """Evaluate the agent of a checkpoint: exactly eval.episodes episodes; prints and writes the
+    result.
 
     Args:
       make_agent, make_env, setup: as in train().
-      load_agent: loads the checkpoint into the agent and returns the save it took.
+      load_agent: loads the checkpoint into the agent and returns its path.
       fps: frames per second of the videos.
 
     Returns:
@@ -290,7 +286,7 @@ def eval_only(
             content = gif(frames, fps)
             with whole(folder / f'{name}.gif') as file:
                 file.write(content)
-        except UNSHOWABLE as error:  # the numbers matter more
+        except UNSHOWABLE as error:  # a video is worth less than the numbers
             print(f'The video {name} cannot be written: {type(error).__name__}: {error}')
     content = {
         'mean': result.mean,

@@ -1,4 +1,4 @@
-"""Frames of an episode within a bound of memory: a long one is kept as a time lapse."""
+"""Frames of an episode in bounded memory: a long one becomes a time lapse."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ MOST_BYTES = 64 << 20  # likewise
 
 
 class Film:
-    """Every n-th frame that it was given, and the last; n doubles whenever they become too many."""
+    """Every n-th frame, and the last; n doubles whenever there are too many."""
 
     def __init__(self):
         self._frames, self._stride, self._count, self._last = [], 1, 0, None
 
     def add(self, frame: np.ndarray) -> None:
-        """Take the next frame (H, W, C); it is copied, since a view would keep the frames of all
-        envs.
+        """Add the next frame (H, W, C); it is copied, since a view would keep the frames of all
+        envs alive.
         """
         self._last = np.array(frame)
         if self._count % self._stride == 0:
@@ -28,6 +28,6 @@ class Film:
             self._frames, self._stride = self._frames[::2], 2 * self._stride
 
     def frames(self) -> np.ndarray:
-        """(T, H, W, C) of what is kept."""
+        """The kept frames, (T, H, W, C)."""
         ends = self._frames[-1] is self._last
         return np.stack(self._frames if ends else [*self._frames, self._last])

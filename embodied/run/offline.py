@@ -1,6 +1,4 @@
-"""Learn from a replay folder that nobody adds to: no env is built, nothing in the folder
-changes.
-"""
+"""Learn from a fixed replay folder: no env is built, and the folder does not change."""
 
 from typing import Any
 
@@ -9,13 +7,13 @@ from embodied.replay.infer import check_actions
 from embodied.run.session import MakeAgent, MakeLogger, MakeReplay, Session, Setup
 from embodied.tree_spec import COUNT, demand
 
-CHECKED = 64  # sequences whose actions are looked at before anything is learned
+CHECKED = 64  # sequences whose actions are checked before learning
 
 
 def offline(
     make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup
 ) -> None:
-    """Run until run.updates updates were made, or until a signal asks for the end; then save.
+    """Run for run.updates updates or until a signal asks for the end; then save.
 
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder
@@ -24,7 +22,7 @@ def offline(
       make_logger, setup: as in train().
 
     Raises:
-      ConfigError: the folder holds no rows, too short streams, or actions outside their space.
+      ConfigError: the folder holds no rows, only short streams, or actions outside their space.
     """
     with Session(setup, make_logger) as session:
         replay = session.open(make_replay(session.event))
@@ -66,6 +64,6 @@ def offline(
 
 
 def drawn(tree: Any) -> int:
-    """The number of draws in a checkpoint; raises CheckpointError where it has none."""
+    """The number of draws in a checkpoint; CheckpointError if it has none."""
     demand(tree, {'draws': COUNT}, 'The draws')
     return tree['draws']
