@@ -1,0 +1,1 @@
+"""Recurrent state-space models (DreamerV1, DreamerV2, DreamerV3) behind the World protocol."""
