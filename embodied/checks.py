@@ -7,6 +7,7 @@ Exit status 0: nothing found; 1: findings, in words; 2: the environment cannot b
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,6 +220,14 @@ def main(argv: list[str] | None = None) -> int:
     except EmbodiedError as error:
         print(f'{args.task}: {error}', file=sys.stderr)
         return 2
+    except Exception as error:  # whatever the env's own code raises while it is made
+        print(traceback.format_exc())
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f'- {args.task} cannot be made: {place.filename}, line {place.lineno}, raised'
+            f' {type(error).__name__}: {error}'
+        )
+        return 1
     print('\n'.join(f'- {finding}' for finding in findings) or f'{args.task} keeps the contract.')
     return int(bool(findings))
 
