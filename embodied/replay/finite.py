@@ -1,4 +1,4 @@
-"""Rows that hold NaN or infinities: none is stored, and none that a folder holds is handed out.
+"""Rows that hold NaN or infinities: none is stored.
 
 What stands in the place of an action or a reward that nobody recorded may be anything (labels.py).
 """
@@ -12,8 +12,6 @@ import numpy as np
 from ..contract import nonfinite, spoken
 from ..errors import ReplayNonFinite
 from .schema import Schema
-
-NAMED = 5  # runs of rows that a message names
 
 
 class Finite:
@@ -51,35 +49,9 @@ class Finite:
                     f'{nonfinite(np.asarray(value))}.'
                 )
 
-    def rows(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Key -> numbers of the rows whose values are not finite, where there are any."""
-        found = {}
-        for _, key, excuses in self._floats:
-            bad = ~np.isfinite(columns[key]).reshape(len(columns[key]), -1).all(1)
-            for flag in excuses:
-                if flag in columns:
-                    bad &= ~columns[flag]
-            if bad.any():
-                found[key] = np.flatnonzero(bad)
-        return found
-
 
 def _excuses(key: str, actions: Collection[str]) -> tuple[str, ...]:
     """Flags of a row that let a key hold anything."""
     if key == 'reward':
         return 'unlabeled', 'unlabeled_reward'
     return ('unlabeled', 'unlabeled_action') if key in actions else ()
-
-
-def words(found: Mapping[str, np.ndarray]) -> str:
-    """What rows() found, for a person: "'reward' in rows 3, 7-9 and 4 more"."""
-    return '; '.join(f'{key!r} in rows {_runs(rows)}' for key, rows in found.items())
-
-
-def _runs(rows: np.ndarray) -> str:
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    text = ', '.join(
-        str(run[0]) if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs[:NAMED]
-    )
-    more = sum(map(len, runs[NAMED:]))
-    return f'{text} and {more} more' if more else text

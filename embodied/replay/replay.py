@@ -128,6 +128,7 @@ class Replay:
 
         Raises:
           ReplaySchemaError: names the key that is missing, unknown, or of another dtype or shape.
+          ReplayNonFinite: a value is NaN or infinite and not marked as unlabeled.
           ReplayError: the replay is read-only or closed.
         """
         with self._lock:
@@ -139,6 +140,7 @@ class Replay:
             if self.schema is None:
                 self._store.adopt(Schema.from_row(row))
             values = self.schema.check(row)
+            self._store.finite.check(values, row, worker)
             self._shelf.append(self._shelf.streams.of(worker), values)
             self._shelf.keep_budget()
 

@@ -14,6 +14,7 @@ from . import meta as metas
 from . import npz
 from .chunk import STEPID
 from .config import ReplayConfig
+from .finite import Finite
 from .folder import Folder, listing
 from .restore import Restorer
 from .sampler import ROW_ID
@@ -29,6 +30,7 @@ class Store:
       obs_space, act_space: the spaces of the env, given or read from meta.json; None where neither
           knows them.
       meta: facts about the run that made the rows, given or read from meta.json.
+      finite: refuses rows that hold NaN; None as long as there is no schema.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Store:
         self.shelf = Shelf(*budgets, self.folder, lock, on_event)
         self._restorer = self.folder and Restorer(self.shelf, self.folder, on_event)
         self.meta, self.obs_space, self.act_space = {}, None, None
+        self.finite: Finite | None = None
 
     @property
     def schema(self) -> Schema | None:
@@ -109,7 +112,7 @@ class Store:
             raise ReplaySchemaError(
                 f'A row takes {schema.nbytes:,} bytes; up to {CHUNK_BYTES:,} can be stored.'
             )
-        self.shelf.schema = schema
+        self.shelf.schema, self.finite = schema, Finite(schema, self.act_space or ())
         self._keep_meta()
 
     def _keep_meta(self) -> None:
