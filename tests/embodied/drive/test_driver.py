@@ -377,6 +377,27 @@ def test_envs_step_while_the_learner_computes(tmp_path, wait_until):
     assert next(made) == path.stat().st_size + 1, 'each step was made while the learner waited'
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts wake-ups in /proc')
+def test_a_worker_that_waits_blocks_and_does_not_poll(wait_until):
+    """So that a step after a pause is not late; benchmarks.runtime measures by how much."""
+    driver = Driver(make_envs('dummy', 2), config(parallel=True))
+    agent = CountingAgent(driver.act_space)
+    driver.reset(agent.init_policy)
+    driver(agent.policy, steps=2)
+
+    def wake_ups(pid):
+        texts = [path.read_text() for path in Path(f'/proc/{pid}/task').glob('*/status')]
+        return sum(int(text.partition('voluntary_ctxt_switches:')[2].split()[0]) for text in texts)
+
+    def asleep():
+        before = [wake_ups(pid) for pid in driver.pids]
+        time.sleep(0.3)
+        return before == [wake_ups(pid) for pid in driver.pids]
+
+    wait_until(asleep)
+    driver.close()
+
+
 ORPHANS = """
 import os, sys, time
 from embodied.drive import Driver, DriverConfig
