@@ -1,6 +1,7 @@
-"""Masked causal autoencoder: observations of a frame to a few latent tokens in (-1, 1) and back
+"""Masked autoencoder: observations of a frame to a few latent tokens in (-1, 1) and back
 (Dreamer 4, Section 3.1).
 
+A frame tokenizer where `time_every` is 0; otherwise causal in time, as in the paper.
 Letters: B batch, T time, P patches of all images, V vector tokens, L latent tokens, Z channels of a
 latent, D width.
 """
