@@ -28,7 +28,7 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Frame:
-    """What observations and rewards are made of.
+    """What observations and rewards are computed from.
 
     Attributes:
         q: (N, Q) positions. v: (N, V) velocities. moved: name -> (N,) what resets move. control:
@@ -73,7 +73,7 @@ class Batched:
         return self.simulator.actions
 
     def resets(self, count: int) -> np.ndarray:
-        """States (count, S) at the beginnings of episodes."""
+        """States (count, S) at the start of episodes."""
         return self.simulator.resets(count)
 
     def step(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +122,7 @@ class Cartpole:
 
 
 class Pendulum:
-    """A pole that is to be swung up by a weak motor: reward within 8 degrees of the top."""
+    """A pole to be swung up by a weak motor: reward within 8 degrees of the top."""
 
     def __init__(self, name: str, model):
         pass

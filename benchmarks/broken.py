@@ -1,4 +1,4 @@
-"""One healthy run and runs that were broken on purpose: does `dreamer4.diagnose` name each fault?
+"""One healthy run and several broken on purpose: does `dreamer4.diagnose` name each fault?
 
     python -m benchmarks.broken [--rows 12000] [--updates 2600] [--only CASE ...]
 
@@ -43,8 +43,8 @@ def late(rows: Columns) -> Columns:
     return {**rows, 'reward': np.append(np.float32(0), rows['reward'][:-1])}
 
 
-# name -> what is done to the rows, more flags, a word that the diagnosis must contain ('' where
-# nothing may be found)
+# name -> change of the rows, further flags, a word the diagnosis must contain ('': it must find
+# nothing)
 CASES: dict[str, tuple[Callable[[Columns], Columns], list[str], str]] = {
     'healthy': (dict, [], ''),
     'frozen tokenizer on black frames': (black, FROZEN, 'frames never change'),

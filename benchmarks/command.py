@@ -1,4 +1,4 @@
-"""How benchmark programs end and keep what they found: mistakes in one line, results as JSON."""
+"""How benchmark programs report and store results: user errors in one line, results as JSON."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from embodied.errors import ConfigError
 
 
 def start(main: Callable[[], None]) -> None:
-    """Run a program; a mistake of its user is one line on stderr and exit status 2."""
+    """Run a program; a user error is one line on stderr and exit status 2."""
     try:
         main()
     except ConfigError as error:
@@ -19,13 +19,13 @@ def start(main: Callable[[], None]) -> None:
 
 
 def write(path: Path, found: dict) -> None:
-    """Write a result, in folders that are made if need be; numbers that are not finite are null."""
+    """Write a result, creating its folder if needed; non-finite numbers become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain(found), indent=1, allow_nan=False) + '\n')
 
 
 def plain(x):
-    """The same tree with None in place of numbers that JSON does not know."""
+    """The same tree with None in place of numbers JSON cannot hold."""
     if isinstance(x, dict):
         return {key: plain(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)):

@@ -17,9 +17,9 @@ from .simulator import Simulator
 
 Law = Callable[
     [], np.ndarray
-]  # reads the present state of a simulator's physics -> action (A,), not yet clipped
+]  # reads the current state of a simulator's physics -> action (A,), not yet clipped
 
-HOLD = 4  # mean decisions that a random action or the noise of a law is held
+HOLD = 4  # mean number of decisions a random action, or the noise of a law, is held
 
 
 class Script:
@@ -35,7 +35,7 @@ class Script:
         self._scale, self._noise = rng.uniform(0.1, 1.0), rng.normal(size=size)
 
     def act(self) -> np.ndarray:
-        """The action (A,) in [-1, 1] for the present state."""
+        """The action (A,) in [-1, 1] for the current state."""
         fresh = self._rng.normal(size=self._noise.shape)
         if self._law is None:
             self._noise = 0.9 * self._noise + (1 - 0.9**2) ** 0.5 * fresh
@@ -46,7 +46,7 @@ class Script:
 
 
 class Held:
-    """Actions of one random episode: uniform, each held for HOLD decisions in the mean."""
+    """Actions of one random episode: uniform, each held for HOLD decisions on average."""
 
     def __init__(self, size: int, rng: np.random.Generator):
         self._rng, self._action = rng, rng.uniform(-1, 1, size)

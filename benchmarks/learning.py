@@ -1,8 +1,9 @@
 """Learning curves over tasks and seeds, with closed-loop evaluation; bounded in time and resumable.
 
     python -m benchmarks.learning pixel [--tasks pixel_catch ...] [--seeds 0 1 2] [--minutes 10]
-    [--flags --agent.actor.entropy 0.03] python -m benchmarks.learning dmc --tasks cartpole_balance
-    walker_walk --frames 100000 --minutes 9 --flags --configs size1m
+        [--flags --agent.actor.entropy 0.03]
+    python -m benchmarks.learning dmc --tasks cartpole_balance walker_walk --frames 100000
+        --minutes 9 --flags --configs size1m
 
 Every run is the public command line: train until its frames or minutes are over (then it is asked
 to end and saves), eval_only on its checkpoint. A run that is done is not repeated; one that was
@@ -93,7 +94,7 @@ def parse() -> argparse.Namespace:
 
 
 def one_run(task: str, seed: int, name: str, args: argparse.Namespace) -> dict:
-    """Train, evaluate, and return what is kept of it."""
+    """Train and evaluate; returns the record that goes into the results."""
     suite = task.split('_')[0]
     preset = 'pixel' if suite == 'pixel' else 'dmc_vision'
     logdir = ROOT / 'logdir' / name / f'{task}-{seed}'
@@ -155,7 +156,7 @@ def one_run(task: str, seed: int, name: str, args: argparse.Namespace) -> dict:
 
 
 def train(command: list[str], limit: float, logdir: Path) -> None:
-    """Run a training until it ends or `limit` seconds are over; then ask it to save and end."""
+    """Train until the run ends or `limit` seconds have passed; then ask it to save and end."""
     logdir.mkdir(parents=True, exist_ok=True)
     with open(logdir / 'stdout.log', 'a') as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
@@ -202,8 +203,8 @@ def curve(logdir: Path, points: int = 40) -> dict[str, list[float]]:
 
 
 def before_policy(logdir: Path) -> dict[str, float]:
-    """Mean return and number of the episodes that were over before the policy began to learn:
-    random play.
+    """Mean return and number of the episodes that ended before the policy began to learn: random
+    play.
     """
     first = next(
         (row['frames'] for row in read_lines(logdir / 'metrics.jsonl') if 'policy/entropy' in row),
@@ -214,7 +215,7 @@ def before_policy(logdir: Path) -> dict[str, float]:
 
 
 def share(task: str, score: float) -> float | None:
-    """How far from random (0) to optimal (1), where both are known."""
+    """Share of the way from random (0) to optimal (1); None if they are not known."""
     if task not in BOUNDS:
         return None
     low, high = BOUNDS[task]
@@ -234,7 +235,7 @@ def published(method: str, task: str, frames: float) -> float | None:
 
 
 def published_cell(task: str, frames: float) -> str:
-    """What DreamerV3 had at so many frames, as a table says it."""
+    """DreamerV3's published return at so many frames, as a table cell."""
     score = published('DreamerV3', task, frames)
     return 'not published' if score is None else f'{score:.0f}'
 
@@ -327,16 +328,14 @@ def draw(runs: list[dict], path: Path) -> None:
 
 
 def run_name(run: dict, runs: list[dict]) -> str:
-    """What a run is called in a legend: its seed, and its commit where that does not tell it
-    from another.
-    """
+    """Name of a run in a legend: its seed, and its commit if another run has the same seed."""
     alike = [one for one in runs if (one['task'], one['seed']) == (run['task'], run['seed'])]
     return f'seed {run["seed"]}' + (f' ({run["commit"]})' if len(alike) > 1 else '')
 
 
 def bounds(task: str, runs: list[dict]) -> tuple[float, ...]:
-    """Random and optimal return; where the optimum is not known, the random play before the
-    policy began alone.
+    """Random and optimal return; if the optimum is not known, only the random play before the
+    policy began.
     """
     played = [run['random'] for run in runs if run['task'] == task and 'random' in run]
     measured = [random['mean'] for random in played if random['episodes']]

@@ -45,8 +45,7 @@ class Peer:
         """The measurement `name`.
 
         Raises:
-            RuntimeError: the process ended instead of answering; its own words stand on standard
-                error.
+            RuntimeError: the process ended instead of answering; its error is on stderr.
         """
         print(name, *numbers, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
@@ -118,7 +117,9 @@ def main() -> None:
 
 
 def drivers(results: dict[str, dict[str, float]]) -> str:
-    """Steps per second, their ratio to AsyncVectorEnv as it comes, and lateness after a pause."""
+    """Steps per second, their ratio to AsyncVectorEnv with its defaults, and lateness after a
+    pause.
+    """
     base = results['AsyncVectorEnv, shared memory']['steps_per_second']
     lines = [
         f'{runtime_driver.NUM_ENVS} envs, 64x64x3 uint8 and eight small keys',

@@ -1,9 +1,8 @@
 """The driver beside gymnasium's vector envs on the same counting envs, in the same run; a part of
 benchmarks/runtime.py.
 
-Speed: env steps per second over all envs, median of rounds in which the contestants take turns.
-Lateness: what a step after a pause, such as an update of the learner, takes longer than one
-without; median.
+Speed: env steps per second over all envs, median of rounds in which the contestants alternate.
+Lateness: how much longer a step takes after a pause, such as an update of the learner; median.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ def make_env(index: int = 0) -> Dummy:
 
 
 class GymDummy(gymnasium.Env):
-    """The same env with gymnasium's interface."""
+    """The same env behind gymnasium's interface."""
 
     def __init__(self, index=0):
         self._env = make_env(index)
@@ -114,8 +113,8 @@ CONTESTANTS = {
 def measure(
     peers: dict, rounds: int = 5, seconds: float = 0.5, pauses: int = 7
 ) -> dict[str, dict[str, float]]:
-    """Contestant -> steps_per_second, late_ms. All of them live at the same time and take turns, so
-    that all see the same machine.
+    """Contestant -> steps_per_second, late_ms. All live at the same time and alternate, so all see
+    the same machine.
 
     Args:
         peers: name -> benchmarks.runtime.Peer, more contestants in processes of their own.
@@ -151,7 +150,7 @@ def speed(step: Callable[[], None], seconds: float) -> float:
 
 
 def lateness(step: Callable[[], None], pauses: int) -> float:
-    """Milliseconds by which a step after a pause takes longer than one right after another."""
+    """Milliseconds by which a step after a pause is slower than one without."""
 
     def duration(pause):
         time.sleep(pause)

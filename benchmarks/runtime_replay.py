@@ -1,7 +1,7 @@
 """How fast the replay stores and hands out rows of 64x64x3, next to a plain copy of the same bytes;
 a part of benchmarks/runtime.py.
 
-Medians of several rounds, in which the peers take turns. Each function is bounded and returns rows
+Medians of several rounds, in which the peers alternate. Each function is bounded and returns rows
 of a table: name, value, unit.
 """
 
@@ -24,7 +24,7 @@ IMAGE = (64, 64, 3)
 
 
 def make(directory: Path | None, max_gb: float = 1.0, disk_gb: float = 2.0) -> Replay:
-    """A replay with a mixture as a run has it."""
+    """A replay with the mixture of a run."""
     config = ReplayConfig(
         directory='',
         max_gb=max_gb,
@@ -59,7 +59,7 @@ def rows(num: int = 64) -> list[dict]:
 
 
 def fill(replay: Replay, num: int) -> None:
-    """Add rows in turns, as a driver does."""
+    """Add rows env by env, as a driver does."""
     made = rows()
     for count in range(num):
         replay.add(made[(count // WORKERS) % len(made)], count % WORKERS)
@@ -202,12 +202,12 @@ def _resident(num, max_gb):
 
 
 def rss() -> float:
-    """Resident memory of this process in 10^9 bytes."""
+    """Resident memory of this process, 10^9 bytes."""
     return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e9
 
 
 def several(work: Callable[[], object], num: int) -> None:
-    """Call `num` times, keeping no result: batches that are held would cost fresh memory each."""
+    """Call `num` times, keeping no result: a held batch would cost fresh memory."""
     for _ in range(num):
         work()
 
@@ -220,13 +220,11 @@ def once(work: Callable[[], object]) -> float:
 
 
 def turns(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Medians of several rounds in which all take turns; one more goes before, to bring memory
-    and caches into their usual state.
-    """
+    """Medians of several alternating rounds, after a warm-up round for memory and caches."""
     results = [{name: work() for name, work in contestants.items()} for _ in range(rounds + 1)]
     return {name: statistics.median(result[name] for result in results[1:]) for name in contestants}
 
 
 def median(work: Callable[[], object], rounds: int) -> float:
-    """Median seconds of a call, after one that does not count."""
+    """Median seconds of a call, after a warm-up call."""
     return turns({'': lambda: once(work)}, rounds)['']

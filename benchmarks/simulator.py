@@ -19,7 +19,7 @@ MOVED = (
     'geom_size',
     'site_pos',
     'wrap_prm',
-)  # arrays of the model that resets of the suite write to
+)  # arrays of the model that the suite's resets write to
 
 
 class Simulator:
@@ -65,15 +65,15 @@ class Simulator:
 
     @property
     def substeps(self) -> int:
-        """Steps of the physics in a frame."""
+        """Physics steps per frame."""
         return round(self._env.control_timestep() / self.physics.timestep())
 
     def controls(self, actions: np.ndarray) -> np.ndarray:
-        """Actions (..., A) in [-1, 1], clipped and scaled to what the motors take."""
+        """Actions (..., A) in [-1, 1], clipped and scaled to the range of the motors."""
         return self._low + (np.clip(actions, -1, 1) + 1) / 2 * (self._high - self._low)
 
     def state(self) -> np.ndarray:
-        """The present state (S,)."""
+        """The current state (S,)."""
         found = np.empty(self._size)
         self._mujoco.mj_getState(self.physics.model.ptr, self.physics.data.ptr, found, self._kept)
         model = self.physics.model
@@ -85,7 +85,7 @@ class Simulator:
         )
 
     def go_to(self, state: np.ndarray) -> None:
-        """Make `state` (S,) the present one."""
+        """Set the current state (S,)."""
         model, at = self.physics.model, self._size
         for name, index in self._moved.items():
             getattr(model, name).reshape(-1)[index] = state[at : at + len(index)]
@@ -96,7 +96,7 @@ class Simulator:
         )  # what depends on positions and velocities, as after a step
 
     def resets(self, count: int) -> np.ndarray:
-        """States (count, S) at the beginnings of episodes."""
+        """States (count, S) at the start of episodes."""
         found = []
         for _ in range(count):
             self._env.reset()
@@ -140,7 +140,7 @@ class Simulator:
         return np.concatenate([np.ravel(value) for value in found.values()]).astype(np.float32)
 
     def quantities(self, states: np.ndarray) -> dict[str, np.ndarray]:
-        """What a probe is asked for, by name: (N,) each; names of angles end in ' rad'.
+        """Quantities a probe should read, by name: (N,) each; names of angles end in ' rad'.
 
         Positions and velocities of every joint, and the entries of the model that a reset moves.
         """
@@ -171,7 +171,7 @@ class Simulator:
 
 
 def numbered(name: str, columns: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns (N, n) by name, with a number where there are several."""
+    """Columns (N, n) by name, numbered if there are several."""
     return {
         name if columns.shape[1] == 1 else f'{name} {i}': columns[:, i]
         for i in range(columns.shape[1])

@@ -30,9 +30,9 @@ from .controllers import Held, Script, law
 from .learning import ROOT
 from .simulator import Simulator, suite_env
 
-PAIRS = 5  # one of so many pairs of episodes, one scripted and one random, is held out
+PAIRS = 5  # of so many pairs of episodes (one scripted, one random) one is held out
 FLAGS = ('is_first', 'is_last', 'is_terminal')
-OWN = ('action', 'reward', 'state', *FLAGS)  # keys that are no observations
+OWN = ('action', 'reward', 'state', *FLAGS)  # keys that are not observations
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Recorded:
         """Read what main() wrote.
 
         Raises:
-            ConfigError: the folder holds no such files. ChunkError: they are damaged.
+            ConfigError: the files are missing. ChunkError: they are damaged.
         """
         path = folder / 'rows.npz'
         if not path.exists():
@@ -72,7 +72,7 @@ class Recorded:
 
     @property
     def held_out(self) -> np.ndarray:
-        """Episodes that nothing learns from: the last pair of every PAIRS, or of all if fewer."""
+        """Held-out episodes: the last pair of every PAIRS, or of all if fewer."""
         pair, period = np.arange(self.episodes) // 2, min(PAIRS, self.episodes // 2)
         return np.flatnonzero(pair % period == period - 1)
 
@@ -99,7 +99,7 @@ class Recorded:
         return found
 
     def needed(self, kind: str) -> list[str]:
-        """Keys that an agent learns from which sees one kind of observation."""
+        """Keys needed by an agent that sees one kind of observation."""
         return [*self.keys(kind), 'action', 'reward', *FLAGS]
 
     def spaces(self, kind: str) -> tuple[dict[str, spaces.Space], dict[str, spaces.Space]]:
@@ -140,7 +140,7 @@ class Recorded:
 
 
 def record(task: str, frames: int, image: bool, seed: int, length: int, **dmc) -> Recorded:
-    """Play and keep every row.
+    """Play, and record every row.
 
     Args:
         task: dmc_<domain>_<name>. frames: physics frames in all; whole pairs of episodes are made,

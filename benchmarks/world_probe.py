@@ -1,4 +1,4 @@
-"""Probes: how exactly physical quantities can be read from what a network makes of a frame.
+"""Probes: how precisely physical quantities can be read from a network's code of a frame.
 
 A probe is ridge regression plus a small network on what that leaves over, so that what is linear is
 read exactly. Angles are read as sine and cosine and compared on the circle. Letters: N frames, F
@@ -16,7 +16,7 @@ STEPS = 1500  # gradient steps of the network of a probe
 
 
 class Probe:
-    """Reader of named quantities, fitted at once.
+    """Reader of named quantities, fitted on construction.
 
     Args:
         x: (N, F) float32. quantities: name -> (N,); a name that ends in ' rad' is an angle.
@@ -56,7 +56,7 @@ class Probe:
 
 
 def fit(x: torch.Tensor, y: torch.Tensor, steps: int) -> nn.Module:
-    """A network that reads y (N, Q) from x (N, F), both of unit scale; it starts at zero."""
+    """Network that reads y (N, Q) from x (N, F), both of unit scale; its output starts at zero."""
     net = nn.Sequential(
         nn.Linear(x.shape[1], 128),
         nn.SiLU(),
