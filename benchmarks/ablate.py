@@ -54,7 +54,6 @@ VARIANTS = {
     'history_forcing': change(
         PAPER + 'diffusion forcing, noisy frames beside noisy frames', shortcut__history='forcing'
     ),
-    'prior_behaviour': change('prior: behaviour cloned from the replay', actor__prior='behaviour'),
     'prior_bc_frozen': change(
         PAPER + 'policy begins as the behaviour clone and is held to it',
         actor__prior='frozen',
@@ -132,7 +131,10 @@ VARIANTS = {
 }
 
 # What rows of the results say whose settings are gone, because the change won nothing.
-RETIRED = {'tokenizer_snapshot': 'tokenizer copied every 500 updates'}
+RETIRED = {
+    'tokenizer_snapshot': 'tokenizer copied every 500 updates',
+    'prior_behaviour': 'prior: behaviour cloned from the replay',
+}
 
 
 def main() -> None:

@@ -50,15 +50,15 @@ class Use:
 
 def uses(agent: Agent) -> dict[str, Use]:
     """Name -> where it attends."""
-    c, world, eyes = agent.config, agent.dynamics.config, agent.config.tokenizer
+    c, world, eyes = agent.config, agent.world.dynamics.config, agent.config.tokenizer
     tokens, frames, starts = (
-        agent.dynamics.layout.size,
+        agent.world.dynamics.layout.size,
         c.batch.size * c.batch.length,
         c.imagination.starts,
     )
     heads, known = (world.heads, world.kv_heads), c.batch.length + c.imagination.horizon
     time = lambda tokens: (world.heads * tokens, world.kv_heads * tokens)
-    channels, patches = world.width // world.heads, agent.tokenizer.layout.size
+    channels, patches = world.width // world.heads, agent.world.tokenizer.layout.size
     return {
         'tokenizer, space': Use(
             (c.batch.frames, eyes.heads, eyes.heads, patches, patches, eyes.width // eyes.heads)

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 
-from dreamer4.agent import Agent, Dream, fetch
+from dreamer4.agent import Agent, fetch
 from dreamer4.agent_config import AgentConfig
+from dreamer4.batch import Dream
 from dreamer4.machine import MachineConfig, settle
 from dreamer4.nets.outputs import symlog
 from embodied.config import Config, parse
@@ -71,8 +72,7 @@ class Oracle(Agent):
     def inputs(self, states: np.ndarray) -> torch.Tensor:
         """Head inputs (N, F): the observation at the front of every part, zeros behind it."""
         seen = (symlog(torch.from_numpy(self.physics.observe(states))) - self.mean) / self.std
-        sizes = self.heads.value_head.sizes
-        return torch.cat([F.pad(seen, (0, size - seen.shape[1])) for size in sizes], 1)
+        return torch.cat([F.pad(seen, (0, size - seen.shape[1])) for size in self.world.parts], 1)
 
     def decode(self, code: torch.Tensor) -> np.ndarray:
         """Actions (N, A) of a code (N, M)."""
@@ -81,29 +81,27 @@ class Oracle(Agent):
     @torch.no_grad()
     def choose(self, states: np.ndarray, mode: bool = False) -> torch.Tensor:
         """Code (N, M) of the policy that acts."""
-        policy = self.actions.policy(self.acting_policy.module(self.inputs(states)))
-        return policy.mode() if mode else policy.sample()
+        return self.actor_critic.act(self.inputs(states), mode)
 
     @torch.no_grad()
-    def _dream(self, batch, context) -> Dream:
-        """Agent._dream, with the physics as the model; batch and context are not read."""
+    def dream(self) -> Dream:
+        """What World.imagine returns, with the physics as the model."""
         starts = torch.randint(len(self.known), (self.config.imagination.starts,)).numpy()
         states = self.known[starts]
         inputs, codes, rewards = [self.inputs(states)], [], [np.zeros(len(states))]
         for _ in range(self.config.imagination.horizon):
-            codes.append(self.heads.policy(inputs[-1]).sample())
+            codes.append(self._choose(inputs[-1]))
             states, reward = self.physics.step(states, self.decode(codes[-1]))
             inputs.append(self.inputs(states))
             rewards.append(reward)
         reward = torch.from_numpy(np.stack(rewards, 1)).float()
-        return self._score(
-            torch.stack(inputs, 1), torch.stack(codes, 1), reward, torch.ones_like(reward)
-        )
+        return Dream(torch.stack(inputs, 1), torch.stack(codes, 1), reward, torch.ones_like(reward))
 
     def learn(self) -> dict[str, float]:
         """Agent.train as far as value and policy go; {} where this update does not dream."""
         plan = self._plan()
-        metrics = fetch(self._train_actor_critic(plan, None, None)) if plan.value else {}
+        found = self.actor_critic.learn(self.dream(), plan.policy) if plan.value else {}
+        metrics = fetch(found)
         for optimizer in self.optimizers.values():
             optimizer.check(metrics)
         self.updates += 1
@@ -123,7 +121,7 @@ class Play:
         self.agent, self.envs, self.age, self.decisions = agent, envs, 0, 0
         self.states, code, first = None, agent.actions.uniform(envs), torch.ones(envs) > 0
         while self.decisions < rows:
-            code = agent._explore(code, first & (self.age == 0))
+            code = agent.actor_critic.explore(code, first & (self.age == 0))
             self.step(code)
         agent.measure()
 
@@ -151,10 +149,10 @@ def evaluate(agent: Oracle, states: np.ndarray, mode: bool, decisions: int) -> d
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for _ in range(decisions):
-            values.append(agent.heads.value(agent.inputs(states)).numpy())
+            values.append(agent.actor_critic.value(agent.inputs(states)).numpy())
             states, reward = agent.physics.step(states, agent.decode(agent.choose(states, mode)))
             rewards.append(reward)
-    returns, last = [], agent.heads.value(agent.inputs(states)).numpy()
+    returns, last = [], agent.actor_critic.value(agent.inputs(states)).numpy()
     for reward in reversed(rewards):
         last = reward + gamma * last
         returns.append(last)

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from dreamer4 import shortcut
 from dreamer4.actions import Actions
-from dreamer4.agent import compile_parts
 from dreamer4.agent_config import AgentConfig
-from dreamer4.dynamics import Context, Dynamics
-from dreamer4.imagination import predict
 from dreamer4.nets.transformer import causal_mask
 from dreamer4.optim import Optimizer
-from dreamer4.tokenizer import Tokenizer
+from dreamer4.worlds.dreamer4 import shortcut
+from dreamer4.worlds.dreamer4.dynamics import Context, Dynamics
+from dreamer4.worlds.dreamer4.rollout import predict
+from dreamer4.worlds.dreamer4.tokenizer import Tokenizer
+from dreamer4.worlds.dreamer4.world import compile_parts
 from embodied.config import parse
 
 from .command import start, write

@@ -26,7 +26,6 @@ from gymnasium import spaces
 
 from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
-from dreamer4.imagination import draw_starts, imagine
 from dreamer4.machine import MachineConfig, settle
 from dreamer4.record import WARM
 from dreamer4.summary import parameters, update_flops
@@ -73,7 +72,7 @@ def make(preset: str, size: str, changes: dict, flags: list[str]) -> Agent:
 def sampler(agent: Agent) -> Callable:
     """Random rows, the same every time."""
     rng, made = np.random.default_rng(0), {}
-    shape, dims = agent.tokenizer.images['image'].shape, agent.actions.spaces['action'].shape
+    shape, dims = agent.world.tokenizer.images['image'].shape, agent.actions.spaces['action'].shape
 
     def sample(batch, length):
         if (batch, length) not in made:
@@ -94,39 +93,25 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     rows = sample(c.batch.size, c.batch.length + 1)
     batch = agent._batch(rows)
     with agent.machine.autocast():
-        context = agent._commit(batch).detach()
+        context = agent.world.commit(batch).detach()
     plan = agent._plan()
 
     def tokenizer(_) -> dict[str, torch.Tensor]:
-        loss, metrics = agent._tokenizer_loss(plan, batch)
+        loss, metrics = agent.world.tokenizer_loss(plan.world, batch)
         return metrics | agent.optimizers['tokenizer'].step(loss)
 
     def model(_) -> dict[str, torch.Tensor]:
         with agent.machine.autocast():
-            total, _ = agent._model_loss(
+            total, _ = agent.world.model_loss(
                 batch,
-                agent._commit(batch),
+                agent.world.commit(batch),
                 round(len(batch.is_first) * agent.config.shortcut.bootstrap),
             )
         return agent.optimizers['model'].step(total)
 
     def dream(_) -> dict[str, torch.Tensor]:
-        start = draw_starts(~batch.is_terminal, c.imagination.starts)
         with agent.machine.autocast():
-            act = lambda x, t: agent.heads.policy(x).sample()
-            return {
-                'inputs': (
-                    imagine(
-                        agent.dynamics,
-                        agent.heads,
-                        context,
-                        *start,
-                        c.imagination.horizon,
-                        c.shortcut.steps,
-                        act,
-                    ).inputs
-                )
-            }
+            return {'features': agent.world.imagine(context, batch, agent._choose).features}
 
     works = {'tokenizer': tokenizer, 'world model': model, 'imagination': dream}
     carry, envs = (
@@ -218,7 +203,13 @@ def measure(agent: Agent, limit: float) -> dict:
         'whole update': sum(flops.values()),
     }
     return {
-        'parameters': parameters(agent.tokenizer, agent.dynamics, agent.heads),
+        'parameters': parameters(
+            agent.world.tokenizer,
+            agent.world.dynamics,
+            agent.world.heads,
+            agent.actor_critic.policy_head,
+            agent.actor_critic.value_head,
+        ),
         'frames': agent.frames_per_update,
         'peak': best,
         'ms': {name: 1000 * value for name, value in times.items()},

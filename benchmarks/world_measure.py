@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dreamer4 import report
 from dreamer4.agent import Agent
 from dreamer4.batch import Batch
-from dreamer4.dynamics import Context
-from dreamer4.imagination import Trajectory, imagine
+from dreamer4.worlds.dreamer4 import report
+from dreamer4.worlds.dreamer4.dynamics import Context
+from dreamer4.worlds.dreamer4.rollout import Trajectory, imagine
 
 from .simulator import Simulator
 from .world_data import Recorded
@@ -76,7 +76,9 @@ class Lab:
         known = self.agent.config.actor.context
         rows = self.recorded.sample(episodes, rng, count, 1 + known + HORIZON)
         batch = self.agent._batch(rows)
-        return Sequences(batch, self.agent._commit(batch).detach(), rows['state'][:, 1:], known - 1)
+        return Sequences(
+            batch, self.agent.world.commit(batch).detach(), rows['state'][:, 1:], known - 1
+        )
 
     def imagine(
         self, from_: Sequences, rows: torch.Tensor, frames: torch.Tensor, codes: torch.Tensor
@@ -84,8 +86,8 @@ class Lab:
         """Imagine with known action codes (N, H, M)."""
         agent = self.agent
         return imagine(
-            agent.dynamics,
-            agent.heads,
+            agent.world.dynamics,
+            agent.world.heads,
             from_.context,
             rows,
             frames,
@@ -99,7 +101,7 @@ class Lab:
         """Imagined rewards (N, H) of actions (N, H, A); N is a multiple of the number of starts."""
         rows, frames = (x.repeat_interleave(len(actions) // self.count) for x in from_.starts)
         dream = self.imagine(from_, rows, frames, self.codes(actions))
-        return self.agent.heads.reward(dream.inputs[:, 1:]).numpy()
+        return self.agent.world.heads.reward(dream.inputs[:, 1:]).numpy()
 
     def codes(self, actions: np.ndarray) -> torch.Tensor:
         return self.agent.actions.encode({'action': torch.from_numpy(actions.astype(np.float32))})
@@ -115,8 +117,8 @@ class Lab:
         """Latent errors over copy-last and reward errors along the recorded actions, by step."""
         agent, unseen = self.agent, self.unseen
         loop = report.open_loop(
-            agent.dynamics,
-            agent.heads,
+            agent.world.dynamics,
+            agent.world.heads,
             unseen.context,
             unseen.batch,
             unseen.start,

@@ -8,15 +8,16 @@ stand beside the part.
 import math
 from dataclasses import dataclass
 
-from . import shortcut
+from . import worlds
 from .actions import CONTINUOUS
-from .dynamics import DynamicsConfig
+from .actor_critic import ActorConfig, ActorCriticConfig, ValueConfig
 from .heads import READS, HeadsConfig
-from .imagination import ImaginationConfig
 from .optim import OptimConfig
 from .schedule import ScheduleConfig
-from .shortcut import ShortcutConfig
-from .tokenizer import TokenizerConfig
+from .worlds.dreamer4 import shortcut
+from .worlds.dreamer4.dynamics import DynamicsConfig
+from .worlds.dreamer4.shortcut import ShortcutConfig
+from .worlds.dreamer4.tokenizer import TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class BatchConfig:
     long_every: int
     single: float
     frames: int
+
+    def shape(self, update: int) -> tuple[int, int]:
+        """(B, T) of an update: every long_every-th batch is long and has as many frames (Dreamer 4,
+        Section 3.4).
+        """
+        if self.long_every and update % self.long_every == self.long_every - 1:
+            return max(1, self.size * self.length // self.long_length), self.long_length
+        return self.size, self.length
 
 
 @dataclass(frozen=True)
@@ -51,30 +60,13 @@ class ModelTrainingConfig:
 
 
 @dataclass(frozen=True)
-class ActorConfig:
-    """Block `agent.actor`: the policy's objective."""
+class ImaginationConfig:
+    """Block `agent.imagination`: how often, how many and how long dreams are."""
 
-    loss: str
-    lam: float
-    alpha: float
-    floor: float
-    beta: float
-    prior: str
-    slow: float
-    entropy: float
-    start: str
-    hold: float
-    context: int
-    acting: float
-
-
-@dataclass(frozen=True)
-class ValueConfig:
-    """Block `agent.value`: returns and the critic."""
-
-    gamma: float
-    lam: float
-    slow: float
+    starts: int
+    horizon: int
+    every: int
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +99,7 @@ class OptimsConfig:
 class AgentConfig:
     """Block `agent` of the configuration."""
 
+    world: str
     batch: BatchConfig
     tokenizer: TokenizerConfig
     tokenizer_training: TokenizerTrainingConfig
@@ -121,6 +114,17 @@ class AgentConfig:
     optim: OptimsConfig
     schedule: ScheduleConfig
 
+    def actor_critic(self) -> ActorCriticConfig:
+        """What policy and value read of it."""
+        return ActorCriticConfig(
+            heads=self.heads,
+            actor=self.actor,
+            value=self.value,
+            policy_optim=self.optim.policy,
+            value_optim=self.optim.value,
+            epochs=self.imagination.epochs,
+        )
+
 
 def check(config: AgentConfig) -> None:
     """Refuse settings that cannot work, before anything is built.
@@ -129,9 +133,10 @@ def check(config: AgentConfig) -> None:
         ValueError: naming the setting, what it must be and what it is.
     """
     choices = {
+        'world': (config.world, worlds.WORLDS),
         'tokenizer.kind': (config.tokenizer.kind, ('patches', 'conv')),
         'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
-        'actor.prior': (config.actor.prior, ('slow', 'behaviour', 'frozen', 'none')),
+        'actor.prior': (config.actor.prior, ('slow', 'frozen', 'none')),
         'actor.start': (config.actor.start, ('uniform', 'behaviour')),
         'tokenizer.lpips_net': (config.tokenizer.lpips_net, ('vgg', 'alex', 'squeeze')),
         'heads.continuous': (config.heads.continuous, CONTINUOUS),

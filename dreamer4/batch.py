@@ -5,8 +5,8 @@ project.
         after seeing obs_t
         model frame t    prev_action_t = action_{t-1}, which led to obs_t; reward_t and cont_t on
         arrival; action_t the policy's target
-The replay hands out T+1 rows; the first serves only for the shift. Letters: B batch, T time, M
-action code.
+The replay hands out T+1 rows; the first serves only for the shift. Letters: B batch, T time, W
+trajectories, H horizon, M action code, F features of a frame.
 """
 
 from collections.abc import Mapping
@@ -116,6 +116,23 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Dream:
+    """Imagined trajectories, as value and policy learn from them. Frame 0 is a real one.
+
+    Attributes:
+        features: (W, H+1, F) what policy and value read at frames 0 .. H.
+        action: (W, H, M) code chosen at frames 0 .. H-1.
+        reward, cont: (W, H+1) on arrival at frames 0 .. H; cont is the probability that the episode
+            goes on.
+    """
+
+    features: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    cont: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Roles:
     """What the sequences of a training batch are for: ranges of an order that is random
     (Batch.shuffled).
@@ -146,6 +163,20 @@ class Roles:
         large, single = near(large * rows), min(round(single * rows), rows - 1)
         both = min(max(near(large * single / rows), large + single - rows), large, single)
         return cls(large, (large - both, large - both + single))
+
+
+def draw_starts(usable: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` places (row, frame), each long (count,), drawn without order from bool (B, T); every
+    usable frame is as likely.
+
+    Frames repeat only when fewer than `count` are usable. Without any usable frame the first ones
+    are returned.
+    """
+    noise = torch.rand(usable.shape, device=usable.device).flatten() + usable.flatten()
+    order = noise.argsort(descending=True)
+    total = usable.sum().clamp(min=1)
+    index = order[torch.arange(count, device=usable.device) % total]
+    return index // usable.shape[1], index % usable.shape[1]
 
 
 def make_batch(

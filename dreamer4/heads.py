@@ -1,5 +1,5 @@
-"""Readers of the agent feature: reward, continue, behaviour, policy and value (Dreamer 4, Section
-3.3).
+"""Heads, which read the features of a frame, and those of Dreamer 4's world model: reward,
+continue and behaviour (Dreamer 4, Section 3.3). Policy and value stand in actor_critic.py.
 
 Letters: B batch, T time, F inputs of a head, L offsets of multi-token prediction, M action code.
 Heads read [agent feature | latent], both of the same frame; frame t predicts its own reward and
@@ -25,6 +25,7 @@ from .actions import Actions
 from .batch import Batch
 from .nets.layers import MLP
 from .nets.outputs import Policy, TwoHot
+from .scores import mean
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Head(nn.Module):
 
 
 class Heads(nn.Module):
-    """All heads of the agent.
+    """What the world model says of a frame beside its latents.
 
     Args:
         feature: D of the dynamics. latent: S W, size of a frame's latents. actions: the action
@@ -86,16 +87,14 @@ class Heads(nn.Module):
     def __init__(self, feature: int, latent: int, actions: Actions, config: HeadsConfig):
         super().__init__()
         self.config, self.actions = config, actions
-        parts = READS[config.reads](feature, latent)
+        self.parts = READS[config.reads](feature, latent)
         head = lambda outputs, offsets=0: Head(
-            parts, config.width, config.layers, outputs, offsets * outputs
+            self.parts, config.width, config.layers, outputs, offsets * outputs
         )
         self.twohot = TwoHot(config.bins, config.limit)
         self.reward_head = head(config.bins, config.offsets)
         self.cont_head = head(1)
         self.behaviour_head = head(actions.outputs, config.offsets)
-        self.policy_head = head(actions.outputs)
-        self.value_head = head(config.bins)
 
     def inputs(self, feature: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         """What every head reads: feature (..., D) and latent (..., S, W) -> (..., F)."""
@@ -112,30 +111,11 @@ class Heads(nn.Module):
         """Probability (...) that the frame is not terminal."""
         return torch.sigmoid(self.cont_head(x).float())[..., 0]
 
-    def value(self, x: torch.Tensor) -> torch.Tensor:
-        """Expected return after the frame, (...)."""
-        return self.twohot.mean(self.value_head(x))
-
-    def policy(self, x: torch.Tensor) -> Policy:
-        """Distribution of the action to take at the frame."""
-        return self.actions.policy(self.policy_head(x))
-
     def behaviour(self, x: torch.Tensor) -> Policy:
         """Distribution of the action that the data takes at the frame (behaviour cloning, offset
         0).
         """
         return self.actions.policy(self.behaviour_head(x)[..., : self.actions.outputs])
-
-    def start_policy_from_behaviour(self) -> None:
-        """Copy the behaviour head's first offset into the policy (offline agents start from what
-        the data does).
-        """
-        with torch.no_grad():
-            for ours, theirs in zip(
-                self.policy_head.parameters(), self.behaviour_head.parameters()
-            ):
-                # output layers differ in length: offset 0 stands first
-                ours.copy_(theirs[: len(ours)])
 
     def losses(
         self, x: torch.Tensor, batch: Batch, weight: torch.Tensor
@@ -176,7 +156,7 @@ class Heads(nn.Module):
                 weight & batch.reward_valid & ~batch.is_first,
             ),
         }
-        return {name: masked_mean(error, mask) for name, (error, mask) in errors.items()}
+        return {name: mean(error, mask) for name, (error, mask) in errors.items()}
 
 
 def shifted(x: torch.Tensor, count: int) -> torch.Tensor:
@@ -200,12 +180,19 @@ def ahead(is_first: torch.Tensor, count: int) -> torch.Tensor:
     return (shifted(episode, count) == episode[..., None]) & (steps < time)
 
 
-def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of x where mask (same shape) is True or, for float masks, weighted by it; zero if
-    nowhere.
+def sizes(
+    name: str, twohot: TwoHot, target: torch.Tensor, where: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Of targets of a two-hot head: '<name>/largest', their largest size, and '<name>/beyond', the
+    share that lies beyond the outermost bin.
+
+    Args:
+        target: any shape. where: bool of it, those that are learned.
     """
-    mask = mask.to(x.dtype)
-    return (x * mask).sum() / mask.sum().clamp(min=1e-6)
+    return {
+        f'{name}/beyond': mean(twohot.beyond(target).float(), where),
+        f'{name}/largest': torch.where(where, target.abs(), 0.0).max(),
+    }
 
 
 def beyond_bins(name: str, metrics: Mapping[str, float], limit: float, gamma: float) -> str:

@@ -1,5 +1,5 @@
 """Everything that moves parameters: optimizers with warm-up and clipping, slow copies,
-running-RMS loss normalisation.
+running scales of losses and returns.
 """
 
 import copy
@@ -226,3 +226,25 @@ class RunningRMS(nn.Module):
                 (self.squares[i] / self.counts[i].clamp(min=1e-12)).sqrt().maximum(self.floors[i])
             )
         return loss / scale
+
+
+class RunningRange(nn.Module):
+    """Running range from the 5 % to the 95 % quantile, which few large values do not move
+    (DreamerV3: the scale of returns).
+
+    Attributes:
+        span: scalar, 1 at the start.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('span', torch.ones(()))
+
+    @torch.no_grad()
+    def fold(self, x: torch.Tensor) -> None:
+        """Move a hundredth of the way to the range of x; one that is not finite leaves it as it
+        was, its step is refused.
+        """
+        low, high = (torch.quantile(x.flatten(), share) for share in (0.05, 0.95))
+        moved = self.span.lerp(high - low, 0.01)
+        self.span.copy_(torch.where(moved.isfinite(), moved, self.span))

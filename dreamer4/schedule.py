@@ -9,7 +9,7 @@ learn better.
 import math
 from dataclasses import dataclass
 
-STAGES = ('tokenizer', 'dynamics', 'value', 'policy')
+LAST = ('value', 'policy')  # stages that follow those of every world model
 # Range that a measure is kept in before it is averaged: one bad measurement weighs no more than
 # knowing nothing.
 BOUNDS = {'unexplained': (0.0, 1.0), 'reward_skill': (0.0, 1.0), 'latent_error': (0.0, 2.0)}
@@ -41,15 +41,24 @@ class ScheduleConfig:
 
 
 class Schedule:
-    """The current stage, the smoothed measures that end it, and the updates spent in it."""
+    """The current stage, the smoothed measures that end it, and the updates spent in it.
 
-    def __init__(self, config: ScheduleConfig):
-        self.config = config
-        self.stage, self.updates, self.measures = STAGES[0], 0, {}
+    Args:
+        config: see ScheduleConfig. stages: of the world model, in order.
+    """
+
+    def __init__(self, config: ScheduleConfig, stages: tuple[str, ...]):
+        self.config, self.stages = config, (*stages, *LAST)
+        self.stage, self.updates, self.measures = self.stages[0], 0, {}
+
+    @property
+    def begun(self) -> tuple[str, ...]:
+        """The stages that have begun, the current one included."""
+        return self.stages[: self.stages.index(self.stage) + 1]
 
     def reached(self, stage: str) -> bool:
         """Whether `stage` has begun."""
-        return STAGES.index(self.stage) >= STAGES.index(stage)
+        return stage in self.begun
 
     def measure(self, name: str, value: float | None, decay: float) -> None:
         """Fold a new measurement into its running mean (the first one is taken as it is).
@@ -71,7 +80,7 @@ class Schedule:
         after u more updates, at least SLOWEST; 1 for ever where anneal is 0. What is learned early
         need not be exact, what is learned late is only as exact as its steps are small.
         """
-        if self.stage != STAGES[-1] or not self.config.anneal:
+        if self.stage != self.stages[-1] or not self.config.anneal:
             return 1.0
         return max(SLOWEST, 1 / (1 + (self.updates / self.config.anneal) ** 2))
 
@@ -90,7 +99,7 @@ class Schedule:
             sentences about a stage that ended without being measured to be ready.
         """
         self.updates += 1
-        if self.stage == STAGES[-1] or self.waits_for():
+        if self.stage == self.stages[-1] or self.waits_for():
             return []
         words = [
             f'The {self.stage} stage ends unmeasured: {NOTHING[name]}.'
@@ -102,7 +111,7 @@ class Schedule:
                 f'The {self.stage} stage ends by schedule.patience, after {self.updates:,} updates:'
                 f' {unmet}.'
             )
-        self.stage, self.updates = STAGES[STAGES.index(self.stage) + 1], 0
+        self.stage, self.updates = self.stages[len(self.begun)], 0
         return words
 
     def waits_for(self) -> str:
@@ -156,7 +165,7 @@ class Schedule:
         return {'stage': self.stage, 'updates': self.updates, 'measures': dict(self.measures)}
 
     def load_state_dict(self, state: dict) -> None:
-        if state['stage'] not in STAGES:
+        if state['stage'] not in self.stages:
             raise ValueError(f'schedule: unknown stage {state["stage"]!r:.80}')
         self.stage, self.updates = state['stage'], int(state['updates'])
         self.measures = {

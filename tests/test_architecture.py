@@ -77,15 +77,17 @@ BELOW = {
     'embodied.wrappers': ('embodied.drive', 'embodied.run', 'embodied.replay'),
     'embodied.envs': ('embodied.drive', 'embodied.run', 'embodied.replay', 'embodied.config'),
     'embodied.run': ('embodied.envs', 'embodied.config', 'dreamer4'),
-    'dreamer4.losses': ('dreamer4',),
-    'dreamer4.dynamics': (
-        'dreamer4.shortcut',
-        'dreamer4.imagination',
+    'dreamer4.returns': ('dreamer4',),
+    'dreamer4.scores': ('dreamer4.worlds', 'dreamer4.actor_critic', 'dreamer4.agent'),
+    'dreamer4.actor_critic': ('dreamer4.worlds', 'dreamer4.agent'),
+    'dreamer4.worlds': ('dreamer4.agent',),
+    'dreamer4.worlds.dreamer4.dynamics': (
+        'dreamer4.worlds.dreamer4.shortcut',
+        'dreamer4.worlds.dreamer4.rollout',
         'dreamer4.heads',
-        'dreamer4.agent',
     ),
-    'dreamer4.shortcut': ('dreamer4.imagination', 'dreamer4.agent'),
-    'dreamer4.imagination': ('dreamer4.agent', 'dreamer4.losses'),
+    'dreamer4.worlds.dreamer4.shortcut': ('dreamer4.worlds.dreamer4.rollout',),
+    'dreamer4.worlds.dreamer4.rollout': ('dreamer4.worlds.dreamer4.world', 'dreamer4.returns'),
 }
 
 WIRING = ('dreamer4.main', 'dreamer4.load', 'dreamer4.runs')  # these know everything
@@ -198,6 +200,18 @@ def test_the_agent_knows_the_runtime_only_by_its_contracts():
 def test_nobody_imports_main():
     for name in MODULES:
         assert 'dreamer4.main' not in own(name), name
+
+
+def test_world_models_know_neither_each_other_nor_who_learns_in_them():
+    worlds = {name for name in MODULES if inside(name, 'dreamer4.worlds')} - {'dreamer4.worlds'}
+    kind = lambda name: name.split('.')[2]
+    for name in worlds:
+        found = own(name)
+        assert 'dreamer4.actor_critic' not in found and 'dreamer4.agent' not in found, name
+        others = {target for target in found & worlds if kind(target) != kind(name)}
+        assert not others, f'{name} imports {others}'
+    for name in ('dreamer4.agent', 'dreamer4.actor_critic'):
+        assert not own(name) & worlds, f'{name} imports {own(name) & worlds}'
 
 
 def test_networks_import_nothing_but_each_other():

@@ -55,7 +55,7 @@ def test_the_table_orders_changes_by_what_they_reach():
 def test_the_table_of_attention_kernels_has_a_row_for_every_use_and_marks_the_fastest():
     agent = speed.make('pixel', '', {}, ['--machine.threads', '1'])
     uses = attention.uses(agent)
-    tokens, c = agent.dynamics.layout.size, agent.config
+    tokens, c = agent.world.dynamics.layout.size, agent.config
     assert uses['noisy frames, time'].shape[1:5] == (
         4 * (tokens - 1),
         4 * (tokens - 1),

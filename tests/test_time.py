@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from dreamer4.actions import Actions
 from dreamer4.batch import make_batch
-from dreamer4.losses import lambda_return
+from dreamer4.returns import lambda_return
 from embodied.base import FLAG, OUTCOME, Env, outcome
 from embodied.drive import Driver, DriverConfig
 from embodied.replay import Replay, ReplayConfig

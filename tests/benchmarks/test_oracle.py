@@ -11,8 +11,8 @@ from benchmarks import command, oracle
 from benchmarks.batched import Batched
 from benchmarks.oracle import Oracle, Play, evaluate
 from dreamer4.agent_config import AgentConfig
-from dreamer4.losses import lambda_return
 from dreamer4.machine import MachineConfig
+from dreamer4.returns import lambda_return
 
 SMALL = [
     *('--agent.heads.width', '32', '--agent.heads.bins', '31', '--agent.imagination.starts', '32'),
@@ -62,11 +62,11 @@ def test_value_and_policy_learn_what_is_best():
 def test_the_value_is_judged_by_the_returns_that_came():
     agent = make(Track(), '--agent.value.gamma', '0.5')
     agent.choose = lambda states, mode: torch.full((len(states), 1), 5.0)  # the action 0
-    agent.heads.value = lambda x: torch.zeros(len(x))
+    agent.actor_critic.value = lambda x: torch.zeros(len(x))
     found = evaluate(agent, np.zeros((3, 1)), True, 10)
     assert found['score'] == pytest.approx(10) and found['std'] < 1e-6
     np.testing.assert_allclose(found['return'], np.mean(2 - 2.0 ** -np.arange(2, 10)), rtol=1e-6)
-    agent.heads.value = lambda x: x[:, 0]
+    agent.actor_critic.value = lambda x: x[:, 0]
     assert evaluate(agent, np.linspace(-1, 1, 8)[:, None], True, 10)['explained'] < 0
 
 
@@ -75,22 +75,22 @@ def test_a_dream_is_what_the_physics_does_with_the_actions_dreamed():
     agent = make(Batched('dmc_reacher_easy', 2))
     agent.remember(agent.physics.resets(50))
     agent.measure()
-    dream = agent._dream(None, None)
-    seen = dream.inputs[:, :, :6] * agent.std + agent.mean
+    dream = agent.dream()
+    seen = dream.features[:, :, :6] * agent.std + agent.mean
     known = torch.from_numpy(agent.physics.observe(agent.known))
     states = agent.known[
         ((known.sign() * known.abs().log1p())[None] - seen[:, :1]).abs().sum(-1).argmin(1)
     ]
     rewards = []
     for t in range(3):
-        np.testing.assert_array_equal(dream.inputs[:, t], agent.inputs(states))
+        np.testing.assert_array_equal(dream.features[:, t], agent.inputs(states))
         states, reward = agent.physics.step(states, agent.decode(dream.action[:, t]))
         rewards.append(reward)
-    np.testing.assert_allclose(dream.reward, np.stack(rewards, 1), rtol=1e-6)
+    np.testing.assert_allclose(dream.reward[:, 1:], np.stack(rewards, 1), rtol=1e-6)
     c, zeros = agent.config.value, torch.zeros(32, 4)
-    reward = torch.cat([zeros[:, :1], dream.reward], 1)
-    expected = lambda_return(reward, zeros + 1, zeros, c.gamma, c.lam)  # a fresh value is zero
-    torch.testing.assert_close(dream.targets, expected)
+    # a fresh value is zero
+    expected = lambda_return(dream.reward, zeros + 1, zeros, c.gamma, c.lam)
+    torch.testing.assert_close(agent.actor_critic.score(dream).value, expected)
 
 
 @pytest.mark.dmc

@@ -13,8 +13,8 @@ from benchmarks.simulator import Simulator
 from benchmarks.world_data import record, save
 from benchmarks.world_measure import HORIZON, Lab, correlation, effect, parts
 from benchmarks.world_probe import Probe, errors
-from dreamer4 import report
-from dreamer4.imagination import Trajectory
+from dreamer4.worlds.dreamer4 import report
+from dreamer4.worlds.dreamer4.rollout import Trajectory
 from embodied.errors import ConfigError
 
 TINY = [
@@ -129,7 +129,7 @@ def test_the_simulator_itself_as_a_model_scores_as_perfect(lab, monkeypatch):
         return Trajectory(torch.nn.functional.pad(gained, (1, 0))[..., None], None, codes)
 
     monkeypatch.setattr(lab, 'imagine', dream)
-    monkeypatch.setattr(lab.agent.heads, 'reward', lambda x: x[..., 0])
+    monkeypatch.setattr(lab.agent.world.heads, 'reward', lambda x: x[..., 0])
     for step, found in lab.effects().items():
         for key in ('correlation', 'slope', 'sign', 'large', 'returns'):
             assert found[key] == pytest.approx(1), (step, key)

@@ -8,9 +8,9 @@ import torch
 from gymnasium import spaces
 from tiny import memorise
 
-from dreamer4.conv_tokenizer import ConvTokenizer
 from dreamer4.nets.outputs import symlog
-from dreamer4.tokenizer import TokenizerConfig
+from dreamer4.worlds.dreamer4.conv_tokenizer import ConvTokenizer
+from dreamer4.worlds.dreamer4.tokenizer import TokenizerConfig
 
 SETTINGS = dict(
     kind='conv',

@@ -12,8 +12,9 @@ from tiny import speak
 
 from dreamer4.actions import Actions
 from dreamer4.batch import make_batch
-from dreamer4.dynamics import Dynamics, DynamicsConfig
-from dreamer4.heads import Head, Heads, HeadsConfig, ahead, masked_mean, shifted
+from dreamer4.heads import Head, Heads, HeadsConfig, ahead, shifted
+from dreamer4.scores import mean
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
 
 HEADS = dict(
     width=32,
@@ -41,8 +42,8 @@ def test_shifted_and_ahead_of_two_episodes_written_out():
     assert ahead(first, 3)[0].int().tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]]
 
 
-def test_masked_mean_of_nothing_is_zero():
-    assert masked_mean(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == 0
+def test_the_mean_of_nothing_is_zero():
+    assert mean(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == 0
 
 
 def chain_rows(rng, batch=32, length=9):
@@ -111,16 +112,6 @@ def test_reward_of_the_last_action_is_learned_exactly_and_random_actions_are_not
     )
 
 
-@pytest.mark.parametrize('reads', ['apart', 'together', 'feature', 'latents'])
-def test_policy_starts_as_the_behaviour_head_when_copied(reads):
-    heads = Heads(8, 6, ACTIONS, HeadsConfig(**HEADS | dict(reads=reads)))
-    speak(heads.behaviour_head)
-    x = heads.inputs(torch.randn(5, 8), torch.randn(5, 2, 3))
-    assert not torch.allclose(heads.policy(x).log_probs[0], heads.behaviour(x).log_probs[0])
-    heads.start_policy_from_behaviour()
-    assert torch.allclose(heads.policy(x).log_probs[0], heads.behaviour(x).log_probs[0])
-
-
 @pytest.mark.parametrize(
     'reads, feature, latent',
     [
@@ -132,10 +123,10 @@ def test_policy_starts_as_the_behaviour_head_when_copied(reads):
 )
 def test_a_head_reads_what_the_configuration_says(reads, feature, latent):
     heads = Heads(8, 6, ACTIONS, HeadsConfig(**HEADS | dict(reads=reads)))
-    speak(heads.value_head)
+    speak(heads.cont_head)
     f, z = torch.randn(5, 8, requires_grad=True), torch.randn(5, 2, 3, requires_grad=True)
     grads = torch.autograd.grad(
-        heads.value(heads.inputs(f, z)).sum(), (f, z), allow_unused=True, materialize_grads=True
+        heads.cont(heads.inputs(f, z)).sum(), (f, z), allow_unused=True, materialize_grads=True
     )
     assert [bool(g.abs().sum() > 0) for g in grads] == [feature, latent]
 

@@ -5,11 +5,11 @@ whole latents are not.
 import pytest
 import torch
 
-from dreamer4 import shortcut
-from dreamer4.dynamics import Dynamics, DynamicsConfig
-from dreamer4.imagination import predict
-from dreamer4.moves import LINEAR, Moves, Origin, Whole
-from dreamer4.shortcut import ShortcutConfig
+from dreamer4.worlds.dreamer4 import shortcut
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.worlds.dreamer4.moves import LINEAR, Moves, Origin, Whole
+from dreamer4.worlds.dreamer4.rollout import predict
+from dreamer4.worlds.dreamer4.shortcut import ShortcutConfig
 
 B, T = 3, 5
 

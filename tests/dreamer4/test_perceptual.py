@@ -14,7 +14,7 @@ from test_agent import ACT, OBS, sampler
 from tiny import tiny
 
 from dreamer4.agent import Agent
-from dreamer4.perceptual import WEIGHT, Perceptual
+from dreamer4.worlds.dreamer4.perceptual import WEIGHT, Perceptual
 
 
 class RandomLPIPS(torch.nn.Module):
@@ -86,7 +86,7 @@ def trained(lpips):
     made, sample = agent(lpips), sampler()
     for _ in range(4):
         metrics = made.train(sample)
-    return metrics, torch.cat([p.detach().flatten() for p in made.tokenizer.parameters()])
+    return metrics, torch.cat([p.detach().flatten() for p in made.world.tokenizer.parameters()])
 
 
 def test_the_weight_scales_the_normalised_loss(package):
@@ -139,7 +139,7 @@ def test_images_that_lpips_cannot_compare_are_named_at_the_start(package, shape,
 
 
 def test_an_observation_without_images_needs_no_lpips(no_package):
-    assert agent(0.2, {k: s for k, s in OBS.items() if k != 'image'}).perceptual is None
+    assert agent(0.2, {k: s for k, s in OBS.items() if k != 'image'}).world.perceptual is None
 
 
 @pytest.mark.parametrize('value', [-0.1, float('inf')])

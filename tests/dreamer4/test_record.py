@@ -22,7 +22,7 @@ from dreamer4.record import CudaGraphs, Recorder
 
 def state(made):
     """Every tensor that an update or acting may change in place."""
-    found = [made.return_range]
+    found = []
     for part in made._parts().values():
         module = getattr(part, 'module', part)
         if isinstance(module, torch.nn.Module):
@@ -310,7 +310,7 @@ def on_meta(stage, changes):
             {
                 'shortcut.history': 'forcing',
                 'heads.continuous': 'normal',
-                'actor.prior': 'behaviour',
+                'actor.prior': 'frozen',
                 'heads.learn_on': 'noised',
             },
         ),

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from test_agent import agent, sampler
-from test_imagination import ACTIONS, B, T, real, world_and_heads
+from test_rollout import ACTIONS, B, T, real, world_and_heads
 from tiny import speak
 
-from dreamer4 import report
+from dreamer4 import scores
 from dreamer4.batch import Batch
-from dreamer4.report import balanced_skill, correlation, open_loop
+from dreamer4.scores import balanced_skill, correlation
+from dreamer4.worlds.dreamer4 import report
+from dreamer4.worlds.dreamer4.report import open_loop
 
 YES = torch.ones(100, dtype=torch.bool)
 
@@ -268,12 +270,12 @@ def test_videos_show_sequences_whose_actions_are_known_first(monkeypatch):
     rows['unlabeled_action'] = np.arange(4)[:, None].repeat(9, 1) < 3
     rows['image'][:] = np.arange(4, dtype=np.uint8)[:, None, None, None, None] * 10
     batch = made._batch(rows)
-    context = made._commit(batch)
-    loop = open_loop(made.dynamics, made.heads, context, batch, 3, 1)
+    context = made.world.commit(batch)
+    loop = open_loop(made.world.dynamics, made.world.heads, context, batch, 3, 1)
     drawn = []
     monkeypatch.setattr(report, 'open_loop_video', lambda *args: drawn.append(args))
     for count, shown in ((1, [30]), (3, [30, 0, 10]), (9, [30, 0, 10, 20])):
-        report.video(made.tokenizer, made.dynamics, loop, batch, 3, count)
+        report.video(made.world.tokenizer, made.world.dynamics, loop, batch, 3, count)
         _, truth, _, start, valid = drawn.pop()
         assert truth[:, 0, 0, 0, 0].tolist() == shown and start == 3
         assert (
@@ -289,7 +291,7 @@ def test_errors_where_hardly_anything_moves_are_large_and_bounded():
     world, heads, context, batch = committed()
     still = replace(context, latent=context.latent[:, :1].expand_as(context.latent))
     found = report.model_metrics(world, heads, still, replace(batch, obs={}), 1, 1, 0.9)
-    assert found['error'] == found['error_1'] == report.WORST and metrics['error'] < report.WORST
+    assert found['error'] == found['error_1'] == scores.WORST and metrics['error'] < scores.WORST
 
 
 def test_the_reward_skill_asks_for_rewards_as_far_as_the_bins_can_say_them():

@@ -17,7 +17,7 @@ SETTINGS = dict(
 
 
 def schedule(**changes):
-    return Schedule(ScheduleConfig(**SETTINGS | changes))
+    return Schedule(ScheduleConfig(**SETTINGS | changes), ('tokenizer', 'dynamics'))
 
 
 def test_a_stage_waits_for_its_measure_and_says_so():

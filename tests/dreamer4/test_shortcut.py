@@ -5,10 +5,10 @@ distribution it must recover.
 import pytest
 import torch
 
-from dreamer4 import shortcut
-from dreamer4.dynamics import Dynamics, DynamicsConfig
 from dreamer4.nets.memory import Beside, Cache
-from dreamer4.shortcut import ShortcutConfig
+from dreamer4.worlds.dreamer4 import shortcut
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.worlds.dreamer4.shortcut import ShortcutConfig
 
 WORLD = dict(
     width=32,

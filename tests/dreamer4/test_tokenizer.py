@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from tiny import memorise
 
-from dreamer4.tokenizer import (
+from dreamer4.worlds.dreamer4.tokenizer import (
     LEAST_STD,
     PixelScale,
     Tokenizer,

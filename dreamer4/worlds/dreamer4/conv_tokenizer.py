@@ -13,8 +13,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from .nets.layers import mlp, zero_init
-from .nets.outputs import symlog
+from ...nets.layers import mlp, zero_init
+from ...nets.outputs import symlog
 from .tokenizer import Tokenizer, TokenizerConfig, safe, vector_size, vectorize
 
 SMALLEST = 4  # pixels: convolutions halve an image until a side has no more

@@ -11,20 +11,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ...heads import Heads
+from ...nets.memory import Cache
 from . import shortcut
 from .dynamics import Context, Dynamics
-from .heads import Heads
-from .nets.memory import Cache
-
-
-@dataclass(frozen=True)
-class ImaginationConfig:
-    """Block `agent.imagination` of the configuration; meanings and sources stand there."""
-
-    starts: int
-    horizon: int
-    every: int
-    epochs: int
 
 
 @dataclass(frozen=True)
@@ -39,20 +29,6 @@ class Trajectory:
     inputs: torch.Tensor
     latent: torch.Tensor
     action: torch.Tensor
-
-
-def draw_starts(usable: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`count` places (row, frame), each long (count,), drawn without order from bool (B, T); every
-    usable frame is as likely.
-
-    Frames repeat only when fewer than `count` are usable. Without any usable frame the first ones
-    are returned.
-    """
-    noise = torch.rand(usable.shape, device=usable.device).flatten() + usable.flatten()
-    order = noise.argsort(descending=True)
-    total = usable.sum().clamp(min=1)
-    index = order[torch.arange(count, device=usable.device) % total]
-    return index // usable.shape[1], index % usable.shape[1]
 
 
 @torch.no_grad()

@@ -87,8 +87,3 @@ def reinforce(
     return -(weight * log_prob * advantage / scale.clamp(min=1.0)).sum() / weight.sum().clamp(
         min=1e-6
     )
-
-
-def mean(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of x over all axes."""
-    return (x * weight).sum() / weight.sum().clamp(min=1e-6)

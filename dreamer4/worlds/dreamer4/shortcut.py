@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ...nets.memory import Beside, Cache
 from .dynamics import Context, Dynamics
 from .moves import Origin
-from .nets.memory import Beside, Cache
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from torch import nn
 
 from embodied.base import is_image
 
-from .nets.layers import zero_init
-from .nets.layout import Layout
-from .nets.outputs import symlog
-from .nets.transformer import Transformer, causal_mask
+from ...nets.layers import zero_init
+from ...nets.layout import Layout
+from ...nets.outputs import symlog
+from ...nets.transformer import Transformer, causal_mask
 
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ...nets.layers import zero_init
+from ...nets.layout import Layout
+from ...nets.memory import KeyValues
+from ...nets.transformer import Transformer, causal_mask
 from .moves import Moves, Whole
-from .nets.layers import zero_init
-from .nets.layout import Layout
-from .nets.memory import KeyValues
-from .nets.transformer import Transformer, causal_mask
 
 EMBED_STD = 0.5
 

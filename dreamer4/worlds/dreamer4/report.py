@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .batch import Batch
+from ...batch import Batch
+from ...heads import Heads
+from ...scores import balanced_skill, correlation, mean, ratio, reward_rows, vary
+from ...video import open_loop_video
 from .dynamics import Context, Dynamics
-from .heads import Heads, masked_mean
-from .imagination import imagine, predict
+from .rollout import imagine, predict
 from .tokenizer import Tokenizer
-from .video import open_loop_video
 
 FOREGROUND = 0.1  # a pixel that differs this much from the mean frame is foreground
-SAME = 1e-6  # float32 numbers that differ by this share of their size are the same
-WORST = 100.0  # largest of the ratios of errors: what divides them may be next to nothing
 
 
 @dataclass(frozen=True)
@@ -97,51 +96,6 @@ def open_loop(
     )
 
 
-def balanced_skill(
-    guess: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, buckets: int = 8
-) -> torch.Tensor:
-    """Explained variance (scalar in [-1, 1]) in which rare levels of the truth weigh more than
-    their number; the same in every unit.
-
-    Plain accuracy on rare rewards favours a model that always predicts the common one; here it
-    scores zero or less. The range of the truth is cut into equal buckets, and one with n members
-    weighs sqrt(n): with equal weights a level that is met once or twice in a measurement decides
-    it. A constant truth has no variance to explain: 1 where it is met to a hundredth of its size.
-    """
-    x, y, keep = guess[valid], truth[valid], torch.ones_like(truth[valid])
-    if not len(y):
-        return truth.new_zeros(())
-    size = y.abs().max()
-    unit = torch.where(vary(y), y.max() - y.min(), torch.where(size > 0, size, 1.0))
-    x, y = (x - y.min()) / unit, (y - y.min()) / unit
-    bucket = (y * (buckets - 1)).round().long()
-    weight = torch.zeros(buckets, device=y.device).index_add_(0, bucket, keep)[bucket].rsqrt()
-    weight = weight / weight.sum()
-    center = (weight * y).sum()
-    variance = (weight * (y - center).square()).sum()
-    error = (weight * (x - y).square()).sum()
-    return (1 - error / variance.clamp(min=1e-4)).clamp(min=-1)
-
-
-def vary(x: torch.Tensor) -> torch.Tensor:
-    """bool scalar: elements of x differ by more than rounding errors; False where there are
-    none.
-    """
-    return (
-        x.max() - x.min() > SAME * x.abs().max()
-        if x.numel()
-        else torch.zeros((), dtype=torch.bool, device=x.device)
-    )
-
-
-def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Pearson correlation of two equal-shaped tensors in any units, zero if one is constant."""
-    x, y = (torch.where(vary(z), z - z.mean(), 0.0) for z in (x, y))
-    # squares of small ones would be lost
-    x, y = (z / z.abs().max().clamp(min=torch.finfo(z.dtype).tiny) for z in (x, y))
-    return (x * y).mean() / (x.square().mean() * y.square().mean()).sqrt().clamp(min=1e-12)
-
-
 def model_metrics(
     dynamics: Dynamics,
     heads: Heads,
@@ -191,8 +145,8 @@ def model_metrics(
     met = paid.any(1)
     imagined, happened = ((x * discount).sum(1)[met] for x in (loop.reward, truth))
     out |= {
-        'reward_imagined': masked_mean(loop.reward, paid),
-        'reward_real': masked_mean(truth, paid),
+        'reward_imagined': mean(loop.reward, paid),
+        'reward_real': mean(truth, paid),
         'return_imagined': imagined.sum() / met.sum().clamp(min=1),
         'return_real': happened.sum() / met.sum().clamp(min=1),
         'return_corr': (
@@ -200,31 +154,6 @@ def model_metrics(
         ),
     }
     return {k: v.detach() for k, v in out.items()}
-
-
-def reward_rows(batch: Batch) -> dict[str, torch.Tensor]:
-    """reward_on_first and reward_missed_on_last: whether rewards stand in the rows where they
-    belong, see model_metrics.
-    """
-    size, paid, last = (
-        batch.reward.abs(),
-        batch.reward_valid,
-        (batch.is_last & batch.reward_valid).float(),
-    )
-    rewarded = (size > 0).float()
-    usual = masked_mean(rewarded, paid & ~batch.is_first & ~batch.is_last)
-    return {
-        'reward_on_first': (
-            masked_mean(size, batch.is_first & paid)
-            / masked_mean(size, paid).clamp(min=torch.finfo(size.dtype).tiny)
-        ),
-        'reward_missed_on_last': usual * last.sum() * ((rewarded * last).sum() == 0),
-    }
-
-
-def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Mean of a over mean of b where `where` is True (equal shapes), at most WORST."""
-    return (masked_mean(a, where) / masked_mean(b, where).clamp(min=1e-12)).clamp(max=WORST)
 
 
 def moved(batch: Batch, start: int) -> torch.Tensor:
@@ -250,7 +179,7 @@ def image_metrics(
         truth = batch.obs[key].float() / 255
         background = truth.mean((0, 1))
         front = ((truth - background).abs() > FOREGROUND).float()
-        psnr = lambda x: -10 * torch.log10(masked_mean((x - truth).square(), front).clamp(min=1e-8))
+        psnr = lambda x: -10 * torch.log10(mean((x - truth).square(), front).clamp(min=1e-8))
         out[f'psnr/{key}'], out[f'psnr_mean_frame/{key}'] = (
             psnr(guess[key]),
             psnr(background.expand_as(truth)),

@@ -7,9 +7,10 @@ import torch
 from gymnasium import spaces
 
 from dreamer4.actions import Actions
-from dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.batch import draw_starts
 from dreamer4.heads import Heads, HeadsConfig
-from dreamer4.imagination import draw_starts, imagine, predict
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.worlds.dreamer4.rollout import imagine, predict
 
 ACTIONS = Actions({'action': spaces.Discrete(4)}, 'bins', 5, 0.01)
 WORLD = dict(

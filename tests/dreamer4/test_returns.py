@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from dreamer4 import losses
+from dreamer4 import returns
 
 
 def test_lambda_return_of_three_steps_by_hand():
@@ -17,26 +17,26 @@ def test_lambda_return_of_three_steps_by_hand():
     r1 = 2 + 0.9 * 0.5 * (0.2 * 5 + 0.8 * r2)
     r0 = 1 + 0.9 * 1.0 * (0.2 * 4 + 0.8 * r1)
     assert torch.allclose(
-        losses.lambda_return(reward, cont, value, gamma, lam), torch.tensor([[r0, r1, r2]])
+        returns.lambda_return(reward, cont, value, gamma, lam), torch.tensor([[r0, r1, r2]])
     )
 
 
 def test_a_terminal_frame_cuts_the_return():
     reward, cont = torch.tensor([[0.0, 1.0, 100.0]]), torch.tensor([[1.0, 0.0, 1.0]])
-    returns = losses.lambda_return(reward, cont, torch.full((1, 3), 50.0), 0.9, 0.95)
-    assert returns[0, 0] == 1.0
+    found = returns.lambda_return(reward, cont, torch.full((1, 3), 50.0), 0.9, 0.95)
+    assert found[0, 0] == 1.0
 
 
 def test_alive_weighs_a_decision_by_the_chance_to_reach_it():
     cont = torch.tensor([[1.0, 0.5, 0.5, 0.0]])
-    assert torch.equal(losses.alive(cont), torch.tensor([[1.0, 0.5, 0.25]]))
+    assert torch.equal(returns.alive(cont), torch.tensor([[1.0, 0.5, 0.25]]))
 
 
 def test_pmpo_by_hand():
     log_prob = torch.tensor([[-1.0, -2.0, -3.0, -4.0]], requires_grad=True)
     advantage = torch.tensor([[2.0, -0.1, 0.0, -7.0]])  # zero counts as good
     weight = torch.tensor([[1.0, 1.0, 1.0, 0.5]])
-    loss = losses.pmpo(log_prob, advantage, weight, alpha=0.5, floor=0.0)
+    loss = returns.pmpo(log_prob, advantage, weight, alpha=0.5, floor=0.0)
     bad, good = (-2.0 - 0.5 * 4.0) / 1.5, (-1.0 - 3.0) / 2.0
     assert torch.allclose(loss, torch.tensor(0.5 * bad - 0.5 * good))
     loss.backward()
@@ -49,7 +49,7 @@ def test_pmpo_by_hand():
 def test_pmpo_depends_on_signs_alone():
     log_prob, weight = torch.randn(4, 5), torch.rand(4, 5)
     advantage = torch.randn(4, 5)
-    assert losses.pmpo(log_prob, advantage, weight, 0.5, 0.0) == losses.pmpo(
+    assert returns.pmpo(log_prob, advantage, weight, 0.5, 0.0) == returns.pmpo(
         log_prob, 100 * advantage, weight, 0.5, 0.0
     )
 
@@ -58,23 +58,23 @@ def test_pmpo_floor_tames_a_set_of_one():
     log_prob, weight = torch.full((1, 100), -1.0, requires_grad=True), torch.ones(1, 100)
     advantage = torch.full((1, 100), -1.0)
     advantage[0, 0] = 1.0
-    losses.pmpo(log_prob, advantage, weight, 0.5, 0.0).backward()
+    returns.pmpo(log_prob, advantage, weight, 0.5, 0.0).backward()
     paper = log_prob.grad[0, 0].item()
     log_prob.grad = None
-    losses.pmpo(log_prob, advantage, weight, 0.5, 0.1).backward()
+    returns.pmpo(log_prob, advantage, weight, 0.5, 0.1).backward()
     assert math.isclose(paper, -0.5, rel_tol=1e-5)
     assert math.isclose(log_prob.grad[0, 0].item(), -0.05, rel_tol=1e-5)
 
 
 def test_an_empty_set_gives_zero_and_no_nan():
     log_prob = torch.full((1, 3), -1.0, requires_grad=True)
-    loss = losses.pmpo(log_prob, torch.ones(1, 3), torch.ones(1, 3), 0.5, 0.0)
+    loss = returns.pmpo(log_prob, torch.ones(1, 3), torch.ones(1, 3), 0.5, 0.0)
     loss.backward()
     assert torch.allclose(loss.detach(), torch.tensor(0.5)) and torch.isfinite(log_prob.grad).all()
 
 
 def test_reinforce_by_hand():
-    loss = losses.reinforce(
+    loss = returns.reinforce(
         torch.tensor([[-1.0, -2.0]]),
         torch.tensor([[4.0, -2.0]]),
         torch.tensor([[1.0, 0.5]]),

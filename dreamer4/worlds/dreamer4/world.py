@@ -1,0 +1,366 @@
+"""Dreamer 4's world model as the agent uses it: tokenizer, dynamics and the heads that read them,
+their losses and their optimizers (Dreamer 4, Section 3).
+
+Letters: N envs, B sequences, T time, S W packed latent, F features of a frame.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from ...actions import Actions
+from ...agent_config import AgentConfig
+from ...batch import Batch, Dream, Roles, draw_starts
+from ...heads import Heads, sizes
+from ...machine import Machine
+from ...nets.attention import Attention
+from ...optim import Optimizer, RunningRMS, SlowCopy, descend
+from .. import Carry, Losses, Metrics, Summary, Turn
+from . import perceptual, report, shortcut, window
+from .conv_tokenizer import ConvTokenizer
+from .dynamics import Context, Dynamics
+from .rollout import imagine
+from .summary import summarize
+from .tokenizer import Tokenizer
+
+TOKENIZERS = {'patches': Tokenizer, 'conv': ConvTokenizer}
+# smallest divisors of the tokenizer's losses
+FLOORS = {'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one update of the world model does.
+
+    Attributes:
+        tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread.
+            joint: and it does so in one step with the dynamics, whose gradient reaches it.
+        model: dynamics and heads learn. roles: what each of the sequences is for.
+    """
+
+    tokenizer: bool
+    measure: bool
+    joint: bool
+    model: bool
+    roles: Roles
+
+
+class Dreamer4:
+    """Implements World.
+
+    Args:
+        obs_space: name -> space of what is tokenized. tasks, actions, config, machine: see World.
+
+    Raises:
+        ValueError: a setting that cannot work with these spaces.
+    """
+
+    stages = ('tokenizer', 'dynamics')
+    watched = {'tokenizer': ('tokenizer/unexplained',)} | dict.fromkeys(
+        ('dynamics', 'value', 'policy'), ('loss/flow', 'loss/reward')
+    )
+
+    def __init__(
+        self,
+        obs_space: Mapping[str, spaces.Space],
+        tasks: int,
+        actions: Actions,
+        config: AgentConfig,
+        machine: Machine,
+    ):
+        self.config, self.machine, self.actions = config, machine, actions
+        self.keys, self.tasks = sorted(obs_space), tasks
+        self.tokenizer = TOKENIZERS[config.tokenizer.kind](obs_space, config.tokenizer)
+        self.dynamics = Dynamics(
+            self.tokenizer.latent_shape,
+            actions.features,
+            tasks,
+            config.dynamics,
+            shortcut=config.shortcut.bootstrap > 0,
+        )
+        self.heads = Heads(
+            config.dynamics.width,
+            self.dynamics.tokens * self.dynamics.coordinates.viewed,
+            actions,
+            config.heads,
+        )
+        self.parts, self.clone = self.heads.parts, self.heads.behaviour_head
+        self.perceptual, why = perceptual.find_perceptual(config.tokenizer, self.tokenizer.images)
+        self.notes = [why] if why else []
+        s = config.scales
+        floors = {
+            'dynamics': s.dynamics_floor,
+            'reward': s.reward_floor,
+            'behaviour': s.behaviour_floor,
+        }
+        self.rms = RunningRMS(floors | FLOORS, s.decay)
+        for module in (self.tokenizer, self.dynamics, self.heads, self.rms, self.perceptual):
+            if module is not None:
+                module.to(machine.device)
+        for layer in [*self.tokenizer.modules(), *self.dynamics.modules()]:
+            if isinstance(layer, Attention):
+                layer.kernel = machine.config.attention
+        self.slow_tokenizer = SlowCopy(self.tokenizer, config.tokenizer_training.slow)
+        self.optimizers = {
+            'model': Optimizer('model', [self.dynamics, self.heads], config.optim.model)
+        }
+        # none where all that is observed are a few numbers
+        if any(True for _ in self.tokenizer.parameters()):
+            self.optimizers['tokenizer'] = Optimizer(
+                'tokenizer', [self.tokenizer], config.optim.tokenizer
+            )
+        if machine.config.compile:
+            compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
+
+    # -- acting
+
+    def begin(self, num_envs: int) -> Carry:
+        return window.begin(self, num_envs)
+
+    def observe(
+        self, carry: Carry, seen: Mapping[str, torch.Tensor], action: torch.Tensor
+    ) -> Carry:
+        return window.observe(self, carry, seen, action)
+
+    def features(self, carry: Carry) -> torch.Tensor:
+        return window.features(self, carry)
+
+    # -- learning
+
+    def shape(self, update: int, reached: tuple[str, ...]) -> tuple[int, int]:
+        """A tokenizer of single frames that learns alone gets them from all over the replay:
+        neighbours look alike, and from a few sequences it learns half as fast.
+        """
+        if 'dynamics' not in reached and not self.config.tokenizer.time_every:
+            return self.config.batch.frames, 1
+        return self.config.batch.shape(update)
+
+    def plan(self, turn: Turn) -> Plan:
+        c, warm, policy = self.config, 'dynamics' in turn.reached, 'policy' in turn.reached
+        tokenizer = not warm or (
+            'tokenizer' in self.optimizers
+            and c.tokenizer_training.rate > 0
+            and turn.update % c.tokenizer_training.every == 0
+        )
+        started = self.optimizers['model'].updates >= c.shortcut.bootstrap_start
+        roles = Roles.draw(turn.rows, c.shortcut.bootstrap * started, c.batch.single, turn.rng)
+        if tokenizer and 'tokenizer' in self.optimizers:
+            rate = c.tokenizer_training.rate * turn.pace if warm else 1.0
+            self.optimizers['tokenizer'].begin(1, rate)
+        if warm:
+            self.optimizers['model'].begin(1, c.model_training.rate * turn.pace if policy else 1.0)
+        joint = warm and tokenizer and c.tokenizer_training.model > 0
+        return Plan(tokenizer, not warm, joint, warm, roles)
+
+    def losses(self, plan: Plan, batch: Batch) -> Losses:
+        batch, metrics = batch.shuffled(), {}
+        if plan.tokenizer and not plan.joint:
+            loss, metrics = self.tokenizer_loss(plan, batch)
+            if 'tokenizer' in self.optimizers:
+                metrics |= self.optimizers['tokenizer'].step(loss)
+                self.slow_tokenizer.follow()
+        if not plan.model:
+            return Losses(None, metrics, batch, None)
+        batch = batch.cut(*plan.roles.single)
+        with self.machine.autocast():
+            shared, latent = self.shared(batch) if plan.joint else (None, None)
+            context = self.commit(batch, measure=True, latent=shared)
+            total, parts = self.model_loss(batch, context, plan.roles.large)
+        metrics |= {f'loss/{k}': v.detach() for k, v in parts.items()}
+        where = batch.reward_valid & ~batch.is_first
+        metrics |= sizes('reward', self.heads.twohot, batch.reward, where)
+        if plan.joint:
+            loss, found = self.tokenizer_loss(plan, batch, latent)
+            total, metrics = total + loss, metrics | found
+        return Losses(total, metrics, batch, context.detach())
+
+    def step(self, plan: Plan, losses: Losses) -> Metrics:
+        if not plan.model:
+            return {}
+        if not plan.joint:
+            return self.optimizers['model'].step(losses.total)
+        metrics = descend(losses.total, self.optimizers['model'], self.optimizers['tokenizer'])
+        self.slow_tokenizer.follow()
+        return metrics
+
+    def enter(self, stage: str) -> None:
+        if stage == 'dynamics':
+            self.slow_tokenizer.follow(1.0)
+
+    def tokenizer_loss(
+        self, plan: Plan, batch: Batch, latent: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Metrics]:
+        """Loss on single frames drawn from the batch, or on its first sequences where the
+        tokenizer looks back in time.
+        """
+        count, (rows, time), device = self.config.batch.frames, batch.shape, batch.is_first.device
+        if self.config.tokenizer.mask_max or self.config.tokenizer.time_every:
+            latent = None  # frames with dropped patches have latents of their own
+        if self.config.tokenizer.time_every:
+            part = batch.first(max(1, count // time))
+            obs, is_first = {k: part.obs[k] for k in self.keys}, part.is_first
+        else:
+            index = torch.rand(rows * time, device=device).argsort()[:count]
+            obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in self.keys}
+            is_first = torch.ones(len(index), 1, dtype=torch.bool, device=device)
+            if latent is not None:
+                latent = latent.flatten(0, 1)[index][:, None]
+        if plan.measure:
+            # later it stays: latents that have been learned from must not move
+            self.tokenizer.measure(obs)
+        with self.machine.autocast():
+            parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual, latent)
+        # of normalised losses: before, it would be divided out
+        weights = {'lpips': perceptual.weight(self.config.tokenizer)}
+        loss = sum(weights.get(k, 1.0) * self.rms(k, v) for k, v in parts.items())
+        return loss, {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
+
+    def model_loss(
+        self, batch: Batch, context: Context, large: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Weighted sum and its parts; `large` as in shortcut.loss. Flow and bootstrap are
+        normalised as one term: alone, the bootstrap of a zero output is zero.
+        """
+        c, action = self.config, self.actions.embed(batch.prev_action)
+        past = (action, batch.prev_valid, batch.is_first)
+        forcing = shortcut.loss(self.dynamics, context, *past, c.shortcut, large)
+        parts = {k: v.mean() for k, v in forcing.items()}
+        feature, view = context.feature, context.view
+        if c.heads.learn_on == 'noised':
+            feature, view = shortcut.noised_features(
+                self.dynamics, context, *past, self._task(batch)
+            )
+        parts |= self.heads.losses(self.heads.inputs(feature, view), batch, self._usable(batch))
+        return (
+            c.scales.dynamics * self.rms('dynamics', sum(parts[k] for k in forcing))
+            + c.scales.reward * self.rms('reward', parts['reward'])
+            + c.scales.behaviour * self.rms('behaviour', parts['behaviour'])
+            + c.scales.cont * parts['cont']
+        ), parts
+
+    def shared(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents (B, T, L, Z) of the tokenizer that learns, twice: with the share of the gradient
+        that the model may send to the encoder, and with all of it for the tokenizer's own loss.
+        """
+        z = self.tokenizer.encode({k: batch.obs[k] for k in self.keys}, batch.is_first)
+        return z.detach().lerp(z, self.config.tokenizer_training.model), z
+
+    def commit(
+        self, batch: Batch, measure: bool = False, latent: torch.Tensor | None = None
+    ) -> Context:
+        """Latents and the committed pass over them, with gradient into the dynamics.
+
+        Args:
+            measure: whether the dynamics learn the usual moves from them.
+            latent: (B, T, L, Z); None for those of the slow tokenizer, without gradient.
+        """
+        if latent is not None:
+            z = self.dynamics.pack(latent)
+        else:
+            with torch.no_grad():
+                z = self.encode({k: batch.obs[k] for k in self.keys}, batch.is_first)
+        if measure:
+            self.dynamics.coordinates.measure(z, batch.is_first)
+        action = self.actions.embed(batch.prev_action)
+        return self.dynamics.commit(z, action, batch.prev_valid, batch.is_first, self._task(batch))
+
+    def encode(
+        self, frames: Mapping[str, torch.Tensor], is_first: torch.Tensor, wanted=slice(None)
+    ) -> torch.Tensor:
+        """Packed latents (B, T of wanted, S, W) of the slow tokenizer, which everybody reads."""
+        return self.dynamics.pack(
+            self.slow_tokenizer.module.encode(frames, is_first, frames=wanted)
+        )
+
+    def _task(self, batch: Batch) -> torch.Tensor | None:
+        return batch.obs['task_id'].long() if self.tasks > 1 else None
+
+    def _usable(self, batch: Batch) -> torch.Tensor:
+        """bool (B, T): frames that heads learn from and dreams start at, with a past and not cut
+        into single images.
+        """
+        return ~batch.single[:, None] & self.dynamics.coordinates.known(batch.is_first)
+
+    # -- imagining
+
+    @torch.no_grad()
+    def imagine(
+        self, context: Context, batch: Batch, act: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Dream:
+        c = self.config
+        rows, frames = draw_starts(self._usable(batch) & ~batch.is_terminal, c.imagination.starts)
+        found = imagine(
+            self.dynamics,
+            self.heads,
+            context,
+            rows,
+            frames,
+            c.imagination.horizon,
+            c.shortcut.steps,
+            lambda x, t: act(x),
+            self._task(batch),
+        )
+        reward, cont = self.heads.reward(found.inputs), self.heads.cont(found.inputs)
+        cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
+        return Dream(found.inputs, found.action, reward, cont)
+
+    # -- measuring
+
+    def measure(self, batch: Batch) -> Metrics:
+        return self._measured(batch)[0]
+
+    def report(self, batch: Batch) -> tuple[Metrics, dict[str, np.ndarray]]:
+        metrics, context, start = self._measured(batch)
+        with self.machine.autocast():
+            latent = self.dynamics.unpack(context.latent)
+            metrics |= report.image_metrics(self.slow_tokenizer.module, batch, latent)
+            steps = self.config.shortcut.steps
+            loop = report.open_loop(self.dynamics, self.heads, context, batch, start, steps)
+            videos = report.video(self.slow_tokenizer.module, self.dynamics, loop, batch, start)
+        return metrics, videos
+
+    def _measured(self, batch: Batch) -> tuple[Metrics, Context, int]:
+        """Diagnostics, the context that they were made in, and the last real frame of it."""
+        c = self.config
+        with self.machine.autocast():
+            context = self.commit(batch)
+            start = min(c.actor.context, batch.shape[1] // 2) - 1
+            metrics = report.model_metrics(
+                self.dynamics,
+                self.heads,
+                context,
+                batch,
+                start,
+                c.shortcut.steps,
+                c.value.gamma,
+                self._task(batch),
+            )
+        return metrics, context, start
+
+    def summary(self) -> Summary:
+        return summarize(self)
+
+    def state(self) -> dict:
+        return {
+            'tokenizer': self.tokenizer,
+            'dynamics': self.dynamics,
+            'heads': self.heads,
+            'rms': self.rms,
+            'slow_tokenizer': self.slow_tokenizer,
+        }
+
+
+def compile_parts(*parts: Tokenizer | Dynamics) -> None:
+    """Have torch compile the passes of tokenizers and dynamics at their first calls, once for
+    every shape.
+    """
+    # train, act, imagine, measure: other shapes
+    torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
+    for part in parts:
+        for method in (
+            ('encode', 'decode') if isinstance(part, Tokenizer) else ('denoise', 'observe')
+        ):
+            setattr(part, method, torch.compile(getattr(part, method), dynamic=False))
