@@ -25,7 +25,7 @@ from dreamer4.agent_config import AgentConfig
 from dreamer4.nets.transformer import causal_mask
 from dreamer4.optim import Optimizer
 from dreamer4.worlds.dreamer4 import shortcut
-from dreamer4.worlds.dreamer4.dynamics import Context, Dynamics
+from dreamer4.worlds.dreamer4.dynamics import Context, Dynamics, Given
 from dreamer4.worlds.dreamer4.rollout import predict
 from dreamer4.worlds.dreamer4.tokenizer import Tokenizer
 from dreamer4.worlds.dreamer4.world import compile_parts
@@ -161,40 +161,26 @@ class Ours:
         )
         self.optimizers['tokenizer'].step(sum(losses.values()))
 
-    def _commit(self, frames: slice = slice(None)):
+    def _known(self) -> tuple[Given, torch.Tensor]:
+        """Actions of all frames, and where episodes begin: nowhere."""
         first = torch.zeros(self.s['batch'], self.s['time'], dtype=torch.bool, device=self.device)
-        action = self.codec.embed(self.codes)
-        return (
-            self.nets['dynamics'].commit(self.latents, action, ~first, first, frames=frames),
-            action,
-            first,
-        )
+        return Given(self.codec.embed(self.codes), ~first), first
 
     def dynamics(self) -> None:
+        given, first = self._known()
+        net, z = self.nets['dynamics'], self.latents
         if self.history == 'commit':
-            context, action, first = self._commit()
+            context = net.commit(z, given, first)
         else:
-            action, first = (
-                self.codec.embed(self.codes),
-                torch.zeros(self.s['batch'], self.s['time'], dtype=torch.bool, device=self.device),
-            )
-            context = Context(
-                self.latents, self.latents, self.latents, None, [], causal_mask(first)
-            )
+            context = Context(z, z, z, None, [], causal_mask(first))
         losses = shortcut.loss(
-            self.nets['dynamics'],
-            context,
-            action,
-            ~first,
-            first,
-            self.config.shortcut,
-            self.s['bootstrap_rows'],
+            net, context, given, first, self.config.shortcut, self.s['bootstrap_rows']
         )
         self.optimizers['dynamics'].step(sum(loss.mean() for loss in losses.values()))
 
     @torch.no_grad()
     def generate(self) -> None:
-        context, *_ = self._commit(slice(0))
+        context = self.nets['dynamics'].commit(self.latents, *self._known(), wanted=slice(0))
         rows = torch.arange(self.s['batch'], device=self.device)
         action = self.codec.embed(self.codes[:, : self.s['horizon']])
         predict(

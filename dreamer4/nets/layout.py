@@ -24,6 +24,15 @@ class Layout:
     def __getitem__(self, name: str) -> slice:
         return self.slots[name]
 
+    def without(self, name: str) -> 'Layout':
+        """The layout of the other tokens, which keep their places: only the last slot can be left
+        out, so that keys that were kept of all tokens begin with theirs (memory.py).
+        """
+        *others, last = self.slots
+        if name != last:
+            raise ValueError(f'layout: only the last slot, {last}, can be left out; got {name}')
+        return Layout(**{k: self.slots[k].stop - self.slots[k].start for k in others})
+
     def mask(self, sees: Callable[[str, str], bool]) -> torch.Tensor:
         """Boolean (N, N): entry [query, key] is True where the query token may look at the key
         token.

@@ -4,23 +4,98 @@
 Letters: B batch, T time, N tokens of a frame, D width, S keys in time.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from .attention import MASKED, SpaceAttention, TimeAttention
 from .layers import RMSNorm, SwiGLU, rotary_angles
-from .memory import KeyValues
+from .memory import Beside, Cache, KeyValues
+
+ALL = slice(None)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the frames of a pass see in time.
+
+    Attributes:
+        mask: bool (B or 1, T, S), [query, key], True: may look; S counts the keys of the memory
+            where there is one, else S = T.
+        positions: (B or 1, T) positions in time.
+        memory: what supplies earlier keys and values; None: the frames' own alone.
+    """
+
+    mask: torch.Tensor
+    positions: torch.Tensor
+    memory: Beside | Cache | None = None
+
+    def rows(self, rows: slice) -> 'View':
+        """The same for a part of the batch; what was kept is without gradient."""
+        positions = self.positions if len(self.positions) == 1 else self.positions[rows]
+        return View(self.mask[rows], positions, self.memory and self.memory.rows(rows))
+
+    def at(self, frames: slice) -> 'View':
+        """The same for some of the frames that look."""
+        return View(self.mask[:, frames], self.positions[:, frames], self.memory)
+
+
+@dataclass(frozen=True)
+class Time:
+    """A View as the attention of all layers takes it: additive bias (B or 1, 1, T, S), rotary
+    angles of the positions, memory.
+    """
+
+    bias: torch.Tensor
+    angles: tuple[torch.Tensor, torch.Tensor]
+    memory: Beside | Cache | None
 
 
 class Block(nn.Module):
-    """x + space(x), then x + time(x) where this layer has it, then x + feed-forward(x)."""
+    """x + space(x), then x + time(x) where this layer has it, then x + feed-forward(x).
 
-    def __init__(self, width: int, heads: int, kv_heads: int, softcap: float, timed: bool):
+    Args:
+        layer: number of the time layer, which is its address in a memory; None for none.
+    """
+
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, softcap: float, layer: int | None = None
+    ):
         super().__init__()
+        self.layer = layer
         self.space = SpaceAttention(width, heads, kv_heads, softcap)
+        timed = layer is not None
         self.time = TimeAttention(width, heads, kv_heads, softcap) if timed else None
         self.norm = RMSNorm(width)
         self.mlp = SwiGLU(width)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        bias: torch.Tensor,
+        time: Time | None,
+        read: slice = ALL,
+        frames: slice = ALL,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """One layer.
+
+        Args:
+            x: (B, T, N, D). bias: (N, N) of space attention. time: of time attention.
+            read, frames: tokens and frames whose outputs are wanted; all are looked at.
+
+        Returns:
+            (B, T of frames, N of read, D) and the (keys, values) of time attention over all frames
+            and tokens, None without it.
+        """
+        asks = read if self.time is None else ALL
+        x, own = x[:, :, asks] + self.space(x, bias[asks], asks), None
+        if self.time is not None:
+            change, own = self.time(x, time.bias, time.angles, time.memory, self.layer, frames)
+            x = (x[:, frames] + change)[:, :, read]
+        if x.shape[1]:  # else nothing but keys and values was asked for
+            x = x + self.mlp(self.norm(x))
+        return x, own
 
 
 class Transformer(nn.Module):
@@ -38,35 +113,30 @@ class Transformer(nn.Module):
         self, width: int, depth: int, heads: int, kv_heads: int, time_every: int, softcap: float
     ):
         super().__init__()
+        timed = [bool(time_every) and i % time_every == 0 for i in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(width, heads, kv_heads, softcap, bool(time_every) and i % time_every == 0)
+            Block(width, heads, kv_heads, softcap, sum(timed[:i]) if timed[i] else None)
             for i in range(depth)
         )
         self.norm = RMSNorm(width)
-        self.time_layers, self.channels = (
-            sum(block.time is not None for block in self.blocks),
-            width // heads,
-        )
+        self.channels = width // heads
+        # nobody looks at the frames of later layers, at the tokens of the last one
+        self.last_timed = max((i for i in range(depth) if timed[i]), default=None)
 
     def forward(
         self,
         x: torch.Tensor,
         space_mask: torch.Tensor,
-        time_mask: torch.Tensor | None = None,
-        positions: torch.Tensor | None = None,
-        memory=None,
-        read: slice = slice(None),
-        frames: slice = slice(None),
+        view: View | None = None,
+        read: slice = ALL,
+        frames: slice = ALL,
     ) -> tuple[torch.Tensor, KeyValues]:
         """Run all blocks.
 
         Args:
             x: (B, T, N, D).
             space_mask: bool (N, N), [query, key], True: may look.
-            time_mask: bool (B or 1, T, S), True: may look; S counts the memory's keys where one is
-                given. Unused without time layers.
-            positions: (B or 1, T) positions in time.
-            memory: see nets/memory.py.
+            view: of the time layers; None where there are none.
             read: the tokens whose outputs are wanted. The last block computes nothing for the
                 others that nobody looks at.
             frames: the frames whose outputs are wanted, slice(0) for none. The others end with the
@@ -75,25 +145,19 @@ class Transformer(nn.Module):
         Returns:
             (B, T of frames, N of read, D) and per time layer the (keys, values) of all frames.
         """
-        space_bias, time_bias, angles = as_bias(space_mask), None, None
-        if time_mask is not None and self.time_layers:
-            time_bias, angles = as_bias(time_mask)[:, None], rotary_angles(positions, self.channels)
-        present = []
-        if not self.time_layers:
+        bias, time, present = as_bias(space_mask), None, []
+        if self.last_timed is None:
             x = x[:, frames]
+        else:
+            angles = rotary_angles(view.positions, self.channels)
+            time = Time(as_bias(view.mask)[:, None], angles, view.memory)
         for i, block in enumerate(self.blocks):
             last = i == len(self.blocks) - 1
-            asks = read if last and block.time is None else slice(None)
-            x = x[:, :, asks] + block.space(x, space_bias[asks], asks)
-            if block.time is not None:
-                on = frames if len(present) == self.time_layers - 1 else slice(None)
-                change, own = block.time(x, time_bias, angles, memory, len(present), on)
-                x = x[:, on] + change
-                present.append(own)
-                if not x.shape[1]:  # nothing but keys and values was asked for
-                    return x[:, :, read], present
-                x = x[:, :, read] if last else x
-            x = x + block.mlp(block.norm(x))
+            wanted = frames if i == self.last_timed else ALL
+            x, own = block(x, bias, time, read if last else ALL, wanted)
+            present += [own] if own is not None else []
+            if not x.shape[1]:
+                return (x if last else x[:, :, read]), present
         return self.norm(x), present
 
 

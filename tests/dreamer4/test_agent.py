@@ -688,8 +688,8 @@ def roles_of(monkeypatch, updates, **changes):
         sizes.append(draw(*args))
         return sizes[-1]
 
-    def spy_loss(dynamics, context, action, valid, is_first, config, large):
-        found = loss(dynamics, context, action, valid, is_first, config, large)
+    def spy_loss(dynamics, context, given, is_first, config, large):
+        found = loss(dynamics, context, given, is_first, config, large)
         seen.append(
             {
                 'large': sizes[-1][1] > 0,
@@ -855,9 +855,7 @@ def test_unlabeled_frames_teach_the_world_model_and_no_reward():
         speak(getattr(made.world.heads, f'{name}_head'))
     context = made.world.commit(batch)
     latent = context.latent.detach().requires_grad_()
-    context = made.world.dynamics.commit(
-        latent, made.actions.embed(batch.prev_action), batch.prev_valid, batch.is_first
-    )
+    context = made.world.dynamics.commit(latent, made.world.given(batch), batch.is_first)
     _, parts = made.world.model_loss(batch, context, 0)
     reach = lambda loss: (
         torch.autograd.grad(loss, latent, retain_graph=True)[0].abs().sum((1, 2, 3)) > 0
@@ -868,8 +866,7 @@ def test_unlabeled_frames_teach_the_world_model_and_no_reward():
     losses = shortcut.loss(
         made.world.dynamics,
         context,
-        made.actions.embed(batch.prev_action),
-        batch.prev_valid,
+        made.world.given(batch),
         batch.is_first,
         made.config.shortcut,
         0,

@@ -14,7 +14,7 @@ from dreamer4.actions import Actions
 from dreamer4.batch import make_batch
 from dreamer4.heads import Head, Heads, HeadsConfig, ahead, shifted
 from dreamer4.scores import mean
-from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig, Given
 
 HEADS = dict(
     width=32,
@@ -92,9 +92,8 @@ def test_reward_of_the_last_action_is_learned_exactly_and_random_actions_are_not
     for _ in range(150):
         batch = make_batch(chain_rows(rng), [], ACTIONS, torch.device('cpu'))
         z = torch.zeros(*batch.shape, 2, 2)
-        context = world.commit(
-            z, ACTIONS.embed(batch.prev_action), batch.prev_valid, batch.is_first
-        )
+        given = Given(ACTIONS.embed(batch.prev_action), batch.prev_valid)
+        context = world.commit(z, given, batch.is_first)
         x = heads.inputs(context.feature, context.view)
         losses = heads.losses(x, batch, torch.ones(batch.shape, dtype=torch.bool))
         optimizer.zero_grad()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamer4.worlds.dreamer4 import shortcut
-from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig, Given
 from dreamer4.worlds.dreamer4.moves import LINEAR, Moves, Origin, Whole
 from dreamer4.worlds.dreamer4.rollout import predict
 from dreamer4.worlds.dreamer4.shortcut import ShortcutConfig
@@ -136,12 +136,13 @@ def error_over_copy(moves):
     for _ in range(150):
         z, push = cart(32)
         model.coordinates.measure(z, first)
-        context = model.commit(z, push, ~first, first)
+        context = model.commit(z, Given(push, ~first), first)
         optimizer.zero_grad()
-        shortcut.loss(model, context, push, ~first, first, config, 0)['flow'].mean().backward()
+        flow = shortcut.loss(model, context, Given(push, ~first), first, config, 0)['flow']
+        flow.mean().backward()
         optimizer.step()
     z, push = cart(32)
-    context = model.commit(z, push, ~first, first)
+    context = model.commit(z, Given(push, ~first), first)
     rows = torch.arange(32)
     guess = predict(model, context, rows, rows * 0 + 2, push[:, 3:4], 1)[:, 0]
     return ((guess - z[:, 3]).square().mean() / (z[:, 2] - z[:, 3]).square().mean()).item()

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from test_agent import agent, sampler
-from test_rollout import ACTIONS, B, T, real, world_and_heads
+from test_rollout import ACTIONS, B, T, given, real, world_and_heads
 from tiny import speak
 
 from dreamer4 import scores
 from dreamer4.batch import Batch
 from dreamer4.scores import balanced_skill, correlation
 from dreamer4.worlds.dreamer4 import report
+from dreamer4.worlds.dreamer4.dynamics import Given
 from dreamer4.worlds.dreamer4.report import open_loop
 
 YES = torch.ones(100, dtype=torch.bool)
@@ -157,8 +158,7 @@ def test_open_loop_starts_from_the_frame_it_is_told_and_stops_counting_where_an_
     ], 'the second sequence begins anew at frame 2'
     changed = world.commit(
         torch.cat([context.latent[:, :3], -context.latent[:, 3:]], 1),
-        ACTIONS.embed(batch.prev_action),
-        batch.prev_valid,
+        given(batch.prev_action, batch.prev_valid),
         batch.is_first,
     )
     for start, same in ((2, True), (3, False)):
@@ -317,10 +317,12 @@ def test_open_loop_rewards_are_those_of_the_frames_arrived_at_and_of_the_task():
         )
         again = world.commit(
             torch.cat([context.latent[:, :2], loop.latent], 1)[:1],
-            ACTIONS.embed(batch.prev_action[:1]),
-            batch.prev_valid[:1],
+            Given(
+                ACTIONS.embed(batch.prev_action[:1]),
+                batch.prev_valid[:1],
+                torch.tensor([[0, 0] + [task] * (T - 2)]),
+            ),
             batch.is_first[:1],
-            torch.tensor([[0, 0] + [task] * (T - 2)]),
         )
         assert torch.allclose(
             loop.reward[:1], heads.reward(heads.inputs(again.feature, again.view))[:, 2:], atol=1e-4

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from dreamer4.actions import Actions
 from dreamer4.batch import draw_starts
 from dreamer4.heads import Heads, HeadsConfig
-from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig, Given
 from dreamer4.worlds.dreamer4.rollout import imagine, predict
 
 ACTIONS = Actions({'action': spaces.Discrete(4)}, 'bins', 5, 0.01)
@@ -54,13 +54,17 @@ def world_and_heads(tasks=1, **changes):
     return world, heads
 
 
+def given(code, valid):
+    return Given(ACTIONS.embed(code), valid)
+
+
 def real(world):
     torch.manual_seed(1)
     z, code = torch.rand(B, T, 2, 6) * 2 - 1, ACTIONS.uniform(B, T)
     first = torch.zeros(B, T, dtype=torch.bool)
     first[1, 2] = True
     world.coordinates.measure(z, first)
-    return z, code, ~first, first, world.commit(z, ACTIONS.embed(code), ~first, first)
+    return z, code, ~first, first, world.commit(z, given(code, ~first), first)
 
 
 @pytest.mark.parametrize('moves', [False, True])
@@ -77,7 +81,7 @@ def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames(m
         z_all = torch.cat([z[row, known], dream.latent[w, 1:]])[None]
         code_all = torch.cat([code[row, known], dream.action[w]])[None]
         first_all = torch.cat([first[row, known], torch.zeros(H, dtype=torch.bool)])[None]
-        full = world.commit(z_all, ACTIONS.embed(code_all), ~first_all, first_all)
+        full = world.commit(z_all, given(code_all, ~first_all), first_all)
         expected = heads.inputs(full.feature, full.view)[0, frame:]
         assert torch.allclose(dream.inputs[w], expected, atol=1e-5), f'start {w}'
 
@@ -91,9 +95,7 @@ def test_a_start_sees_nothing_that_comes_after_it_in_the_batch():
     before = imagine(world, heads, context, *start, H, 1, act)
     z[0, 3:] = 0.9
     torch.manual_seed(3)
-    after = imagine(
-        world, heads, world.commit(z, ACTIONS.embed(code), valid, first), *start, H, 1, act
-    )
+    after = imagine(world, heads, world.commit(z, given(code, valid), first), *start, H, 1, act)
     assert torch.equal(before.inputs, after.inputs)
 
 
@@ -153,9 +155,9 @@ def test_known_actions_lead_to_the_latents_that_imagination_makes_of_the_same_ra
 def test_a_context_without_features_leads_to_the_same_predictions():
     world, heads = world_and_heads()
     z, code, valid, first, context = real(world)
-    bare = world.commit(z, ACTIONS.embed(code), valid, first, frames=slice(0))
+    bare = world.commit(z, given(code, valid), first, wanted=slice(0))
     assert bare.feature.shape == (B, 0, 32)
-    newest = world.commit(z, ACTIONS.embed(code), valid, first, frames=slice(-1, None))
+    newest = world.commit(z, given(code, valid), first, wanted=slice(-1, None))
     assert torch.allclose(newest.feature, context.feature[:, -1:], atol=1e-6)
     rows = torch.arange(B)
     made = []

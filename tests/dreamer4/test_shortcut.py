@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dreamer4.nets.memory import Beside, Cache
+from dreamer4.nets.transformer import View
 from dreamer4.worlds.dreamer4 import shortcut
-from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig
+from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig, Frames, Given
 from dreamer4.worlds.dreamer4.shortcut import ShortcutConfig
 
 WORLD = dict(
@@ -41,6 +42,12 @@ def dynamics(shortcut=True, **changes):
 
 def settings(**changes):
     return ShortcutConfig(**SHORTCUT | changes)
+
+
+def alone(rows, layers):
+    """The view of one frame with nothing before it."""
+    mask, where = torch.ones(rows, 1, 1, dtype=torch.bool), torch.zeros(rows, 1, dtype=torch.long)
+    return View(mask, where, Cache(layers, 1))
 
 
 def draw(rows, **changes):
@@ -100,14 +107,14 @@ def test_sampler_equals_its_euler_steps_written_out():
     mask, where = torch.ones(2, 1, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.long)
     empty = lambda: Cache([(torch.zeros(2, world.layout.size, 0, 16),) * 2] * 2, 1)
     torch.manual_seed(7)
-    got = shortcut.sample(world, None, action, valid, mask, where, empty(), 4)
+    given, view = Given(action, valid), lambda: View(mask, where, empty())
+    got = shortcut.sample(world, None, given, view(), 4)
     torch.manual_seed(7)
     z = torch.randn(2, 1, 2, 3)
     for k in range(4):
         tau, d = k / 4, 1 / 4
-        clean = world.denoise(
-            z, torch.full((2, 1), 2 * k), torch.full((2, 1), 1), action, valid, mask, where, empty()
-        )
+        level, size = torch.full((2, 1), 2 * k), torch.full((2, 1), 1)
+        clean, _ = world(Frames(z, level, size, given), view())
         z = z + d * (clean - z) / (1 - tau)
     assert torch.allclose(got, z.clamp(-1, 1), atol=1e-6)
 
@@ -117,12 +124,13 @@ def test_the_loss_reaches_only_what_it_should(history, moves):
     world, z = dynamics(moves=moves), torch.randn(4, 3, 2, 3)
     action, valid = torch.randn(4, 3, 2), torch.ones(4, 3, dtype=torch.bool)
     first = torch.zeros(4, 3, dtype=torch.bool)
-    context = world.commit(z, action, valid, first)
-    out = shortcut.loss(world, context, action, valid, first, settings(history=history), 1)
+    given, config = Given(action, valid), settings(history=history)
+    context = world.commit(z, given, first)
+    out = shortcut.loss(world, context, given, first, config, 1)
     assert out['flow'].shape == (3, 3) and out['bootstrap'].shape == (1, 3)
-    without = shortcut.loss(world, context, action, valid, first, settings(history=history), 0)
+    without = shortcut.loss(world, context, given, first, config, 0)
     assert set(without) == {'flow'} and without['flow'].shape == (4, 3)
-    alone = shortcut.loss(world, context, action, valid, first, settings(history=history), 4)
+    alone = shortcut.loss(world, context, given, first, config, 4)
     assert set(alone) == {'bootstrap'} and alone['bootstrap'].shape == (
         4,
         3,
@@ -141,14 +149,14 @@ def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_
         torch.ones(1, 4, dtype=torch.bool),
         torch.zeros(1, 4, dtype=torch.bool),
     )
-    context = world.commit(z, action, valid, first)
+    given = Given(action, valid)
+    context = world.commit(z, given, first)
     noisy = torch.randn(1, 4, 2, 3, requires_grad=True)
     eye = torch.eye(4, dtype=torch.bool)[None]
     mask = torch.cat([context.mask & ~eye, eye], -1)
     level = torch.zeros(1, 4, dtype=torch.long)
-    clean = world.denoise(
-        noisy, level, level, action, valid, mask, torch.arange(4)[None], Beside(context.present)
-    )
+    view = View(mask, torch.arange(4)[None], Beside(context.present))
+    clean, _ = world(Frames(noisy, level, level, given), view)
     clean[:, 2].sum().backward()
     assert z.grad[:, 2:].abs().max() == 0 and z.grad[:, :2].abs().amax((0, 2, 3)).min() > 0
     assert noisy.grad[:, [0, 1, 3]].abs().max() == 0 and noisy.grad[:, 2].abs().max() > 0
@@ -166,10 +174,10 @@ def coin():
     first = torch.ones(rows, 1, dtype=torch.bool)
     for update in range(800):
         side = (torch.rand(rows, 1, 1, 1) < 0.5).float() * 2 - 1
-        context = world.commit(0.7 * torch.cat([side, -side], -1), action, valid, first)
-        parts = shortcut.loss(
-            world, context, action, valid, first, config, rows // 2 if update > 150 else 0
-        )
+        given = Given(action, valid)
+        context = world.commit(0.7 * torch.cat([side, -side], -1), given, first)
+        large = rows // 2 if update > 150 else 0
+        parts = shortcut.loss(world, context, given, first, config, large)
         optimizer.zero_grad()
         sum(v.mean() for v in parts.values()).backward()
         optimizer.step()
@@ -187,11 +195,8 @@ def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, shar
     draws = shortcut.sample(
         coin,
         None,
-        torch.zeros(512, 1, 2),
-        torch.zeros(512, 1, dtype=torch.bool),
-        torch.ones(512, 1, 1, dtype=torch.bool),
-        torch.zeros(512, 1, dtype=torch.long),
-        Cache(layers, 1),
+        Given(torch.zeros(512, 1, 2), torch.zeros(512, 1, dtype=torch.bool)),
+        alone(512, layers),
         steps,
     )[:, 0, 0]
     near = (draws.abs() - 0.7).abs().amax(-1) < 0.25
@@ -204,19 +209,16 @@ def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, shar
 @pytest.mark.parametrize('steps', [1, 2, 4])
 def test_without_shortcuts_every_step_is_labelled_with_the_only_size_that_is_trained(steps):
     world = dynamics(shortcut=False)
-    seen, denoise = [], world.denoise
-    world.denoise = lambda z, level, size, *rest: (
-        seen.append((level[0, 0].item(), size.unique().tolist())) or denoise(z, level, size, *rest)
+    seen = []
+    world.register_forward_pre_hook(
+        lambda _, args: seen.append((args[0].level[0, 0].item(), args[0].size.unique().tolist()))
     )
     layers = [(torch.zeros(3, world.layout.size, 0, 16),) * 2] * 2
     shortcut.sample(
         world,
         None,
-        torch.zeros(3, 1, 2),
-        torch.zeros(3, 1, dtype=torch.bool),
-        torch.ones(3, 1, 1, dtype=torch.bool),
-        torch.zeros(3, 1, dtype=torch.long),
-        Cache(layers, 1),
+        Given(torch.zeros(3, 1, 2), torch.zeros(3, 1, dtype=torch.bool)),
+        alone(3, layers),
         steps,
     )
     assert world.step_size.num_embeddings == 1 and seen == [

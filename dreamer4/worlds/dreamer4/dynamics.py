@@ -15,7 +15,7 @@ from torch import nn
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.memory import KeyValues
-from ...nets.transformer import Transformer, causal_mask
+from ...nets.transformer import ALL, Transformer, View, causal_mask
 from .moves import Moves, Whole
 
 EMBED_STD = 0.5
@@ -36,6 +36,50 @@ class DynamicsConfig:
     levels: int
     moves: bool
     context_signal: float
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of frames besides what they show.
+
+    Attributes:
+        action: (B, T, A) features of the action that led to the frame. valid: bool (B, T), False
+            where there is none.
+        task: long (B, T), None for task 0.
+    """
+
+    action: torch.Tensor
+    valid: torch.Tensor
+    task: torch.Tensor | None = None
+
+    def rows(self, rows: slice) -> 'Given':
+        """The same for a part of the batch."""
+        return self._cut(lambda x: x[rows])
+
+    def at(self, frames: slice) -> 'Given':
+        """The same for some of the frames."""
+        return self._cut(lambda x: x[:, frames])
+
+    def _cut(self, cut) -> 'Given':
+        task = None if self.task is None else cut(self.task)
+        return Given(cut(self.action), cut(self.valid), task)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames as the dynamics are told them.
+
+    Attributes:
+        told: (B, T, S, told) coordinates at signal level `level` / K_max, as tokens read them.
+        level: long (B, T) in 0 .. K_max.
+        size: long (B, T), exponent e of the step size d = 2^e / K_max.
+        given: what else is known of them.
+    """
+
+    told: torch.Tensor
+    level: torch.Tensor
+    size: torch.Tensor
+    given: Given
 
 
 @dataclass(frozen=True)
@@ -112,11 +156,10 @@ class Dynamics(nn.Module):
         self.layout = Layout(
             action=1, signal=1, latent=self.tokens, register=config.registers, agent=1
         )
-        self.register_buffer(
-            'space_mask',
-            self.layout.mask(lambda q, k: k != 'agent' or q == 'agent'),
-            persistent=False,
-        )
+        self.bare = self.layout.without('agent')
+        sees = lambda q, k: k != 'agent' or q == 'agent'
+        self.register_buffer('space_mask', self.layout.mask(sees), persistent=False)
+        self.register_buffer('bare_mask', self.bare.mask(sees), persistent=False)
         self.coordinates = (Moves if config.moves else Whole)(self.tokens, self.channels)
         self.latent_in = nn.Linear(self.coordinates.told, width)
         self.action_in = nn.Linear(action_features, width, bias=False)
@@ -139,85 +182,43 @@ class Dynamics(nn.Module):
         """(B, T, S, W) -> (B, T, L, Z)."""
         return latent.reshape(*latent.shape[:2], *self.latent_shape)
 
-    def denoise(
-        self,
-        told: torch.Tensor,
-        level: torch.Tensor,
-        size: torch.Tensor,
-        action: torch.Tensor,
-        valid: torch.Tensor,
-        mask: torch.Tensor,
-        positions: torch.Tensor,
-        memory=None,
-        frames: slice = slice(None),
-    ) -> torch.Tensor:
-        """Predict what the coordinates of the frames are without noise; the agent token, which no
-        latent may see, is left out.
-
-        Args:
-            told: (B, T, S, told) coordinates at signal level `level` / K_max, as tokens read them.
-            level: long (B, T) in 0 .. K_max. size: long (B, T), exponent e of the step size d = 2^e
-                / K_max.
-            action: (B, T, A) features of the action that led to the frame. valid: bool (B, T),
-                False for none.
-            mask: bool (B or 1, T, keys) of the time layers. positions: (B or 1, T). memory: see
-                nets/memory.py.
-            frames: those whose prediction is wanted.
-
-        Returns:
-            (B, T of frames, S, W) float32.
-        """
-        x = self._tokens(told, level, size, action, valid)
-        space_mask = self.space_mask[:-1, :-1]
-        x, _ = self.transformer(
-            x, space_mask, mask, positions, memory, self.layout['latent'], frames
-        )
-        return self.latent_out(x).float()
-
-    def observe(
-        self,
-        told: torch.Tensor,
-        level: torch.Tensor,
-        action: torch.Tensor,
-        valid: torch.Tensor,
-        mask: torch.Tensor,
-        positions: torch.Tensor,
-        memory=None,
-        task: torch.Tensor | None = None,
-        frames: slice = slice(None),
+    def forward(
+        self, frames: Frames, view: View, agent: bool = False, wanted: slice = ALL
     ) -> tuple[torch.Tensor, KeyValues]:
-        """Take frames as they are: what the agent token makes of them and what the time layers keep
-        of them.
+        """One pass over frames.
 
         Args:
-            as in denoise, with the smallest step size. task: long (B, T) or None for task 0.
-            frames: those whose feature is wanted; slice(0) for none, which leaves the agent token
-                out.
+            agent: whether the agent token is there, which makes a feature of everything that is
+                known; no latent may see it.
+            wanted: frames whose output is wanted; slice(0) for none, which leaves the agent token
+                out, too.
 
         Returns:
-            agent feature (B, T of frames, D) float32, keys and values of all frames.
+            without the agent token what the coordinates of the frames are without noise, (B, T of
+            wanted, S, W); with it the feature, (B, T of wanted, D); both float32. And what the time
+            layers keep of all frames.
         """
-        x = self._tokens(told, level, torch.zeros_like(level), action, valid)
-        if frames == slice(0):
-            x, present = self.transformer(
-                x, self.space_mask[:-1, :-1], mask, positions, memory, slice(0, 1), frames
-            )
-            return x[:, :, 0].float(), present
-        agent = self.place[-1] + (self.task.weight[0] if task is None else self.task(task))
-        x = torch.cat([x, agent.expand(*level.shape, -1)[:, :, None]], 2)
-        x, present = self.transformer(
-            x, self.space_mask, mask, positions, memory, self.layout['agent'], frames
-        )
+        x = self._tokens(frames)
+        if not agent or wanted == slice(0):
+            x, present = self.transformer(x, self.bare_mask, view, self.bare['latent'], wanted)
+            return (x[:, :, 0] if agent else self.latent_out(x)).float(), present
+        place, task = self.place[self.layout['agent']], frames.given.task
+        token = place + (self.task.weight[0] if task is None else self.task(task)[:, :, None])
+        x = torch.cat([x, token.expand(*frames.level.shape, -1, -1)], 2)
+        x, present = self.transformer(x, self.space_mask, view, self.layout['agent'], wanted)
         return x[:, :, 0].float(), present
 
-    def _tokens(self, told, level, size, action, valid) -> torch.Tensor:
-        """The tokens of every frame without the agent token, (B, T, N - 1, D)."""
-        act = torch.where(valid[..., None], self.action_in(action).float(), self.no_action)
-        signal = torch.cat([self.level(level), self.step_size(size)], -1)
-        known = torch.cat([act[:, :, None], signal[:, :, None], self.latent_in(told).float()], 2)
-        split = known.shape[2]
-        registers = self.place[split:-1].expand(*level.shape, -1, -1)
-        return torch.cat([known + self.place[:split], registers], 2)
+    def _tokens(self, frames: Frames) -> torch.Tensor:
+        """The tokens of every frame but the agent's, (B, T, N - 1, D)."""
+        given = frames.given
+        act = torch.where(
+            given.valid[..., None], self.action_in(given.action).float(), self.no_action
+        )
+        signal = torch.cat([self.level(frames.level), self.step_size(frames.size)], -1)
+        latent = self.latent_in(frames.told).float()
+        known = torch.cat([act[:, :, None], signal[:, :, None], latent], 2)
+        registers = self.place[self.layout['register']].expand(*frames.level.shape, -1, -1)
+        return torch.cat([known + self.place[: known.shape[2]], registers], 2)
 
     def noised(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """x_tau = (1 - tau) noise + tau x for x (B, T, S, W), level long (B, T), tau = level /
@@ -235,37 +236,27 @@ class Dynamics(nn.Module):
     def commit(
         self,
         z: torch.Tensor,
-        action: torch.Tensor,
-        valid: torch.Tensor,
+        given: Given,
         is_first: torch.Tensor,
-        task: torch.Tensor | None = None,
         noise: bool = True,
-        frames: slice = slice(None),
+        wanted: slice = ALL,
     ) -> Context:
         """Take real frames as history: the same pass, at the same level and label, that imagination
         makes of its own frames.
 
         Args:
-            z: (B, T, S, W) clean latents. action, valid, task: as in observe. is_first: bool (B,
-                T).
+            z: (B, T, S, W) clean latents. given: of them. is_first: bool (B, T).
             noise: corrupt to the context level; False keeps the latents clean under the same label
                 (acting).
-            frames: those whose feature is wanted.
+            wanted: frames whose feature is wanted.
         """
         level = torch.full(is_first.shape, self.context_level, device=z.device)
-        mask = causal_mask(is_first)
         positions = torch.arange(z.shape[1], device=z.device)[None]
+        view = View(causal_mask(is_first), positions)
         seen = self.blurred(z) if noise else z
         origin = self.coordinates.origin(seen, is_first)
         target = self.coordinates.encode(seen, origin)
-        feature, present = self.observe(
-            self.coordinates.tell(target, origin),
-            level,
-            action,
-            valid,
-            mask,
-            positions,
-            task=task,
-            frames=frames,
-        )
-        return Context(z, seen, self.coordinates.view(z, target), feature, present, mask)
+        told = self.coordinates.tell(target, origin)
+        frames = Frames(told, level, torch.zeros_like(level), given)
+        feature, present = self(frames, view, True, wanted)
+        return Context(z, seen, self.coordinates.view(z, target), feature, present, view.mask)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 
 from ...heads import Heads
 from ...nets.memory import Cache
+from ...nets.transformer import View
 from . import shortcut
-from .dynamics import Context, Dynamics
+from .dynamics import Context, Dynamics, Frames, Given
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,15 @@ def imagine(
     codes, coordinates, seen = [], dynamics.coordinates, context.seen[rows, frames][:, None]
     for t in range(horizon):
         codes.append(act(x[-1], t))
-        action = heads.actions.embed(codes[-1])[:, None]
+        given = Given(heads.actions.embed(codes[-1])[:, None], valid, task)
         mask.index_fill_(2, cache.frame, True)
-        where = frames[:, None] + t + 1
+        view = View(mask, frames[:, None] + t + 1, cache)
         origin = coordinates.after(seen)
-        z = shortcut.sample(dynamics, origin, action, valid, mask, where, cache, steps)
+        z = shortcut.sample(dynamics, origin, given, view, steps)
         seen = dynamics.blurred(z)
         target = coordinates.encode(seen, origin)
-        feature, _ = dynamics.observe(
-            coordinates.tell(target, origin), level, action, valid, mask, where, cache, task
-        )
+        told = coordinates.tell(target, origin)
+        feature, _ = dynamics(Frames(told, level, torch.zeros_like(level), given), view, agent=True)
         cache.advance()
         latent.append(z[:, 0])
         x.append(heads.inputs(feature[:, 0], coordinates.view(z, target)[:, 0]))
@@ -113,28 +113,19 @@ def predict(
     """
     (count, horizon), device, known = action.shape[:2], action.device, context.mask.shape[2]
     # all but the agent token's, which no pass here has
-    heads = (dynamics.layout.size - 1) * dynamics.config.kv_heads
+    heads = dynamics.bare.size * dynamics.config.kv_heads
     cache = Cache([(k[:, :heads], v[:, :heads]) for k, v in context.present], horizon, rows)
     grown = F.pad(torch.ones(horizon, horizon, dtype=torch.bool, device=device).tril(), (known, 0))
     # what the start frame could see, and the new frames so far
     mask = F.pad(context.mask[rows, frames], (0, horizon))[:, None] | grown
     positions = frames[:, None] + torch.arange(1, horizon + 1, device=device)
-    valid = torch.ones(count, horizon, dtype=torch.bool, device=device)
+    given = Given(action, torch.ones(count, horizon, dtype=torch.bool, device=device))
+    view = View(mask, positions, cache)
     latent, coordinates, pending = [], dynamics.coordinates, None
     origin = coordinates.after(context.seen[rows, frames][:, None])
     for t in range(horizon):
         part = slice(max(t - 1, 0), t + 1)
-        z = shortcut.sample(
-            dynamics,
-            origin,
-            action[:, part],
-            valid[:, part],
-            mask[:, part],
-            positions[:, part],
-            cache,
-            steps,
-            pending,
-        )
+        z = shortcut.sample(dynamics, origin, given.at(part), view.at(part), steps, pending)
         seen = dynamics.blurred(z)
         pending, origin = (
             coordinates.tell(coordinates.encode(seen, origin), origin),

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ...nets.memory import Beside, Cache
-from .dynamics import Context, Dynamics
+from ...nets.memory import Beside
+from ...nets.transformer import View
+from .dynamics import Context, Dynamics, Frames, Given
 from .moves import Origin
+
+NEWEST = slice(-1, None)
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,7 @@ def draw_schedule(
 def loss(
     dynamics: Dynamics,
     context: Context,
-    action: torch.Tensor,
-    valid: torch.Tensor,
+    given: Given,
     is_first: torch.Tensor,
     config: ShortcutConfig,
     large: int,
@@ -83,8 +85,7 @@ def loss(
     paper).
 
     Args:
-        context: the committed sequence, with gradient. action (B, T, A), valid and is_first bool
-            (B, T): as for Dynamics.
+        context: the committed sequence, with gradient. given: of its frames. is_first: bool (B, T).
         large: so many sequences, the first ones, train steps larger than d_min.
 
     Returns:
@@ -98,10 +99,8 @@ def loss(
     target = coordinates.encode(context.latent, origin).detach()
     noisy = dynamics.noised(target, level)
     positions = torch.arange(time, device=is_first.device)[None]
-    mask, memory = beside(context) if config.history == 'commit' else (context.mask, None)
-    guess = dynamics.denoise(
-        coordinates.tell(noisy, origin), level, size, action, valid, mask, positions, memory
-    )
+    view = beside(context) if config.history == 'commit' else View(context.mask, positions)
+    guess, _ = dynamics(Frames(coordinates.tell(noisy, origin), level, size, given), view)
     known = coordinates.known(is_first)
     weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known
     weight = weight / known.float().mean()
@@ -110,10 +109,8 @@ def loss(
     )
     if rows:
         part = slice(0, rows)
-        past, base = memory and memory.rows(part), origin and origin.rows(part)
-        teach = lambda x, at, e: dynamics.denoise(
-            coordinates.tell(x, base), at, e, action[part], valid[part], mask[part], positions, past
-        )
+        base, past, own = origin and origin.rows(part), view.rows(part), given.rows(part)
+        teach = lambda x, at, e: dynamics(Frames(coordinates.tell(x, base), at, e, own), past)[0]
         target = bootstrap_target(
             teach, noisy[part], level[part], size[part], dynamics.config.levels
         )
@@ -122,22 +119,18 @@ def loss(
     return out
 
 
-def beside(context: Context) -> tuple[torch.Tensor, Beside]:
-    """Time mask (B, T, 2 T) and memory of frames that see the committed frames before them and,
-    of their own row of frames, themselves.
+def beside(context: Context) -> View:
+    """The view of frames that see the committed frames before them and, of their own row of frames,
+    themselves: mask (B, T, 2 T).
     """
-    batch, time = context.latent.shape[:2]
-    eye = torch.eye(time, dtype=torch.bool, device=context.latent.device).expand(batch, -1, -1)
-    return torch.cat([context.mask & ~eye, eye], -1), Beside(context.present)
+    (batch, time), device = context.latent.shape[:2], context.latent.device
+    eye = torch.eye(time, dtype=torch.bool, device=device).expand(batch, -1, -1)
+    mask = torch.cat([context.mask & ~eye, eye], -1)
+    return View(mask, torch.arange(time, device=device)[None], Beside(context.present))
 
 
 def noised_features(
-    dynamics: Dynamics,
-    context: Context,
-    action: torch.Tensor,
-    valid: torch.Tensor,
-    is_first: torch.Tensor,
-    task: torch.Tensor | None = None,
+    dynamics: Dynamics, context: Context, given: Given, is_first: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What heads would learn from without a pass of their own: frames at random signal levels,
     beside their committed past.
@@ -146,13 +139,10 @@ def noised_features(
         agent feature (B, T, D), what heads read of the noisy frames (B, T, S, V).
     """
     coordinates, origin = dynamics.coordinates, dynamics.coordinates.origin(context.seen, is_first)
-    level = torch.randint(0, dynamics.config.levels, valid.shape, device=valid.device)
+    level = torch.randint(0, dynamics.config.levels, is_first.shape, device=is_first.device)
     noisy = dynamics.noised(coordinates.encode(context.latent, origin), level)
-    mask, memory = beside(context)
-    positions = torch.arange(valid.shape[1], device=valid.device)[None]
-    feature, _ = dynamics.observe(
-        coordinates.tell(noisy, origin), level, action, valid, mask, positions, memory, task
-    )
+    frames = Frames(coordinates.tell(noisy, origin), level, torch.zeros_like(level), given)
+    feature, _ = dynamics(frames, beside(context), agent=True)
     return feature, coordinates.view(coordinates.decode(noisy, origin), noisy)
 
 
@@ -179,11 +169,8 @@ def bootstrap_target(
 def sample(
     dynamics: Dynamics,
     origin: Origin | None,
-    action: torch.Tensor,
-    valid: torch.Tensor,
-    mask: torch.Tensor,
-    positions: torch.Tensor,
-    cache: Cache,
+    given: Given,
+    view: View,
     steps: int,
     pending: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -195,43 +182,37 @@ def sample(
 
     Args:
         origin: of the frame, see moves.py.
-        action: (B, 1, A), valid: bool (B, 1), the action that leads to the frame. mask: bool (B, 1,
-            frames of the cache). positions: (B, 1).
-        cache: keys and values of the past.
+        given: action that leads to the frame. view: of the frame on its past, a Cache.
         pending: (B, P, S, told) the P frames before, as tokens read them, where the cache does not
-            know them yet: the first look takes them along and commits them. Action, valid, mask and
-            positions are then of all P + 1 frames.
+            know them yet: the first look takes them along and commits them. Given and view are then
+            of all P + 1 frames.
 
     Returns:
         latents (B, 1, S, W) in [-1, 1].
     """
     levels, coordinates = dynamics.config.levels, dynamics.coordinates
-    batch, device = action.shape[0], action.device
+    batch, device = given.action.shape[0], given.action.device
     x = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
     size = torch.full(
         (batch, 1), min((levels // steps).bit_length(), dynamics.step_sizes) - 1, device=device
     )
     for k in range(steps):
         level = torch.full((batch, 1), k * (levels // steps), device=device)
-        told = coordinates.tell(x, origin)
+        frames = Frames(coordinates.tell(x, origin), level, size, given)
         if k == 0 and pending is not None:
             count = pending.shape[1]
             committed = torch.full((batch, count), dynamics.context_level, device=device)
-            clean = dynamics.denoise(
-                torch.cat([pending, told], 1),
+            both = Frames(
+                torch.cat([pending, frames.told], 1),
                 torch.cat([committed, level], 1),
                 F.pad(size, (count, 0)),
-                action,
-                valid,
-                mask,
-                positions,
-                cache,
-                frames=slice(-1, None),
+                given,
             )
-            cache.advance(count)
-            action, valid, mask, positions = (y[:, -1:] for y in (action, valid, mask, positions))
+            clean, _ = dynamics(both, view, wanted=NEWEST)
+            view.memory.advance(count)
+            given, view = given.at(NEWEST), view.at(NEWEST)
         else:
-            clean = dynamics.denoise(told, level, size, action, valid, mask, positions, cache)
+            clean, _ = dynamics(frames, view)
         x = x + (clean - x) / (steps - k)  # (1 / K) / (1 - k / K)
     return coordinates.decode(x, origin).clamp(-1, 1)
 

@@ -54,7 +54,7 @@ def summarize(world) -> Summary:
     c, heads, dynamics = world.config, world.heads, world.dynamics
     frames, tokens = c.batch.size * c.batch.length, dynamics.layout.size
     encode, decode = frame_products(world.tokenizer)
-    denoise = products(dynamics.transformer, tokens - 1, dynamics.tokens)
+    denoise = products(dynamics.transformer, dynamics.bare.size, dynamics.tokens)
     observe = products(dynamics.transformer, tokens, 1)
     read = matmul_parameters(heads)
     dreamt = c.imagination.starts * c.imagination.horizon / c.imagination.every

@@ -20,7 +20,7 @@ from embodied.base import is_image
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.outputs import symlog
-from ...nets.transformer import Transformer, causal_mask
+from ...nets.transformer import Transformer, View, causal_mask
 
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
@@ -115,6 +115,16 @@ class Tokenizer(nn.Module):
         self.bottleneck = nn.Linear(width, config.channels)
         self.unbottleneck = nn.Linear(config.channels, width)
 
+    def forward(
+        self,
+        obs: Mapping[str, torch.Tensor],
+        is_first: torch.Tensor,
+        drop: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Latents of frames, and what is decoded from them: see encode and decode."""
+        latent = self.encode(obs, is_first, drop)
+        return latent, self.decode(latent, is_first)
+
     def encode(
         self,
         obs: Mapping[str, torch.Tensor],
@@ -143,7 +153,7 @@ class Tokenizer(nn.Module):
         tokens.append(self.place.new_zeros(batch, time, self.config.latents, self.config.width))
         x = torch.cat(tokens, 2) + self.place
         x, _ = self.encoder(
-            x, self.encoder_mask, *self._time(is_first), read=self.layout['latent'], frames=frames
+            x, self.encoder_mask, self._view(is_first), self.layout['latent'], frames
         )
         return torch.tanh(self.bottleneck(x).float())
 
@@ -156,12 +166,8 @@ class Tokenizer(nn.Module):
             *latent.shape[:2], self.layout.size - self.config.latents, self.config.width
         )
         x = torch.cat([blank, known], 2) + self.query
-        x, _ = self.decoder(
-            x,
-            self.decoder_mask,
-            *self._time(is_first),
-            read=slice(0, self.layout.size - self.config.latents),
-        )
+        seen = slice(0, self.layout.size - self.config.latents)
+        x, _ = self.decoder(x, self.decoder_mask, self._view(is_first), seen)
         out = {}
         for key, space in self.images.items():
             patches = self.outward[safe(key)](x[:, :, self.layout[f'image/{key}']]).float()
@@ -210,8 +216,9 @@ class Tokenizer(nn.Module):
         if self.config.mask_max and self.patches:
             drop = torch.rand(batch, time, self.patches, device=is_first.device) < chance
         if latent is None:
-            latent = self.encode(obs, is_first, drop)
-        guess = self.decode(latent, is_first)
+            latent, guess = self(obs, is_first, drop)
+        else:
+            guess = self.decode(latent, is_first)
         truth = {
             'image': {k: obs[k].float() / 255 for k in self.images},
             'vector': {k: vectorize(obs[k], s) for k, s in self.vectors.items()},
@@ -260,10 +267,11 @@ class Tokenizer(nn.Module):
             found |= {'pixel_std': spread['image'].sqrt(), 'images_vary': varies['image'].float()}
         return found
 
-    def _time(self, is_first):
+    def _view(self, is_first: torch.Tensor) -> View | None:
         if not self.config.time_every:
-            return None, None
-        return causal_mask(is_first), torch.arange(is_first.shape[1], device=is_first.device)[None]
+            return None
+        positions = torch.arange(is_first.shape[1], device=is_first.device)[None]
+        return View(causal_mask(is_first), positions)
 
 
 class PixelScale(nn.Module):

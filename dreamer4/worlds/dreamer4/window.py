@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .. import Carry
+from .dynamics import Given
 
 NEWEST = slice(-1, None)
 
@@ -56,7 +57,6 @@ def observe(world, carry: Carry, seen: Mapping[str, torch.Tensor], action: torch
 def features(world, carry: Carry) -> torch.Tensor:
     """(N, F) of the newest frame, its past without the noise of training."""
     first, action = carry['is_first'], world.actions.embed(carry['code'])
-    context = world.dynamics.commit(
-        carry['latent'], action, ~first, first, carry['task'], noise=False, frames=NEWEST
-    )
+    given = Given(action, ~first, carry['task'])
+    context = world.dynamics.commit(carry['latent'], given, first, noise=False, wanted=NEWEST)
     return world.heads.inputs(context.feature[:, -1], context.view[:, -1])

@@ -21,7 +21,7 @@ from ...optim import Optimizer, RunningRMS, SlowCopy, descend
 from .. import Carry, Losses, Metrics, Summary, Turn
 from . import perceptual, report, shortcut, window
 from .conv_tokenizer import ConvTokenizer
-from .dynamics import Context, Dynamics
+from .dynamics import Context, Dynamics, Given
 from .rollout import imagine
 from .summary import summarize
 from .tokenizer import Tokenizer
@@ -224,15 +224,12 @@ class Dreamer4:
         """Weighted sum and its parts; `large` as in shortcut.loss. Flow and bootstrap are
         normalised as one term: alone, the bootstrap of a zero output is zero.
         """
-        c, action = self.config, self.actions.embed(batch.prev_action)
-        past = (action, batch.prev_valid, batch.is_first)
-        forcing = shortcut.loss(self.dynamics, context, *past, c.shortcut, large)
+        c, given, is_first = self.config, self.given(batch), batch.is_first
+        forcing = shortcut.loss(self.dynamics, context, given, is_first, c.shortcut, large)
         parts = {k: v.mean() for k, v in forcing.items()}
         feature, view = context.feature, context.view
         if c.heads.learn_on == 'noised':
-            feature, view = shortcut.noised_features(
-                self.dynamics, context, *past, self._task(batch)
-            )
+            feature, view = shortcut.noised_features(self.dynamics, context, given, is_first)
         parts |= self.heads.losses(self.heads.inputs(feature, view), batch, self._usable(batch))
         return (
             c.scales.dynamics * self.rms('dynamics', sum(parts[k] for k in forcing))
@@ -264,8 +261,11 @@ class Dreamer4:
                 z = self.encode({k: batch.obs[k] for k in self.keys}, batch.is_first)
         if measure:
             self.dynamics.coordinates.measure(z, batch.is_first)
-        action = self.actions.embed(batch.prev_action)
-        return self.dynamics.commit(z, action, batch.prev_valid, batch.is_first, self._task(batch))
+        return self.dynamics.commit(z, self.given(batch), batch.is_first)
+
+    def given(self, batch: Batch) -> Given:
+        """What is known of the frames of a batch besides what they show."""
+        return Given(self.actions.embed(batch.prev_action), batch.prev_valid, self._task(batch))
 
     def encode(
         self, frames: Mapping[str, torch.Tensor], is_first: torch.Tensor, wanted=slice(None)
@@ -360,7 +360,5 @@ def compile_parts(*parts: Tokenizer | Dynamics) -> None:
     # train, act, imagine, measure: other shapes
     torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
     for part in parts:
-        for method in (
-            ('encode', 'decode') if isinstance(part, Tokenizer) else ('denoise', 'observe')
-        ):
+        for method in ('encode', 'decode') if isinstance(part, Tokenizer) else ('forward',):
             setattr(part, method, torch.compile(getattr(part, method), dynamic=False))

@@ -1,14 +1,16 @@
 """The transformer: causality, episode borders and the agreement of cached and full passes."""
 
+import pytest
 import torch
 
 from dreamer4.nets.layout import Layout
 from dreamer4.nets.memory import Beside, Cache
-from dreamer4.nets.transformer import Transformer, causal_mask
+from dreamer4.nets.transformer import Transformer, View, causal_mask
 
 B, T, N, D = 2, 6, 5, 16
 LAYOUT = Layout(body=4, agent=1)
-SPACE = LAYOUT.mask(lambda q, k: k != 'agent' or q == 'agent')
+SEES = lambda q, k: k != 'agent' or q == 'agent'
+SPACE, BARE = LAYOUT.mask(SEES), LAYOUT.without('agent').mask(SEES)
 
 
 def network(**changes):
@@ -18,7 +20,7 @@ def network(**changes):
 
 
 def run(net, x, is_first, **kw):
-    return net(x, SPACE, causal_mask(is_first), torch.arange(x.shape[1])[None], **kw)
+    return net(x, SPACE, View(causal_mask(is_first), torch.arange(x.shape[1])[None]), **kw)
 
 
 def test_layout_masks_follow_the_rule_over_names():
@@ -29,6 +31,14 @@ def test_layout_masks_follow_the_rule_over_names():
         [1, 1, 0],
         [1, 1, 1],
     ]
+
+
+def test_a_layout_without_its_last_slot_keeps_the_places_of_the_others():
+    layout = Layout(a=2, b=0, c=1)
+    assert layout.without('c').slots == {'a': slice(0, 2), 'b': slice(2, 2)}
+    assert layout.without('c').size == 2
+    with pytest.raises(ValueError, match='only the last slot, c, can be left out; got a'):
+        layout.without('a')
 
 
 def test_causal_mask_of_a_sequence_with_a_border_written_out():
@@ -71,13 +81,11 @@ def test_frame_by_frame_with_a_cache_equals_the_full_pass():
         mask = (torch.arange(T) <= t)[None, None]
         scratch, _ = net(
             torch.randn(B, 1, N - 1, D, dtype=torch.double),
-            SPACE[:-1, :-1],
-            mask,
-            torch.tensor([[t]]),
-            cache,
+            BARE,
+            View(mask, torch.tensor([[t]]), cache),
         )
         # the commit overwrites the provisional keys
-        out, _ = net(x[:, t : t + 1], SPACE, mask, torch.tensor([[t]]), cache)
+        out, _ = net(x[:, t : t + 1], SPACE, View(mask, torch.tensor([[t]]), cache))
         cache.advance()
         assert torch.allclose(out[:, 0], full[:, t], atol=1e-10), t
 
@@ -92,7 +100,7 @@ def test_frames_beside_their_own_committed_sequence_equal_the_full_pass():
     full, present = run(net, x, first)
     eye = torch.eye(T, dtype=torch.bool).expand(B, -1, -1)
     mask = torch.cat([causal_mask(first) & ~eye, eye], -1)
-    out, _ = net(x, SPACE, mask, torch.arange(T)[None], Beside(present))
+    out, _ = net(x, SPACE, View(mask, torch.arange(T)[None], Beside(present)))
     assert torch.allclose(out, full, atol=1e-10)
 
 
@@ -100,7 +108,7 @@ def test_leaving_the_last_token_out_changes_nothing_for_the_others():
     net, x = network(), torch.randn(B, T, N, D, dtype=torch.double)
     first = torch.zeros(B, T, dtype=torch.bool)
     full, _ = run(net, x, first)
-    out, _ = net(x[:, :, :4], SPACE[:4, :4], causal_mask(first), torch.arange(T)[None])
+    out, _ = net(x[:, :, :4], BARE, View(causal_mask(first), torch.arange(T)[None]))
     assert torch.allclose(out, full[:, :, :4], atol=1e-10)
 
 
