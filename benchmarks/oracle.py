@@ -99,7 +99,7 @@ class Oracle(Agent):
 
     def learn(self) -> dict[str, float]:
         """Agent.train as far as value and policy go; {} where this update does not dream."""
-        plan = self._plan()
+        plan = self._plan(self.config.batch.shape(self.updates))
         found = self.actor_critic.learn(self.dream(), plan.policy) if plan.value else {}
         metrics = fetch(found)
         for optimizer in self.optimizers.values():

@@ -19,6 +19,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -90,11 +91,12 @@ def sampler(agent: Agent) -> Callable:
 def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     """What is timed, by name; recorded as the agent's own work is where it has a recorder."""
     c, sample = agent.config, sampler(agent)
+    feed = agent.feed(SimpleNamespace(sample=sample))
     rows = sample(c.batch.size, c.batch.length + 1)
-    batch = agent._batch(rows)
+    batch = agent.batch(rows)
     with agent.machine.autocast():
         context = agent.world.commit(batch).detach()
-    plan = agent._plan()
+    plan = agent._plan(batch.shape)
 
     def tokenizer(_) -> dict[str, torch.Tensor]:
         loss, metrics = agent.world.tokenizer_loss(plan.world, batch)
@@ -123,7 +125,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
         for name, work in works.items()
     } | {
         'acting, 16 envs': lambda: agent.policy(carry, envs),
-        'whole update': lambda: agent.train(sample),
+        'whole update': lambda: agent.train(feed.next()),
     }
 
 

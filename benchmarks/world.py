@@ -15,6 +15,7 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -54,6 +55,7 @@ def train(agent: Agent, recorded: Recorded, kind: str, budget: 'Budget', seed: i
         tuple(key for key in recorded.rows if key not in recorded.needed(kind)),
     )
     sample = lambda batch, length: recorded.sample(recorded.learned, rng, batch, length, unused)
+    feed = agent.feed(SimpleNamespace(sample=sample))
     start, found = time.process_time(), {}
     for stage in ('tokenizer', 'dynamics'):
         begun, before, metrics = time.process_time(), agent.updates, {}
@@ -66,7 +68,7 @@ def train(agent: Agent, recorded: Recorded, kind: str, budget: 'Budget', seed: i
                         agent.schedule.config, tokenizer_updates=0, tokenizer_unexplained=0
                     )
                 )
-            metrics = agent.train(sample)
+            metrics = agent.train(feed.next())
         found[stage] = {
             'updates': agent.updates - before,
             'seconds': time.process_time() - begun,

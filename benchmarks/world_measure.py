@@ -75,7 +75,7 @@ class Lab:
         """`count` random sequences with as many frames before the start as acting looks back."""
         known = self.agent.config.actor.context
         rows = self.recorded.sample(episodes, rng, count, 1 + known + HORIZON)
-        batch = self.agent._batch(rows)
+        batch = self.agent.batch(rows)
         return Sequences(
             batch, self.agent.world.commit(batch).detach(), rows['state'][:, 1:], known - 1
         )

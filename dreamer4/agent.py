@@ -4,7 +4,7 @@ worlds/, what policy and value are in actor_critic.py.
 Letters: N envs, B sequences, T time, M action code, F features of a frame.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,20 +12,21 @@ import torch
 from gymnasium import spaces
 
 from embodied.base import UNLABELED, Status
-from embodied.errors import CheckpointError
 
 from . import worlds
 from .actions import Actions
 from .actor_critic import WATCHED, ActorCritic
 from .agent_config import AgentConfig, check
 from .batch import Batch, make_batch
+from .cache import frames_gb
+from .feed import Feed, Meal, Needs
 from .heads import beyond_bins
 from .machine import Machine, MachineConfig, own_stream
 from .machine import check as check_machine
 from .optim import NonFiniteLoss
 from .record import CudaGraphs, plainly
 from .schedule import Schedule
-from .state import pack_tree, unpack_tree
+from .state import fitting, pack_tree, unpack_tree
 from .summary import describe
 
 FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', *UNLABELED, 'task_id')
@@ -34,8 +35,6 @@ GATES = {
     'reward_skill': ('reward_skill', 'rewards_vary'),
     'latent_error': ('error', 'frames_move'),
 }
-# what a tree of another form runs into
-MISFIT = (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,14 @@ class Agent:
     @property
     def frames_per_update(self) -> int:
         """B T: replayed frames of one update, whether the batch is short or long."""
-        return self.config.batch.size * self.config.batch.length
+        return self.config.batch.frames_per_update
 
     @property
     def sequence_rows(self) -> int:
-        """Rows of the longest sequence of the batches, the one that serves only for the shift
-        included.
+        """Rows of the longest sequence of the batches, with the one that serves only for the
+        shift.
         """
-        c = self.config.batch
-        return max(c.length, c.long_length if c.long_every else 0) + 1
+        return self.config.batch.longest + 1
 
     def status(self) -> Status:
         """Stage, what it waits for, and the metrics that tell how it goes."""
@@ -204,12 +202,27 @@ class Agent:
 
     # -- learning
 
+    def feed(self, replay) -> Feed:
+        """The stream of what train and report are given."""
+        gigabytes = frames_gb(self.machine.config.cache, self.device)
+        return Feed(replay, self.needs, self.batch, self.device, gigabytes)
+
+    def batch(self, rows: Mapping[str, np.ndarray | torch.Tensor]) -> Batch:
+        """Rows of a replay, key -> (B, T+1, ...), as frames on the device."""
+        return make_batch(rows, self.obs_keys, self.actions, self.device)
+
+    def needs(self) -> Needs:
+        """What the next update is to be made of."""
+        size, length = self.world.shape(self.updates, self.schedule.begun)
+        measured = self.config.schedule.gate_sequences, self.config.batch.length + 1
+        return Needs((size, length + 1), measured, self.schedule.gate_due())
+
     @own_stream
-    def train(self, sample: Callable[[int, int], Mapping[str, np.ndarray]]) -> dict[str, float]:
+    def train(self, meal: Meal) -> dict[str, float]:
         """One update of every part whose stage has begun.
 
         Args:
-            sample: (sequences, rows) -> stored rows, key -> (sequences, rows, ...).
+            meal: of the feed, made for this update.
 
         Returns:
             metrics.
@@ -217,9 +230,8 @@ class Agent:
         Raises:
             NonFiniteLoss: before any parameter of the failing part moved.
         """
-        size, length = self._batch_shape()
-        rows = sample(size, length + 1)
-        plan, batch = self._plan(), self._batch(rows)
+        batch = meal.batch
+        plan = self._plan(batch.shape)
         # here alone the host waits for the device
         metrics = fetch(
             self._run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat())
@@ -235,16 +247,17 @@ class Agent:
             varies = metrics['tokenizer/frames_vary']
             unexplained = metrics['tokenizer/unexplained'] if varies else None
             self.schedule.measure('unexplained', unexplained, 0.98)
-        if self.schedule.gate_due():
-            metrics |= self._gate(sample)
+        if meal.gate is not None:
+            metrics |= self._gate(meal.gate)
         self._tell_beyond(metrics)
         self._advance()
         return metrics
 
-    def _plan(self) -> Plan:
-        """Decide what the next update does, and tell the optimizers that take part."""
-        shape, every = self._batch_shape(), self.config.imagination.every
-        pace = self.schedule.pace()
+    def _plan(self, shape: tuple[int, int]) -> Plan:
+        """Decide what the next update does, on a batch (B, T), and tell the optimizers that take
+        part.
+        """
+        every, pace = self.config.imagination.every, self.schedule.pace()
         rng = np.random.default_rng(self.updates)
         turn = worlds.Turn(self.updates, shape[0], self.schedule.begun, pace, rng)
         world = self.world.plan(turn)
@@ -270,26 +283,13 @@ class Agent:
         """Codes (W, M) of the policy that learns, at features (W, F) of a dream."""
         return self.actor_critic.policy(x).sample()
 
-    def _batch_shape(self) -> tuple[int, int]:
-        """(B, T) of the next update."""
-        return self.world.shape(self.updates, self.schedule.begun)
-
-    def _batch(self, rows) -> Batch:
-        return make_batch(rows, self.obs_keys, self.actions, self.device)
-
     @torch.no_grad()
-    def _gate(self, sample) -> dict[str, float]:
+    def _gate(self, batch: Batch) -> dict[str, float]:
         """Measure the world model open loop; the policy may start once it predicts the reward."""
-        metrics = fetch(self.world.measure(self._fresh(sample)))
+        metrics = fetch(self.world.measure(batch))
         for name, (key, needs) in GATES.items():
             self.schedule.measure(name, metrics[key] if metrics[needs] else None, 0.5)
         return {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
-
-    def _fresh(self, sample) -> Batch:
-        """Sequences to measure on."""
-        return self._batch(
-            sample(self.config.schedule.gate_sequences, self.config.batch.length + 1)
-        )
 
     def _advance(self) -> None:
         """Go to the next stage if it is time; some stages begin with a copy."""
@@ -318,11 +318,9 @@ class Agent:
 
     @torch.no_grad()
     @own_stream
-    def report(
-        self, sample: Callable[[int, int], Mapping[str, np.ndarray]]
-    ) -> dict[str, float | np.ndarray]:
-        """Diagnostics on fresh sequences and open-loop videos."""
-        metrics, videos = self.world.report(self._fresh(sample))
+    def report(self, batch: Batch) -> dict[str, float | np.ndarray]:
+        """Diagnostics on fresh sequences, and open-loop videos."""
+        metrics, videos = self.world.report(batch)
         return fetch(metrics) | {f'openloop/{k}': v for k, v in videos.items()}
 
     # -- state
@@ -340,23 +338,16 @@ class Agent:
         """Restore what save returned.
 
         Raises:
-          CheckpointError: parts or parameters are missing, unexpected or of another shape; names
-              them.
+          CheckpointError: it was made for another agent; names what does not fit.
         """
         tree = unpack_tree(tree)
         if self.recorder:
             self.recorder.forget()
-        try:
+        with fitting():
             for name, part in self._parts().items():
                 part.load_state_dict(tree[name])
             self.updates, self._told = int(tree['updates']), list(tree.get('told', []))
             self.machine.load(tree['random'])
-        except MISFIT as error:
-            known = [line.strip() for line in str(error).splitlines()]
-            text = ' '.join(known[:4]) + (f' and {len(known) - 4} more' if len(known) > 4 else '')
-            raise CheckpointError(
-                f'the checkpoint was made for another agent ({type(error).__name__}): {text}'
-            ) from error
 
     def _parts(self) -> dict:
         """Everything with a state_dict, by its name in a checkpoint."""

@@ -31,12 +31,20 @@ class BatchConfig:
     single: float
     frames: int
 
+    @property
+    def frames_per_update(self) -> int:
+        """B T; a long batch has as many."""
+        return self.size * self.length
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest sequence."""
+        return max(self.length, self.long_length if self.long_every else 0)
+
     def shape(self, update: int) -> tuple[int, int]:
-        """(B, T) of an update: every long_every-th batch is long and has as many frames (Dreamer 4,
-        Section 3.4).
-        """
+        """(B, T) of an update: every long_every-th batch is long (Dreamer 4, Section 3.4)."""
         if self.long_every and update % self.long_every == self.long_every - 1:
-            return max(1, self.size * self.length // self.long_length), self.long_length
+            return max(1, self.frames_per_update // self.long_length), self.long_length
         return self.size, self.length
 
 

@@ -1,16 +1,13 @@
-"""What the device keeps of the replay's rows: frames, so that each crosses the bus once. They are
-found by the row ids that the replay hands out, and never part of its files.
+"""Rows that a device keeps, found by the ids that the replay hands out; never part of its files.
 
 Letters: B sequences, T rows, N rows of a list.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-from embodied.errors import ReplayError
 
 from .batch import move
 
@@ -120,68 +117,6 @@ class Store:
             grown[name][: len(column)] = column
         self._columns = grown
         self._owner = np.concatenate([self._owner, np.full(size - len(self._owner), -1, np.int64)])
-
-
-class Mirror:
-    """A replay whose images also stand on the device: sample() gathers them there, and gives
-    tensors for them. All else is the replay's.
-
-    Args:
-        replay: an embodied.replay.Replay. device: where images are kept. gigabytes: for them, 10^9
-            bytes.
-    """
-
-    def __init__(self, replay, device: torch.device, gigabytes: float):
-        self._replay, self._device, self._bytes, self._store = replay, device, gigabytes * 1e9, None
-
-    def __getattr__(self, name):
-        return getattr(self._replay, name)
-
-    def __len__(self) -> int:
-        return len(self._replay)
-
-    def estimate(self) -> str:
-        """That of the replay, and what of it the device holds."""
-        text = self._replay.estimate()
-        return (
-            f'{text} {self._bytes / 1e9:.3g} GB on {self._device} hold the images of'
-            f' {self._limit():,} rows.'
-            if self._limit()
-            else text
-        )
-
-    def sample(
-        self, batch: int, length: int, draw: int | None = None, without: Iterable[str] = ()
-    ) -> dict[str, np.ndarray | torch.Tensor]:
-        """As Replay.sample; images are tensors on the device."""
-        images = [key for key in self._images() if key not in without]
-        if not images or batch * length > self._limit():
-            return self._replay.sample(batch, length, draw, without)
-        if self._store is None:
-            self._store = Store(
-                {key: (shape, torch.uint8) for key, shape in self._images().items()},
-                self._limit(),
-                self._device,
-            )
-        out = self._replay.sample(batch, length, draw, [*without, *images])
-        read = lambda ids, _: {
-            key: move(value, self._device)
-            for key, value in self._replay.rows(ids, self._images()).items()
-        }
-        try:
-            found = self._store.get(out['row_id'], read)
-        except ReplayError:  # a chunk turned out to be broken since
-            return self._replay.sample(batch, length, draw, without)
-        return out | {key: found[key] for key in images}
-
-    def _images(self) -> dict[str, tuple[int, ...]]:
-        """Key -> shape of the images of a row."""
-        return self._replay.schema.images if self._replay.schema else {}
-
-    def _limit(self) -> int:
-        """Rows that there is room for; never more than the replay can hold."""
-        size = sum(int(np.prod(shape)) for shape in self._images().values())
-        return min(int(self._bytes // size), self._replay.capacity) if size else 0
 
 
 def frames_gb(config: CacheConfig, device: torch.device) -> float:

@@ -294,46 +294,29 @@ class Parts:
     def replay(self, obs_space, act_space, meta, on_event):
         block = envs.block(self.config.task)
         meta = meta | {'env': {block: self.config.env[block].to_dict()}}
-        return self._mirrored(
-            Replay(
-                self.replay_config,
-                self._replay_folder(),
-                derive(self.config.seed, 'replay'),
-                obs_space,
-                act_space,
-                meta,
-                on_event=on_event,
-            )
+        return Replay(
+            self.replay_config,
+            self._replay_folder(),
+            derive(self.config.seed, 'replay'),
+            obs_space,
+            act_space,
+            meta,
+            on_event=on_event,
         )
-
-    def _mirrored(self, replay: Replay):
-        """The replay, with its images on the device where an agent learns and there is room for
-        them.
-        """
-        from .cache import Mirror, frames_gb
-        from .machine import find_device
-
-        if self.config.script == 'collect':
-            return replay
-        device = find_device(self.machine.device)
-        gigabytes = frames_gb(self.machine.cache, device)
-        return Mirror(replay, device, gigabytes) if gigabytes else replay
 
     def offline_replay(self, on_event):
         folder = self._replay_folder()
         if not folder.is_dir():
             raise ConfigError(f'--replay.directory: {folder} is no folder')
         obs_space, act_space = self._stored_spaces(folder)
-        return self._mirrored(
-            Replay(
-                self.replay_config,
-                folder,
-                derive(self.config.seed, 'replay'),
-                obs_space,
-                act_space,
-                read_only=True,
-                on_event=on_event,
-            )
+        return Replay(
+            self.replay_config,
+            folder,
+            derive(self.config.seed, 'replay'),
+            obs_space,
+            act_space,
+            read_only=True,
+            on_event=on_event,
         )
 
     def _stored_spaces(self, folder: Path) -> tuple[Spaces, Spaces]:

@@ -1,9 +1,17 @@
 """Trees of torch tensors <-> trees of numpy arrays, so that checkpoints hold plain arrays and
-JSON.
+JSON; and the word about one that does not fit.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from embodied.errors import CheckpointError
+
+# what a tree of another form runs into
+MISFIT = (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError)
 
 
 def pack_tree(tree):
@@ -22,3 +30,21 @@ def unpack_tree(tree):
     if isinstance(tree, np.ndarray):
         return torch.from_numpy(tree.copy())
     return tree
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """A context in which a state is loaded.
+
+    Raises:
+        CheckpointError: parts or parameters are missing, unexpected or of another shape; names
+            them.
+    """
+    try:
+        yield
+    except MISFIT as error:
+        known = [line.strip() for line in str(error).splitlines()]
+        text = ' '.join(known[:4]) + (f' and {len(known) - 4} more' if len(known) > 4 else '')
+        raise CheckpointError(
+            f'the checkpoint was made for another agent ({type(error).__name__}): {text}'
+        ) from error

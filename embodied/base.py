@@ -24,6 +24,7 @@ Rows may lack labels: where `unlabeled_action` is set the action is not known, w
 (labels.py). What stands there instead is never learned from.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -138,6 +139,24 @@ class Status(NamedTuple):
     metrics: tuple[str, ...] = ()
 
 
+class Feed(Protocol):
+    """Batches of a replay in the form that an agent wants them."""
+
+    def take(self, count: int) -> Iterator[Any]:
+        """What the next `count` updates are made of. One may be prepared while the agent learns
+        from the one before; what is drawn is decided by the replay's seed and the number of its
+        draws alone. Raises ReplayEmptyError.
+        """
+
+    def fresh(self, draw: int) -> Any:
+        """What a report is made of: the draw of this number, which does not take part in the
+        sequence of draws.
+        """
+
+    def describe(self) -> str:
+        """One line for the start of a run, '' for nothing to say."""
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Acts and learns; numpy in, numpy out. Trees are nested dicts whose leaves are numpy arrays
@@ -154,7 +173,7 @@ class Agent(Protocol):
 
     @property
     def sequence_rows(self) -> int:
-        """Rows of the longest sequence that train() asks for: before there is one, nothing can
+        """Rows of the longest sequence that a feed draws: before there is one, nothing can
         be learned.
         """
 
@@ -175,14 +194,16 @@ class Agent(Protocol):
           The next carry, and a dict of arrays (N, ...) for each key of the act_space but 'reset'.
         """
 
-    def train(self, sample: Any) -> dict[str, float]:
-        """One update. sample(batch, length) is Replay.sample: a dict of fresh arrays (batch,
-        length, ...), rows as they are stored, and 'row_id'. Whoever brings the agent a replay of
-        its own may put the agent's kind of array in their place.
-        """
+    def feed(self, replay: Any) -> Feed:
+        """The stream of what train() and report() are given, drawn from a Replay."""
 
-    def report(self, sample: Any) -> Values:
-        """Slow diagnostics: name -> float, uint8 image (H, W, 3) or uint8 video (T, H, W, 3)."""
+    def train(self, batch: Any) -> dict[str, float]:
+        """One update on what the feed handed out last; metrics."""
+
+    def report(self, batch: Any) -> Values:
+        """Slow diagnostics of Feed.fresh(): name -> float, uint8 image (H, W, 3) or uint8 video (T,
+        H, W, 3).
+        """
 
     def save(self) -> Values:
         """Parameters, optimizer, counters and random states as a tree."""
@@ -226,10 +247,13 @@ class RandomAgent:
             name: sample(space, self._rng, num_envs) for name, space in self._act_space.items()
         }
 
-    def train(self, sample: Any) -> dict[str, float]:
+    def feed(self, replay: Any) -> Feed:
         raise EmbodiedError('A RandomAgent cannot be trained: it has no parameters.')
 
-    def report(self, sample: Any) -> Values:
+    def train(self, batch: Any) -> dict[str, float]:
+        raise EmbodiedError('A RandomAgent cannot be trained: it has no parameters.')
+
+    def report(self, batch: Any) -> Values:
         return {}
 
     def save(self) -> Values:

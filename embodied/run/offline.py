@@ -50,14 +50,15 @@ def offline(
         )
         if not session.begin():
             session.warm_start(agent)
-        session.banner(agent, None, replay)
+        feed = agent.feed(replay)
+        session.banner(agent, None, replay, feed)
 
         counters, total = session.counters, setup.run.updates
-        replay.expect(total)  # nobody adds rows
+        batches = feed.take(max(0, total - counters.updates))
         while session.goes_on(counters.updates < total):
-            session.metrics.add(agent.train(replay.sample))
+            session.metrics.add(agent.train(next(batches)))
             counters.updates += 1
-            session.report_if_due(counters.updates, agent, replay)
+            session.report_if_due(counters.updates, agent, replay, feed)
             share = counters.updates / total
             session.log_if_due(counters.updates, share, agent, replay, None)
             session.save_if_due()

@@ -7,7 +7,6 @@ envs and its agent can be saved.
 """
 
 import contextlib
-import functools
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embodied.base import Agent, Env, Spaces, Status, Values
+from embodied.base import Agent, Env, Feed, Spaces, Status, Values
 from embodied.checkpoint import Checkpoint, find_save, read
 from embodied.clock import Every
 from embodied.console import is_terminal, shout, steady
@@ -368,7 +367,9 @@ class Session:
         """Facts that a replay folder keeps about its rows."""
         return {'task': self.setup.task, 'repeat': driver.repeat, 'seed': self.setup.seed}
 
-    def banner(self, agent: Agent, driver: Driver | None, replay: Replay) -> None:
+    def banner(
+        self, agent: Agent, driver: Driver | None, replay: Replay, feed: Feed | None = None
+    ) -> None:
         """Say what is about to run."""
         setup, per_decision = (
             self.setup,
@@ -388,7 +389,7 @@ class Session:
             )
             lines += readings(driver.obs_space, driver.act_space)
         lines += [
-            replay.estimate(),
+            ' '.join(filter(None, [replay.estimate(), feed.describe() if feed else ''])),
             *(agent.summary().splitlines() if hasattr(agent, 'summary') else []),
         ]
         for line in (*lines, *setup.warnings):
@@ -412,7 +413,7 @@ class Session:
         """Whether a signal asked for the end."""
         return self._interrupt.asked
 
-    def report_if_due(self, counter: int, agent: Agent, replay: Replay) -> None:
+    def report_if_due(self, counter: int, agent: Agent, replay: Replay, feed: Feed) -> None:
         """Every run.report_every: the agent's slow diagnostics, on sequences that training does
         not miss.
         """
@@ -421,7 +422,7 @@ class Session:
             and self.counters.updates
             and replay.sequences(agent.sequence_rows)
         ):
-            self.logger.add(agent.report(functools.partial(replay.sample, draw=counter)), 'report')
+            self.logger.add(agent.report(feed.fresh(counter)), 'report')
 
     def log_if_due(
         self,

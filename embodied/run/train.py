@@ -58,7 +58,7 @@ def train(
         if not session.begin():
             replay.load(None)
             session.warm_start(agent)
-        session.banner(agent, driver, replay)
+        session.banner(agent, driver, replay, learner.feed)
 
         counters, total = session.counters, setup.run.steps
         while session.goes_on(counters.step < total):
@@ -66,7 +66,7 @@ def train(
                 learner.update()
             else:
                 driver(agent.policy, steps=1, during=learner.learn)
-            session.report_if_due(counters.step, agent, replay)
+            session.report_if_due(counters.step, agent, replay, learner.feed)
             count, share = counters.step + learner.pretrained, counters.step / total
             session.log_if_due(count, share, agent, replay, driver, learner.status())
             if evaluator:
@@ -78,11 +78,12 @@ class Learner:
     """Makes the updates that are due.
 
     Attributes:
+      feed: what the agent learns from.
       pretraining: whether the prefill is complete and run.pretrain updates are not yet made.
     """
 
     def __init__(self, agent: Agent, replay: Replay, session: Session):
-        run = session.setup.run
+        run, self.feed = session.setup.run, agent.feed(replay)
         self._agent, self._replay, self._session, self._run = agent, replay, session, run
         self._due = Ratio(run.train_ratio / agent.frames_per_update, run.max_catchup)
         self._told = self._checked = False
@@ -165,24 +166,19 @@ class Learner:
     def learn(self) -> None:
         """The updates that are due at this number of decisions."""
         if self.filled:
-            due = self._due(self._session.counters.step)
-            self._replay.expect(due)
-            for _ in range(due):
-                if self._begun:
-                    self.update()
+            self.update(self._due(self._session.counters.step))
 
-    def update(self) -> None:
-        """One update; none where the rows turn out to be gone."""
+    def update(self, count: int = 1) -> None:
+        """So many updates, fewer where the rows turn out to be gone."""
         try:
-            metrics = self._agent.train(self._replay.sample)
+            for batch in self.feed.take(count):
+                self._session.metrics.add(self._agent.train(batch))
+                self._session.counters.updates += 1
         # the files of the last rows were damaged, or somebody deleted them
         except ReplayEmptyError:
             if self._replay.sequences(self._agent.sequence_rows):
                 raise
             self._begin_anew()
-            return
-        self._session.metrics.add(metrics)
-        self._session.counters.updates += 1
 
     def _save(self) -> Values:
         return {'begun': self._begun}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tiny import speak, tiny
+from tiny import feed, speak, tiny, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer4.actions import CONTINUOUS
@@ -93,7 +93,7 @@ def parameters(made):
 def moved(made, updates=3):
     before, sample = parameters(made), sampler()
     for _ in range(updates):
-        made.train(sample)
+        train(made, sample)
     after = parameters(made)
     return {k for k in before if any(not torch.equal(a, b) for a, b in zip(before[k], after[k]))}
 
@@ -118,7 +118,7 @@ def test_every_stage_moves_its_parts_and_no_other():
 
 def test_value_and_policy_losses_reach_their_own_heads_alone():
     made = agent('policy')
-    batch = made._batch(sampler()(4, 9))
+    batch = made.batch(sampler()(4, 9))
     context = made.world.commit(batch)
     dream = made.world.imagine(context.detach(), batch, made._choose)
     losses, _ = made.actor_critic.losses(dream, made.actor_critic.score(dream))
@@ -139,7 +139,7 @@ def test_advantages_have_a_lambda_of_their_own(lam):
     """With zero they are r + gamma c V(s') - V(s), whatever the value learns from."""
     made = agent('policy', **{'actor.lam': lam, 'value.lam': 0.95, 'value.gamma': 0.9})
     speak(made.actor_critic.slow_value.module)
-    batch = made._batch(sampler()(4, 9))
+    batch = made.batch(sampler()(4, 9))
     dream = made.world.imagine(made.world.commit(batch), batch, made._choose)
     targets = made.actor_critic.score(dream)
     assert torch.equal(targets.value, targets.returns) == (lam == 0.95)
@@ -174,7 +174,7 @@ def test_every_epoch_is_a_step_of_value_and_policy_on_the_same_dream(epochs):
     inner = made.actor_critic.losses
     made.actor_critic.losses = lambda dream, of: (dreams.append(dream), inner(dream, of))[1]
     before = {k: v.updates for k, v in made.optimizers.items()}
-    made.train(sampler())
+    train(made, sampler())
     assert len(dreams) == epochs and all(dream is dreams[0] for dream in dreams)
     assert {k: v.updates - before[k] for k, v in made.optimizers.items()} == {
         'tokenizer': 1,
@@ -187,7 +187,7 @@ def test_every_epoch_is_a_step_of_value_and_policy_on_the_same_dream(epochs):
 def test_value_and_policy_may_dream_less_often_than_the_model_learns():
     made = agent('policy', **{'imagination.every': 3})
     for update in range(1, 7):
-        made.train(sampler(update))
+        train(made, sampler(update))
         assert [made.optimizers[k].updates for k in ('model', 'value', 'policy')] == [
             update,
             update // 3,
@@ -209,7 +209,7 @@ def test_a_bootstrap_share_that_leaves_one_kind_of_step_untrained_is_refused(siz
 
 def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
     made = agent('dynamics')
-    batch = made._batch(sampler()(4, 9))
+    batch = made.batch(sampler()(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.world.heads, f'{name}_head'))
         _, parts = made.world.model_loss(batch, made.world.commit(batch), 1)
@@ -230,7 +230,7 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
 def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(share):
     made = agent('dynamics', **{'tokenizer.kind': 'conv', 'tokenizer_training.model': share})
     torch.nn.init.normal_(made.world.dynamics.latent_out.weight)
-    batch = made._batch(sampler()(4, 9))
+    batch = made.batch(sampler()(4, 9))
 
     def gradient(joint):
         torch.manual_seed(0)
@@ -241,7 +241,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
             total, [*made.world.tokenizer.parameters()], allow_unused=True, retain_graph=True
         )
 
-    plan = made._plan()
+    plan = made._plan((4, 8))
     assert plan.world.joint == (share > 0)
     if not share:
         return
@@ -256,7 +256,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
         dict(zip(names, grads))['bottleneck.weight'], share * whole, rtol=1e-3, atol=1e-7
     )
     moved = made.world.tokenizer.bottleneck.weight.clone()
-    metrics = made.train(sampler())
+    metrics = train(made, sampler())
     assert (
         not torch.equal(moved, made.world.tokenizer.bottleneck.weight)
         and metrics['tokenizer/total'] == metrics['model/total']
@@ -291,7 +291,7 @@ def test_every_setting_trains_acts_and_reports_finite_numbers(changes):
     made = agent('policy', **changes)
     sample = sampler()
     for _ in range(2):
-        metrics = made.train(sample)
+        metrics = train(made, sample)
     assert all(np.isfinite(v) for v in metrics.values()), metrics
     carry = made.init_policy(2)
     for step in range(3):
@@ -302,14 +302,14 @@ def test_every_setting_trains_acts_and_reports_finite_numbers(changes):
         and np.abs(action['arm']).max() <= 1
     )
     assert action['gear'].shape == (2,) and action['gear'].dtype == np.int32
-    report = made.report(sample)
+    report = made.report(feed(made, sample).fresh(0))
     assert report['openloop/image'].dtype == np.uint8 and report['openloop/image'].shape[-1] == 3
     assert all(np.isfinite(v) for v in report.values() if isinstance(v, float)), report
 
 
 def test_the_diagnostics_that_tell_why_a_run_fails_are_all_there():
     made = agent('policy')
-    metrics, report = made.train(sampler()), made.report(sampler())
+    metrics, report = train(made, sampler()), made.report(feed(made, sampler()).fresh(0))
     assert {
         'policy/positive',
         'policy/kl',
@@ -348,7 +348,7 @@ def test_rewards_that_never_come_on_last_rows_are_counted_as_missed(early):
         'is_terminal': place == 3,
         'reward': np.float32(place == (2 if early else 3)),
     }
-    metrics = made.world.measure(made._batch(rows))
+    metrics = made.world.measure(made.batch(rows))
     # half of 32 last rows, as of the rows between
     assert metrics['reward_missed_on_last'] == (16 if early else 0)
 
@@ -406,7 +406,7 @@ def test_acting_remembers_earlier_frames_of_the_episode():
 
 def test_a_frozen_tokenizer_is_not_trained():
     made = agent('policy', **{'tokenizer_training.rate': 0.0})
-    assert not any(key.startswith('tokenizer/') for key in made.train(sampler()))
+    assert not any(key.startswith('tokenizer/') for key in train(made, sampler()))
 
 
 def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
@@ -418,10 +418,11 @@ def test_a_task_id_is_read_by_the_agent_token_and_not_by_the_tokenizer():
     made.schedule.stage = 'policy'
     torch.nn.init.normal_(made.world.dynamics.task.weight)
     base = sampler()
-    made.train(
+    train(
+        made,
         lambda batch, length: (
             base(batch, length) | {'task_id': np.full((batch, length), 2, np.int32)}
-        )
+        ),
     )
     inputs = []
     for task in (0, 1):
@@ -462,7 +463,7 @@ def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
     )
     made.schedule.updates = 10
     made.updates = 0  # an update in which the tokenizer has its turn
-    made.train(sample)
+    train(made, sample)
     assert {k: o.scale for k, o in made.optimizers.items()} == pytest.approx(
         {'tokenizer': 0.1, 'model': 0.25, 'policy': 0.5, 'value': 0.5}
     )
@@ -475,7 +476,7 @@ def test_the_pace_slows_every_part_and_the_model_has_a_rate_of_its_own():
 def test_the_longest_sequence_asked_for_is_the_one_announced(changes, rows):
     made, asked = agent('dynamics', **changes), []
     for seed in range(2):
-        made.train(lambda batch, length: asked.append(length) or sampler(seed)(batch, length))
+        train(made, lambda batch, length: asked.append(length) or sampler(seed)(batch, length))
     assert max(asked) == made.sequence_rows == rows
 
 
@@ -505,12 +506,12 @@ def test_the_host_waits_for_the_device_once_in_an_update(stage, changes, monkeyp
         float(torch.ones(2).sum())
     assert waits.found, 'what counts the waits counts none'
     made, sample, fetched = agent(stage, **changes), sampler(), []
-    made.train(sample)
+    train(made, sample)
     monkeypatch.setattr(
         'dreamer4.agent.fetch', lambda metrics: fetched.append(metrics) or fetch(metrics)
     )
     with Waits() as waits:
-        made.train(sample)
+        train(made, sample)
     assert not waits.found, waits.found[0]
     assert len(fetched) == 1
 
@@ -526,7 +527,7 @@ def test_fast_and_plain_paths_give_the_same_losses_over_several_updates(changes)
     runs = []
     for settings in ({}, changes):
         made, sample = agent('policy', **settings), sampler()
-        runs.append([made.train(sample) for _ in range(3)])
+        runs.append([train(made, sample) for _ in range(3)])
     for one, other in zip(*runs):
         assert one.keys() == other.keys()
         for key in one:
@@ -545,7 +546,7 @@ def test_a_saved_and_loaded_agent_goes_on_bitwise(stage):
                 made = agent('tokenizer', **{'schedule.gate_every': 2})
                 made.load(tree)
                 carry = made.load_carry(kept)
-            metrics = made.train(sample)
+            metrics = train(made, sample)
             carry, action = made.policy(carry, observe(2, step == 0, step))
         return metrics, action, made.save()
 
@@ -587,7 +588,7 @@ def test_loading_another_size_names_what_does_not_fit():
 )
 def test_a_state_of_another_form_is_refused_and_fails_at_no_later_step(path, value):
     made = agent()
-    made.train(sampler())
+    train(made, sampler())
     tree = made.save()
     *way, last = path.split('/')
     node = tree
@@ -613,7 +614,7 @@ def test_a_non_finite_batch_stops_the_update_and_names_the_loss():
             ' 0'
         ),
     ):
-        made.train(sample)
+        train(made, sample)
     after = parameters(made)
     assert all(torch.equal(a, b) for k in before for a, b in zip(before[k], after[k]))
 
@@ -631,23 +632,23 @@ def changed(seed=0, **columns):
 
 def test_rewards_beyond_the_outermost_bin_are_counted_and_said_once_also_after_a_resume():
     made = agent('policy', **{'heads.limit': 3.0, 'value.gamma': 0.9})
-    assert made.train(sampler())['reward/beyond'] == 0 and made.events() == []
+    assert train(made, sampler())['reward/beyond'] == 0 and made.events() == []
     large = changed(reward=lambda x: np.where(x > 0, np.float32(1000), np.float32(0)))
     for update in range(2):
-        metrics = made.train(large)
+        metrics = train(made, large)
         assert 0.2 < metrics['reward/beyond'] < 0.8 and metrics['reward/largest'] == 1000
         told = made.events()
         assert len(told) == (update == 0)
     assert not made.events()
     other = agent('policy', **{'heads.limit': 3.0, 'value.gamma': 0.9})
     other.load(made.save())
-    other.train(large)
+    train(other, large)
     assert not other.events()
 
 
 def test_the_sentence_about_rewards_beyond_the_bins_names_a_limit_that_is_enough():
     made = agent('dynamics', **{'heads.limit': 3.0, 'value.gamma': 0.9})
-    made.train(changed(reward=lambda x: np.full_like(x, -1000)))
+    train(made, changed(reward=lambda x: np.full_like(x, -1000)))
     (told,) = made.events()
     assert (
         'rewards' in told
@@ -665,7 +666,7 @@ def test_returns_beyond_the_outermost_bin_are_counted_where_rewards_are_not():
                 part.output.bias.zero_()
                 # the outermost bin, symexp(1), and never an end
                 part.output.bias[20 if head is made.world.heads.reward_head else 0] = 40.0
-    metrics = made.train(changed(reward=lambda x: np.ones_like(x)))
+    metrics = train(made, changed(reward=lambda x: np.ones_like(x)))
     assert (
         metrics['reward/beyond'] == 0
         and metrics['value/beyond'] > 0.5
@@ -702,7 +703,7 @@ def roles_of(monkeypatch, updates, **changes):
     monkeypatch.setattr(shortcut, 'draw_schedule', spy_draw)
     monkeypatch.setattr(shortcut, 'loss', spy_loss)
     for seed in range(updates):
-        made.train(sampler(seed))
+        train(made, sampler(seed))
     return {key: torch.cat([one[key].flatten() for one in seen]) for key in seen[0]}
 
 
@@ -743,7 +744,8 @@ def test_demonstrations_take_every_role(monkeypatch, changes):
         learned.append(white(obs['image']).float().mean())
         return losses(obs, *args)
 
-    made._plan, made.world.tokenizer.losses = lambda: plans.append(plan()) or plans[-1], spy_losses
+    made._plan = lambda shape: plans.append(plan(shape)) or plans[-1]
+    made.world.tokenizer.losses = spy_losses
     monkeypatch.setattr(Batch, 'cut', spy_cut)
 
     def sample(batch, length):
@@ -752,7 +754,7 @@ def test_demonstrations_take_every_role(monkeypatch, changes):
         return rows
 
     for _ in range(40):
-        made.train(sample)
+        train(made, sample)
     demo, large, single = torch.stack(taught, 1).flatten(1).bool()
     for role in (large, single, large & single, large & ~single):
         assert 0.3 < demo[role].float().mean() < 0.7
@@ -773,7 +775,7 @@ def test_long_batches_of_one_sequence_train_both_kinds_of_steps(share):
     )
     kinds = []
     for update in range(24):
-        metrics = made.train(sampler(update))
+        metrics = train(made, sampler(update))
         assert all(np.isfinite(v) for v in metrics.values())
         if update % 2:
             kinds.append(tuple(kind for kind in ('flow', 'bootstrap') if f'loss/{kind}' in metrics))
@@ -834,11 +836,11 @@ def test_a_mixture_trains_gates_and_reports_without_the_labels_that_are_not_know
             },
         )
         sample = mixture(flags, filler)
-        metrics.append([made.train(sample) for _ in range(5)])
+        metrics.append([train(made, sample) for _ in range(5)])
         assert made.schedule.stage == 'policy' and all(
             np.isfinite(v) for row in metrics[-1] for v in row.values()
         )
-        reports.append(made.report(sample))
+        reports.append(made.report(feed(made, sample).fresh(0)))
         trees.append(made.save())
     assert metrics[0] == metrics[1] == metrics[2] and 'gate/error' in metrics[0][1]
     assert equal(trees[0], trees[1]) and equal(trees[0], trees[2])
@@ -850,7 +852,7 @@ def test_unlabeled_frames_teach_the_world_model_and_no_reward():
     behaviour learn from the others alone.
     """
     made = agent('dynamics')
-    batch = made._batch(mixture(['unlabeled'])(4, 9))
+    batch = made.batch(mixture(['unlabeled'])(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.world.heads, f'{name}_head'))
     context = made.world.commit(batch)
@@ -882,7 +884,7 @@ def test_rewards_that_never_change_open_the_gate_with_a_word(unit):
     )
     same = changed(reward=lambda x: np.full_like(x, unit))
     for _ in range(5):
-        made.train(same)
+        train(made, same)
     assert made.schedule.stage == 'value' and any(
         'the rewards never change' in words for words in made.events()
     )
@@ -891,7 +893,7 @@ def test_rewards_that_never_change_open_the_gate_with_a_word(unit):
         **{'schedule.dynamics_updates': 4, 'schedule.gate_every': 2, 'schedule.latent_error': 0},
     )
     for _ in range(5):
-        waiting.train(sampler())
+        train(waiting, sampler())
     assert waiting.schedule.stage == 'dynamics' and 'reward_skill' in waiting.status().waits
 
 
@@ -906,7 +908,7 @@ def test_frames_that_never_change_open_both_gates_with_a_word():
         }
     )
     for _ in range(6):
-        made.train(still)
+        train(made, still)
     told = made.events()
     assert made.schedule.stage == 'value' and len(told) == 2
     assert 'nothing to reconstruct' in told[0] and 'nothing to predict' in told[1]
@@ -928,14 +930,14 @@ def test_an_agent_goes_on_after_a_refused_batch(key, value, changes):
         rows[key].reshape(batch, length, -1)[0, 3] = value
         return rows
 
-    made.train(sound)
+    train(made, sound)
     if (key, value) == ('reward', np.inf):
-        made.train(broken)  # learned as the outermost bin
+        train(made, broken)  # learned as the outermost bin
     else:
         with pytest.raises(NonFiniteLoss):
-            made.train(broken)
+            train(made, broken)
     for _ in range(2):
-        assert all(np.isfinite(v) for v in made.train(sound).values())
+        assert all(np.isfinite(v) for v in train(made, sound).values())
     state = made.save()
     for name in ('rms', 'slow_tokenizer', 'acting_policy', 'dynamics', 'heads', 'return_range'):
         assert all(np.isfinite(v).all() for v in flat(state[name])), name
@@ -999,6 +1001,6 @@ def test_the_summary_counts_what_is_there():
 
 def test_a_tokenizer_that_learns_alone_sees_single_frames_from_all_over_the_replay():
     made, asked = agent(), []
-    made.train(lambda batch, length: asked.append((batch, length)) or sampler()(batch, length))
+    train(made, lambda batch, length: asked.append((batch, length)) or sampler()(batch, length))
     # a row more, which serves for the shift
     assert asked == [(made.config.batch.frames, 2)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_agent import ACT, OBS, agent, observe, parameters, sampler
-from tiny import tiny
+from tiny import tiny, train
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -120,7 +120,7 @@ def test_a_replayed_update_does_what_the_plain_one_does(stage, how):
     runs, loose = [], RECORDERS[how][3]
     for recorded in (False, True):
         made, sample = prepared(how, recorded, stage, **changes), sampler()
-        runs.append(([made.train(sample) for _ in range(9)], parameters(made), made))
+        runs.append(([train(made, sample) for _ in range(9)], parameters(made), made))
     (plain, ours, _), (again, theirs, made) = runs
     assert len(made.recorder._made) >= 1 + (stage == 'policy'), (
         'some plans came often enough to be recorded'
@@ -166,14 +166,14 @@ def test_a_loaded_agent_makes_its_recordings_anew(how):
             prepared(how, recorded, 'tokenizer', **{'schedule.tokenizer_updates': 99}),
             sampler(),
         )
-        made.train(sample), made.train(sample)
+        train(made, sample), train(made, sample)
         tree = made.save()
-        made.train(sample)
+        train(made, sample)
         made.load(tree)
         carry = made.init_policy(2)
         for step in range(3):  # recorded before any optimizer has made a step since
             carry, _ = made.policy(carry, observe(2, step == 0, step))
-        return [made.train(sample) for _ in range(3)][-1]
+        return [train(made, sample) for _ in range(3)][-1]
 
     loose = RECORDERS[how][3]
     assert run(False) == pytest.approx(run(True), rel=1e-4 * loose, abs=1e-6 * loose)
@@ -191,7 +191,7 @@ def test_what_was_recorded_in_a_stage_is_dropped_at_its_end():
     )
     counts = []
     for _ in range(3):
-        made.train(sample)
+        train(made, sample)
         counts.append(len(made.recorder._made))
     assert counts == [0, 1, 0] and made.schedule.stage == 'dynamics'
 
@@ -320,8 +320,8 @@ def test_an_update_touches_no_tensor_of_another_device(elsewhere, stage, changes
     made, update = elsewhere(stage, **changes), 0
     for update in range(2):
         made.updates = update
-        plan = made._plan()
-        batch = made._batch(sampler()(4, 9))
+        plan = made._plan((4, 8))
+        batch = made.batch(sampler()(4, 9))
         with Foreign('meta') as foreign:
             made._update(plan, batch)
         assert not foreign.found, foreign.found[0]

@@ -269,7 +269,7 @@ def test_videos_show_sequences_whose_actions_are_known_first(monkeypatch):
     rows['is_first'][:] = rows['is_last'][:] = False
     rows['unlabeled_action'] = np.arange(4)[:, None].repeat(9, 1) < 3
     rows['image'][:] = np.arange(4, dtype=np.uint8)[:, None, None, None, None] * 10
-    batch = made._batch(rows)
+    batch = made.batch(rows)
     context = made.world.commit(batch)
     loop = open_loop(made.world.dynamics, made.world.heads, context, batch, 3, 1)
     drawn = []

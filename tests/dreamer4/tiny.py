@@ -1,6 +1,7 @@
 """The agent's configuration at its smallest, for tests."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -48,6 +49,16 @@ def tiny(**changes) -> tuple[AgentConfig, MachineConfig]:
     }
     config = parse([], CONFIGS).update(named)
     return config.agent.build(AgentConfig), config.machine.build(MachineConfig)
+
+
+def feed(made, sample):
+    """The feed of an agent from a function (sequences, rows) -> rows, in place of a replay."""
+    return made.feed(SimpleNamespace(sample=lambda *shape: sample(*shape[:2])))
+
+
+def train(made, sample) -> dict[str, float]:
+    """One update on what a function draws."""
+    return made.train(feed(made, sample).next())
 
 
 def speak(head, std: float = 1.0):

@@ -64,6 +64,24 @@ SEQUENCES, LENGTH = 2, 8
 CLOCKS = {'seconds', 'replay/chunks', 'replay/chunks_waiting', 'replay/memory_gb', 'replay/disk_gb'}
 
 
+class PlainFeed:
+    """Rows as they are stored, all of one shape."""
+
+    def __init__(self, replay, shape):
+        self.replay, self.shape = replay, shape
+
+    def take(self, count):
+        self.replay.expect(count)
+        for _ in range(count):
+            yield self.replay.sample(*self.shape)
+
+    def fresh(self, draw):
+        return self.replay.sample(*self.shape, draw)
+
+    def describe(self):
+        return ''
+
+
 class CheckingAgent:
     """Asserts that the env's own counter never skips or repeats, in what it sees and in what it
     learns from.
@@ -109,8 +127,10 @@ class CheckingAgent:
         action = {key: draw(space, seed, len(first)) for key, space in self.act_space.items()}
         return {'count': count.copy(), 'episode': episode.copy()}, action
 
-    def train(self, sample):
-        batch = sample(SEQUENCES, self.sequence_rows)
+    def feed(self, replay):
+        return PlainFeed(replay, (SEQUENCES, self.sequence_rows))
+
+    def train(self, batch):
         count, first, last = batch['count'], batch['is_first'], batch['is_last']
         assert count.shape == (SEQUENCES, self.sequence_rows)
         np.testing.assert_array_equal(
@@ -129,8 +149,8 @@ class CheckingAgent:
         self.on_train(self)
         return {'loss': float(self.weights.sum()), 'count': float(count.mean())}
 
-    def report(self, sample):
-        sample(SEQUENCES, self.sequence_rows)
+    def report(self, batch):
+        assert batch['count'].shape == (SEQUENCES, self.sequence_rows)
         self.reports += 1
         return {'error': float(self.weights.sum()), 'video': np.zeros((3, 4, 4, 3), np.uint8)}
 
