@@ -77,7 +77,8 @@ def test_the_custom_environment_is_checked_trained_evaluated_and_loaded(tmp_path
     result = json.loads((tmp_path / 'evaluated' / 'eval' / 'eval.json').read_text())
     assert result['lengths'] == [1, 1, 1] and set(result['returns']) <= {0.0, 1.0}
     program = (
-        f'from dreamer4.load import load, play\nagent, env = load({str(tmp_path / "coin")!r})\n'
+        'from dreamer4.load import load, play\n'
+        f'agent, env = load({str(tmp_path / "coin")!r}, task="coin:Coin")\n'
         'print(sum(row["is_last"] for row in play(agent, env, 10)))'
     )
     done = subprocess.run(
