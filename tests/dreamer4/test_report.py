@@ -9,7 +9,7 @@ from test_agent import agent, sampler
 from test_rollout import ACTIONS, B, T, given, real, world_and_heads
 from tiny import speak
 
-from dreamer4 import scores
+from dreamer4 import openloop, scores
 from dreamer4.batch import Batch
 from dreamer4.scores import balanced_skill, correlation
 from dreamer4.worlds.dreamer4 import report
@@ -273,7 +273,7 @@ def test_videos_show_sequences_whose_actions_are_known_first(monkeypatch):
     context = made.world.commit(batch)
     loop = open_loop(made.world.dynamics, made.world.heads, context, batch, 3, 1)
     drawn = []
-    monkeypatch.setattr(report, 'open_loop_video', lambda *args: drawn.append(args))
+    monkeypatch.setattr(openloop, 'open_loop_video', lambda *args: drawn.append(args))
     for count, shown in ((1, [30]), (3, [30, 0, 10]), (9, [30, 0, 10, 20])):
         report.video(made.world.tokenizer, made.world.dynamics, loop, batch, 3, count)
         _, truth, _, start, valid = drawn.pop()
@@ -298,7 +298,7 @@ def test_the_reward_skill_asks_for_rewards_as_far_as_the_bins_can_say_them():
     world, heads, context, batch = committed()
     reward = 1e6 * (torch.arange(B * T).reshape(B, T) % 2)
     found = []
-    for received in (reward, reward.clamp(max=heads.twohot.values[-1])):
+    for received in (reward, reward.clamp(max=heads.scalar.values[-1])):
         torch.manual_seed(1)
         found.append(
             report.model_metrics(world, heads, context, replace(batch, reward=received), 1, 1, 0.9)

@@ -13,16 +13,16 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from ...nets.layers import mlp, zero_init
+from ...nets.conv import ConvDecoder, ConvEncoder
+from ...nets.layers import mlp
 from ...nets.outputs import symlog
-from .tokenizer import Tokenizer, TokenizerConfig, safe, vector_size, vectorize
+from ...vectors import safe, vector_size, vectorize
+from .tokenizer import Tokenizer, TokenizerConfig
 
-SMALLEST = 4  # pixels: convolutions halve an image until a side has no more
 # observed numbers, in all, that are latents as they are; more would make the dynamics slow
 DIRECT = 256
 LEAST_STD = 1e-3  # what varies less at the start is not blown up
 BEND = 2 / 3  # of the range (-1, 1) of a number: where its scale stops to be linear
-WIDEST = 8  # times the channels of the first convolution
 
 
 class ConvTokenizer(Tokenizer):
@@ -174,71 +174,3 @@ class NumberScale(nn.Module):
         size = x.abs()
         far = (1 - BEND) ** 2 / (1 - size.clamp(min=BEND)).clamp(min=1e-6) - 1 + 2 * BEND
         return self.mean + self.unit * torch.where(size <= BEND, x, x.sign() * far)
-
-
-class ConvEncoder(nn.Module):
-    """Image (N, H, W, C) -> features (N, outputs); every convolution halves the sides.
-
-    Args:
-        shape: (H, W, C). channels: of the first convolution.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], channels: int):
-        super().__init__()
-        self.layers, self.products, size = nn.ModuleList(), 0, shape[:2]
-        for inputs, outputs in widths(shape, channels):
-            size = tuple((n + 1) // 2 for n in size)
-            self.layers.append(
-                nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(1, outputs), nn.SiLU()
-                )
-            )
-            # multiplications of an image
-            self.products += self.layers[-1][0].weight.numel() * size[0] * size[1]
-        self.outputs = outputs * size[0] * size[1]
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        x = image.permute(0, 3, 1, 2)
-        for layer in self.layers:
-            # an odd side is made even
-            x = layer(nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)))
-        return x.flatten(1)
-
-
-class ConvDecoder(nn.Module):
-    """Features (N, inputs) of a ConvEncoder of the same arguments -> image (N, H, W, C); zero at
-    the start.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], channels: int):
-        super().__init__()
-        pairs, self.shape, sides = widths(shape, channels), shape, [shape[:2]]
-        for _ in pairs:
-            sides.append(tuple((n + 1) // 2 for n in sides[-1]))
-        self.sides, self.start = sides[-2::-1], (pairs[-1][1], *sides[-1])
-        up = [nn.ConvTranspose2d(outputs, inputs, 4, 2, 1) for inputs, outputs in reversed(pairs)]
-        zero_init(up[-1])
-        self.layers = nn.ModuleList(
-            nn.Sequential(layer, nn.GroupNorm(1, layer.out_channels), nn.SiLU())
-            for layer in up[:-1]
-        )
-        self.layers.append(up[-1])
-        # of an image
-        self.products = sum(
-            conv.weight.numel() * h * w // 4 for conv, (h, w) in zip(up, self.sides)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.unflatten(1, self.start)
-        for layer, (height, width) in zip(self.layers, self.sides):
-            x = layer(x)[..., :height, :width]
-        return x.permute(0, 2, 3, 1)
-
-
-def widths(shape: tuple[int, int, int], channels: int) -> list[tuple[int, int]]:
-    """Channels (in, out) of the convolutions of an image (H, W, C)."""
-    count, side = 1, (min(shape[:2]) + 1) // 2
-    while side > SMALLEST:
-        count, side = count + 1, (side + 1) // 2
-    sizes = [shape[2]] + [channels * min(2**i, WIDEST) for i in range(count)]
-    return list(zip(sizes, sizes[1:]))

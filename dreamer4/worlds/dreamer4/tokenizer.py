@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
@@ -19,13 +18,12 @@ from embodied.base import is_image
 
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
-from ...nets.outputs import symlog
 from ...nets.transformer import Transformer, View, causal_mask
+from ...vectors import safe, vector_size, vectorize
 
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
 EMBED_STD = 0.5
-TAKEN = frozenset(dir(nn.ModuleDict()))  # names that a module cannot have
 
 
 @dataclass(frozen=True)
@@ -315,30 +313,6 @@ class PixelScale(nn.Module):
         return torch.addcmul(self.mean, image, self.std)
 
 
-def vector_size(space: spaces.Space) -> int:
-    """Number of features of a non-image space: one-hot for Discrete and MultiDiscrete, flat
-    otherwise.
-    """
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        return int(np.sum(getattr(space, 'nvec', getattr(space, 'n', None))))
-    return int(np.prod(space.shape))
-
-
-def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
-    """Stored values (B, T, *shape) -> features (B, T, vector_size): symlog of real values,
-    one-hots of classes.
-    """
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        counts = (
-            np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
-        )
-        flat = x.reshape(*x.shape[:2], -1).long()
-        return torch.cat(
-            [nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1
-        ).float()
-    return symlog(x.reshape(*x.shape[:2], -1).float())
-
-
 def patchify(image: torch.Tensor, patch: int) -> torch.Tensor:
     """(B, T, H, W, C) -> patches (B, T, P, patch^2 C); zeros fill up the last row and column of
     patches.
@@ -361,12 +335,3 @@ def unpatchify(patches: torch.Tensor, patch: int, shape: tuple[int, int, int]) -
     rows, columns = -(-h // patch), -(-w // patch)
     x = patches.reshape(*patches.shape[:2], rows, columns, patch, patch, c).transpose(3, 4)
     return x.reshape(*patches.shape[:2], rows * patch, columns * patch, c)[:, :, :h, :w]
-
-
-def safe(key: str) -> str:
-    """A name for the module of an observation key: the key itself, or, where torch could not hold
-    that, one behind ':'.
-
-    No key holds a colon, so that two keys never share a module.
-    """
-    return f':{key.replace(".", ":")}' if '.' in key or key in TAKEN else key

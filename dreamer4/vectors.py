@@ -1,0 +1,46 @@
+"""Observations that are no images, as numbers; and names of keys as torch can hold them.
+
+Letters: B batch, T time.
+"""
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from .nets.outputs import symlog
+
+TAKEN = frozenset(dir(nn.ModuleDict()))  # names that a module cannot have
+
+
+def vector_size(space: spaces.Space) -> int:
+    """Number of features of a non-image space: one-hot for Discrete and MultiDiscrete, flat
+    otherwise.
+    """
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return int(np.sum(getattr(space, 'nvec', getattr(space, 'n', None))))
+    return int(np.prod(space.shape))
+
+
+def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
+    """Stored values (B, T, *shape) -> features (B, T, vector_size): symlog of real values,
+    one-hots of classes.
+    """
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        counts = (
+            np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
+        )
+        flat = x.reshape(*x.shape[:2], -1).long()
+        return torch.cat(
+            [nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1
+        ).float()
+    return symlog(x.reshape(*x.shape[:2], -1).float())
+
+
+def safe(key: str) -> str:
+    """A name for the module of an observation key: the key itself, or, where torch could not hold
+    that, one behind ':'.
+
+    No key holds a colon, so that two keys never share a module.
+    """
+    return f':{key.replace(".", ":")}' if '.' in key or key in TAKEN else key
