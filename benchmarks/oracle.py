@@ -90,18 +90,22 @@ class Oracle(Agent):
         states = self.known[starts]
         inputs, codes, rewards = [self.inputs(states)], [], [np.zeros(len(states))]
         for _ in range(self.config.imagination.horizon):
-            codes.append(self._choose(inputs[-1]))
+            codes.append(self._choose(inputs[-1])[0])
             states, reward = self.physics.step(states, self.decode(codes[-1]))
             inputs.append(self.inputs(states))
             rewards.append(reward)
         reward = torch.from_numpy(np.stack(rewards, 1)).float()
-        return Dream(torch.stack(inputs, 1), torch.stack(codes, 1), reward, torch.ones_like(reward))
+        inputs, codes = torch.stack(inputs, 1), torch.stack(codes, 1)
+        place = torch.from_numpy(starts)
+        return Dream(inputs, codes, reward, torch.ones_like(reward), place, place * 0)
 
     def learn(self) -> dict[str, float]:
         """Agent.train as far as value and policy go; {} where this update does not dream."""
-        plan = self._plan(self.config.batch.shape(self.updates))
-        found = self.actor_critic.learn(self.dream(), plan.policy) if plan.value else {}
-        metrics = fetch(found)
+        plan, metrics = self._plan(self.config.batch.shape(self.updates)), {}
+        if plan.value:
+            dream = self.dream()
+            targets = self.actor_critic.score(dream)
+            metrics = fetch(self.actor_critic.learn(dream, targets, plan.policy))
         for optimizer in self.optimizers.values():
             optimizer.check(metrics)
         self.updates += 1

@@ -230,6 +230,17 @@ class Actions(nn.Module):
         )
         return torch.cat([rows, code[..., self.parts :].clamp(-1, 1)], -1)
 
+    def embed_sampled(self, code: torch.Tensor, policy: Policy) -> torch.Tensor:
+        """Features (..., A) of a code that was sampled from `policy`, the same numbers as embed,
+        with a gradient into the policy: that of the expected features for categorical parts
+        (straight-through), that of the sample for real values.
+        """
+        likely = [code[..., :0], *(x.exp().flatten(-2) for x in policy.log_probs)]
+        columns = code.new_zeros(*code.shape[:-1], self.width)
+        columns = columns.index_add(-1, self.column, torch.cat(likely, -1) * self.table)
+        soft = torch.cat([columns, torch.zeros_like(code[..., self.parts :])], -1)
+        return self.embed(code) + (soft - soft.detach())
+
     def policy(self, outputs: torch.Tensor) -> Policy:
         """Distribution from network outputs (..., `outputs`); a normal has its mean in (-1, 1)
         and std in [0.1, 1].

@@ -11,10 +11,10 @@ from torch import nn
 
 from . import returns
 from .actions import Actions
-from .batch import Dream
-from .heads import Head, HeadsConfig, sizes
-from .nets.outputs import Policy, TwoHot
-from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy
+from .batch import Batch, Dream
+from .heads import Head, HeadsConfig, scalar, sizes
+from .nets.outputs import Policy
+from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy, frozen
 from .scores import correlation, mean
 
 Metrics = dict[str, torch.Tensor]
@@ -34,6 +34,8 @@ class ActorConfig:
     prior: str
     slow: float
     entropy: float
+    backprop: float
+    discounted: bool
     start: str
     hold: float
     context: int
@@ -47,6 +49,9 @@ class ValueConfig:
     gamma: float
     lam: float
     slow: float
+    target: str
+    regulariser: float
+    replay: float
 
 
 @dataclass(frozen=True)
@@ -63,17 +68,32 @@ class ActorCriticConfig:
 
 @dataclass(frozen=True)
 class Targets:
-    """What policy and value learn of a dream, each (W, H), for frames 0 .. H-1, without gradient.
+    """What policy and value learn of a dream, each (W, H), for frames 0 .. H-1.
 
     Attributes:
         value: lambda-returns that the value learns. returns: those that advantages are made of,
-            whose lambda may be another.
-        weight: probability that the trajectory is still alive.
+            whose lambda may be another; with a gradient into the actions where the dream has one.
+        weight: probability that the trajectory is still alive, discounted with `actor.discounted`.
     """
 
     value: torch.Tensor
     returns: torch.Tensor
     weight: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Real:
+    """Sequences as the world model saw them.
+
+    Attributes:
+        batch: (B, T). features: (B, T, F), with gradient into the world model.
+    """
+
+    batch: Batch
+    features: torch.Tensor
+
+    def detach(self) -> 'Real':
+        return Real(self.batch, self.features.detach())
 
 
 class ActorCritic:
@@ -87,9 +107,9 @@ class ActorCritic:
     def __init__(self, parts: list[int], actions: Actions, config: ActorCriticConfig, machine):
         self.config, self.machine, self.actions = config, machine, actions
         h = config.heads
-        self.twohot = TwoHot(h.bins, h.limit).to(machine.device)
+        self.scalar = scalar(h).to(machine.device)
         self.policy_head = Head(parts, h.width, h.layers, actions.outputs).to(machine.device)
-        self.value_head = Head(parts, h.width, h.layers, h.bins).to(machine.device)
+        self.value_head = Head(parts, h.width, h.layers, self.scalar.outputs).to(machine.device)
         self.slow_value = SlowCopy(self.value_head, config.value.slow)
         self.slow_policy = SlowCopy(self.policy_head, config.actor.slow)
         self.acting_policy = SlowCopy(self.policy_head, config.actor.acting)
@@ -107,7 +127,7 @@ class ActorCritic:
 
     def value(self, x: torch.Tensor) -> torch.Tensor:
         """Expected return after the frame, (...)."""
-        return self.twohot.mean(self.value_head(x))
+        return self.scalar.mean(self.value_head(x))
 
     def act(self, x: torch.Tensor, likeliest: bool) -> torch.Tensor:
         """Codes (N, M) of the policy that acts, at features (N, F)."""
@@ -144,18 +164,26 @@ class ActorCritic:
         for name in ['value'] + ['policy'] * policy:
             self.optimizers[name].begin(self.config.epochs, pace)
 
-    def learn(self, dream: Dream, policy: bool) -> Metrics:
-        """Some gradient steps on one dream.
+    def learn(
+        self, dream: Dream, targets: Targets, policy: bool, real: Real | None = None
+    ) -> Metrics:
+        """Some gradient steps on one dream, and with `value.replay` on the sequences that it began
+        at.
+
+        Args:
+            targets: of score.
 
         Returns:
             metrics of the first step; a refused step is reported whichever epoch it was in.
         """
-        with torch.no_grad(), self.machine.autocast():
-            targets = self.score(dream)
         metrics = {}
         for _ in range(self.config.epochs):
             with self.machine.autocast():
                 parts, found = self.losses(dream, targets)
+                if real is not None:
+                    loss = self.replay_loss(real.detach(), dream, targets)
+                    found['value/replay'] = loss.detach()
+                    parts['value'] = parts['value'] + self.config.value.replay * loss
             if policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
                 self.acting_policy.follow()
@@ -171,35 +199,83 @@ class ActorCritic:
             metrics = found | metrics | refused
         return metrics
 
+    def teach(self, dream: Dream, targets: Targets, real: Real) -> torch.Tensor:
+        """The replay loss as the world model learns from it: what the value cannot read in its
+        features, it is to put there (DreamerV3). No gradient reaches the value.
+        """
+        with frozen(self.value_head), self.machine.autocast():
+            return self.config.value.replay * self.replay_loss(real, dream, targets)
+
     def score(self, dream: Dream) -> Targets:
-        """Returns of a dream by the slow value, and how likely its frames are reached."""
-        c, value = self.config, self.twohot.mean(self.slow_value.module(dream.features))
-        found = {
-            lam: returns.lambda_return(dream.reward, dream.cont, value, c.value.gamma, lam)
-            for lam in {c.value.lam, c.actor.lam}
-        }
+        """Returns of a dream, which are folded into their running range, and how much its frames
+        count.
+        """
+        c = self.config
+        with torch.set_grad_enabled(c.actor.backprop > 0), self.machine.autocast():
+            with frozen(self.value_head):
+                value = self._bootstrap(dream.features)
+            found = {
+                lam: returns.lambda_return(dream.reward, dream.cont, value, c.value.gamma, lam)
+                for lam in {c.value.lam, c.actor.lam}
+            }
         if c.actor.loss == 'reinforce':
-            self.return_range.fold(found[c.actor.lam])
-        return Targets(found[c.value.lam], found[c.actor.lam], returns.alive(dream.cont))
+            self.return_range.fold(found[c.actor.lam].detach())
+        weight = returns.alive(dream.cont.detach(), c.value.gamma if c.actor.discounted else 1.0)
+        return Targets(found[c.value.lam].detach(), found[c.actor.lam], weight)
+
+    def _bootstrap(self, x: torch.Tensor) -> torch.Tensor:
+        """Values (...) of features (..., F) that returns are continued with."""
+        slow = self.config.value.target == 'slow'
+        return self.scalar.mean((self.slow_value.module if slow else self.value_head)(x))
+
+    def value_loss(self, logits: torch.Tensor, x: torch.Tensor, target: torch.Tensor):
+        """Loss (...) of value logits (..., bins) at features (..., F): towards returns (...), and
+        by `value.regulariser` towards the slow value, which steadies a value that its own targets
+        are made of (DreamerV3).
+        """
+        loss, weight = self.scalar.loss(logits, target), self.config.value.regulariser
+        if not weight:
+            return loss
+        with torch.no_grad():
+            slow = self.scalar.mean(self.slow_value.module(x))
+        return loss + weight * self.scalar.loss(logits, slow)
+
+    def replay_loss(self, real: Real, dream: Dream, targets: Targets) -> torch.Tensor:
+        """Value loss (scalar) on real sequences, whose returns are continued with what was imagined
+        at their frames, and with the value where nothing was (DreamerV3, Eq. 10).
+        """
+        c, batch, x = self.config.value, real.batch, real.features
+        with torch.no_grad():
+            value = self._bootstrap(x)
+            value[dream.rows, dream.frames] = targets.value[:, 0].to(value.dtype)
+            target = returns.replay_return(
+                batch.reward, batch.is_terminal, batch.is_last, value, c.gamma, c.lam
+            )
+        # what follows a last frame is another episode
+        goes_on = ~batch.is_last[:, :-1] & ~batch.is_first[:, 1:] & batch.reward_valid[:, 1:]
+        logits = self.value_head(x[:, :-1])
+        return mean(self.value_loss(logits, x[:, :-1], target), goes_on)
 
     def losses(self, dream: Dream, targets: Targets) -> tuple[Metrics, Metrics]:
         """Losses of policy and value, and metrics; only their own heads receive gradient (Dreamer
         4, Section 3.3).
         """
-        c, x, weight = self.config.actor, dream.features[:, :-1], targets.weight
+        c, x, weight = self.config.actor, dream.features[:, :-1].detach(), targets.weight
         logits = self.value_head(x)
-        baseline = self.twohot.mean(logits.detach())
-        advantage = targets.returns - baseline
+        baseline = self.scalar.mean(logits.detach())
+        advantage = targets.returns.detach() - baseline
         policy, prior = self.policy(x), self._prior(x)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         if c.loss == 'pmpo':
             objective = returns.pmpo(log_prob, advantage, weight, c.alpha, c.floor)
         else:
             objective = returns.reinforce(log_prob, advantage, weight, self.return_range.span)
+        if c.backprop:
+            objective = objective.lerp(-mean(targets.returns, weight), c.backprop)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
         out = {
             'policy': objective + c.beta * mean(kl, weight) - c.entropy * mean(entropy, weight),
-            'value': mean(self.twohot.loss(logits, targets.value), weight),
+            'value': mean(self.value_loss(logits, x, targets.value), weight),
         }
         metrics = {
             'policy/loss': objective,
@@ -214,7 +290,7 @@ class ActorCritic:
             'imagination/reward': mean(dream.reward[:, 1:], weight),
             'imagination/cont': mean(dream.cont[:, 1:], weight),
         }
-        metrics |= sizes('value', self.twohot, targets.value, weight > 0)
+        metrics |= sizes('value', self.scalar, targets.value, weight > 0)
         return out, {k: v.detach() for k, v in metrics.items()}
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ Letters: N envs, B sequences, T time, M action code, F features of a frame.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from embodied.base import UNLABELED, Status
 
 from . import worlds
 from .actions import Actions
-from .actor_critic import WATCHED, ActorCritic
+from .actor_critic import WATCHED, ActorCritic, Real
 from .agent_config import AgentConfig, check
 from .batch import Batch, make_batch
 from .cache import frames_gb
@@ -276,12 +276,23 @@ class Agent:
         if plan.value:
             with self.machine.autocast():
                 dream = self.world.imagine(losses.context, losses.batch, self._choose)
-            metrics = metrics | self.actor_critic.learn(dream, plan.policy)
+            targets, replay = self.actor_critic.score(dream), self.config.value.replay > 0
+            real = Real(losses.batch, losses.features) if replay else None
+            metrics = metrics | self.actor_critic.learn(dream, targets, plan.policy, real)
+            if real is not None:
+                lesson = self.actor_critic.teach(dream, targets, real)
+                losses = replace(losses, total=losses.total + lesson)
         return metrics | self.world.step(plan.world, losses)
 
-    def _choose(self, x: torch.Tensor) -> torch.Tensor:
-        """Codes (W, M) of the policy that learns, at features (W, F) of a dream."""
-        return self.actor_critic.policy(x).sample()
+    def _choose(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes (W, M) of the policy that learns and their features (W, A), at features (W, F) of
+        a dream.
+        """
+        policy = self.actor_critic.policy(x)
+        code = policy.sample()
+        if self.config.actor.backprop:
+            return code.detach(), self.actions.embed_sampled(code, policy)
+        return code, self.actions.embed(code)
 
     @torch.no_grad()
     def _gate(self, batch: Batch) -> dict[str, float]:

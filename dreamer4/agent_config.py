@@ -6,7 +6,7 @@ stand beside the part.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import worlds
 from .actions import CONTINUOUS
@@ -18,6 +18,7 @@ from .worlds.dreamer4 import shortcut
 from .worlds.dreamer4.dynamics import DynamicsConfig
 from .worlds.dreamer4.shortcut import ShortcutConfig
 from .worlds.dreamer4.tokenizer import TokenizerConfig
+from .worlds.rssm.model import RSSMConfig
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class AgentConfig:
     model_training: ModelTrainingConfig
     dynamics: DynamicsConfig
     shortcut: ShortcutConfig
+    rssm: RSSMConfig
     heads: HeadsConfig
     imagination: ImaginationConfig
     actor: ActorConfig
@@ -123,9 +125,10 @@ class AgentConfig:
     schedule: ScheduleConfig
 
     def actor_critic(self) -> ActorCriticConfig:
-        """What policy and value read of it."""
+        """What policy and value read of it. Beside an RSSM they are as wide as its other MLPs."""
+        wide = replace(self.heads, width=self.rssm.units)
         return ActorCriticConfig(
-            heads=self.heads,
+            heads=wide if self.world == 'rssm' else self.heads,
             actor=self.actor,
             value=self.value,
             policy_optim=self.optim.policy,
@@ -149,6 +152,18 @@ def check(config: AgentConfig) -> None:
         'tokenizer.lpips_net': (config.tokenizer.lpips_net, ('vgg', 'alex', 'squeeze')),
         'heads.continuous': (config.heads.continuous, CONTINUOUS),
         'heads.reads': (config.heads.reads, READS),
+        'heads.scalar': (config.heads.scalar, ('twohot', 'plain')),
+        'value.target': (config.value.target, ('slow', 'online')),
+        **{
+            f'optim.{part}.rule': (getattr(config.optim, part).rule, ('adamw', 'laprop'))
+            for part in ('tokenizer', 'model', 'policy', 'value')
+        },
+        'rssm.cell': (config.rssm.cell, ('plain', 'norm', 'block')),
+        'rssm.latents': (config.rssm.latents, ('categorical', 'gaussian')),
+        'rssm.conv': (config.rssm.conv, ('strided', 'pooled')),
+        'rssm.act': (config.rssm.act, ('silu', 'elu')),
+        'rssm.norm': (config.rssm.norm, ('rms', 'layer', 'none')),
+        'rssm.free_of': (config.rssm.free_of, ('frame', 'batch')),
         'heads.learn_on': (config.heads.learn_on, ('committed', 'noised')),
     }
     for name, (value, allowed) in choices.items():
@@ -175,7 +190,34 @@ def check(config: AgentConfig) -> None:
     _check_parts(config)
 
 
+def _check_rssm(config: AgentConfig) -> None:
+    """What one kind of world model has and the other has not."""
+    rssm = config.world == 'rssm'
+    for name, value in (
+        ('actor.backprop', config.actor.backprop),
+        ('value.replay', config.value.replay),
+    ):
+        if value and not rssm:
+            raise ValueError(
+                f'agent.{name} needs the gradient of agent.world rssm, but that is {config.world};'
+                f' got {value}'
+            )
+    if not 0 <= config.actor.backprop <= 1:
+        raise ValueError(f'agent.actor.backprop must be a share, got {config.actor.backprop}')
+    if config.actor.backprop and config.imagination.epochs > 1:
+        raise ValueError(
+            'agent.actor.backprop goes through a dream once, so agent.imagination.epochs must be 1,'
+            f' got {config.imagination.epochs}'
+        )
+    if rssm and config.actor.start == 'behaviour':
+        raise ValueError(
+            'agent.actor.start behaviour needs a behaviour head, which agent.world rssm does not'
+            ' have; take uniform'
+        )
+
+
 def _check_parts(config: AgentConfig) -> None:
+    _check_rssm(config)
     lpips = config.tokenizer.lpips
     if lpips != 'auto' and not (isinstance(lpips, float) and 0 <= lpips < math.inf):
         raise ValueError(

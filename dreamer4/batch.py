@@ -124,12 +124,15 @@ class Dream:
         action: (W, H, M) code chosen at frames 0 .. H-1.
         reward, cont: (W, H+1) on arrival at frames 0 .. H; cont is the probability that the episode
             goes on.
+        rows, frames: long (W,), where in the batch they begin.
     """
 
     features: torch.Tensor
     action: torch.Tensor
     reward: torch.Tensor
     cont: torch.Tensor
+    rows: torch.Tensor
+    frames: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import nn
 from .actions import Actions
 from .batch import Batch
 from .nets.layers import MLP
-from .nets.outputs import Policy, TwoHot
+from .nets.outputs import Plain, Policy, TwoHot
 from .scores import mean
 
 
@@ -37,6 +37,7 @@ class HeadsConfig:
     offsets: int
     reads: str
     learn_on: str
+    scalar: str
     bins: int
     limit: float
     continuous: str
@@ -51,6 +52,11 @@ READS = {
     'feature': lambda feature, latent: [feature],
     'latents': lambda feature, latent: [latent],
 }
+
+
+def scalar(config: HeadsConfig) -> TwoHot | Plain:
+    """How a reward or a value is said, by `heads.scalar`."""
+    return TwoHot(config.bins, config.limit) if config.scalar == 'twohot' else Plain()
 
 
 class Head(nn.Module):
@@ -91,8 +97,8 @@ class Heads(nn.Module):
         head = lambda outputs, offsets=0: Head(
             self.parts, config.width, config.layers, outputs, offsets * outputs
         )
-        self.twohot = TwoHot(config.bins, config.limit)
-        self.reward_head = head(config.bins, config.offsets)
+        self.scalar = scalar(config)
+        self.reward_head = head(self.scalar.outputs, config.offsets)
         self.cont_head = head(1)
         self.behaviour_head = head(actions.outputs, config.offsets)
 
@@ -105,7 +111,7 @@ class Heads(nn.Module):
 
     def reward(self, x: torch.Tensor) -> torch.Tensor:
         """Expected reward on arrival at the frame, (...)."""
-        return self.twohot.mean(self.reward_head(x)[..., : self.config.bins])
+        return self.scalar.mean(self.reward_head(x)[..., : self.scalar.outputs])
 
     def cont(self, x: torch.Tensor) -> torch.Tensor:
         """Probability (...) that the frame is not terminal."""
@@ -133,14 +139,14 @@ class Heads(nn.Module):
             'reward', 'cont', 'behaviour': scalars, means over valid frames (and over offsets).
         """
         count = self.config.offsets + 1
-        reward = self.reward_head(x).float().unflatten(-1, (count, self.config.bins))
+        reward = self.reward_head(x).float().unflatten(-1, (count, self.scalar.outputs))
         behaviour = self.actions.policy(
             self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs))
         )
         there = ahead(batch.is_first, count) & weight[..., None]
         errors = {
             'reward': (
-                self.twohot.loss(reward, shifted(batch.reward, count)),
+                self.scalar.loss(reward, shifted(batch.reward, count)),
                 there & shifted(batch.reward_valid & ~batch.is_first, count),
             ),
             'behaviour': (
@@ -181,7 +187,7 @@ def ahead(is_first: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def sizes(
-    name: str, twohot: TwoHot, target: torch.Tensor, where: torch.Tensor
+    name: str, scalar: TwoHot | Plain, target: torch.Tensor, where: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Of targets of a two-hot head: '<name>/largest', their largest size, and '<name>/beyond', the
     share that lies beyond the outermost bin.
@@ -190,7 +196,7 @@ def sizes(
         target: any shape. where: bool of it, those that are learned.
     """
     return {
-        f'{name}/beyond': mean(twohot.beyond(target).float(), where),
+        f'{name}/beyond': mean(scalar.beyond(target).float(), where),
         f'{name}/largest': torch.where(where, target.abs(), 0.0).max(),
     }
 

@@ -4,13 +4,16 @@ running scales of losses and returns.
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from embodied.errors import EmbodiedError
+
+from .laprop import LaProp
 
 
 class NonFiniteLoss(EmbodiedError):
@@ -21,17 +24,19 @@ class NonFiniteLoss(EmbodiedError):
 class OptimConfig:
     """A block of `agent.optim`; meanings and sources stand there."""
 
+    rule: str
     lr: float
     beta1: float
     beta2: float
     weight_decay: float
     clip: float
+    adaptive_clip: float
     warmup: int
 
 
 class Optimizer:
-    """AdamW with linear warm-up, gradient clipping and a refusal of non-finite steps, all without
-    waiting for the device.
+    """AdamW or LaProp with linear warm-up, gradient clipping and a refusal of non-finite steps, all
+    without waiting for the device.
 
     The host says with begin() what the next steps are to be; step() is work for the device alone
     and may be recorded (record.py). Weight decay touches matrices of linear layers only: decayed
@@ -61,12 +66,13 @@ class Optimizer:
         device = self.parameters[0].device
         # a tensor: a recorded step reads what stands there when it is replayed
         self.rate = torch.zeros((), device=device)
-        self.adam = torch.optim.AdamW(
-            [g for g in groups if g['params']],
-            betas=(config.beta1, config.beta2),
-            fused=True,
-            capturable=device.type == 'cuda',
-        )
+        groups, betas = [g for g in groups if g['params']], (config.beta1, config.beta2)
+        if config.rule == 'laprop':
+            self.adam = LaProp(groups, betas, config.adaptive_clip or math.inf)
+        else:
+            self.adam = torch.optim.AdamW(
+                groups, betas=betas, fused=True, capturable=device.type == 'cuda'
+            )
         self._read_rate()
 
     def begin(self, steps: int = 1, scale: float = 1.0) -> None:
@@ -87,7 +93,7 @@ class Optimizer:
         """Clip the gradients that are there and step; nothing moves if one of them or `loss` is
         not finite.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
         # the fused kernel leaves everything as it is where this is 1
         self.adam.found_inf = (~torch.isfinite(loss.detach() + norm)).float()
         self.adam.grad_scale = None
@@ -161,6 +167,21 @@ def descend(loss: torch.Tensor, *optimizers: Optimizer) -> dict[str, torch.Tenso
         optimizer.adam.zero_grad(set_to_none=True)
     loss.backward()
     return {k: v for optimizer in optimizers for k, v in optimizer.move(loss).items()}
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, the parameters of the modules get no gradient, but what passes through them does:
+    for losses that look at what a part makes of its inputs and must not move it.
+    """
+    learned = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for p in learned:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in learned:
+            p.requires_grad_(True)
 
 
 class SlowCopy:

@@ -31,11 +31,48 @@ def lambda_return(
     return torch.stack(returns[::-1], 1)
 
 
-def alive(cont: torch.Tensor) -> torch.Tensor:
+def alive(cont: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
     """Probability (B, H) that the trajectory still goes on after frames 0 .. H-1: the weight of
-    what is decided there.
+    what is decided there, prod_{k <= t} c_k.
+
+    Args:
+        gamma: times gamma^t, what is decided late matters less (DreamerV1 to V3); 1 for all alike.
     """
-    return cont[:, :-1].cumprod(1)
+    weight = cont[:, :-1].cumprod(1)
+    if gamma == 1:
+        return weight
+    return weight * gamma ** torch.arange(weight.shape[1], device=weight.device)
+
+
+def replay_return(
+    reward: torch.Tensor,
+    is_terminal: torch.Tensor,
+    is_last: torch.Tensor,
+    value: torch.Tensor,
+    gamma: float,
+    lam: float,
+) -> torch.Tensor:
+    """Lambda-returns of real sequences, for a value that also learns from replay (DreamerV3):
+
+        R_t = r_{t+1} + gamma (1 - d_{t+1}) ((1 - l_{t+1}) v_{t+1} + l_{t+1} R_{t+1}),  R_T = v_T
+
+    with d where a frame is terminal, and l = lambda, or 0 at the last frame of an episode, where
+    what follows is another one.
+
+    Args:
+        reward, is_terminal, is_last, value: (B, T); v are estimates of the present policy, such as
+            imagined returns.
+
+    Returns:
+        (B, T - 1): R_0 .. R_{T-2}. Those of last frames are without meaning.
+    """
+    goes_on, lam_t = gamma * (1 - is_terminal.float()), lam * (1 - is_last.float())
+    returns, last = [], value[:, -1]
+    for t in reversed(range(1, reward.shape[1])):
+        later = (1 - lam_t[:, t]) * value[:, t] + lam_t[:, t] * last
+        last = reward[:, t] + goes_on[:, t] * later
+        returns.append(last)
+    return torch.stack(returns[::-1], 1)
 
 
 def pmpo(

@@ -35,15 +35,20 @@ def pattern(name):
 
 @pytest.fixture(scope='module')
 def logged(tmp_path_factory):
-    """Names of all that a run with images, vectors and all kinds of actions logs."""
-    logdir = tmp_path_factory.mktemp('metrics')
-    flags = """--script train_eval --configs gym debug --task dummy --run.steps 360
+    """Names of all that runs of each world model with images, vectors and all kinds of actions
+    log.
+    """
+    flags = """--script train_eval --task dummy --run.steps 360
         --run.prefill 100 --run.log_every 60 --run.report_every 180 --run.train_ratio 20
         --eval.every 200 --agent.schedule.value_updates 3 --machine.threads 1
         --driver.parallel false --logger.tensorboard false"""
-    assert main.main([*flags.split(), '--logdir', str(logdir)]) == 0
-    lines = (logdir / 'metrics.jsonl').read_text().splitlines()
-    return {name for line in lines for name in json.loads(line)}
+    found = set()
+    for presets in ('gym debug', 'gym dreamerv3 debug'):
+        logdir = tmp_path_factory.mktemp('metrics')
+        assert main.main(f'{flags} --configs {presets} --logdir {logdir}'.split()) == 0
+        lines = (logdir / 'metrics.jsonl').read_text().splitlines()
+        found |= {name for line in lines for name in json.loads(line)}
+    return found
 
 
 def test_every_number_of_a_run_has_a_line(logged):

@@ -39,6 +39,7 @@ class TwoHot(nn.Module):
             )
         half = symexp(torch.linspace(0, limit, bins // 2 + 1))
         self.register_buffer('values', torch.cat([-half.flip(0)[:-1], half]), persistent=False)
+        self.outputs = bins
 
     def mean(self, logits: torch.Tensor) -> torch.Tensor:
         """Expected value (...) of logits (..., bins).
@@ -71,6 +72,30 @@ class TwoHot(nn.Module):
         at_low = log_p.gather(-1, low[..., None])[..., 0]
         at_high = log_p.gather(-1, low[..., None] + 1)[..., 0]
         return -(at_low * (1 - weight) + at_high * weight)
+
+
+class Plain(nn.Module):
+    """A real number as the mean of a normal of unit variance (DreamerV1, DreamerV2); the calls of
+    TwoHot.
+    """
+
+    outputs = 1
+
+    def mean(self, logits: torch.Tensor) -> torch.Tensor:
+        """The number (...) of logits (..., 1)."""
+        return logits.float()[..., 0]
+
+    def clip(self, target: torch.Tensor) -> torch.Tensor:
+        """Targets (...) as they are learned: as they are."""
+        return target.float()
+
+    def beyond(self, target: torch.Tensor) -> torch.Tensor:
+        """bool (...): False, every number can be said."""
+        return torch.zeros_like(target, dtype=torch.bool)
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(x - target)^2 / 2 (...), the negative log-density but for a constant."""
+        return 0.5 * (self.mean(logits) - target.float()).square()
 
 
 class BoundedNormal:

@@ -21,9 +21,10 @@ from ..optim import Optimizer
 
 Carry = dict[str, torch.Tensor]
 Metrics = dict[str, torch.Tensor]
+Act = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 # `agent.world` -> the module, below this package, and its class; imported when it is asked for.
-WORLDS = {'dreamer4': 'dreamer4.world:Dreamer4'}
+WORLDS = {'dreamer4': 'dreamer4.world:Dreamer4', 'rssm': 'rssm.world:RSSMWorld'}
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class Losses:
         batch: as the model saw it, its sequences in another order perhaps.
         context: the states that the batch led to, without gradient; None where nothing was learned
             that could be dreamt with.
+        features: (B, T, F) of its frames, with the gradient by which a value may teach the model
+            (`agent.value.replay`); None of a model that cannot be taught so.
     """
 
     total: torch.Tensor | None
     metrics: Metrics
     batch: Batch
     context: Any
+    features: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -147,13 +151,13 @@ class World(Protocol):
 
     # -- imagining
 
-    def imagine(
-        self, context: Any, batch: Batch, act: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Dream:
-        """Dreams that begin at frames of a batch.
+    def imagine(self, context: Any, batch: Batch, act: Act) -> Dream:
+        """Dreams that begin at frames of a batch. No gradient reaches the model's own parameters;
+        with `agent.actor.backprop`, which not every model has, one reaches the actions.
 
         Args:
-            context, batch: of Losses. act: features (W, F) -> action codes (W, M).
+            context, batch: of Losses. act: features (W, F) -> action codes (W, M) and the features
+                (W, A) by which the model is told of them.
         """
 
     # -- measuring

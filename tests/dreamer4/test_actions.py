@@ -204,3 +204,40 @@ def test_a_box_of_other_bounds_is_mapped_to_the_unit_box_and_back(continuous):
     code = made.encode({'arm': arm})
     assert torch.equal(code, unit.encode({'arm': scaled}))
     assert torch.allclose(made.decode(code)['arm'], arm)
+
+
+@pytest.mark.parametrize('continuous', CONTINUOUS)
+def test_features_of_a_sampled_code_have_the_gradient_of_what_was_to_be_expected(continuous):
+    """The same numbers as embed; categorical parts: the slope of the mean over all choices."""
+    torch.manual_seed(0)
+    made = codec(continuous)
+    outputs = torch.randn(3, made.outputs, requires_grad=True)
+    policy = made.policy(outputs)
+    code = policy.sample()
+    features = made.embed_sampled(code, policy)
+    assert torch.allclose(features, made.embed(code))
+    weight = torch.randn(3, made.features)
+    weight[:, made.width :] = 0  # real values have the gradient of their own sample
+    ours = torch.autograd.grad((weight * features).sum(), outputs, retain_graph=True)[0]
+    expected, start = 0, 0
+    for group in policy.log_probs:
+        for part in range(group.shape[-2]):
+            count = group.shape[-1]
+            for choice in range(count):
+                column, value = made.column[start + choice], made.table[start + choice]
+                expected = expected + group[:, part, choice].exp() * value * weight[:, column]
+            start += count
+    theirs = torch.autograd.grad(expected.sum(), outputs)[0]
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_real_values_pass_the_gradient_of_their_sample_where_nothing_clips_it():
+    torch.manual_seed(0)
+    made = codec('normal', {'arm': spaces.Box(-1, 1, (1,), np.float32)})
+    outputs = torch.zeros(64, 2, requires_grad=True)
+    policy = made.policy(outputs)
+    code = policy.sample()
+    slope = torch.autograd.grad(made.embed_sampled(code, policy).sum(), outputs)[0][:, 0]
+    inside = code.detach()[:, 0].abs() < 1
+    assert 0 < inside.sum() < 64
+    assert torch.allclose(slope, inside.float())  # the slope of tanh at zero is one

@@ -144,7 +144,7 @@ def test_advantages_have_a_lambda_of_their_own(lam):
     targets = made.actor_critic.score(dream)
     assert torch.equal(targets.value, targets.returns) == (lam == 0.95)
     if not lam:
-        after = made.actor_critic.twohot.mean(
+        after = made.actor_critic.scalar.mean(
             made.actor_critic.slow_value.module(dream.features[:, 1:])
         )
         assert torch.allclose(

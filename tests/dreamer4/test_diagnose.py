@@ -39,6 +39,30 @@ def logged(folder, **changes):
     return folder
 
 
+RSSM = {
+    'latent/kl': 0.9,
+    'report/unexplained': 0.05,
+    'tokenizer/unexplained': None,
+    'tokenizer/latent_spread': None,
+}
+
+
+@pytest.mark.parametrize(
+    'changes,words',
+    [
+        ({}, 'Nothing wrong'),
+        ({'latent/kl': 0.001}, 'Nothing wrong'),  # all that is seen can be foreseen
+        ({'latent/kl': 0.001, 'report/unexplained': 0.9}, 'it has collapsed'),
+        ({'report/unexplained': 0.7}, 'the decoder leaves 70%'),
+        ({'report/error_1': 1.2, 'report/error': 3.0}, 'First cause: one step ahead'),
+        ({'report/shuffle_ratio': 1.0}, 'ignores actions'),
+    ],
+)
+def test_a_recurrent_state_space_model_is_diagnosed_too(tmp_path, capsys, changes, words):
+    main([str(logged(tmp_path, **RSSM | changes))])
+    assert words in capsys.readouterr().out
+
+
 def test_a_healthy_run_has_nothing_wrong(tmp_path, capsys):
     assert main([str(logged(tmp_path))]) == 0
     assert 'Nothing wrong' in capsys.readouterr().out

@@ -22,6 +22,7 @@ HEADS = dict(
     offsets=2,
     reads='apart',
     learn_on='committed',
+    scalar='twohot',
     bins=21,
     limit=2.0,
     continuous='bins',

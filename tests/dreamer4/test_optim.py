@@ -4,9 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer4.optim import NonFiniteLoss, OptimConfig, Optimizer, RunningRMS, SlowCopy
+from dreamer4.optim import NonFiniteLoss, OptimConfig, Optimizer, RunningRMS, SlowCopy, frozen
 
-SETTINGS = dict(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0, clip=1.0, warmup=0)
+SETTINGS = dict(
+    rule='adamw',
+    lr=0.1,
+    beta1=0.9,
+    beta2=0.99,
+    weight_decay=0.0,
+    clip=1.0,
+    adaptive_clip=0.0,
+    warmup=0,
+)
+LAPROP = dict(rule='laprop', clip=0.0, adaptive_clip=0.3)
 
 
 def test_warm_up_grows_the_learning_rate_linearly():
@@ -64,16 +74,19 @@ def test_a_non_finite_loss_changes_nothing_and_is_told_with_what_is_not_finite(v
     assert not torch.equal(net.weight, before), 'the next sound step is made'
 
 
-def test_a_restored_optimizer_goes_on_bitwise():
+@pytest.mark.parametrize('rule', [{}, LAPROP])
+def test_a_restored_optimizer_goes_on_bitwise(rule):
+    settings = SETTINGS | rule
+
     def run(reload):
         torch.manual_seed(0)
         net = nn.Linear(3, 3)
-        optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS))
+        optimizer = Optimizer('net', [net], OptimConfig(**settings))
         for i in range(6):
             if reload and i == 3:
                 saved, fresh = (
                     optimizer.state_dict(),
-                    Optimizer('net', [net], OptimConfig(**SETTINGS)),
+                    Optimizer('net', [net], OptimConfig(**settings)),
                 )
                 fresh.load_state_dict(saved)
                 optimizer = fresh
@@ -82,6 +95,25 @@ def test_a_restored_optimizer_goes_on_bitwise():
         return net.weight
 
     assert torch.equal(run(False), run(True))
+
+
+@pytest.mark.parametrize('rule', [{}, LAPROP])
+def test_a_clip_of_zero_clips_nothing(rule):
+    net = nn.Linear(1, 1, bias=False)
+    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | rule | dict(clip=0.0)))
+    optimizer.begin()
+    metrics = optimizer.step(50 * net.weight.sum())
+    assert metrics['net/grad_norm'] == 50 and net.weight.grad.item() == 50
+
+
+def test_what_is_frozen_passes_gradients_and_gets_none_even_where_the_work_fails():
+    net, x = nn.Linear(2, 1), torch.ones(1, 2, requires_grad=True)
+    net.bias.requires_grad_(False)
+    with pytest.raises(KeyError), frozen(net):
+        net(x).sum().backward()
+        raise KeyError
+    assert net.weight.grad is None and torch.equal(x.grad, net.weight.detach())
+    assert net.weight.requires_grad and not net.bias.requires_grad
 
 
 def test_slow_copy_as_average_and_as_twin():

@@ -81,3 +81,36 @@ def test_reinforce_by_hand():
         torch.tensor(2.0),
     )
     assert torch.allclose(loss, torch.tensor(-(-1.0 * 2.0 + 0.5 * -2.0 * -1.0) / 1.5))
+
+
+def test_late_decisions_of_a_discounted_dream_weigh_less():
+    cont = torch.tensor([[1.0, 0.5, 1.0, 0.0]])
+    assert torch.allclose(returns.alive(cont), torch.tensor([[1.0, 0.5, 0.5]]))
+    assert torch.allclose(returns.alive(cont, 0.9), torch.tensor([[1.0, 0.45, 0.405]]))
+
+
+def test_replay_returns_by_hand():
+    """Frame 2 ends an episode by a time limit: its own value counts and what follows does not.
+    Frame 4 is terminal: neither does.
+    """
+    row = lambda *values: torch.tensor([values])
+    reward, value = row(9.0, 1.0, 2.0, 0.0, 3.0), row(7.0, 10.0, 20.0, 30.0, 40.0)
+    last = row(False, False, True, False, True)
+    terminal = row(False, False, False, False, True)
+    found = returns.replay_return(reward, terminal, last, value, 0.5, 0.8)
+    one = 2 + 0.5 * 20
+    assert torch.allclose(found[0, :2], torch.tensor([1 + 0.5 * (0.2 * 10 + 0.8 * one), one]))
+    assert found[0, 3] == 3
+    still = returns.replay_return(reward, terminal & False, last & False, value, 0.5, 0.8)
+    assert still[0, 3] == 3 + 0.5 * 40
+
+
+def test_replay_returns_are_lambda_returns_where_no_episode_ends():
+    torch.manual_seed(0)
+    reward, value = torch.randn(2, 5), torch.randn(2, 5)
+    none = torch.zeros(2, 5, dtype=torch.bool)
+    assert torch.allclose(
+        returns.replay_return(reward, none, none, value, 0.9, 0.7),
+        returns.lambda_return(reward, torch.ones(2, 5), value, 0.9, 0.7),
+        atol=1e-6,
+    )

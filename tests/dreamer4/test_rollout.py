@@ -44,6 +44,7 @@ def world_and_heads(tasks=1, **changes):
             offsets=0,
             reads='together',
             learn_on='committed',
+            scalar='twohot',
             bins=21,
             limit=2.0,
             continuous='bins',

@@ -4,7 +4,7 @@ their losses and their optimizers (Dreamer 4, Section 3).
 Letters: N envs, B sequences, T time, S W packed latent, F features of a frame.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from ...heads import Heads, sizes
 from ...machine import Machine
 from ...nets.attention import Attention
 from ...optim import Optimizer, RunningRMS, SlowCopy, descend
-from .. import Carry, Losses, Metrics, Summary, Turn
+from .. import Act, Carry, Losses, Metrics, Summary, Turn
 from . import perceptual, report, shortcut, window
 from .conv_tokenizer import ConvTokenizer
 from .dynamics import Context, Dynamics, Given
@@ -163,7 +163,7 @@ class Dreamer4:
                 metrics |= self.optimizers['tokenizer'].step(loss)
                 self.slow_tokenizer.follow()
         if not plan.model:
-            return Losses(None, metrics, batch, None)
+            return Losses(None, metrics, batch, None, None)
         batch = batch.cut(*plan.roles.single)
         with self.machine.autocast():
             shared, latent = self.shared(batch) if plan.joint else (None, None)
@@ -171,11 +171,11 @@ class Dreamer4:
             total, parts = self.model_loss(batch, context, plan.roles.large)
         metrics |= {f'loss/{k}': v.detach() for k, v in parts.items()}
         where = batch.reward_valid & ~batch.is_first
-        metrics |= sizes('reward', self.heads.twohot, batch.reward, where)
+        metrics |= sizes('reward', self.heads.scalar, batch.reward, where)
         if plan.joint:
             loss, found = self.tokenizer_loss(plan, batch, latent)
             total, metrics = total + loss, metrics | found
-        return Losses(total, metrics, batch, context.detach())
+        return Losses(total, metrics, batch, context.detach(), None)
 
     def step(self, plan: Plan, losses: Losses) -> Metrics:
         if not plan.model:
@@ -287,9 +287,7 @@ class Dreamer4:
     # -- imagining
 
     @torch.no_grad()
-    def imagine(
-        self, context: Context, batch: Batch, act: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Dream:
+    def imagine(self, context: Context, batch: Batch, act: Act) -> Dream:
         c = self.config
         rows, frames = draw_starts(self._usable(batch) & ~batch.is_terminal, c.imagination.starts)
         found = imagine(
@@ -300,12 +298,12 @@ class Dreamer4:
             frames,
             c.imagination.horizon,
             c.shortcut.steps,
-            lambda x, t: act(x),
+            lambda x, t: act(x)[0],
             self._task(batch),
         )
         reward, cont = self.heads.reward(found.inputs), self.heads.cont(found.inputs)
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
-        return Dream(found.inputs, found.action, reward, cont)
+        return Dream(found.inputs, found.action, reward, cont, rows, frames)
 
     # -- measuring
 

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from dreamer4.nets.outputs import ClippedNormal, Policy, TruncatedNormal, TwoHot, symexp, symlog
+from dreamer4.nets.outputs import (
+    ClippedNormal,
+    Plain,
+    Policy,
+    TruncatedNormal,
+    TwoHot,
+    symexp,
+    symlog,
+)
 
 
 def test_symexp_inverts_symlog():
@@ -45,6 +53,14 @@ def test_targets_beyond_the_outermost_bin_are_told_apart_from_those_on_it():
     targets = torch.tensor([0.0, -1.0, 1.0, 1.001, -5.0, math.inf])
     assert head.beyond(targets).tolist() == [False, False, False, True, True, True]
     assert head.clip(targets).tolist() == [0.0, -1.0, 1.0, 1.0, -1.0, 1.0]
+
+
+def test_a_plain_number_has_the_squared_error_of_a_normal():
+    plain, logits = Plain(), torch.tensor([[3.0], [-1.0]])
+    assert plain.outputs == 1 and plain.mean(logits).tolist() == [3, -1]
+    assert plain.loss(logits, torch.tensor([1.0, -1.0])).tolist() == [2, 0]
+    huge = torch.tensor([1e9])
+    assert plain.clip(huge) == huge and not plain.beyond(huge)
 
 
 def test_two_hot_of_uniform_logits_is_exactly_zero():
