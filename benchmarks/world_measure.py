@@ -4,19 +4,18 @@ Letters: N starts, T frames, H imagined frames, A action dimensions, M first mov
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from dreamer4.agent import Agent
 from dreamer4.batch import Batch
-from dreamer4.worlds.dreamer4 import report
-from dreamer4.worlds.dreamer4.dynamics import Context
-from dreamer4.worlds.dreamer4.rollout import Trajectory, imagine
 
 from .simulator import Simulator
 from .world_data import Recorded
 from .world_probe import Probe, errors
+from .world_view import view
 
 HORIZON = 15
 STEPS = (1, 4, 8, 15)  # imagined frames at which measures are told
@@ -33,7 +32,7 @@ class Sequences:
     """
 
     batch: Batch
-    context: Context
+    context: Any
     state: np.ndarray
     start: int
 
@@ -67,6 +66,7 @@ class Lab:
             starts,
             seed,
         )
+        self.view = view(agent)
         torch.manual_seed(seed)
         self.unseen = self.sequences(recorded.held_out, starts, np.random.default_rng(seed))
 
@@ -76,32 +76,19 @@ class Lab:
         known = self.agent.config.actor.context
         rows = self.recorded.sample(episodes, rng, count, 1 + known + HORIZON)
         batch = self.agent.batch(rows)
-        return Sequences(
-            batch, self.agent.world.commit(batch).detach(), rows['state'][:, 1:], known - 1
-        )
+        return Sequences(batch, self.view.see(batch), rows['state'][:, 1:], known - 1)
 
     def imagine(
         self, from_: Sequences, rows: torch.Tensor, frames: torch.Tensor, codes: torch.Tensor
-    ) -> Trajectory:
-        """Imagine with known action codes (N, H, M)."""
-        agent = self.agent
-        return imagine(
-            agent.world.dynamics,
-            agent.world.heads,
-            from_.context,
-            rows,
-            frames,
-            codes.shape[1],
-            agent.config.shortcut.steps,
-            lambda x, t: codes[:, t],
-            None,
-        )
+    ) -> torch.Tensor:
+        """Features (N, H + 1, F) imagined with known action codes (N, H, M)."""
+        return self.view.imagine(from_.context, rows, frames, codes)
 
     def rewards(self, from_: Sequences, actions: np.ndarray) -> np.ndarray:
         """Imagined rewards (N, H) of actions (N, H, A); N is a multiple of the number of starts."""
         rows, frames = (x.repeat_interleave(len(actions) // self.count) for x in from_.starts)
         dream = self.imagine(from_, rows, frames, self.codes(actions))
-        return self.agent.world.heads.reward(dream.inputs[:, 1:]).numpy()
+        return self.view.reward(dream[:, 1:]).numpy()
 
     def codes(self, actions: np.ndarray) -> torch.Tensor:
         return self.agent.actions.encode({'action': torch.from_numpy(actions.astype(np.float32))})
@@ -114,17 +101,9 @@ class Lab:
 
     @torch.no_grad()
     def prediction(self) -> dict:
-        """Latent errors over copy-last and reward errors along the recorded actions, by step."""
-        agent, unseen = self.agent, self.unseen
-        loop = report.open_loop(
-            agent.world.dynamics,
-            agent.world.heads,
-            unseen.context,
-            unseen.batch,
-            unseen.start,
-            agent.config.shortcut.steps,
-            rewards=True,
-        )
+        """Errors over copy-last (see View.open_loop) and of rewards along the recorded actions."""
+        unseen = self.unseen
+        loop = self.view.open_loop(unseen.context, unseen.batch, unseen.start)
         truth = unseen.batch.reward[:, unseen.start + 1 :]
         ratio, wrong = (
             (loop.error.mean(0) / loop.copy_error.mean(0)),
@@ -155,15 +134,10 @@ class Lab:
             dream = self.imagine(
                 sequences, rows, frames, sequences.batch.action[rows, frames][:, None]
             )
-            seen.append(dream.inputs[:, 0])
-            dreamed.append(dream.inputs[:, 1])
-        context = sequences.context
-        return {
-            'latent': context.latent[where].flatten(1),
-            'feature': context.feature[where],
-            'inputs': torch.cat(seen),
-            'imagined': torch.cat(dreamed),
-        }
+            seen.append(dream[:, 0])
+            dreamed.append(dream[:, 1])
+        found = {'inputs': torch.cat(seen), 'imagined': torch.cat(dreamed)}
+        return self.view.parts(sequences.context, where) | found
 
     def probes(self, sequences: int = 480) -> dict:
         """Errors of reading positions and velocities: rms, median, std; overall and at the goal.
@@ -196,7 +170,7 @@ class Lab:
                 self.unseen.batch.reward[:, later],
             ),
             8: (
-                dream.inputs[:, 8],
+                dream[:, 8],
                 quantities(self.unseen.state[:, begin]),
                 self.unseen.state[:, end],
                 self.unseen.batch.reward[:, end],

@@ -13,8 +13,6 @@ from benchmarks.simulator import Simulator
 from benchmarks.world_data import record, save
 from benchmarks.world_measure import HORIZON, Lab, correlation, effect, parts
 from benchmarks.world_probe import Probe, errors
-from dreamer4.worlds.dreamer4 import report
-from dreamer4.worlds.dreamer4.rollout import Trajectory
 from embodied.errors import ConfigError
 
 TINY = [
@@ -99,9 +97,11 @@ def cartpole():
     return record('dmc_cartpole_balance', 4 * 2 * 40, True, seed=0, length=40, size=16)
 
 
-@pytest.fixture(scope='module')
-def lab(cartpole):
-    agent = world.make(cartpole, 'proprio', TINY, 0)
+@pytest.fixture(
+    scope='module', params=[TINY, [*TINY[:2], 'dreamerv3', *TINY[2:]]], ids=['dreamer4', 'rssm']
+)
+def lab(cartpole, request):
+    agent = world.make(cartpole, 'proprio', request.param, 0)
     world.train(agent, cartpole, 'proprio', world.Budget(2, None, 0.3), 0)
     return Lab(agent, cartpole, Simulator.of('dmc_cartpole_balance', 2), starts=24)
 
@@ -111,8 +111,8 @@ def test_a_model_that_repeats_its_start_has_the_error_of_copy_last(lab, monkeypa
     loop = lambda *args, **kw: replace(
         found := report_loop(*args, **kw), latent=found.start.expand_as(found.latent)
     )
-    report_loop = report.open_loop
-    monkeypatch.setattr(report, 'open_loop', loop)
+    report_loop = lab.view.open_loop
+    monkeypatch.setattr(lab.view, 'open_loop', loop)
     assert lab.prediction()['error over copy-last'] == pytest.approx(
         {'1': 1, '4': 1, '8': 1, '15': 1}
     )
@@ -126,10 +126,10 @@ def test_the_simulator_itself_as_a_model_scores_as_perfect(lab, monkeypatch):
         states = from_.state[rows, frames]
         actions = lab.agent.actions.decode(codes)['action'].numpy()
         gained = torch.from_numpy(lab.simulator.rollout(states, actions))
-        return Trajectory(torch.nn.functional.pad(gained, (1, 0))[..., None], None, codes)
+        return torch.nn.functional.pad(gained, (1, 0))[..., None]
 
     monkeypatch.setattr(lab, 'imagine', dream)
-    monkeypatch.setattr(lab.agent.world.heads, 'reward', lambda x: x[..., 0])
+    monkeypatch.setattr(lab.view, 'reward', lambda x: x[..., 0])
     for step, found in lab.effects().items():
         for key in ('correlation', 'slope', 'sign', 'large', 'returns'):
             assert found[key] == pytest.approx(1), (step, key)
@@ -148,19 +148,29 @@ def test_frames_stand_beside_the_states_that_they_show(lab):
     np.testing.assert_allclose(np.cos(angle), shown, atol=1e-6)
     frames = lab.frames(unseen)
     assert all(len(x) == 24 * HORIZON for x in frames.values())
+    held = unseen.context.stoch if lab.agent.config.world == 'rssm' else unseen.context.latent
     torch.testing.assert_close(
-        frames['latent'], unseen.context.latent[:, unseen.start : -1].flatten(0, 1).flatten(1)
+        frames['latent'], held[:, unseen.start : -1].flatten(0, 1).flatten(1)
     )
 
 
 @pytest.mark.dmc
-@pytest.mark.parametrize('kind, preset', [('proprio', 'dmc_proprio'), ('image', 'dmc_vision')])
-def test_a_run_trains_measures_and_prints(kind, preset, cartpole, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    'kind, presets, alone',
+    [
+        ('proprio', ['dmc_proprio'], 3),
+        ('image', ['dmc_vision'], 3),
+        ('image', ['dmc_vision', 'dreamerv3'], 0),
+    ],
+)
+def test_a_run_trains_measures_and_prints(
+    kind, presets, alone, cartpole, tmp_path, monkeypatch, capsys
+):
     save(cartpole, tmp_path / 'data')
     monkeypatch.setattr(world_probe, 'STEPS', 20)
     words = [
         '--configs',
-        preset,
+        *presets,
         *TINY[2:],
         '--data',
         str(tmp_path / 'data'),
@@ -179,7 +189,7 @@ def test_a_run_trains_measures_and_prints(kind, preset, cartpole, tmp_path, monk
     world.main()
     found = json.loads((tmp_path / 'x.json').read_text())
     assert (
-        found['trained']['tokenizer']['updates'] == 3
+        found['trained']['tokenizer']['updates'] == alone
         and found['trained']['dynamics']['updates'] == 2
     )
     assert found['probes']['imagined 8']['all']['hinge_1 rad']['rms'] > 0
