@@ -61,7 +61,8 @@ class Agent:
             'reset' are ignored).
         config: AgentConfig.
         machine: where it computes; decides nothing that is learned.
-        seed: of its stream of torch's random numbers; the caller's stream is left alone.
+        seed: of its stream of torch's random numbers, the caller's is left alone; and with the
+            number of an update, of what the host draws for it.
 
     Raises:
         ValueError: a setting that cannot work, naming it.
@@ -78,7 +79,7 @@ class Agent:
         check(config)
         check_machine(machine, config)
         self.config, self.machine = config, Machine(machine, seed)
-        self.device = self.machine.device
+        self.device, self._seed = self.machine.device, seed
         self._build(obs_space, act_space)
 
     @own_stream
@@ -258,7 +259,7 @@ class Agent:
         part.
         """
         every, pace = self.config.imagination.every, self.schedule.pace()
-        rng = np.random.default_rng(self.updates)
+        rng = np.random.default_rng([self._seed, self.updates])
         turn = worlds.Turn(self.updates, shape[0], self.schedule.begun, pace, rng)
         world = self.world.plan(turn)
         value = self.schedule.reached('value') and self.updates % every == every - 1

@@ -707,6 +707,20 @@ def roles_of(monkeypatch, updates, **changes):
     return {key: torch.cat([one[key].flatten() for one in seen]) for key in seen[0]}
 
 
+def test_roles_are_of_the_seed_and_the_update_whoever_makes_it():
+    """Seeds differ, and a resumed run draws what an uninterrupted one draws."""
+
+    def roles(seed, begin=0):
+        made = Agent(OBS, ACT, *tiny(**{'shortcut.bootstrap': 0.4, 'batch.single': 0.3}), seed=seed)
+        made.schedule.stage, found = 'dynamics', []
+        for made.updates in range(begin, 12):
+            found.append(made._plan((4, 8)).world.roles)
+        return found
+
+    assert roles(0) == roles(0) and roles(0) != roles(1)
+    assert roles(0, begin=5) == roles(0)[5:]
+
+
 @pytest.mark.parametrize('single', [0.0, 0.3, 0.5])
 def test_large_steps_are_trained_with_a_past_and_without_whatever_the_share_of_single_images(
     monkeypatch, single
