@@ -28,7 +28,7 @@ from gymnasium import spaces
 from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
 from dreamer4.machine import MachineConfig, settle
-from dreamer4.record import WARM
+from dreamer4.record import WARM, plainly
 from dreamer4.summary import parameters, update_flops
 from embodied.config import parse
 
@@ -120,9 +120,9 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
         agent.init_policy(16),
         {key: value[:1, 0].repeat(16, 0) for key, value in sample(1, 2).items()},
     )
+    run = agent.recorder.run if agent.recorder else plainly
     return {
-        name: lambda name=name, work=work: agent._run(name, work, {})
-        for name, work in works.items()
+        name: lambda name=name, work=work: run(name, work, {}) for name, work in works.items()
     } | {
         'acting, 16 envs': lambda: agent.policy(carry, envs),
         'whole update': lambda: agent.train(feed.next()),

@@ -24,6 +24,7 @@ from .heads import beyond_bins
 from .machine import Machine, MachineConfig, own_stream
 from .machine import check as check_machine
 from .optim import NonFiniteLoss
+from .player import Player
 from .record import CudaGraphs, plainly
 from .schedule import Schedule
 from .state import fitting, pack_tree, unpack_tree
@@ -103,6 +104,12 @@ class Agent:
         self.actor_critic = ActorCritic(
             self.world.parts, self.actions, config.actor_critic(), machine
         )
+        if config.actor.start == 'behaviour' and self.world.clone is None:
+            raise ValueError(
+                f'agent.actor.start behaviour needs a world model that imitates; {config.world}'
+                ' does not, take uniform'
+            )
+        self.player = Player(self.world, self.actor_critic, self.actions, self.obs_keys, machine)
         self.optimizers = self.world.optimizers | self.actor_critic.optimizers
         graphs = machine.config.graphs and self.device.type == 'cuda'
         self.recorder = CudaGraphs(self.device) if graphs else None
@@ -144,15 +151,14 @@ class Agent:
     # -- acting
 
     def init_policy(self, num_envs: int) -> dict[str, torch.Tensor]:
-        """Carry: the state of the world model, and the code (N, M) of the last action."""
-        code = torch.zeros(num_envs, self.actions.code_size, device=self.device)
-        return self.world.begin(num_envs) | {'action': code}
+        """Carry of envs before their first frame."""
+        return self.player.begin(num_envs)
 
     @torch.no_grad()
     @own_stream
     def policy(
         self, carry: dict[str, torch.Tensor], obs: Mapping[str, np.ndarray], mode: str = 'train'
-    ):
+    ) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
         """Act on one frame of every env.
 
         Args:
@@ -167,39 +173,15 @@ class Agent:
             raise ValueError(f"policy: mode must be 'train', 'sample' or 'mode', got {mode!r}")
         random = mode == 'train' and not self.schedule.reached('policy')
         kind = 'explore' if random else 'mode' if mode == 'mode' else 'sample'
-        seen = {
-            f'seen/{k}': torch.from_numpy(np.ascontiguousarray(obs[k])).to(self.device)
-            for k in [*self.obs_keys, 'is_first']
-        }
-        out = self._run(('policy', kind), lambda flat: self._act(kind, flat), carry | seen)
-        actions = {
-            k.removeprefix('act/'): v.cpu().numpy() for k, v in out.items() if k.startswith('act/')
-        }
-        # cloned: a recording will write into the same tensors for whoever acts next
-        return {k: out[k].clone() for k in carry}, actions
-
-    def _act(self, kind: str, flat: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The next carry, and under 'act/' the actions: work for the device alone."""
-        seen = {k.removeprefix('seen/'): v for k, v in flat.items() if k.startswith('seen/')}
-        carry = {k: v for k, v in flat.items() if not k.startswith('seen/')}
-        last = carry.pop('action')
-        with self.machine.autocast():
-            carry = self.world.observe(carry, seen, last)
-            if kind == 'explore':
-                code = self.actor_critic.explore(last, seen['is_first'])
-            else:
-                code = self.actor_critic.act(self.world.features(carry), kind == 'mode')
-        return (
-            carry | {'action': code} | {f'act/{k}': v for k, v in self.actions.decode(code).items()}
-        )
+        return self.player.step(kind, carry, obs, self.recorder)
 
     def save_carry(self, carry: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The carry as numpy arrays."""
-        return {k: v.cpu().numpy() for k, v in carry.items()}
+        return self.player.save(carry)
 
     def load_carry(self, tree: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """Inverse of save_carry."""
-        return {k: torch.from_numpy(np.asarray(v).copy()).to(self.device) for k, v in tree.items()}
+        return self.player.load(tree)
 
     # -- learning
 
@@ -233,10 +215,9 @@ class Agent:
         """
         batch = meal.batch
         plan = self._plan(batch.shape)
+        run = self.recorder.run if self.recorder else plainly
         # here alone the host waits for the device
-        metrics = fetch(
-            self._run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat())
-        )
+        metrics = fetch(run(plan, lambda flat: self._update(plan, Batch.of(flat)), batch.flat()))
         try:
             for optimizer in self.optimizers.values():
                 optimizer.check(metrics)
@@ -369,11 +350,6 @@ class Agent:
             | {'schedule': self.schedule}
             | {f'optim_{name}': optimizer for name, optimizer in self.optimizers.items()}
         )
-
-    @property
-    def _run(self):
-        """(key, work, tensors) -> tensors: how work for the device is carried out."""
-        return self.recorder.run if self.recorder else plainly
 
 
 def fetch(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:

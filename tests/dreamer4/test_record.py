@@ -332,7 +332,7 @@ def test_acting_touches_no_tensor_of_another_device(elsewhere, kind):
     made = elsewhere('policy')
     seen = {f'seen/{k}': torch.from_numpy(v).to('meta') for k, v in observe(2, True).items()}
     with Foreign('meta') as foreign:
-        made._act(kind, made.init_policy(2) | seen)
+        made.player.act(kind, made.init_policy(2) | seen)
     assert not foreign.found, foreign.found[0]
 
 

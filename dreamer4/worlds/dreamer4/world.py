@@ -326,15 +326,9 @@ class Dreamer4:
         with self.machine.autocast():
             context = self.commit(batch)
             start = min(c.actor.context, batch.shape[1] // 2) - 1
+            known = self.dynamics, self.heads, context, batch, start
             metrics = report.model_metrics(
-                self.dynamics,
-                self.heads,
-                context,
-                batch,
-                start,
-                c.shortcut.steps,
-                c.value.gamma,
-                self._task(batch),
+                *known, c.shortcut.steps, c.value.gamma, self._task(batch)
             )
         return metrics, context, start
 
