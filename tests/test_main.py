@@ -206,7 +206,7 @@ def test_an_agent_that_only_acts_needs_no_weights_of_a_loss(trained, tmp_path, m
         1,
     ]
     assert call(*flags, '--driver.parallel', 'false', '--machine.threads', 1) == 0
-    assert load(tmp_path / 'run')[0].perceptual is None
+    assert load(tmp_path / 'run')[0].world.perceptual is None
 
 
 def test_videos_are_imported_and_learned_from_beside_labeled_rows(trained, tmp_path, capsys):
