@@ -3,6 +3,7 @@
 python -m benchmarks.picture          # writes benchmarks/results/front.png
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ SOURCES = ('proprio_swingup', 'learning_pixel')  # files of results, in the orde
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print(draw([run for name in SOURCES for run in read(name)['runs']], RESULTS / 'front.png'))
 
 
