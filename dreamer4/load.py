@@ -131,7 +131,7 @@ def restored(
     """The agent of a run for these spaces, with the weights of its newest checkpoint."""
     agent = Agent(
         obs_space,
-        {key: space for key, space in act_space.items() if key != 'reset'},
+        act_space,
         config.agent.build(AgentConfig),
         config.machine.build(MachineConfig),
         derive(seed, 'agent'),

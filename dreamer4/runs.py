@@ -5,13 +5,13 @@ it acts, binds all of them; what decides what is learned binds a resumption as w
 else, the whole block `machine` included, may differ.
 """
 
-import os
 import re
 from pathlib import Path
 
 from embodied.base import Spaces
 from embodied.config import Config, Value, configs_dir, diff, parse
 from embodied.errors import ConfigError
+from embodied.files import whole
 from embodied.replay import meta as metas
 from embodied.replay.infer import folder_of as folder_of_rows
 from embodied.replay.schema import Schema
@@ -108,10 +108,8 @@ def write_spaces(logdir: Path, obs_space: Spaces, act_space: Spaces) -> None:
     """Keep the spaces of an agent in its run, so that it is built again without an env."""
     schema = Schema.from_spaces(obs_space, act_space)
     (logdir / SPACES).mkdir(exist_ok=True)
-    whole = metas.encode(schema, obs_space, act_space, {})
-    partial = logdir / SPACES / f'{metas.FILENAME}.partial'
-    partial.write_bytes(whole)
-    os.replace(partial, logdir / SPACES / metas.FILENAME)
+    with whole(logdir / SPACES / metas.FILENAME) as file:
+        file.write(metas.encode(schema, obs_space, act_space, {}))
 
 
 def read_spaces(logdir: Path) -> tuple[Spaces, Spaces]:
