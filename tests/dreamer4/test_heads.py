@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tiny import speak
+from tiny import HEADS, speak
 
 from dreamer4.actions import Actions
 from dreamer4.batch import make_batch
@@ -16,19 +16,6 @@ from dreamer4.heads import Head, Heads, HeadsConfig, ahead, shifted
 from dreamer4.scores import mean
 from dreamer4.worlds.dreamer4.dynamics import Dynamics, DynamicsConfig, Given
 
-HEADS = dict(
-    width=32,
-    layers=1,
-    offsets=2,
-    reads='apart',
-    learn_on='committed',
-    scalar='twohot',
-    bins=21,
-    limit=2.0,
-    continuous='bins',
-    action_bins=5,
-    unimix=0.01,
-)
 ACTIONS = Actions({'action': spaces.Discrete(3)}, 'bins', 5, 0.01)
 
 

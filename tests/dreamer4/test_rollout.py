@@ -5,6 +5,7 @@ what comes out.
 import pytest
 import torch
 from gymnasium import spaces
+from tiny import HEADS
 
 from dreamer4.actions import Actions
 from dreamer4.batch import draw_starts
@@ -38,19 +39,7 @@ def world_and_heads(tasks=1, **changes):
         32,
         2 * world.coordinates.viewed,
         ACTIONS,
-        HeadsConfig(
-            width=16,
-            layers=1,
-            offsets=0,
-            reads='together',
-            learn_on='committed',
-            scalar='twohot',
-            bins=21,
-            limit=2.0,
-            continuous='bins',
-            action_bins=5,
-            unimix=0.01,
-        ),
+        HeadsConfig(**HEADS | dict(width=16, offsets=0, reads='together')),
     )
     return world, heads
 

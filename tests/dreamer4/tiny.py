@@ -38,6 +38,20 @@ SMALL = {
     'schedule.gate_sequences': 4,
     'machine.device': 'cpu',
 }
+# keys of HeadsConfig, where a test builds heads alone
+HEADS = dict(
+    width=32,
+    layers=1,
+    offsets=2,
+    reads='apart',
+    learn_on='committed',
+    scalar='twohot',
+    bins=21,
+    limit=2.0,
+    continuous='bins',
+    action_bins=5,
+    unimix=0.01,
+)
 
 
 def tiny(**changes) -> tuple[AgentConfig, MachineConfig]:
