@@ -47,6 +47,11 @@ class OpenLoop:
         return (self.start - self.truth).square().mean((-1, -2))
 
 
+def last_given(batch: Batch, context: int) -> int:
+    """Index of the last real frame: as many as acting looks back, or half of the batch (B, T)."""
+    return min(context, batch.shape[1] // 2) - 1
+
+
 def still_valid(batch: Batch, start: int, givers: torch.Tensor) -> torch.Tensor:
     """bool (B, H): the step still belongs to the episode of frame `start`, and all actions on the
     way are known; those are taken from the sequences `givers`, long (B,).

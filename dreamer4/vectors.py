@@ -1,16 +1,37 @@
-"""Observations that are no images, as numbers; and names of keys as torch can hold them.
+"""Observations: which are images; the others as numbers; and names of keys as torch can hold them.
 
 Letters: B batch, T time.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
 
+from embodied.base import is_image
+
 from .nets.outputs import symlog
 
 TAKEN = frozenset(dir(nn.ModuleDict()))  # names that a module cannot have
+
+
+def split_space(
+    obs_space: Mapping[str, spaces.Space], who: str
+) -> tuple[dict[str, spaces.Space], dict[str, spaces.Space]]:
+    """(images, all others) of an observation space, each sorted by key.
+
+    Raises:
+        ValueError: there is nothing to observe, for `who` wants it.
+    """
+    if not obs_space:
+        raise ValueError(f'{who}: expected an observation with at least one key, got none')
+    keys = sorted(obs_space)
+    return (
+        {k: obs_space[k] for k in keys if is_image(obs_space[k])},
+        {k: obs_space[k] for k in keys if not is_image(obs_space[k])},
+    )
 
 
 def vector_size(space: spaces.Space) -> int:

@@ -21,9 +21,8 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], channels: int):
         super().__init__()
-        self.layers, self.products, size = nn.ModuleList(), 0, shape[:2]
-        for inputs, outputs in widths(shape, channels):
-            size = tuple((n + 1) // 2 for n in size)
+        self.layers, self.products = nn.ModuleList(), 0
+        for (inputs, outputs), size in zip(widths(shape, channels), halvings(shape)):
             self.layers.append(
                 nn.Sequential(
                     nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(1, outputs), nn.SiLU()
@@ -48,9 +47,7 @@ class ConvDecoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], channels: int):
         super().__init__()
-        pairs, self.shape, sides = widths(shape, channels), shape, [shape[:2]]
-        for _ in pairs:
-            sides.append(tuple((n + 1) // 2 for n in sides[-1]))
+        pairs, sides = widths(shape, channels), [shape[:2], *halvings(shape)]
         self.sides, self.start = sides[-2::-1], (pairs[-1][1], *sides[-1])
         up = [nn.ConvTranspose2d(outputs, inputs, 4, 2, 1) for inputs, outputs in reversed(pairs)]
         zero_init(up[-1])

@@ -14,12 +14,10 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from embodied.base import is_image
-
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
-from ...vectors import safe, vector_size, vectorize
+from ...vectors import safe, split_space, vector_size, vectorize
 
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
@@ -66,10 +64,7 @@ class Tokenizer(nn.Module):
     def __init__(self, obs_space: Mapping[str, spaces.Space], config: TokenizerConfig):
         super().__init__()
         self.config = config
-        self.images = {k: s for k, s in sorted(obs_space.items()) if is_image(s)}
-        self.vectors = {k: s for k, s in sorted(obs_space.items()) if not is_image(s)}
-        if not obs_space:
-            raise ValueError('tokenizer: the observation holds no key to encode')
+        self.images, self.vectors = split_space(obs_space, 'tokenizer')
         self.scale = nn.ModuleDict({safe(k): PixelScale(s.shape) for k, s in self.images.items()})
         self.patches = 0  # that an image can drop
         self.latent_shape = config.latents, config.channels  # (L, Z)

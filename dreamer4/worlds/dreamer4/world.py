@@ -17,6 +17,7 @@ from ...batch import Batch, Dream, Roles, draw_starts
 from ...heads import Heads, sizes
 from ...machine import Machine
 from ...nets.attention import Attention
+from ...openloop import last_given
 from ...optim import Optimizer, RunningRMS, SlowCopy, descend
 from .. import Act, Carry, Losses, Metrics, Summary, Turn
 from . import perceptual, report, shortcut, window
@@ -325,7 +326,7 @@ class Dreamer4:
         c = self.config
         with self.machine.autocast():
             context = self.commit(batch)
-            start = min(c.actor.context, batch.shape[1] // 2) - 1
+            start = last_given(batch, c.actor.context)
             known = self.dynamics, self.heads, context, batch, start
             metrics = report.model_metrics(
                 *known, c.shortcut.steps, c.value.gamma, self._task(batch)

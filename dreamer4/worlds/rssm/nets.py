@@ -4,6 +4,7 @@ Letters: N rows of any batch, D deterministic state, Z stochastic state, A actio
 units, G blocks, E embedding.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,11 +13,9 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import nn
 
-from embodied.base import is_image
-
 from ...nets.conv import ConvDecoder, ConvEncoder, halvings
 from ...nets.layers import RMSNorm
-from ...vectors import safe, vector_size, vectorize
+from ...vectors import safe, split_space, vector_size, vectorize
 
 ACTS = {'silu': nn.SiLU, 'elu': nn.ELU}
 NORMS = {'rms': RMSNorm, 'layer': nn.LayerNorm, 'none': nn.Identity}
@@ -243,7 +242,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.spaces = dict(sorted(obs_space.items()))
-        self.images, self.vectors = split_space(obs_space)
+        self.images, self.vectors = split_space(obs_space, 'rssm')
         self.convs = nn.ModuleDict(
             {safe(k): CONVS[conv][0](s.shape, depth, style) for k, s in self.images.items()}
         )
@@ -301,13 +300,14 @@ class Decoder(nn.Module):
         style: Style,
     ):
         super().__init__()
-        self.images, self.vectors = split_space(obs_space)
+        self.images, self.vectors = split_space(obs_space, 'rssm')
         self.convs, self.spreads = nn.ModuleDict(), nn.ModuleDict()
         for key, space in self.images.items():
-            encoder, decoder = CONVS[conv]
-            size = encoder(space.shape, depth, style).outputs
-            self.spreads[safe(key)] = Spread(deter, stoch, units, size, blocks, style)
-            self.convs[safe(key)] = decoder(space.shape, depth, style)
+            net = CONVS[conv][1](space.shape, depth, style)
+            self.spreads[safe(key)] = Spread(
+                deter, stoch, units, math.prod(net.start), blocks, style
+            )
+            self.convs[safe(key)] = net
         if self.vectors:
             self.sizes = [vector_size(s) for s in self.vectors.values()]
             self.mlp = nn.Sequential(
@@ -326,20 +326,3 @@ class Decoder(nn.Module):
             numbers = self.mlp(torch.cat([deter, stoch], -1)).float().split(self.sizes, -1)
             out |= dict(zip(self.vectors, numbers))
         return out
-
-
-def split_space(
-    obs_space: Mapping[str, spaces.Space],
-) -> tuple[dict[str, spaces.Space], dict[str, spaces.Space]]:
-    """(images, all others) of an observation space, each sorted by key.
-
-    Raises:
-        ValueError: there is nothing to observe.
-    """
-    if not obs_space:
-        raise ValueError('rssm: expected an observation with at least one key, got none')
-    keys = sorted(obs_space)
-    return (
-        {k: obs_space[k] for k in keys if is_image(obs_space[k])},
-        {k: obs_space[k] for k in keys if not is_image(obs_space[k])},
-    )

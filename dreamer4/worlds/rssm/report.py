@@ -11,7 +11,15 @@ import numpy as np
 import torch
 
 from ...batch import Batch
-from ...openloop import OpenLoop, draw, loop_metrics, psnr_metrics, still_valid, told_apart
+from ...openloop import (
+    OpenLoop,
+    draw,
+    last_given,
+    loop_metrics,
+    psnr_metrics,
+    still_valid,
+    told_apart,
+)
 from .model import State
 
 
@@ -33,7 +41,7 @@ class Forecast:
 @torch.no_grad()
 def measure(world, batch: Batch) -> tuple[dict[str, torch.Tensor], Forecast]:
     """Diagnostics of an RSSMWorld on a batch; see openloop.loop_metrics."""
-    start = min(world.config.actor.context, batch.shape[1] // 2) - 1
+    start = last_given(batch, world.config.actor.context)
     with world.machine.autocast():
         observed = world.see(batch)
         forecast, mixed = (open_loop(world, observed.state, batch, start, s) for s in (0, 1))
