@@ -5,6 +5,7 @@ ends.
 import fcntl
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,23 +56,44 @@ class SharedLock:
     """A FolderLock of the whole process: whoever in it writes to the folder has a part in it, and
     the last one to close gives it back.
 
+    close() may run as a finaliser, at any line of any thread, also while that very thread takes
+    part in another lock. So it never waits: what it cannot do at once, whoever has the turn does.
+
     Args, Raises: as FolderLock.
     """
 
     _held: dict[tuple[int, str], tuple[FolderLock, int]] = {}  # (process, folder) -> lock, holders
+    _leaving: deque[tuple[int, str]] = deque()  # parts given back and still counted
     _turn = threading.Lock()
 
     def __init__(self, folder: Path, on_event: Callable[[str], None] = print):
-        with self._turn:
-            self._key = os.getpid(), os.path.realpath(folder)  # a fork has its own
-            lock, holders = self._held.get(self._key) or (FolderLock(folder, on_event), 0)
-            self._held[self._key] = lock, holders + 1
+        try:
+            with self._turn:
+                self._key = os.getpid(), os.path.realpath(folder)  # a fork has its own
+                lock, holders = self._held.get(self._key) or (FolderLock(folder, on_event), 0)
+                self._held[self._key] = lock, holders + 1
+        finally:
+            self._settle()
 
     def close(self) -> None:
         """Give this part back; to be called once."""
-        with self._turn:
-            lock, holders = self._held.pop(self._key)
-            if holders > 1:
-                self._held[self._key] = lock, holders - 1
-            else:
-                lock.close()
+        self._leaving.append(self._key)
+        self._settle()
+
+    @classmethod
+    def _settle(cls) -> None:
+        """Count the parts that were given back, unless somebody has the turn, who will."""
+        while cls._leaving and cls._turn.acquire(blocking=False):
+            try:
+                while cls._leaving:
+                    cls._leave(cls._leaving.popleft())
+            finally:
+                cls._turn.release()
+
+    @classmethod
+    def _leave(cls, key: tuple[int, str]) -> None:
+        lock, holders = cls._held.pop(key)
+        if holders > 1:
+            cls._held[key] = lock, holders - 1
+        else:
+            lock.close()

@@ -5,9 +5,11 @@ process gives it back.
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from embodied import lock as locks
 from embodied.errors import FolderInUse
 from embodied.lock import FolderLock, SharedLock
 
@@ -57,6 +59,25 @@ def test_the_last_holder_in_a_process_gives_a_shared_lock_back(tmp_path):
     assert 'FolderInUse' in done.stderr
     second.close()
     process = holder('SharedLock', tmp_path)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_a_part_given_back_while_another_is_taken_does_not_wait_for_itself(
+    tmp_path, monkeypatch, wait_until
+):
+    """As when garbage collection ends a replay in the middle of opening the next one."""
+    old, done = SharedLock(tmp_path / 'old'), threading.Event()
+    claim = locks.claim
+    monkeypatch.setattr(locks, 'claim', lambda *args: (old.close(), claim(*args)))
+
+    def take():
+        SharedLock(tmp_path / 'new')
+        done.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    wait_until(done.is_set)
+    process = holder('SharedLock', tmp_path / 'old')
     process.communicate()
     assert process.returncode == 0
 
