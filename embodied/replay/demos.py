@@ -12,6 +12,7 @@ from ..base import UNLABELED
 from ..errors import ReplayEmptyError, ReplayError
 from .config import ReplayConfig
 from .folder import listing
+from .infer import folder_of
 from .labels import Labels, align
 from .sampler import Sampler
 from .schema import Schema
@@ -30,14 +31,15 @@ class Demos:
         """Open the folder.
 
         Args:
-          config: of the replay that they go into.
+          config: of the replay that they go into; `demos` may be the logdir above the rows.
           on_event: as for Replay.
 
         Raises:
           ReplayError: there is no such folder.
           ReplaySchemaError: its rows are not of one kind.
         """
-        self._where, self._share, self._on_event = config.demos, config.demo_share, on_event
+        self._share, self._on_event = config.demo_share, on_event
+        self._where = str(folder_of(config.demos))
         if not os.path.isdir(self._where):
             raise ReplayError(
                 f'{Path(self._where)}: the folder of demonstrations (replay.demos) does not exist.'

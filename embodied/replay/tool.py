@@ -22,6 +22,7 @@ from ..media import gif, png
 from ..pictures import displayable
 from . import npz
 from .archive import Archive
+from .infer import folder_of
 from .schema import Schema
 
 LISTED = 20  # episodes that inspect prints; --json has all
@@ -269,11 +270,11 @@ def _run(args: argparse.Namespace) -> int:
 
             print(import_files(args.files, args.out, args.key, args.size, print))
         elif args.command == 'inspect':
-            report = inspect(args.directory, args.verify)
+            report = inspect(folder_of(args.directory), args.verify)
             print(json.dumps(report, indent=1) if args.json else render(report))
             return int(args.verify and bool(report['broken']))
         else:
-            print(export(args.directory, args.episode, args.out, args.key, args.fps))
+            print(export(folder_of(args.directory), args.episode, args.out, args.key, args.fps))
     except (EmbodiedError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1103,12 +1103,13 @@ def test_demonstrations_fill_their_share_and_are_never_changed(tmp_path):
     )
 
 
-def test_demonstrations_stand_in_every_place_of_a_batch_alike(tmp_path):
-    demos = make(tmp_path / 'demos')
+@pytest.mark.parametrize('named', ['run/replay', 'run'])
+def test_demonstrations_stand_in_every_place_of_a_batch_alike(tmp_path, named):
+    demos = make(tmp_path / 'run/replay')
     for count in range(50):
         demos.add(row(count, worker=9), 0)
     demos.close()
-    replay = make(demos=str(tmp_path / 'demos'), demo_share=0.25)
+    replay = make(demos=str(tmp_path / named), demo_share=0.25)
     fill(replay, 50)
     places = np.stack(
         [replay.sample(8, 3, draw=number)['action'][:, 0, 1] == 9 for number in range(600)]

@@ -92,6 +92,13 @@ def test_inspect_counts_episodes_returns_lengths_and_bytes(folder, capsys):
     }
 
 
+def test_the_logdir_above_the_rows_is_understood(folder, tmp_path, capsys):
+    assert report(folder.parent, capsys) == report(folder, capsys)
+    out = tmp_path / 'episode.npz'
+    assert main(['export', str(folder.parent), '--episode', '1', '--out', str(out)]) == 0
+    assert len(np.load(out)['frames']) == 7
+
+
 def test_inspect_names_broken_and_foreign_files_and_changes_nothing(folder, capsys):
     victim = sorted(folder.glob('*.npz'))[0]
     content = bytearray(victim.read_bytes())
