@@ -12,7 +12,7 @@ from torch import nn
 
 from embodied.base import is_image
 
-from .nets.outputs import symlog
+from .nets.outputs import symexp, symlog
 
 TAKEN = frozenset(dir(nn.ModuleDict()))  # names that a module cannot have
 
@@ -56,6 +56,30 @@ def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
             [nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1
         ).float()
     return symlog(x.reshape(*x.shape[:2], -1).float())
+
+
+def devectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
+    """What is decoded -> values as the env gives them, (N, *space.shape), within the space: images
+    (N, H, W, C) in about [0, 1], or features (N, vector_size) as of vectorize.
+    """
+    kind = torch.from_numpy(np.zeros((), space.dtype)).dtype
+    if is_image(space):
+        return (x.clamp(0, 1) * 255).round().to(kind)
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        counts = np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1)
+        choice = [part.argmax(-1) for part in x.split(counts.tolist(), -1)]
+        return torch.stack(choice, -1).reshape(len(x), *space.shape).to(kind)
+    value = symexp(x.float()).reshape(len(x), *space.shape)
+    if isinstance(space, spaces.Box) and kind != torch.bool:
+        low, high = (torch.from_numpy(np.asarray(b, np.float64)) for b in (space.low, space.high))
+        value = value.double().clamp(low.to(value.device), high.to(value.device))
+    if kind.is_floating_point:
+        return value.to(kind)
+    return (
+        value > 0.5
+        if kind == torch.bool or isinstance(space, spaces.MultiBinary)
+        else value.round()
+    ).to(kind)
 
 
 def safe(key: str) -> str:

@@ -90,7 +90,13 @@ BELOW = {
     'dreamer4.worlds.dreamer4.rollout': ('dreamer4.worlds.dreamer4.world', 'dreamer4.returns'),
 }
 
-WIRING = ('dreamer4.main', 'dreamer4.load', 'dreamer4.runs')  # these know everything
+# these know everything
+WIRING = (
+    'dreamer4.main',
+    'dreamer4.load',
+    'dreamer4.runs',
+    'dreamer4.starts',
+)
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = (
     'embodied',

@@ -80,6 +80,24 @@ class Summary:
     flops: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How the next frame of a dream that is played is drawn.
+
+    Attributes:
+        steps: K, denoising steps of a frame, a power of two; 0: as the agent is configured. A model
+            that does not denoise has none.
+        mean: the mean of what may come, or the likeliest latents where there is no mean, in place
+            of a sample.
+        noise: in [0, 1), how much noise past frames are shown with, whose label says so; None: as
+            the policy sees them. A model that keeps no frames has none.
+    """
+
+    steps: int = 0
+    mean: bool = False
+    noise: float | None = None
+
+
 class World(Protocol):
     """A world model, as the agent uses it.
 
@@ -125,6 +143,24 @@ class World(Protocol):
 
     def features(self, carry: Carry) -> torch.Tensor:
         """(N, F) of the newest frame of every env."""
+
+    # -- being played
+
+    def dream(self, carry: Carry, action: torch.Tensor, how: Sampling) -> Carry:
+        """One step without a frame: what the carry of `observe` may be after the action (N, M)."""
+
+    def decode(self, carry: Carry) -> Mapping[str, torch.Tensor]:
+        """The newest frame as the model has it: key -> image (N, H, W, C) in about [0, 1], or
+        features (N, vector_size) of what is no image, see vectors.py.
+        """
+
+    def numbers(self, carry: Carry) -> torch.Tensor:
+        """(N, S, W): the newest frame in the numbers that errors are measured in."""
+
+    def judge(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expected reward on arrival and probability of not being terminal, each (...), of the
+        frames with features (..., F).
+        """
 
     # -- learning
 

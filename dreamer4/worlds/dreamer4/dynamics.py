@@ -240,6 +240,7 @@ class Dynamics(nn.Module):
         is_first: torch.Tensor,
         noise: bool = True,
         wanted: slice = ALL,
+        level: int | None = None,
     ) -> Context:
         """Take real frames as history: the same pass, at the same level and label, that imagination
         makes of its own frames.
@@ -249,11 +250,13 @@ class Dynamics(nn.Module):
             noise: corrupt to the context level; False keeps the latents clean under the same label
                 (acting).
             wanted: frames whose feature is wanted.
+            level: in 0 .. K_max, at which the frames are shown; None for the context level.
         """
-        level = torch.full(is_first.shape, self.context_level, device=z.device)
+        shown = self.context_level if level is None else level
+        level = torch.full(is_first.shape, shown, device=z.device)
         positions = torch.arange(z.shape[1], device=z.device)[None]
         view = View(causal_mask(is_first), positions)
-        seen = self.blurred(z) if noise else z
+        seen = self.coordinates.blur(z, shown / self.config.levels) if noise else z
         origin = self.coordinates.origin(seen, is_first)
         target = self.coordinates.encode(seen, origin)
         told = self.coordinates.tell(target, origin)

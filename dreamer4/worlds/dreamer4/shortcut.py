@@ -173,6 +173,7 @@ def sample(
     view: View,
     steps: int,
     pending: torch.Tensor | None = None,
+    smallest: bool = False,
 ) -> torch.Tensor:
     """Draw the next frame from noise in K = `steps` Euler steps of size 1/K: x <- x + (x^ - x) / (1
     - tau) / K.
@@ -186,6 +187,7 @@ def sample(
         pending: (B, P, S, told) the P frames before, as tokens read them, where the cache does not
             know them yet: the first look takes them along and commits them. Given and view are then
             of all P + 1 frames.
+        smallest: label every step d_min, as a model without shortcuts does.
 
     Returns:
         latents (B, 1, S, W) in [-1, 1].
@@ -193,9 +195,8 @@ def sample(
     levels, coordinates = dynamics.config.levels, dynamics.coordinates
     batch, device = given.action.shape[0], given.action.device
     x = torch.randn(batch, 1, dynamics.tokens, dynamics.channels, device=device)
-    size = torch.full(
-        (batch, 1), min((levels // steps).bit_length(), dynamics.step_sizes) - 1, device=device
-    )
+    sizes = 1 if smallest else dynamics.step_sizes
+    size = torch.full((batch, 1), min((levels // steps).bit_length(), sizes) - 1, device=device)
     for k in range(steps):
         level = torch.full((batch, 1), k * (levels // steps), device=device)
         frames = Frames(coordinates.tell(x, origin), level, size, given)

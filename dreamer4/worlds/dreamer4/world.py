@@ -19,7 +19,7 @@ from ...machine import Machine
 from ...nets.attention import Attention
 from ...openloop import last_given
 from ...optim import Optimizer, RunningRMS, SlowCopy, descend
-from .. import Act, Carry, Losses, Metrics, Summary, Turn
+from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import perceptual, report, shortcut, window
 from .conv_tokenizer import ConvTokenizer
 from .dynamics import Context, Dynamics, Given
@@ -128,6 +128,20 @@ class Dreamer4:
 
     def features(self, carry: Carry) -> torch.Tensor:
         return window.features(self, carry)
+
+    # -- being played
+
+    def dream(self, carry: Carry, action: torch.Tensor, how: Sampling) -> Carry:
+        return window.dream(self, carry, action, how)
+
+    def decode(self, carry: Carry) -> dict[str, torch.Tensor]:
+        return window.decode(self, carry)
+
+    def numbers(self, carry: Carry) -> torch.Tensor:
+        return carry['latent'][:, -1]
+
+    def judge(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.heads.reward(x), self.heads.cont(x)
 
     # -- learning
 

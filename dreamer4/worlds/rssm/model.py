@@ -149,10 +149,13 @@ class RSSM(nn.Module):
         )
         return Observed(State(deter, stoch), torch.stack(posts, 1), self.prior(deter))
 
-    def dream(self, state: State, action: torch.Tensor) -> State:
-        """One step without a frame: state (N), action (N, A) -> the state it leads to."""
+    def dream(self, state: State, action: torch.Tensor, likeliest: bool = False) -> State:
+        """One step without a frame: state (N), action (N, A) -> a state it may lead to, or the
+        likeliest one.
+        """
         deter = self.cell(state.deter, state.stoch, action)
-        return State(deter, self.latents.sample(self.prior(deter)))
+        draw = self.latents.mode if likeliest else self.latents.sample
+        return State(deter, draw(self.prior(deter)))
 
     def imagine(
         self, state: State, act: Callable[[State, int], torch.Tensor], horizon: int

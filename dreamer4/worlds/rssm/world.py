@@ -22,7 +22,7 @@ from ...nets.layers import MLP
 from ...optim import Optimizer, frozen
 from ...scores import mean
 from ...vectors import vectorize
-from .. import Act, Carry, Losses, Metrics, Summary, Turn
+from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import report
 from .latents import kl_terms
 from .model import RSSM, Observed, State
@@ -137,6 +137,23 @@ class RSSMWorld:
 
     def features(self, carry: Carry) -> torch.Tensor:
         return State(carry['deter'], carry['stoch']).feature
+
+    # -- being played
+
+    def dream(self, carry: Carry, action: torch.Tensor, how: Sampling) -> Carry:
+        before = State(carry['deter'], carry['stoch'])
+        state = self.net.rssm.dream(before, self.actions.embed(action), how.mean)
+        return {'deter': state.deter.float(), 'stoch': state.stoch.float()}
+
+    def decode(self, carry: Carry) -> dict[str, torch.Tensor]:
+        return self.net.decoder(carry['deter'], carry['stoch'])
+
+    def numbers(self, carry: Carry) -> torch.Tensor:
+        """Of the observation as it is decoded: latents of an RSSM mean nothing to each other."""
+        return report.flatten({k: v[:, None] for k, v in self.decode(carry).items()})[:, 0]
+
+    def judge(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.net.reward(x), self.net.cont(x)
 
     # -- learning
 
