@@ -2,4 +2,23 @@
 (arXiv 2509.24527).
 """
 
+import importlib
+
+import gymnasium
+
 __version__ = '0.1.0'
+
+# Name -> its module, imported when it is asked for: torch takes seconds.
+LATE = {'DreamEnv': 'dream_env', 'DreamVectorEnv': 'dream_env'}
+
+gymnasium.register(
+    'dreamer4/Dream-v0',
+    entry_point='dreamer4.dream_env:DreamEnv',
+    vector_entry_point='dreamer4.dream_env:DreamVectorEnv',
+)
+
+
+def __getattr__(name: str):
+    if name not in LATE:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'.{LATE[name]}', __name__), name)

@@ -96,6 +96,7 @@ WIRING = (
     'dreamer4.load',
     'dreamer4.runs',
     'dreamer4.starts',
+    'dreamer4.dream_env',
 )
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = (
