@@ -27,6 +27,21 @@ ALLOWED = {
         'imageio (lazy)',
         'imageio_ffmpeg (lazy)',
     },
+    'embodied.convert': {
+        'numpy',
+        'gymnasium',
+        'PIL',
+        'av (lazy)',
+        'h5py (lazy)',
+        'pyarrow (lazy)',
+    },
+    'embodied.replay.importer': {
+        'numpy',
+        'PIL',
+        'av (lazy)',
+        'imageio (lazy)',
+        'imageio_ffmpeg (lazy)',
+    },
     'embodied.envs.atari': {'numpy', 'gymnasium', 'PIL', 'ale_py (lazy)'},
     'embodied.envs.crafter': {'numpy', 'gymnasium', 'PIL', 'crafter (lazy)'},
     'embodied.envs.dmc': {'numpy', 'gymnasium', 'dm_control (lazy)', 'OpenGL (lazy)'},
@@ -61,6 +76,14 @@ BELOW = {
         'embodied.replay.replay',
     ),
     'embodied.replay': (
+        'embodied.convert',
+        'embodied.drive',
+        'embodied.envs',
+        'embodied.log',
+        'embodied.run',
+        'embodied.config',
+    ),
+    'embodied.convert': (
         'embodied.drive',
         'embodied.envs',
         'embodied.log',
@@ -97,6 +120,7 @@ WIRING = (
     'dreamer4.runs',
     'dreamer4.starts',
     'dreamer4.dream_env',
+    'dreamer4.convert',
 )
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = (
@@ -260,6 +284,9 @@ def test_importing_the_whole_runtime_loads_neither_torch_nor_any_suite():
         'crafter',
         'tensorboard',
         'matplotlib',
+        'av',
+        'h5py',
+        'pyarrow',
     )
     program = (
         f'import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint([name'

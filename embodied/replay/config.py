@@ -54,3 +54,21 @@ class ReplayConfig:
             raise ConfigError(f"replay.resume must be 'manifest' or 'all', got {self.resume!r}.")
         if not 0 <= self.demo_share <= 1:
             raise ConfigError(f'replay.demo_share must lie in [0, 1], got {self.demo_share}.')
+
+
+def unlimited(max_gb: float, resume: str = 'all') -> ReplayConfig:
+    """A replay that is only filled: `max_gb` of memory, as much disk as there is."""
+    return ReplayConfig(
+        directory='',
+        max_gb=max_gb,
+        disk_gb=1e6,
+        chunk_rows=1024,
+        uniform=1.0,
+        recent=0.0,
+        newest=0.0,
+        recent_rows=1,
+        resume=resume,
+        demos='',
+        demo_share=0.0,
+        prefetch=False,
+    )

@@ -9,33 +9,20 @@ frames, as `export` writes them. What is not in the files is not in the folder, 
 unlabeled (labels.py).
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ReplayError
+from ..extras import install_hint
 from . import npz
-from .config import ReplayConfig
+from .config import unlimited
 from .replay import Replay
 
 # as envs give their values; uint8 stays
 NARROW = {'f': np.float32, 'i': np.int32, 'u': np.int32, 'b': np.bool_}
-CONFIG = ReplayConfig(
-    directory='',
-    max_gb=1.0,
-    disk_gb=1e6,
-    chunk_rows=1024,
-    uniform=1.0,
-    recent=0.0,
-    newest=0.0,
-    recent_rows=1,
-    resume='all',
-    demos='',
-    demo_share=0.0,
-    prefetch=False,
-)
-
 Row = dict[str, np.ndarray]
 
 
@@ -52,7 +39,7 @@ def import_files(
       ReplayError: a file cannot be read or does not fit; names it. The episodes before it are in
           the folder.
     """
-    replay = Replay(CONFIG, out, 0, on_event=on_event)
+    replay = Replay(unlimited(1.0), out, 0, on_event=on_event)
     replay.load(None)
     before = len(replay)
     try:
@@ -105,13 +92,40 @@ def pictures(file: Path) -> Iterator[np.ndarray]:
         return
     except UnidentifiedImageError:
         pass  # a video, then
+    yield from decoded(file)
+
+
+def decoded(file: Path) -> Iterator[np.ndarray]:
+    """The frames of a video in the order they are shown, uint8 (H, W, 3) each: by PyAV, or by
+    imageio where only that is there.
+
+    Raises:
+      ReplayError: it is damaged or no video, or both packages are missing.
+    """
+    try:
+        import av
+    except ImportError:
+        yield from _decoded_by_imageio(file)
+        return
+    try:
+        with av.open(os.fspath(file)) as container:
+            if not container.streams.video:
+                raise ReplayError(f'{file}: holds no video.')
+            container.streams.video[0].thread_type = 'AUTO'
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format='rgb24')
+    except av.FFmpegError as error:
+        raise ReplayError(f'{file}: cannot be read as a video: {error}.') from error
+
+
+def _decoded_by_imageio(file: Path) -> Iterator[np.ndarray]:
     try:
         import imageio
         import imageio_ffmpeg  # noqa: F401  without it imageio fails late and obscurely
     except ImportError as error:
         raise ReplayError(
-            f'reading a video needs the package {error.name!r}, which is not installed; .gif and'
-            ' .npz do not.'
+            f'reading a video needs the package av, or {error.name!r}, which is not installed; .gif'
+            f' and .npz do not; {install_hint("video")}'
         ) from error
     yield from imageio.get_reader(file)
 
@@ -143,6 +157,8 @@ def resized(image: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
     box = Image.Resampling.BOX
+    if image.shape[-1] == 3:
+        return np.asarray(Image.fromarray(image).resize((size, size), box))
     return np.stack(
         [
             np.asarray(Image.fromarray(plane).resize((size, size), box))

@@ -56,7 +56,7 @@ def infer_spaces(directory: Path, said: Sequence[str]) -> tuple[dict, dict]:
             f'{directory}: which of {", ".join(columns)} is the action? Say it: {EXAMPLE}.'
         )
     act_space = {key: _action(directory, key, *columns[key], ranges.get(key)) for key in names}
-    obs_space = {k: _observation(*spec) for k, spec in columns.items() if k not in act_space}
+    obs_space = {k: observation_space(*spec) for k, spec in columns.items() if k not in act_space}
     return obs_space | OUTCOME, act_space
 
 
@@ -86,7 +86,8 @@ def _action(directory: Path, key: str, dtype: np.dtype, shape: tuple, said: tupl
     return space
 
 
-def _observation(dtype: np.dtype, shape: tuple) -> spaces.Box:
+def observation_space(dtype: np.dtype, shape: tuple[int, ...]) -> spaces.Box:
+    """The space of everything that a column of this dtype and shape can hold."""
     if dtype.kind == 'b':
         return spaces.Box(0, 1, shape, bool)
     if dtype.kind == 'f':

@@ -1,0 +1,82 @@
+"""Arrays in .npz and .npy files, read a few rows at a time: numpy.load brings each array of an .npz
+into memory whole, also where it is asked to map it.
+"""
+
+import contextlib
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ReplayError
+
+DTYPES = 'biuf'
+
+
+class Column:
+    """One array of an .npz, read from its first row on.
+
+    Attributes:
+      dtype, shape: of the array.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, name: str):
+        """Raises ReplayError where it is no array of numbers, row after row."""
+        self._file = archive.open(name)
+        version = np.lib.format.read_magic(self._file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        self.shape, fortran, self.dtype = read(self._file)
+        if self.dtype.kind not in DTYPES or (fortran and len(self.shape) > 1):
+            raise ReplayError(f'{name} holds {self.dtype}{", column by column" * fortran}.')
+        self._read = 0
+
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Rows `first` to `first + count`, which must lie behind those read before."""
+        size = self.dtype.itemsize * math.prod(self.shape[1:])
+        assert first >= self._read, (first, self._read)
+        self._file.seek(size * (first - self._read), 1)
+        content = self._file.read(size * count)
+        if len(content) < size * count:
+            raise ReplayError(f'ends before row {first + count} of {self.shape[0]}.')
+        self._read = first + count
+        return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+
+
+@contextlib.contextmanager
+def damaged_is_said(file: Path) -> Iterator[None]:
+    """What a damaged .npz raises, as a ReplayError that names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError) as error:
+        raise ReplayError(f'{file}: cannot be read as .npz: {error}.') from error
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[dict[str, Column]]:
+    """The arrays of an .npz, not read yet; others than of numbers are left out."""
+    with damaged_is_said(file), zipfile.ZipFile(file) as archive:
+        columns = {}
+        for name in archive.namelist():
+            with contextlib.suppress(ReplayError):
+                columns[name.removesuffix('.npy')] = Column(archive, name)
+        yield columns
+
+
+def whole(file: Path) -> dict[str, np.ndarray]:
+    """All arrays of numbers of an .npz.
+
+    Raises:
+      ReplayError: it is damaged, or no .npz.
+    """
+    with opened(file) as columns:
+        return {
+            key: column.rows(0, column.shape[0]) if column.shape else column.rows(0, 1)
+            for key, column in columns.items()
+        }

@@ -1,0 +1,61 @@
+"""Which formats there are: one line each. What they look like on disk stands in docs/data.md."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ReplayError, nearest
+from ..extras import require
+from .episode import Options, Recording
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that can be read.
+
+    Attributes:
+      reader: 'module:function' of this package, function(source, options) -> Recording; the name
+        of a module outside begins with its package.
+      what: what it is, for --list.
+      time: the convention of its actions, for --list.
+      needs: modules of the extra `data` that it cannot do without.
+    """
+
+    reader: str
+    what: str
+    time: str
+    needs: tuple[str, ...] = ()
+
+
+TAKEN, LED = 'taken at the frame', 'led to the frame'
+FORMATS: dict[str, Format] = {
+    'npz': Format('npz_files:open_npz', 'one .npz per episode, columns as our rows', TAKEN),
+    'dreamerv3': Format('chunks:open_chunks', 'replay chunks of DreamerV3, and our own', TAKEN),
+    'dreamerv3-torch': Format('npz_files:open_torch', 'one .npz per episode of DreamerV2', LED),
+    'vd4rl': Format('npz_files:open_torch', 'V-D4RL', LED),
+    'vijayabhaskar': Format('npz_files:open_vijayabhaskar', 'frames (N, T, ...) in .npz', TAKEN),
+    'video': Format('films:open_video', 'videos, alone or with .npz, .npy, .json beside', TAKEN),
+    'images': Format('films:open_images', 'a folder of pictures per episode', TAKEN),
+    'lucidrains': Format('films:open_lucidrains', '.mp4 with .npy beside', TAKEN),
+    'scalable-dreamer': Format('films:open_scalable', 'episodes/NNNN/video.mp4, .json', LED),
+}
+
+
+def open_source(name: str, source: Path, options: Options) -> Recording:
+    """Open a source in a format.
+
+    Raises:
+      ReplayError: there is no such format or source, or it is not of that format.
+      EnvMissing: a package is missing; the text holds the command that installs it.
+    """
+    if name not in FORMATS:
+        raise ReplayError(f'there is no format {name!r}; {nearest(name, FORMATS)}')
+    source = source.expanduser()
+    if not source.exists():
+        raise ReplayError(f'{source}: there is no such file or folder.')
+    form = FORMATS[name]
+    for module in form.needs:
+        require(module, 'data')
+    module, _, function = form.reader.partition(':')
+    module = module if '.' in module else f'{__package__}.{module}'
+    return getattr(importlib.import_module(module), function)(source, options)
