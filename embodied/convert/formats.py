@@ -34,6 +34,7 @@ FORMATS: dict[str, Format] = {
     'dreamerv3-torch': Format('npz_files:open_torch', 'one .npz per episode of DreamerV2', LED),
     'vd4rl': Format('hdf5:open_vd4rl', 'V-D4RL: 64px .npz, 84px HDF5', LED),
     'mim': Format('hdf5:open_mim', 'shard_NNNN.h5 of machines-in-motion', TAKEN, ('h5py',)),
+    'lerobot': Format('lerobot:open_lerobot', 'LeRobot v2.1 and v3.0', TAKEN, ('pyarrow', 'av')),
     'd4rl': Format('hdf5:open_d4rl', 'D4RL HDF5', TAKEN, ('h5py',)),
     'vijayabhaskar': Format('npz_files:open_vijayabhaskar', 'frames (N, T, ...) in .npz', TAKEN),
     'video': Format('films:open_video', 'videos, alone or with .npz, .npy, .json beside', TAKEN),
