@@ -46,6 +46,7 @@ ALLOWED = {
     'embodied.envs.crafter': {'numpy', 'gymnasium', 'PIL', 'crafter (lazy)'},
     'embodied.envs.dmc': {'numpy', 'gymnasium', 'dm_control (lazy)', 'OpenGL (lazy)'},
     'dreamer4': {'torch', 'numpy', 'gymnasium', 'einops', 'lpips (lazy)'},
+    'dreamer4.tensor_files': {'torch', 'numpy', 'PIL (lazy)', 'tensordict (lazy)'},
     'dreamer4.video': {'numpy', 'PIL'},
     'dreamer4.nets': {'torch', 'einops'},
 }
@@ -126,6 +127,7 @@ WIRING = (
 CONTRACTS = (
     'embodied',
     'embodied.base',
+    'embodied.convert',
     'embodied.errors',
     'embodied.extras',
     'embodied.log.jsonl',

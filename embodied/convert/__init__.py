@@ -7,7 +7,7 @@ continued where it was interrupted (job.py). Which formats there are stands in f
 look like in docs/data.md.
 """
 
-from .episode import Episode, Recording
+from .episode import Episode, Options, Recording, Unit
 from .job import convert
 
-__all__ = ['Episode', 'Recording', 'convert']
+__all__ = ['Episode', 'Options', 'Recording', 'Unit', 'convert']

@@ -189,3 +189,11 @@ def records(columns: Mapping[str, np.ndarray]) -> Iterator[Row]:
     length = len(next(iter(columns.values()))) if columns else 0
     for index in range(length):
         yield {key: values[index] for key, values in columns.items()}
+
+
+def row_names(seen: Mapping[str, bool], options: Options) -> dict[str, str]:
+    """Names in rows for observations, given whether each is an image: a single image has the name
+    that the options say, what has no name is called observation.
+    """
+    images = [name for name, is_image in seen.items() if is_image]
+    return {name: options.key if images == [name] else name or 'observation' for name in seen}

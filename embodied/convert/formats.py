@@ -35,6 +35,8 @@ FORMATS: dict[str, Format] = {
     'vd4rl': Format('hdf5:open_vd4rl', 'V-D4RL: 64px .npz, 84px HDF5', LED),
     'mim': Format('hdf5:open_mim', 'shard_NNNN.h5 of machines-in-motion', TAKEN, ('h5py',)),
     'lerobot': Format('lerobot:open_lerobot', 'LeRobot v2.1 and v3.0', TAKEN, ('pyarrow', 'av')),
+    'minari': Format('minari:open_minari', 'Minari: HDF5, Arrow or Parquet', TAKEN),
+    'rlds': Format('rlds:open_rlds', 'RLDS as TFDS stores it (TFRecord)', TAKEN),
     'd4rl': Format('hdf5:open_d4rl', 'D4RL HDF5', TAKEN, ('h5py',)),
     'vijayabhaskar': Format('npz_files:open_vijayabhaskar', 'frames (N, T, ...) in .npz', TAKEN),
     'video': Format('films:open_video', 'videos, alone or with .npz, .npy, .json beside', TAKEN),
@@ -42,6 +44,11 @@ FORMATS: dict[str, Format] = {
     'lucidrains': Format('films:open_lucidrains', '.mp4 with .npy beside', TAKEN),
     'scalable-dreamer': Format('films:open_scalable', 'episodes/NNNN/video.mp4, .json', LED),
 }
+
+
+def register(name: str, form: Format) -> None:
+    """Add a format, such as one whose reader needs packages that nothing here may import."""
+    FORMATS[name] = form
 
 
 def open_source(name: str, source: Path, options: Options) -> Recording:
@@ -60,5 +67,6 @@ def open_source(name: str, source: Path, options: Options) -> Recording:
     for module in form.needs:
         require(module, 'data')
     module, _, function = form.reader.partition(':')
-    module = module if '.' in module else f'{__package__}.{module}'
+    if '.' not in module:
+        module = f'{__package__}.{module}'
     return getattr(importlib.import_module(module), function)(source, options)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from ..base import OUTCOME, UNLABELED
 from ..console import is_terminal
-from ..errors import EmbodiedError, OutOfResources, ReplayError
+from ..errors import ReplayError
 from ..replay import meta as metas
 from ..replay.importer import narrow
 from ..replay.infer import observation_space
@@ -96,9 +96,7 @@ def _fill(
                 continue
             try:
                 unsaved += _add(ledger, unit.open(), options, progress)
-            except OutOfResources:
-                raise
-            except (EmbodiedError, OSError, ValueError, EOFError) as error:
+            except (ReplayError, OSError, ValueError, EOFError) as error:
                 return unit.name, ReplayError(f'{unit.name}: {error}')
             ledger.done[unit.name] = None
             progress.episode(len(ledger.done))
@@ -107,6 +105,10 @@ def _fill(
                 unsaved = 0
         ledger.save()
         sound = True
+    except ReplayError:  # between two episodes: those before it are whole
+        ledger.save()
+        sound = True
+        raise
     finally:
         ledger.close(sound)
 

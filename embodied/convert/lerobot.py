@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ReplayError
 from ..replay.importer import decoded
-from .episode import Episode, Options, Recording, Row, Unit
+from .episode import Episode, Options, Recording, Row, Unit, row_names
 
 BOOKKEEPING = ('timestamp', 'frame_index', 'episode_index', 'index', 'task_index')
 # The reward of a row is what its action earned. next.done marks the last row of every episode and
@@ -73,9 +73,8 @@ class Reader:
         self._actions = [key for key in self._features if self._acts(key)]
         self._seen = [k for k in self._features if k not in known and k not in self._actions]
         images = [k for k in self._seen if self._kind(k) in ('video', 'image')]
-        self._names = {key: _ours(key) for key in self._features}
-        if len(images) == 1:
-            self._names[images[0]] = options.key
+        named = row_names({_ours(key): key in images for key in self._seen}, options)
+        self._names = {k: named.get(_ours(k), _ours(k)) for k in self._features}
         self._seen = [key for key in self._seen if options.wanted(self._names[key])]
 
     def episode(self, place: Place) -> Episode:
