@@ -9,6 +9,7 @@ setup(
     package_dir={'dreamer4.configs': 'configs'},
     package_data={
         'dreamer4': ['py.typed'],
+        'dreamer4.play': ['page/*'],
         'embodied': ['py.typed'],
         'dreamer4.configs': ['*.yaml'],
     },

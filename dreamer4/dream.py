@@ -150,7 +150,6 @@ class Dream:
             rows: as a replay stores them, key -> (N, T, ...): observations, actions and is_first.
                 An action that is not known counts as the one that stands there.
         """
-        carry, moment = None, None
         code = self._code({k: rows[k] for k in self.act_space})
         count, time = rows['is_first'].shape
         with self.machine.autocast():
@@ -159,8 +158,7 @@ class Dream:
             for t in range(time):
                 seen = self._seen({k: rows[k][:, t] for k in (*self._keys, 'is_first')})
                 carry, last = self.world.observe(carry, seen, last), code[:, t]
-        moment = self._moment(carry, None)
-        return replace(moment, obs={k: np.asarray(rows[k][:, -1]) for k in self.obs_space})
+        return self._moment(carry, obs={k: np.asarray(rows[k][:, -1]) for k in self.obs_space})
 
     @torch.no_grad()
     @own_stream
@@ -170,8 +168,7 @@ class Dream:
         """
         with self.machine.autocast():
             carry = self.world.observe(moment.carry, self._seen(obs), self._code(action))
-        found = self._moment(carry, None)
-        return replace(found, obs={k: np.asarray(obs[k]) for k in self.obs_space})
+        return self._moment(carry, obs={k: np.asarray(obs[k]) for k in self.obs_space})
 
     @torch.no_grad()
     @own_stream
@@ -209,15 +206,6 @@ class Dream:
             ours, theirs = (self.world.numbers(m.carry) for m in (dreamt, real))
         return (ours - theirs).float().square().mean((-1, -2)).cpu().numpy()
 
-    @torch.no_grad()
-    def reconstruct(self, moment: Moment) -> dict[str, np.ndarray]:
-        """The frame of a moment as the model has it, key -> (N, ...), also where obs is real."""
-        with self.machine.autocast():
-            found = self.world.decode(moment.carry)
-        return {
-            k: devectorize(found[k], space).cpu().numpy() for k, space in self.obs_space.items()
-        }
-
     def _spread(self, carry: Carry, code: torch.Tensor) -> torch.Tensor:
         """(N,), see Moment."""
         count, many = len(code), self.samples
@@ -228,17 +216,26 @@ class Dream:
         frames = [v.float().reshape(count, many, -1) for v in self.world.decode(grown).values()]
         return torch.cat(frames, -1).var(1).mean(-1).sqrt()
 
-    def _moment(self, carry: Carry, spread: torch.Tensor | None) -> Moment:
+    def _moment(
+        self,
+        carry: Carry,
+        spread: torch.Tensor | None = None,
+        obs: dict[str, np.ndarray] | None = None,
+    ) -> Moment:
+        """What is believed of a frame, which is decoded where obs is not given."""
         with self.machine.autocast():
             x = self.world.features(carry)
             reward, cont = self.world.judge(x)
             value, entropy = self.agent.actor_critic.value(x), self._policy(x).entropy()
-            obs = self.world.decode(carry)
         if spread is None:
             spread = torch.full_like(reward.float(), torch.nan)
         told = torch.stack([t.float() for t in (reward, cont, value, entropy, spread)]).cpu()
-        shown = {k: devectorize(obs[k], s).cpu().numpy() for k, s in self.obs_space.items()}
-        return Moment(carry, x, shown, *told.numpy())
+        return Moment(carry, x, self._decoded(carry) if obs is None else obs, *told.numpy())
+
+    def _decoded(self, carry: Carry) -> dict[str, np.ndarray]:
+        with self.machine.autocast():
+            found = self.world.decode(carry)
+        return {k: devectorize(found[k], s).cpu().numpy() for k, s in self.obs_space.items()}
 
     def _policy(self, x: torch.Tensor) -> Policy:
         """Of the policy that acts, at features (N, F)."""

@@ -6,10 +6,13 @@ Letters: T frames, H height, W width, C channels.
 import io
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .errors import EnvMissing
+from .extras import install_hint
 from .pictures import displayable
 
 VIDEO_WIDTH = 256  # pixels of a GIF, at least, as far as
@@ -42,6 +45,23 @@ def gif(
     hundredths = math.ceil(100 * max(1 / fps, seconds / len(frames)))  # the format's unit
     first.save(out, 'gif', save_all=True, append_images=rest, duration=10 * hundredths, loop=0)
     return out.getvalue()
+
+
+def write_mp4(out: Path, frames: np.ndarray, fps: float) -> None:
+    """uint8 (T, H, W, 3) as a file of H.264.
+
+    Raises:
+      EnvMissing: the packages that write it are not installed; says how to install them.
+    """
+    try:
+        import imageio
+        import imageio_ffmpeg  # noqa: F401  without it imageio fails late and obscurely
+    except ImportError as error:
+        raise EnvMissing(
+            f'Writing .mp4 needs the package {error.name!r}, .gif and .npz do not; '
+            f'{install_hint("video")}'
+        ) from error
+    imageio.mimwrite(out, frames, fps=fps, macro_block_size=1)
 
 
 def pillow(image: np.ndarray) -> Image.Image:

@@ -48,6 +48,9 @@ ALLOWED = {
     'dreamer4': {'torch', 'numpy', 'gymnasium', 'einops', 'lpips (lazy)'},
     'dreamer4.tensor_files': {'torch', 'numpy', 'PIL (lazy)', 'tensordict (lazy)'},
     'dreamer4.video': {'numpy', 'PIL'},
+    'dreamer4.play': {'numpy', 'gymnasium'},
+    'dreamer4.play.pages': {'websockets'},
+    'dreamer4.play.server': {'websockets'},
     'dreamer4.nets': {'torch', 'einops'},
 }
 
@@ -122,6 +125,10 @@ WIRING = (
     'dreamer4.starts',
     'dreamer4.dream_env',
     'dreamer4.convert',
+    'dreamer4.play.__main__',
+    'dreamer4.play.game',
+    'dreamer4.play.making',
+    'dreamer4.play.record',
 )
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = (

@@ -46,7 +46,7 @@ def wheel(tmp_path_factory):
     return next((source / 'out').glob('dreamer4_embodied-*.whl'))
 
 
-def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel):
+def test_a_wheel_holds_every_module_config_and_page_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
     modules = {
         str(path.relative_to(ROOT))
@@ -55,7 +55,8 @@ def test_a_wheel_holds_every_module_and_config_and_nothing_else(wheel):
     }
     configs = {f'dreamer4/configs/{path.name}' for path in (ROOT / 'configs').glob('*.yaml')}
     typed = {'dreamer4/py.typed', 'embodied/py.typed'}
-    assert names == modules | configs | typed
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / 'dreamer4/play/page').iterdir()}
+    assert names == modules | configs | typed | page
 
 
 def test_an_installed_wheel_runs_far_from_the_sources(wheel, tmp_path):

@@ -17,8 +17,7 @@ import numpy as np
 
 from ..console import steady
 from ..errors import EmbodiedError, ReplayError
-from ..extras import install_hint
-from ..media import gif, png
+from ..media import gif, png, write_mp4
 from ..pictures import displayable
 from . import npz
 from .archive import Archive
@@ -201,15 +200,7 @@ def _write_pngs(out: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def _write_mp4(out: Path, frames: np.ndarray, fps: float) -> None:
-    try:
-        import imageio
-        import imageio_ffmpeg  # noqa: F401  without it imageio fails late and obscurely
-    except ImportError as error:
-        raise ReplayError(
-            f'Writing .mp4 needs the package {error.name!r}, .gif and .npz do not; '
-            f'{install_hint("video")}'
-        ) from error
-    imageio.mimwrite(out, _rgb(frames), fps=fps, macro_block_size=1)
+    write_mp4(out, _rgb(frames), fps)
 
 
 def _write_npz(out: Path, frames: np.ndarray, fps: float) -> None:

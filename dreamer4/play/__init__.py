@@ -1,0 +1,1 @@
+"""Playing in a dream with a browser: `python -m dreamer4.play LOGDIR`."""

@@ -1,0 +1,107 @@
+"""Frames as they go to a page: a JSON header, then the bytes of the images.
+
+4 bytes      length of the header, little endian
+header       JSON; 'images' says key, pane, height, width of each
+images       uint8 (H, W, 3) each, in this order
+"""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+
+from embodied.base import Values
+
+from .game import Game
+from .messages import finite
+from .record import shown
+from .tree import pictures
+
+MOST_NUMBERS = 64  # of a vector that are shown
+STRIP = 48  # pixels of a thumbnail, at most
+
+
+def pack(header: dict[str, Any], images: list[tuple[str, str, np.ndarray]]) -> bytes:
+    """One message: images are (pane, key, uint8 (H, W, C))."""
+    images = [(pane, key, np.ascontiguousarray(shown(image))) for pane, key, image in images]
+    told = [
+        {'pane': pane, 'key': key, 'height': image.shape[0], 'width': image.shape[1]}
+        for pane, key, image in images
+    ]
+    text = json.dumps(header | {'images': told}, allow_nan=False).encode()
+    return b''.join([struct.pack('<I', len(text)), text, *(i.tobytes() for _, _, i in images)])
+
+
+def frame(game: Game, extra: dict[str, Any]) -> bytes:
+    """The current frame of a game."""
+    node = game.tree.current
+    obs = {k: v[0] for k, v in node.dream.obs.items()}
+    images = [('dream', k, v) for k, v in pictures(obs).items()]
+    vectors = {'dream': numbers(obs)}
+    if node.real is not None:
+        real = {k: node.real[k] for k in obs}
+        images += [('real', k, v) for k, v in pictures(real).items()]
+        vectors['real'] = numbers(real)
+    header = {
+        'type': 'frame',
+        'node': node.number,
+        'parent': node.parent,
+        'depth': node.depth,
+        'who': node.who,
+        'action': chosen(node.action),
+        'over': node.real_over,
+        'terminal': node.real is not None and bool(node.real['is_terminal']),
+        'stats': node.stats,
+        'policy': game.policy(),
+        'vectors': vectors,
+        'forgotten': max(0, node.depth + 1 - game.dream.context),
+        'kept': len(game.tree.nodes) - game.tree.forgotten,
+    }
+    return pack(header | extra, images)
+
+
+def tree(game: Game) -> dict[str, Any]:
+    """The whole tree, for a page that has just come, or where another one begins."""
+    path = {node.number: node.stats for node in game.tree.path()[-1000:]}
+    where = {'episode': game.place[0], 'frame': game.place[1]} if game.place else None
+    return {
+        'type': 'tree',
+        'nodes': game.tree.describe(),
+        'stats': path,
+        'place': where,
+        'beside': game.place is None,
+    }
+
+
+def strip(game: Game, first: int, count: int = 12) -> bytes:
+    """Thumbnails of the first frames of some episodes, to begin at."""
+    episodes = game.starts.episodes if game.starts else []
+    first = min(first, max(0, len(episodes) - 1))
+    told, images = [], []
+    for number in range(first, min(first + count, len(episodes))):
+        episode = episodes[number]
+        told.append({'episode': number, 'length': episode.length, 'score': finite(episode.score)})
+        for at in (0, (episode.length - 1) // 2):
+            found = pictures({k: v[-1] for k, v in game.starts.before(number, at, 1).items()})
+            for key, image in list(found.items())[:1]:
+                step = -(-max(image.shape[:2]) // STRIP)
+                images.append((f'{number}:{at}', key, image[::step, ::step]))
+    header = {'type': 'starts', 'first': first, 'total': len(episodes), 'episodes': told}
+    return pack(header, images)
+
+
+def numbers(values: Values) -> dict[str, list[float | None]]:
+    """What is no image, key -> its first numbers."""
+    return {
+        k: [finite(float(x)) for x in np.asarray(v).reshape(-1)[:MOST_NUMBERS]]
+        for k, v in values.items()
+        if k not in pictures(values)
+    }
+
+
+def chosen(action: Values | None) -> dict[str, list] | None:
+    """An action as JSON."""
+    if action is None:
+        return None
+    return {k: np.round(np.asarray(v, float), 4).reshape(-1).tolist() for k, v in action.items()}
