@@ -12,7 +12,7 @@ from ..console import steady
 from ..errors import ConfigError, EmbodiedError
 from .episode import Options
 from .formats import FORMATS, open_source
-from .job import convert
+from .job import check, convert
 
 CONVENTIONS = {'taken': False, 'led': True}
 CHOICE = {'auto': None, 'yes': True, 'no': False}
@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         action='store_true',
         help='episodes end by a time limit, whatever the source says',
     )
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='measure whether actions stand at their rows; a contradiction ends it',
+    )
+    parser.add_argument('--anyway', action='store_true', help='convert in spite of --check')
     parser.add_argument('--skip', action='store_true', help='leave out episodes that are damaged')
     return parser
 
@@ -104,5 +110,11 @@ def _run(args: argparse.Namespace) -> int:
     }
     opened = lambda: open_source(args.format, args.source, options)
     tell = lambda text: print(f'convert: {text}', file=sys.stderr)
+    if args.check:
+        verdict = check(opened(), options)
+        print(verdict.words())
+        if verdict.off and not args.anyway:
+            print('Nothing is converted; --anyway does it as it is.')
+            return 1
     print(convert(opened, args.dest.expanduser(), request, options, tell, args.skip))
     return 0

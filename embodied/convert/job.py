@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..replay import meta as metas
 from ..replay.importer import narrow
 from ..replay.infer import observation_space
 from .episode import Episode, Options, Recording, Row
+from .lag import Verdict, measure
 from .ledger import Ledger
 
 SAVE_BYTES = 64e6  # of rows between two notes of what is done
@@ -72,6 +73,20 @@ def convert(
         f' {", ".join(key for key, _, _ in ledger.replay.schema.specs)}'
         f'{f"; {len(broken):,} episodes left out" if broken else ""}.'
     )
+
+
+def check(recording: Recording, options: Options) -> Verdict:
+    """Whether actions stand at their rows, as far as the first rows of a recording show."""
+    actions: set[str] = set()
+
+    def rows() -> Iterator[Row]:
+        for unit in recording.units:
+            episode = unit.open()
+            actions.update(episode.actions)
+            for row in episode.rows():
+                yield finished(row, (*episode.actions, *episode.blank), options)
+
+    return measure(rows(), actions)
 
 
 def _fill(
