@@ -90,7 +90,7 @@ class Sampling:
         mean: the mean of what may come, or the likeliest latents where there is no mean, in place
             of a sample.
         noise: in [0, 1), how much noise past frames are shown with, whose label says so; None: as
-            the policy sees them. A model that keeps no frames has none.
+            in the dreams that policy and value learn in. A model that keeps no frames has none.
     """
 
     steps: int = 0

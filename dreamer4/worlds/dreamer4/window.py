@@ -83,14 +83,9 @@ def dream(world, carry: Carry, action: torch.Tensor, how: Sampling) -> Carry:
     to it say.
     """
     dynamics, count, device = world.dynamics, len(action), action.device
-    noisy, levels = how.noise is not None, dynamics.config.levels
+    level = None if how.noise is None else round((1 - how.noise) * dynamics.config.levels)
     context = dynamics.commit(
-        carry['latent'],
-        given(world, carry),
-        carry['is_first'],
-        noise=noisy,
-        wanted=slice(0),
-        level=round((1 - how.noise) * levels) if noisy else None,
+        carry['latent'], given(world, carry), carry['is_first'], wanted=slice(0), level=level
     )
     ahead = Given(
         world.actions.embed(action)[:, None],
