@@ -51,6 +51,7 @@ ALLOWED = {
     'dreamer4.play': {'numpy', 'gymnasium'},
     'dreamer4.play.pages': {'websockets'},
     'dreamer4.play.server': {'websockets'},
+    'dreamer4.doctor.probes': {'numpy', 'torch (lazy)', 'dm_control (lazy)', 'OpenGL (lazy)'},
     'dreamer4.nets': {'torch', 'einops'},
 }
 
@@ -129,6 +130,10 @@ WIRING = (
     'dreamer4.play.game',
     'dreamer4.play.making',
     'dreamer4.play.record',
+    'dreamer4.doctor.__main__',
+    'dreamer4.doctor.checks',
+    'dreamer4.doctor.probes',
+    'dreamer4.doctor.system',
 )
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = (
