@@ -130,6 +130,8 @@ WIRING = (
     'dreamer4.play.game',
     'dreamer4.play.making',
     'dreamer4.play.record',
+    'dreamer4.report',
+    'dreamer4.__main__',
     'dreamer4.doctor.__main__',
     'dreamer4.doctor.checks',
     'dreamer4.doctor.probes',

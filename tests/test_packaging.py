@@ -97,7 +97,7 @@ def test_an_installed_wheel_runs_far_from_the_sources(wheel, tmp_path):
     )
     assert where.stdout.startswith(str(site))
     script = (site / 'bin' / 'dreamer4').read_text()
-    assert 'from dreamer4.main import main' in script
+    assert 'from dreamer4.__main__ import main' in script
 
 
 def test_pinned_versions_satisfy_every_requirement(wheel):
