@@ -94,14 +94,15 @@ def main() -> int:
     parser.add_argument('flags', nargs=argparse.REMAINDER, help='arguments of dreamer4.main')
     args = parser.parse_args()
     from dreamer4 import main as program
+    from dreamer4.parts import Parts
 
     breaks = {'ledger': args.ledger, 'faults': args.faults}
-    plain = program.Parts.env
+    plain = Parts.env
 
     def breaking(self, kind, index):
         return BreakingMaker(**vars(plain(self, kind, index)), **breaks)
 
-    program.Parts.env = breaking
+    Parts.env = breaking
     return program.main(args.flags)
 
 

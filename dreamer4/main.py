@@ -1,50 +1,24 @@
-"""The command line: parse, build, hand over to embodied.run. The only file that knows everything;
-nobody imports it.
+"""The command line: parse, and hand over to the parts of a run. Nobody imports it.
 
     python -m dreamer4.main --configs dmc_vision --task dmc_cheetah_run
 
 Exit status: 0 the run ended or was asked to end; 1 it failed; 2 something that was asked for makes
 no sense; 130 Ctrl-C, where there was nothing to save. A checkpoint is evaluated, and collected
-with, as its run was configured; presets and flags override. torch takes seconds to import, so only
-what needs it imports it, behind the checks of flags and tasks.
+with, as its run was configured; presets and flags override.
 """
 
-import contextlib
-import functools
 import platform
-import shlex
 import sys
-import tempfile
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from embodied import envs
-from embodied.base import RandomAgent, Spaces
-from embodied.config import Config, Value, configs_dir, expand_timestamp, parse
+from embodied.config import Config, Value, configs_dir, parse
 from embodied.console import steady
-from embodied.drive import DriverConfig
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
-from embodied.log import Logger, LoggerConfig
-from embodied.machine import memory_gb, over_disk, over_memory
-from embodied.replay import Replay, ReplayConfig
-from embodied.replay.infer import folder_of, infer_spaces
-from embodied.replay.meta import read as read_meta
-from embodied.run import (
-    EvalConfig,
-    RunConfig,
-    Setup,
-    collect,
-    eval_only,
-    load_agent,
-    offline,
-    train,
-)
-from embodied.seeds import derive
 
-from . import __version__, runs
+from . import __version__, parts, runs
 
-UNSAID = 'logdir/{timestamp}'  # the logdir of a command that names none
 ABOUT = f"""\
 dreamer4 {__version__} learns control from pixels or vectors, online or from a replay folder.
 
@@ -67,7 +41,7 @@ def _main(argv: list[str]) -> int:
         print(versions())
         return 0
     try:
-        return run(configure(argv))
+        return parts.run(configure(argv))
     except ConfigError as error:
         # an env worker's ConfigError brings its traceback along
         print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
@@ -109,237 +83,6 @@ def run_config(config: Config) -> dict[str, Value] | None:
         return None
     logdir = runs.folder_of(config.from_checkpoint)
     return runs.acting(logdir) if (logdir / runs.FILENAME).exists() else None
-
-
-def run(config: Config) -> int:
-    """Build the parts of config.script and run it."""
-    if config.from_checkpoint and not (place := Path(config.from_checkpoint).expanduser()).is_dir():
-        raise ConfigError(f'--from_checkpoint {place} is no folder')
-    if not config.task and config.from_checkpoint and config.script in ('eval_only', 'collect'):
-        raise ConfigError(
-            f'--from_checkpoint {place} holds no config.yaml, thus no run; give another folder, or'
-            ' --task'
-        )
-    if not config.task and config.script != 'offline':
-        raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
-    if config.script == 'offline' and not config.replay.directory:
-        raise ConfigError(
-            '--replay.directory is missing: the offline script learns from a replay folder'
-        )
-    if config.script == 'eval_only' and not config.from_checkpoint:
-        raise ConfigError(
-            '--from_checkpoint is missing: the eval_only script evaluates a checkpoint'
-        )
-    if config.task:
-        envs.check(config.task, config.env.to_dict())
-    if config.script == 'offline':
-        config = runs.as_stored(config)
-    if not config.logdir.strip():
-        raise ConfigError('--logdir is empty; give the folder of the run, as in logdir/first')
-    if config.script == 'eval_only' and config.logdir == UNSAID:
-        config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
-    logdir = Path(expand_timestamp(config.logdir)).expanduser()
-    config = config.update({'logdir': str(logdir)})
-    if config.script != 'eval_only':
-        runs.compare(config, logdir)
-    return Parts(config, logdir).run()
-
-
-def writable(logdir: Path) -> None:
-    """Refuse a logdir that nothing can be written to. Raises ConfigError."""
-    try:
-        logdir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=logdir).close()
-    except OSError as error:
-        raise ConfigError(
-            f'--logdir {logdir} cannot be written ({error.strerror}); give another'
-        ) from error
-
-
-class Parts:
-    """Constructors of everything a script needs, from one config."""
-
-    def __init__(self, config: Config, logdir: Path):
-        self.config = config
-        self.setup = Setup(
-            task=config.task,
-            seed=config.seed,
-            logdir=logdir,
-            from_checkpoint=(
-                Path(config.from_checkpoint).expanduser() if config.from_checkpoint else None
-            ),
-            run=config.run.build(RunConfig),
-            eval=config.eval.build(EvalConfig),
-            driver=config.driver.build(DriverConfig),
-        )
-        self.logger_config = config.logger.build(LoggerConfig)
-        self.replay_config = config.replay.build(ReplayConfig)
-
-    def run(self) -> int:
-        script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
-        print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)
-        writable(self.setup.logdir)
-        # These import torch, and refuse what cannot work before any env is built.
-        from .machine import settle
-
-        self.setup = replace(self.setup, warnings=self._budget_warnings())
-        settle(self.machine)
-        if script in ('train', 'train_eval'):
-            train(
-                self.agent,
-                self.env,
-                self.replay,
-                self.logger,
-                self.setup,
-                evaluating=script == 'train_eval',
-            )
-        elif script == 'offline':
-            offline(self.agent, self.offline_replay, self.logger, self.setup)
-        elif script == 'collect':
-            collect(self.collector, self.env, self.replay, self.logger, self.setup)
-        else:
-            load = lambda agent: load_agent(agent, self.setup.from_checkpoint)
-            eval_only(self.agent, self.env, self.setup, load, self.logger_config.fps)
-        if script in ('train', 'train_eval', 'offline'):
-            self._suggest()
-        return 0
-
-    def _suggest(self) -> None:
-        """Say what to do with a run that has ended."""
-        logdir = shlex.quote(str(self.setup.logdir))
-        commands = [f'tensorboard --logdir {logdir}', f'python -m dreamer4.diagnose {logdir}']
-        if self.config.task:
-            evaluate = 'python -m dreamer4.main --script eval_only --from_checkpoint'
-            commands.append(f'{evaluate} {logdir}')
-        print('\n'.join(['Next:', *(f'  {command}' for command in commands)]))
-
-    @functools.cached_property
-    def agent_config(self):
-        """The block `agent`, checked."""
-        from .agent_config import AgentConfig, check
-
-        built = self.config.agent.build(AgentConfig)
-        try:
-            check(built)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        return built
-
-    @functools.cached_property
-    def machine(self):
-        """The block `machine`, checked against the agent that it is to carry."""
-        from .machine import MachineConfig, check
-
-        built = self.config.machine.build(MachineConfig)
-        try:
-            check(built, self.agent_config)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        return built
-
-    def _budget_warnings(self) -> tuple[str, ...]:
-        """Sentences about budgets that this machine cannot meet."""
-        from .cache import free_gb
-        from .machine import find_device
-
-        budgets, device = self.replay_config, find_device(self.machine.device)
-        rows = {'replay.max_gb': budgets.max_gb}
-        frames = self.machine.cache.frames_gb  # -1 is what fits
-        kept = {'machine.cache.frames_gb': max(0.0, frames)}
-        if device.type == 'cpu':
-            found = over_memory(rows | kept, memory_gb(), 'this machine')
-        else:
-            found = over_memory(rows, memory_gb(), 'this machine')
-            found += over_memory(kept, free_gb(device), str(device))
-        if self.config.script != 'offline':  # which adds nothing to the folder
-            found += over_disk('replay.disk_gb', budgets.disk_gb, self._replay_folder())
-        return tuple(found)
-
-    def agent(self, obs_space, act_space):
-        from .agent import Agent
-
-        config = self.agent_config
-        # it acts, and needs no weights of a loss
-        if self.config.script in ('eval_only', 'collect'):
-            config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
-        try:
-            seed = derive(self.config.seed, 'agent')
-            agent = Agent(obs_space, act_space, config, self.machine, seed)
-        except ValueError as error:  # settings that do not go with these spaces
-            raise ConfigError(str(error)) from error
-        self._keep_config()
-        if self.config.script != 'eval_only':
-            runs.write_spaces(self.setup.logdir, obs_space, act_space)
-        return agent
-
-    def collector(self, obs_space, act_space):
-        if self.setup.from_checkpoint is not None:
-            return self.agent(obs_space, act_space)
-        self._keep_config()
-        return RandomAgent(act_space, derive(self.config.seed, 'agent'))
-
-    def _keep_config(self) -> None:
-        """Write config.yaml, now that the envs and the replay exist: a start that fails leaves
-        no run behind.
-        """
-        if self.config.script != 'eval_only':
-            self.setup.logdir.mkdir(parents=True, exist_ok=True)
-            self.config.save(self.setup.logdir / 'config.yaml')
-
-    def env(self, kind: str, index: int):
-        return envs.Maker(
-            self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index)
-        )
-
-    def replay(self, obs_space, act_space, meta, on_event):
-        block = envs.block(self.config.task)
-        meta = meta | {'env': {block: self.config.env[block].to_dict()}}
-        return Replay(
-            self.replay_config,
-            self._replay_folder(),
-            derive(self.config.seed, 'replay'),
-            obs_space,
-            act_space,
-            meta,
-            on_event=on_event,
-        )
-
-    def offline_replay(self, on_event):
-        folder = self._replay_folder()
-        if not folder.is_dir():
-            raise ConfigError(f'--replay.directory: {folder} is no folder')
-        obs_space, act_space = self._stored_spaces(folder)
-        return Replay(
-            self.replay_config,
-            folder,
-            derive(self.config.seed, 'replay'),
-            obs_space,
-            act_space,
-            read_only=True,
-            on_event=on_event,
-        )
-
-    def _stored_spaces(self, folder: Path) -> tuple[Spaces, Spaces]:
-        """Of the env that made the rows: as meta.json names them; without it those of the task,
-        whose env is built for them alone, or what the arrays and run.actions say.
-        """
-        known = read_meta(folder)
-        if known and known[1] and known[2]:
-            return known[1], known[2]
-        if self.config.task and not self.config.run.actions:
-            with contextlib.closing(self.env('env', 0)()) as env:
-                return env.obs_space, env.act_space
-        return infer_spaces(folder, self.config.run.actions)
-
-    def _replay_folder(self) -> Path:
-        if self.config.replay.directory:
-            return folder_of(self.config.replay.directory)
-        return self.setup.logdir / 'replay'
-
-    def logger(self, counters, on_event) -> Logger:
-        logger = Logger(self.setup.logdir, self.logger_config, counters, on_event)
-        logger.text('config', f'```yaml\n{self.config.to_yaml()}```')
-        return logger
 
 
 if __name__ == '__main__':

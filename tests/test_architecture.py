@@ -121,6 +121,7 @@ BELOW = {
 # these know everything
 WIRING = (
     'dreamer4.main',
+    'dreamer4.parts',
     'dreamer4.load',
     'dreamer4.runs',
     'dreamer4.starts',

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dreamer4 import main as command
+from dreamer4 import parts
 from dreamer4.load import load
 from embodied.errors import EnvCrashed
 from embodied.replay.tool import main as replay_tool
@@ -97,7 +98,7 @@ def test_a_failure_of_the_run_is_status_one(monkeypatch, tmp_path, capsys):
     def fail(*_, **__):
         raise EnvCrashed('env 3 (pixel_catch) step 9: it is gone')
 
-    monkeypatch.setattr(command, 'train', fail)
+    monkeypatch.setattr(parts, 'train', fail)
     assert call('--task', 'pixel_catch', '--logdir', tmp_path) == 1
     assert 'env 3 (pixel_catch) step 9' in capsys.readouterr().err
 
@@ -106,7 +107,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ValueError('shapes (3,) and (4,) do not match')
 
-    monkeypatch.setattr(command, 'train', fail)
+    monkeypatch.setattr(parts, 'train', fail)
     with pytest.raises(ValueError, match='shapes'):
         call('--task', 'pixel_catch', '--logdir', tmp_path)
 
@@ -115,7 +116,7 @@ def test_ctrl_c_where_nothing_runs_ends_without_a_traceback(monkeypatch, tmp_pat
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, 'train', interrupt)
+    monkeypatch.setattr(parts, 'train', interrupt)
     assert call('--task', 'pixel_catch', '--logdir', tmp_path) == 130
     assert not capsys.readouterr().err
 

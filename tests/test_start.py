@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer4 import __version__
+from dreamer4 import __version__, parts
 from dreamer4 import main as command
 from embodied.config import parse
 
@@ -130,7 +130,7 @@ def test_commands_are_found():
 def test_a_run_says_at_its_start_and_in_its_log_what_the_machine_lacks(
     flags, words, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(command, 'memory_gb', lambda: 5.0)
+    monkeypatch.setattr(parts, 'memory_gb', lambda: 5.0)
     logdir, argv = tmp_path / 'run', ['--configs', 'pixel', 'debug', '--task', 'pixel_catch']
     argv += ['--run.steps', '2', '--driver.parallel', 'false', '--logger.tensorboard', 'false']
     assert command.main([*argv, '--machine.threads', '1', '--logdir', str(logdir), *flags]) == 0
