@@ -34,5 +34,5 @@ gpu: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dmc,video,data,play,dev]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dmc,video,data,play,hub,dev]'
 	touch $(STAMP)

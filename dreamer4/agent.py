@@ -6,12 +6,13 @@ Letters: N envs, B sequences, T time, M action code, F features of a frame.
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
-from embodied.base import UNLABELED, Status
+from embodied.base import UNLABELED, Spaces, Status
 
 from . import worlds
 from .actions import Actions
@@ -79,9 +80,16 @@ class Agent:
     ):
         check(config)
         check_machine(machine, config)
+        self.obs_space, self.act_space = dict(obs_space), dict(act_space)
         self.config, self.machine = config, Machine(machine, seed)
         self.device, self._seed = self.machine.device, seed
         self._build(obs_space, act_space)
+
+    @classmethod
+    def from_config(cls, config, obs_space: Spaces, act_space: Spaces, seed: int = 0) -> 'Agent':
+        """A fresh agent by the blocks `agent` and `machine` of an embodied.config.Config."""
+        blocks = config.agent.build(AgentConfig), config.machine.build(MachineConfig)
+        return cls(obs_space, act_space, *blocks, seed)
 
     @own_stream
     def _build(
@@ -327,8 +335,16 @@ class Agent:
             | {'updates': self.updates, 'told': list(self._told), 'random': self.machine.save()}
         )
 
+    def save_pretrained(
+        self, folder: str | Path, run: str | Path | None = None, push: str = ''
+    ) -> Path:
+        """Write it as a folder that from_pretrained() loads anywhere; see pretrained.py."""
+        from .pretrained import save_pretrained
+
+        return save_pretrained(self, folder, run, push)
+
     def load(self, tree: Mapping) -> None:
-        """Restore what save returned.
+        """Restore what save returned, or that without the optimizers.
 
         Raises:
           CheckpointError: it was made for another agent; names what does not fit.
@@ -338,7 +354,10 @@ class Agent:
             self.recorder.forget()
         with fitting():
             for name, part in self._parts().items():
-                part.load_state_dict(tree[name])
+                if name in tree or not name.startswith(
+                    'optim_'
+                ):  # pretrained: none, they begin anew
+                    part.load_state_dict(tree[name])
             self.updates, self._told = int(tree['updates']), list(tree.get('told', []))
             self.machine.load(tree['random'])
 

@@ -16,8 +16,6 @@ from embodied.seeds import derive
 
 from . import runs
 from .agent import Agent
-from .agent_config import AgentConfig
-from .machine import MachineConfig
 
 
 def load(
@@ -67,20 +65,23 @@ def load_policy(
         raise ConfigError(f"load_policy: mode must be 'sample' or 'mode', got {mode!r}")
     logdir = runs.folder_of(logdir)
     config, (obs_space, act_space) = stored(logdir, machine), runs.read_spaces(logdir)
-    return Policy(restored(logdir, config, obs_space, act_space, seed), obs_space, act_space, mode)
+    return Policy(restored(logdir, config, obs_space, act_space, seed), mode)
 
 
 class Policy:
     """A policy with its memory inside, for one env.
 
+    Args:
+      agent: who acts. mode: 'sample' or 'mode' (the most likely action).
+
     Attributes:
       obs_space, act_space: name -> space of what act() takes and returns.
     """
 
-    def __init__(self, agent: Agent, obs_space: Spaces, act_space: Spaces, mode: str):
+    def __init__(self, agent: Agent, mode: str = 'sample'):
         seen = set(agent.obs_keys)
-        self.obs_space = {key: space for key, space in obs_space.items() if key in seen}
-        self.act_space = {key: space for key, space in act_space.items() if key != 'reset'}
+        self.obs_space = {key: space for key, space in agent.obs_space.items() if key in seen}
+        self.act_space = {key: space for key, space in agent.act_space.items() if key != 'reset'}
         self._agent, self._mode = agent, mode
         self.reset()
 
@@ -129,13 +130,7 @@ def restored(
     logdir: Path, config: Config, obs_space: Spaces, act_space: Spaces, seed: int
 ) -> Agent:
     """The agent of a run for these spaces, with the weights of its newest checkpoint."""
-    agent = Agent(
-        obs_space,
-        act_space,
-        config.agent.build(AgentConfig),
-        config.machine.build(MachineConfig),
-        derive(seed, 'agent'),
-    )
+    agent = Agent.from_config(config, obs_space, act_space, derive(seed, 'agent'))
     load_agent(agent, logdir)
     return agent
 

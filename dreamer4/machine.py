@@ -116,6 +116,18 @@ def settle(config: MachineConfig) -> None:
         torch.set_float32_matmul_precision('high')
 
 
+@contextmanager
+def settled(config: MachineConfig) -> Iterator[None]:
+    """A context in which settle() holds; the process is as it was afterwards."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    try:
+        settle(config)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+
+
 def find_device(name: str) -> torch.device:
     """The device of `machine.device`: 'auto' is CUDA where there is one.
 

@@ -118,7 +118,7 @@ class Checkpoint:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._clean()
             partial.mkdir()
-            _write_save(partial, trees, meta)
+            write_save(partial, trees, meta)
             os.rename(partial, self.directory / name)
             sync(self.directory)
         except DAMAGE as error:
@@ -273,6 +273,31 @@ def read(path: Path) -> tuple[Trees, dict[str, Any]]:
     return trees, meta
 
 
+def write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Write the files of a save, done.json last, into a folder that is empty.
+
+    Args: as for Checkpoint.save().
+
+    Raises:
+      one of DAMAGE: it cannot be written.
+    """
+    for name, tree in trees.items():
+        if not TREE_NAME.fullmatch(name):
+            raise ValueError(
+                f'the name of a tree consists of letters, digits, _ and -, got {name!r}'
+            )
+        arrays, rest = split(tree)
+        _write_json(folder / f'{name}.json', rest)
+        if arrays:
+            _write_arrays(folder / f'{name}.safetensors', arrays)
+    sums = {}
+    for path in sorted(folder.iterdir()):
+        with open_regular(path, follow=False) as file:
+            sums[path.name] = {'bytes': os.fstat(file.fileno()).st_size, 'crc32': _crc32(file)}
+    _write_json(folder / DONE, {'files': sums, 'meta': dict(meta)})
+    sync(folder)
+
+
 def split(tree: Any, path: str = '') -> tuple[dict[str, np.ndarray], Any]:
     """A tree as arrays by path and a JSON value in which {'': path} stands for every array."""
     if isinstance(tree, (np.ndarray, np.generic)):
@@ -297,24 +322,6 @@ def merge(rest: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if rest.keys() == {''}:
         return arrays[rest['']]
     return {key: merge(value, arrays) for key, value in rest.items()}
-
-
-def _write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    for name, tree in trees.items():
-        if not TREE_NAME.fullmatch(name):
-            raise ValueError(
-                f'the name of a tree consists of letters, digits, _ and -, got {name!r}'
-            )
-        arrays, rest = split(tree)
-        _write_json(folder / f'{name}.json', rest)
-        if arrays:
-            _write_arrays(folder / f'{name}.safetensors', arrays)
-    sums = {}
-    for path in sorted(folder.iterdir()):
-        with open_regular(path, follow=False) as file:
-            sums[path.name] = {'bytes': os.fstat(file.fileno()).st_size, 'crc32': _crc32(file)}
-    _write_json(folder / DONE, {'files': sums, 'meta': dict(meta)})
-    sync(folder)
 
 
 def _write_json(path: Path, value: Any) -> None:

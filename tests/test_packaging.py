@@ -10,9 +10,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hub import stand_in
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import dreamer4
+from embodied.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,8 +64,10 @@ def test_a_wheel_holds_every_module_config_and_page_and_nothing_else(wheel):
     assert names == modules | configs | typed | page
 
 
-def test_an_installed_wheel_runs_far_from_the_sources(wheel, tmp_path):
-    site = tmp_path / 'site'
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):
+    """A folder of packages that holds the wheel, and nothing of the sources."""
+    site = tmp_path_factory.mktemp('site')
     subprocess.run(
         [
             sys.executable,
@@ -78,6 +85,10 @@ def test_an_installed_wheel_runs_far_from_the_sources(wheel, tmp_path):
         capture_output=True,
         text=True,
     )
+    return site
+
+
+def test_an_installed_wheel_runs_far_from_the_sources(site, tmp_path):
     environment = os.environ | {'PYTHONPATH': str(site)}
     result = subprocess.run(
         [sys.executable, '-m', 'dreamer4.main', '--help'],
@@ -98,6 +109,52 @@ def test_an_installed_wheel_runs_far_from_the_sources(wheel, tmp_path):
     assert where.stdout.startswith(str(site))
     script = (site / 'bin' / 'dreamer4').read_text()
     assert 'from dreamer4.__main__ import main' in script
+
+
+LOADS = """
+import sys
+import numpy as np
+import dreamer4
+print(dreamer4.__file__)
+policy = dreamer4.Policy(dreamer4.from_pretrained('me/catch', device='cpu'))
+frames = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
+print([int(policy.act({'image': frame})['action']) for frame in frames])
+"""
+
+
+def test_a_model_of_the_hub_acts_as_it_did_where_only_the_wheel_is_installed(
+    site, tmp_path, monkeypatch
+):
+    constants = pytest.importorskip('huggingface_hub.constants')
+    monkeypatch.setenv('HF_TOKEN', 'hf_nobody')
+    made = dreamer4.create('pixel_catch', ['pixel', 'debug'], tmp_path, env={'pixel': {'size': 16}})
+    frames = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
+    with stand_in() as (address, repositories):
+        monkeypatch.setattr(constants, 'ENDPOINT', address)
+        made.agent.save_pretrained(tmp_path / 'model', push='me/catch')
+        policy = dreamer4.Policy(made.agent)
+        expected = [int(policy.act({'image': frame})['action']) for frame in frames]
+        repositories['me/catch']['setup.py'] = b'raise SystemExit("code of others")'
+        environment = os.environ | {
+            'PYTHONPATH': str(site),
+            'HF_ENDPOINT': address,
+            'HF_HOME': str(tmp_path / 'home'),
+        }
+        done = subprocess.run(
+            [sys.executable, '-c', LOADS],
+            cwd=tmp_path / 'model' / 'spaces',
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        with pytest.raises(ConfigError, match='the hub gives no such model: RepositoryNotFound'):
+            dreamer4.from_pretrained('me/other')
+    assert done.returncode == 0, done.stderr
+    where, actions = done.stdout.splitlines()
+    assert where.startswith(str(site)) and actions == str(expected)
+    assert not list((tmp_path / 'home').rglob('setup.py'))
+    with pytest.raises(ConfigError, match="push must be 'user/name'"):
+        made.agent.save_pretrained(tmp_path / 'model', push='catch')
 
 
 def test_pinned_versions_satisfy_every_requirement(wheel):

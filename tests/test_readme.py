@@ -119,6 +119,17 @@ def test_the_snippet_that_acts_with_a_checkpoint_runs(tmp_path):
     assert len(done.stdout.splitlines()) == 100
 
 
+def test_the_snippet_that_trains_evaluates_and_saves_runs(tmp_path):
+    snippet = next(block for block in BLOCKS['python'] if 'dreamer4.create' in block)
+    short = "configs=['pixel', 'debug'], run={'steps': 60}, driver={'parallel': False}"
+    snippet = snippet.replace("configs=['pixel']", short).replace('episodes=100', 'episodes=1')
+    done = subprocess.run(
+        [sys.executable, '-c', snippet], capture_output=True, text=True, timeout=200, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'return' in done.stdout and (tmp_path / 'catch' / 'README.md').exists()
+
+
 def test_the_make_targets_exist():
     makefile = (ROOT / 'Makefile').read_text()
     for target in re.findall(r'^make (\w+)', BLOCKS['sh'][0], re.M):

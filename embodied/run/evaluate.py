@@ -254,6 +254,27 @@ def spread(total: int, parts: int) -> list[int]:
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
+def store(result: Evaluation, setup: Any, save: Path) -> None:
+    """Write logdir/eval/eval.json. Args: as in train(), and the checkpoint that was evaluated."""
+    folder = setup.logdir / 'eval'
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        'mean': result.mean,
+        'std': result.std,
+        'ci95': result.ci95,
+        'episodes': len(result.returns),
+        'returns': result.returns,
+        'lengths': result.lengths,
+        'cut': result.cut,
+        'task': setup.task,
+        'checkpoint': str(save),
+        'seed': setup.seed,
+        'mode': setup.eval.mode,
+    }
+    with whole(folder / 'eval.json') as file:
+        file.write(json.dumps(content, indent=1).encode() + b'\n')
+
+
 def eval_only(
     make_agent: Callable[[Any, Any], Agent],
     make_env: Callable[[str, int], Callable[[], Env]],
@@ -288,20 +309,6 @@ def eval_only(
                 file.write(content)
         except UNSHOWABLE as error:  # a video is worth less than the numbers
             print(f'The video {name} cannot be written: {type(error).__name__}: {error}')
-    content = {
-        'mean': result.mean,
-        'std': result.std,
-        'ci95': result.ci95,
-        'episodes': len(result.returns),
-        'returns': result.returns,
-        'lengths': result.lengths,
-        'cut': result.cut,
-        'task': setup.task,
-        'checkpoint': str(save),
-        'seed': setup.seed,
-        'mode': setup.eval.mode,
-    }
-    with whole(folder / 'eval.json') as file:
-        file.write(json.dumps(content, indent=1).encode() + b'\n')
+    store(result, setup, save)
     print(f'{setup.task}: {result}. Written to {folder}.')
     return result
