@@ -113,6 +113,8 @@ def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():
         ['gym'],
         ['pixel', 'debug'],
         ['dmc_vision', 'debug'],
+        ['pixel', 'paper'],
+        ['dmc_vision', 'paper', 'paper2b'],
         *[
             [size]
             for size in (
@@ -125,4 +127,6 @@ def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():
 def test_every_preset_builds_every_block(presets):
     config = parse(['--configs', *presets], ROOT / 'configs')
     for block, kind in BLOCKS.items():
-        config[block].build(kind)
+        built = config[block].build(kind)
+        if block == 'agent':
+            check(built)

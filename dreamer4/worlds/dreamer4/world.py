@@ -39,12 +39,14 @@ class Plan:
     Attributes:
         tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread.
             joint: and it does so in one step with the dynamics, whose gradient reaches it.
-        model: dynamics and heads learn. roles: what each of the sequences is for.
+        warm: there are dynamics to dream with. model: and they and the heads learn.
+        roles: what each of the sequences is for.
     """
 
     tokenizer: bool
     measure: bool
     joint: bool
+    warm: bool
     model: bool
     roles: Roles
 
@@ -165,10 +167,11 @@ class Dreamer4:
         if tokenizer and 'tokenizer' in self.optimizers:
             rate = c.tokenizer_training.rate * turn.pace if warm else 1.0
             self.optimizers['tokenizer'].begin(1, rate)
-        if warm:
+        model = warm and not (policy and not c.model_training.rate)
+        if model:
             self.optimizers['model'].begin(1, c.model_training.rate * turn.pace if policy else 1.0)
-        joint = warm and tokenizer and c.tokenizer_training.model > 0
-        return Plan(tokenizer, not warm, joint, warm, roles)
+        joint = model and tokenizer and c.tokenizer_training.model > 0
+        return Plan(tokenizer, not warm, joint, warm, model, roles)
 
     def losses(self, plan: Plan, batch: Batch) -> Losses:
         batch, metrics = batch.shuffled(), {}
@@ -177,9 +180,12 @@ class Dreamer4:
             if 'tokenizer' in self.optimizers:
                 metrics |= self.optimizers['tokenizer'].step(loss)
                 self.slow_tokenizer.follow()
-        if not plan.model:
+        if not plan.warm:
             return Losses(None, metrics, batch, None, None)
         batch = batch.cut(*plan.roles.single)
+        if not plan.model:
+            with torch.no_grad(), self.machine.autocast():
+                return Losses(None, metrics, batch, self.commit(batch), None)
         with self.machine.autocast():
             shared, latent = self.shared(batch) if plan.joint else (None, None)
             context = self.commit(batch, measure=True, latent=shared)
