@@ -7,48 +7,24 @@ an episode that was cut.
 """
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..base import Env
-from ..errors import ConfigError, EnvNonFinite, EnvTimeout
+from ..errors import ConfigError
 from . import reaper
 from .arena import Arena, SharedMemory, map_memory
+from .fault import MISTAKES, WorkerFault
+from .group import demand_same_spaces
+from .ledger import Ledger, located
+from .start import plans, remarks
 from .watch import Watch
-from .worker import (
-    MISTAKES,
-    LocalWorker,
-    ProcessWorker,
-    WorkerFault,
-    demand_same_spaces,
-    graphics_environment,
-    pickled,
-)
+from .worker import pickled
 
-SOFTWARE_RENDERERS = ('llvmpipe', 'softpipe', 'swrast', 'osmesa')
 CLOSE_GRACE = 2.0  # seconds the workers have to close their envs
-# steps after which a worker may fail with NaN without this counting towards driver.max_restarts
-GOOD_LIFE = 50
-# such faults that are reported one by one; of the later ones every 10th, 100th, ... is
-TOLD_IN_FULL = 5
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One way to start the workers."""
-
-    text: str
-    envs_per_worker: int
-    environ: dict
-    against_crowding: bool = False
 
 
 class Pool:
@@ -57,7 +33,6 @@ class Pool:
     Attributes:
       obs_space, act_space, repeat: of every env.
       arena: its rows hold the actions before send() and the observations after receive().
-      restarts: workers replaced so far.
       renderers: sorted names of what the envs render with, as far as they say.
 
     After construction every env has been reset once, and its first observation lies in the arena.
@@ -78,19 +53,14 @@ class Pool:
             raise ConfigError('a driver needs at least one env, got none')
         self.num_envs = len(make_envs)
         self.config = config
-        self.restarts = 0
         self.parallel = self.num_envs > 1 if config.parallel == 'auto' else config.parallel
         self._on_event = on_event
-        # where dumps go; stack -> the first env that hung there
-        self._folder, self._stacks = folder, {}
         self._watch = Watch(on_event)
         self._make_envs = list(make_envs)
         self._renewals = [0] * self.num_envs  # replacements of every env so far
-        self._tasks = {index: _name(make_env) for index, make_env in enumerate(make_envs)}
-        self._faults = deque()  # (time, text) of those within the window
-        self._age = np.zeros(self.num_envs, np.int64)  # steps since the episode began, for messages
-        self._life = np.zeros(self.num_envs, np.int64)  # steps since the env was made
-        self._blown = 0  # faults by values that are not finite
+        tasks = {index: _name(make_env) for index, make_env in enumerate(make_envs)}
+        tolerated = config.max_restarts, config.restart_window
+        self._ledger = Ledger(tasks, *tolerated, on_event, folder)
         self._tells, self._told = notes, set()  # topics of notes that were passed on
         self._memory = SharedMemory()
         self._workers = []
@@ -103,6 +73,15 @@ class Pool:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def restarts(self) -> int:
+        """Workers replaced so far."""
+        return self._ledger.restarts
+
+    @restarts.setter
+    def restarts(self, count: int):
+        self._ledger.restarts = count
 
     @property
     def pids(self) -> list[int | None]:
@@ -143,9 +122,7 @@ class Pool:
             except WorkerFault as fault:
                 self._replace(worker, fault)
             self._waiting.popleft()
-        self._age += 1
-        self._life += 1
-        self._age[self.arena.obs['is_first']] = 0
+        self._ledger.stepped(self.arena.obs['is_first'])
 
     def save(self) -> list[Any]:
         """Returns the state of each env, None where it has none to offer. Must not be called
@@ -179,7 +156,7 @@ class Pool:
 
     def _start(self):
         failures, faults = [], []
-        for plan in self._plans():
+        for plan in plans(self.num_envs, self.config.envs_per_worker, self.parallel):
             if (
                 plan.against_crowding
                 and all(fault.graphics for _, fault in faults)
@@ -188,52 +165,25 @@ class Pool:
                 # every process could still say what is wrong, so a library is missing and nothing
                 # hangs
                 continue
-            self._workers = self._make_workers(plan)
+            self._workers = plan.workers(
+                self._make_envs, self.parallel, self._memory.fd, self._watch
+            )
             faults = self._probe()
             if not faults:
-                return self._announce(plan, failures)
-            failures.append(self._start_failure(plan, faults))
+                for remark in remarks(plan, bool(failures), self.renderers):
+                    self._on_event(remark)
+                return
+            first = self._ledger.text(faults[0][0].envs, faults[0][1], 'while starting')
+            failures.append(
+                f'{len(faults)} of {len(self._workers)} env workers did not start {plan.text}; the'
+                f' first: {first}'
+            )
             for worker in self._workers:
                 worker.stop()
             if any(fault.graphics is False or fault.error in MISTAKES for _, fault in faults):
                 break  # neither grouping nor another renderer would mend it
             self._on_event(failures[-1])
         raise faults[0][1].error('\n'.join(failures))
-
-    def _plans(self):
-        """Ways to start, in order of preference: rendering in many processes at once hangs on
-        some drivers.
-        """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-        group = self.config.envs_per_worker or -(-self.num_envs // cores)
-        yield Plan('as configured', group, {})
-        if not self.parallel:
-            return
-        if group < self.num_envs:
-            yield Plan(
-                'all envs in one worker, which steps them one after another',
-                self.num_envs,
-                {},
-                against_crowding=True,
-            )
-        if graphics_environment(os.environ).get('MUJOCO_GL') != 'osmesa':
-            software = {'MUJOCO_GL': 'osmesa', 'PYOPENGL_PLATFORM': 'osmesa'}
-            yield Plan('rendering in software (MUJOCO_GL=osmesa)', group, software)
-
-    def _make_workers(self, plan):
-        envs = dict(enumerate(pickled(self._make_envs)))
-        if not self.parallel:
-            return [
-                LocalWorker({index: constructor}, self._memory.fd, self._watch)
-                for index, constructor in envs.items()
-            ]
-        groups = np.array_split(np.arange(self.num_envs), -(-self.num_envs // plan.envs_per_worker))
-        return [
-            ProcessWorker(
-                {int(index): envs[index] for index in group}, self._memory.fd, plan.environ
-            )
-            for group in groups
-        ]
 
     def _probe(self):
         """Let all workers build their envs and reset them at the same time. Returns the faults."""
@@ -260,7 +210,7 @@ class Pool:
         """Take over what the workers tell of their envs, and size the arena for it."""
         for worker, info in zip(self._workers, infos, strict=True):
             demand_same_spaces((self._workers[0].envs[0], infos[0]), (worker.envs[0], info))
-            self._tasks |= {index: task for index, task in info['tasks'].items() if task}
+            self._ledger.tasks |= {index: task for index, task in info['tasks'].items() if task}
             self._tell(info['notes'])
         self._info = infos[0]
         self.obs_space, self.act_space, self.repeat = (
@@ -283,7 +233,7 @@ class Pool:
             try:
                 results.append(worker.receive(self._until(deadline, self.config.start_timeout)))
             except WorkerFault as fault:
-                faults.append((worker, self._located(worker, fault)))
+                faults.append((worker, located(worker.envs, fault, self.arena)))
         return results, faults
 
     def _until(self, deadline, allowed):
@@ -292,31 +242,6 @@ class Pool:
         """
         return deadline if self.parallel else time.monotonic() + allowed
 
-    def _start_failure(self, plan, faults):
-        first = self._fault_text(*faults[0], 'while starting')
-        return (
-            f'{len(faults)} of {len(self._workers)} env workers did not start {plan.text}; the'
-            f' first: {first}'
-        )
-
-    def _announce(self, plan, failures):
-        renderers = ', '.join(self.renderers) or 'not named by the envs'
-        if failures:
-            self._on_event(
-                f'env workers started after a failure: {plan.text}; renderer: {renderers}'
-            )
-        software = [
-            name
-            for name in self.renderers
-            if any(word in name.lower() for word in SOFTWARE_RENDERERS)
-        ]
-        if software:
-            self._on_event(
-                f'warning: envs render in software ({", ".join(software)}), often a hundred times'
-                ' slower than on the GPU; on a machine with one, check that its EGL library is'
-                ' installed and MUJOCO_GL is not osmesa'
-            )
-
     # Faults
 
     def _replace(self, worker, fault):
@@ -324,9 +249,9 @@ class Pool:
         the arena.
         """
         while fault:
-            fault = self._located(worker, fault)
+            fault = located(worker.envs, fault, self.arena)
             worker.stop()
-            self._record(worker, fault)
+            self._ledger.record(worker.envs, fault)
             self._renew(worker)
             fault = self._revive(worker)
 
@@ -334,8 +259,7 @@ class Pool:
         """Give the envs of a worker random streams of their own for their next life: the old
         ones would repeat what was seen.
         """
-        # what fails from here on fails in a new episode
-        self._age[worker.envs] = self._life[worker.envs] = 0
+        self._ledger.renewed(worker.envs)
         for index in worker.envs:
             self._renewals[index] += 1
             if hasattr(self._make_envs[index], 'renewed'):
@@ -365,89 +289,12 @@ class Pool:
             raise
         return None
 
-    def _located(self, worker, fault):
-        """Fill in which env of a group a dead or hung process was stepping."""
-        if fault.env is None and self.arena is not None:
-            busy = [index for index in worker.envs if self.arena.busy[index]]
-            fault.env = busy[0] if busy else None
-        if fault.env is None and len(worker.envs) == 1:
-            fault.env = worker.envs[0]
-        return fault
-
-    def _record(self, worker, fault):
-        """Count and tell a fault; raises once there were too many, at once where a restart would
-        only hide a mistake.
-        """
-        age = self._age[worker.envs[0] if fault.env is None else fault.env]
-        text = self._fault_text(worker, fault, f'in step {age + 1} of its episode')
-        if fault.error in MISTAKES:
-            raise fault.error(text)
-        if fault.error is not EnvNonFinite or self._life[worker.envs].max() < GOOD_LIFE:
-            self._count(fault, text)
-        self.restarts += 1
-        lost = (
-            f'; envs {worker.envs} of that worker begin new episodes'
-            if len(worker.envs) > 1
-            else ''
-        )
-        if fault.error is EnvNonFinite:
-            self._blown += 1
-            if self._blown > TOLD_IN_FULL and self._blown not in (
-                10**power for power in range(1, 12)
-            ):
-                return
-            lost += f' ({self._blown:,} such by now)' if self._blown > TOLD_IN_FULL else ''
-        self._on_event(f'replacing a worker{lost}: {text}')
-
-    def _count(self, fault, text):
-        """Hold a fault against those that are tolerated within the window."""
-        now = time.monotonic()
-        self._faults.append((now, text))
-        while now - self._faults[0][0] > self.config.restart_window:
-            self._faults.popleft()
-        if len(self._faults) > self.config.max_restarts:
-            raise fault.error(
-                f'{len(self._faults)} env faults within {self.config.restart_window:g} s,'
-                f' driver.max_restarts allows {self.config.max_restarts}:\n'
-                + '\n'.join(text for _, text in self._faults)
-            )
-
     def _tell(self, notes):
         """Pass on what envs say about themselves, one note of each topic."""
         for topic, text in notes or ():
             if self._tells and topic not in self._told:
                 self._told.add(topic)
                 self._on_event(text)
-
-    def _fault_text(self, worker, fault, when):
-        if fault.env is None:
-            name = f'one of envs {worker.envs} ({self._tasks[worker.envs[0]]})'
-        else:
-            name = f'env {fault.env} ({self._tasks[fault.env]})'
-        return f'{name} {when}: {fault.text}\n{self._trace(fault)}'.rstrip()
-
-    def _trace(self, fault):
-        """Where a fault happened: of equal stacks the first, and of the threads of a process
-        that hangs the main one.
-        """
-        if fault.error is not EnvTimeout:
-            return fault.trace
-        stack = re.sub('0x[0-9a-f]+', '', fault.trace)
-        if stack and stack in self._stacks:
-            return f'(hangs where env {self._stacks[stack]} did)'
-        self._stacks[stack] = fault.env
-        if not fault.threads or self._folder is None:
-            return fault.trace
-        path = self._folder / f'stacks-{datetime.now():%Y%m%dT%H%M%S}-env{fault.env}.txt'
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(fault.dump)
-        except OSError as error:
-            return (
-                f'{fault.trace}\n({fault.threads} further threads; their stacks cannot be written:'
-                f' {error})'
-            )
-        return f'{fault.trace}\n(the stacks of {fault.threads} further threads are in {path})'
 
     def _ask_all(self, name, arguments, failure):
         """Ask each worker with its arguments for one (result, error text) per env; what fails is
@@ -461,17 +308,17 @@ class Pool:
             try:
                 answers = worker.receive(self._until(deadline, self.config.start_timeout))
             except WorkerFault as fault:
-                fault = self._located(worker, fault)
+                fault = located(worker.envs, fault, self.arena)
                 answers = [
-                    (failure, self._fault_text(worker, fault, f'while asked to {name}'))
+                    (failure, self._ledger.text(worker.envs, fault, f'while asked to {name}'))
                 ] * len(worker.envs)
                 worker.stop()  # the next step finds it gone and replaces it
             results |= dict(zip(worker.envs, answers, strict=True))
         for index, (_, error) in results.items():
             if error:
+                name_of_env = f'env {index} ({self._ledger.tasks[index]})'
                 self._on_event(
-                    f'env {index} ({self._tasks[index]}) could not {name} its state and starts a'
-                    f' new episode: {error}'
+                    f'{name_of_env} could not {name} its state and starts a new episode: {error}'
                 )
         return [results[index] for index in range(self.num_envs)]
 

@@ -1,5 +1,5 @@
-"""Some envs in a process of their own: few messages, errors carried back as text with their
-traceback.
+"""A worker as its caller sees it: some envs in a process of their own, few messages, errors carried
+back as text with their traceback.
 
 A worker is a fresh interpreter and not a fork: it inherits no CUDA, GL or thread state, does not
 import the caller's main module, and never loads torch. Requests and replies are pickled tuples over
@@ -9,9 +9,6 @@ process with the same `EnvGroup`, which makes serial and parallel runs equal by 
 """
 
 import contextlib
-import ctypes
-import faulthandler
-import json
 import math
 import os
 import pickle
@@ -24,39 +21,27 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
-import numpy as np
 
-from ..base import Env, Spaces
-from ..console import keep_steady, occupy
-from ..contract import nonfinite, spoken
-from ..errors import (
-    ConfigError,
-    EmbodiedError,
-    EnvContractError,
-    EnvCrashed,
-    EnvMissing,
-    EnvNonFinite,
-    EnvTimeout,
-)
+from ..base import Env
+from ..console import occupy
+from ..errors import EnvCrashed, EnvTimeout
 from . import reaper
-from .arena import Arena, SharedMemory, map_memory
+from .arena import SharedMemory
+from .child import DONE, SERVING, STEP
+from .fault import WorkerFault, fault_fields
+from .group import EnvGroup, attempt
 from .watch import Hang, Watch
 
 # The child sets the caller's sys.path before it imports anything of ours; -P keeps its folder out
 # of the path until then.
 BOOTSTRAP = (
     'import sys; from multiprocessing.connection import Connection; conn ='
-    ' Connection(int(sys.argv[1])); sys.path[:] = conn.recv(); from embodied.drive.worker import'
+    ' Connection(int(sys.argv[1])); sys.path[:] = conn.recv(); from embodied.drive.child import'
     ' main; main(conn, *map(int, sys.argv[2:]))'
 )
-
-# the one request that is frequent, so that nobody pickles it again
-STEP = pickle.dumps(('step', ()))
-DONE = pickle.dumps(('done', None))
 
 SINGLE_THREAD = dict.fromkeys(
     (
@@ -69,51 +54,10 @@ SINGLE_THREAD = dict.fromkeys(
     '1',
 )
 
-MISTAKES = (EnvContractError, EnvMissing, ConfigError)  # what a fresh worker would only do again
-
-# an env that imported none of these fails for other reasons
-GRAPHICS = ('OpenGL', 'mujoco', 'glfw', 'pyglet', 'moderngl')
-
 EXIT_GRACE = 1.0  # seconds a worker whose socket closed has to hand over its exit code
 DUMP_GRACE = 5.0  # seconds a hung worker has to write down where it hangs
 SLICE = 0.1  # seconds between two looks at the clock while a worker is waited for
-SERVING = ' in serve'  # in the stack of the thread that answers requests, which is written last
 CLOSE_LIMIT = 5.0  # seconds an env in this process may take to close
-
-
-class WorkerFault(Exception):
-    """What went wrong in a worker, in words.
-
-    Attributes:
-      error: the class in embodied.errors that says it: EnvCrashed, EnvTimeout, EnvNonFinite, or one
-          of MISTAKES.
-      env: index of the env at fault, or None where only the group is known.
-      text: one line.
-      trace: remote traceback or stack of the main thread, may be empty.
-      threads: number of further threads, and dump: the stacks of all, where it is one of several
-          that hang.
-      graphics: whether something that renders was loaded; None where the process cannot tell any
-          more.
-    """
-
-    def __init__(
-        self,
-        error: type[EmbodiedError],
-        env: int | None,
-        text: str,
-        trace: str = '',
-        graphics: bool | None = None,
-        dump: str = '',
-    ):
-        super().__init__(text)
-        self.error, self.env, self.text, self.trace, self.graphics = (
-            error,
-            env,
-            text,
-            trace,
-            graphics,
-        )
-        self.threads, self.dump = dump.count('(most recent call first)') - 1 if dump else 0, dump
 
 
 def graphics_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -132,260 +76,6 @@ def graphics_environment(environ: Mapping[str, str]) -> dict[str, str]:
     if device:
         additions |= {'MUJOCO_EGL_DEVICE_ID': device, 'EGL_DEVICE_ID': device}
     return additions
-
-
-class EnvGroup:
-    """Envs that are stepped one after another, each with its row of the arena. Every public method
-    is a request.
-
-    Attributes:
-      current: index of the env at work, for error messages.
-    """
-
-    REQUESTS = ('build', 'attach', 'step', 'renderers', 'save', 'load', 'close')
-
-    def __init__(self, arena_fd):
-        self.current = None
-        self._arena_fd = arena_fd
-        self._arena = None
-        self._envs = {}
-        self._floats = []
-
-    def build(self, constructors: Mapping[int, bytes]) -> dict[str, Any]:
-        """Make the envs. Args: dict index -> cloudpickled constructor. Returns a dict obs_space,
-        act_space, repeat, tasks, notes.
-        """
-        self.close()
-        for self.current, constructor in constructors.items():
-            self._envs[self.current] = pickle.loads(constructor)()
-        infos = {index: _describe(env) for index, env in self._envs.items()}
-        tasks = {index: info.pop('task') for index, info in infos.items()}
-        first, *others = infos.items()
-        for self.current, info in others:
-            demand_same_spaces(first, (self.current, info))
-        return {**first[1], 'tasks': tasks, 'notes': self._notes()}
-
-    def attach(self, obs_space: Spaces, act_space: Spaces, num_envs: int) -> None:
-        """Map the arena, which the caller has given its size."""
-        self._arena = Arena(obs_space, act_space, num_envs, map_memory(self._arena_fd))
-        self._floats = [
-            key
-            for key, array in self._arena.obs.items()
-            if array.dtype.kind == 'f' and not key.startswith('log/')
-        ]
-
-    def step(self) -> list[tuple[str, str]] | None:
-        """Step each env with its row of the actions and write what it returns to its row of the
-        observations.
-
-        Returns notes of the envs (see Env.notes), None where there are none.
-        """
-        # envs may keep what they are given
-        actions = {key: array.copy() for key, array in self._arena.action.items()}
-        busy = self._arena.busy
-        for index, env in self._envs.items():
-            self.current = index
-            action = {key: array[index] for key, array in actions.items()}
-            busy[index] = True
-            obs = env.step(action)
-            busy[index] = False
-            self._write(index, obs)
-            if action['reset'] and not obs['is_first']:
-                raise EnvContractError(
-                    f"env {index}: obs['is_first'] must be True after action['reset'], got False"
-                )
-        return self._notes() or None
-
-    def renderers(self) -> list[str]:
-        """Names of what the envs render with, '' where they do not say."""
-        return [str(getattr(env, 'renderer', '') or '') for env in self._envs.values()]
-
-    def save(self) -> list[tuple[Any, str]]:
-        """Returns a list of (state or None, error text): JSON-able states of the envs that can
-        continue mid-episode.
-        """
-        return [
-            _attempt(lambda env=env: json.loads(json.dumps(env.save())))
-            for env in self._envs.values()
-        ]
-
-    def load(self, states: list[Any]) -> list[tuple[bool | None, str]]:
-        """Args: one state or None per env. Returns a list of (whether it was restored, error
-        text).
-        """
-        assert len(states) == len(self._envs), (len(states), len(self._envs))
-        return [
-            (
-                (False, '')
-                if state is None
-                else _attempt(lambda env=env, state=state: (env.load(state), True)[1])
-            )
-            for env, state in zip(self._envs.values(), states)
-        ]
-
-    def close(self) -> None:
-        envs, self._envs = self._envs, {}
-        with contextlib.ExitStack() as stack:  # closes all of them even if one raises
-            for env in envs.values():
-                stack.callback(env.close)
-
-    def _write(self, index, obs):
-        expected = self._arena.obs
-        if obs.keys() != expected.keys():
-            missing, surplus = (
-                sorted(expected.keys() - obs.keys()),
-                sorted(obs.keys() - expected.keys()),
-            )
-            raise EnvContractError(
-                f'env {index}: obs keys differ from obs_space: missing {missing}, not declared'
-                f' {surplus}'
-            )
-        for key, array in expected.items():
-            value = np.asarray(obs[key])
-            if value.dtype != array.dtype or value.shape != array.shape[1:]:
-                raise EnvContractError(
-                    f'env {index}: obs[{key!r}] must be {array.dtype}{list(array.shape[1:])} as in'
-                    f' obs_space, got {value.dtype}{list(value.shape)}'
-                )
-            array[index] = value
-        if not getattr(self._envs[index], 'checked', False):
-            for key in self._floats:
-                if fault := nonfinite(obs[key]):
-                    raise EnvNonFinite(f'{spoken(key)} is not finite: {fault}.')
-
-    def _notes(self):
-        return [
-            note for env in self._envs.values() if hasattr(env, 'notes') for note in env.notes()
-        ]
-
-
-def _describe(env):
-    return {
-        'obs_space': dict(env.obs_space),
-        'act_space': dict(env.act_space),
-        'repeat': int(getattr(env, 'repeat', 1)),
-        'task': str(getattr(env, 'task', '') or ''),
-    }
-
-
-def demand_same_spaces(one: tuple[int, Mapping], other: tuple[int, Mapping]) -> None:
-    """Raise EnvContractError unless two (env index, description) agree in everything that rows
-    are made of.
-    """
-    for name in ('obs_space', 'act_space', 'repeat'):
-        if one[1][name] != other[1][name]:
-            raise EnvContractError(
-                f'all envs of a driver must have the same {name}; env {one[0]} has {one[1][name]}, '
-                f'env {other[0]} has {other[1][name]}'
-            )
-
-
-def _attempt(function):
-    try:
-        return function(), ''
-    except Exception:  # an env that cannot save or load starts a new episode; the run goes on
-        return None, traceback.format_exc()
-
-
-def _fault_fields(error, env):
-    """Everything the caller needs to know, as text: exceptions themselves may not pickle, nor
-    their classes import.
-    """
-    try:
-        text = f'{type(error).__name__}: {error}'
-    except Exception:
-        text = type(error).__name__
-    # its text says all; the traceback would show our own check
-    told = isinstance(error, EnvNonFinite)
-    return {
-        'error': next(
-            (kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed
-        ),
-        'env': env,
-        'text': text,
-        'trace': '' if told else ''.join(traceback.format_exception(error)),
-        'graphics': any(name in sys.modules for name in GRAPHICS),
-    }
-
-
-# In the child
-
-
-def main(conn: Connection, arena_fd: int, log_fd: int, parent: int, tied: int) -> None:
-    """Entry point of a worker process; answers requests until told to close or until the parent is
-    gone.
-
-    Args:
-      conn: socket to the parent.
-      arena_fd, log_fd: inherited descriptors: the arena's memory, and a file for stack dumps.
-      parent: process id of the parent.
-      tied: 1 to let the kernel kill this process when the parent's thread that started it ends.
-    """
-    # Signals to all processes of a run (Ctrl-C, a scheduler's SIGTERM, a terminal that is closed)
-    # are the parent's to decide on.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    keep_steady()
-    faulthandler.enable(log_fd)
-    faulthandler.register(signal.SIGUSR1, log_fd)
-    _end_with_parent(conn.fileno(), parent, tied)
-    for fd in (conn.fileno(), arena_fd, log_fd):
-        os.set_inheritable(fd, False)
-    serve(conn, EnvGroup(arena_fd))
-
-
-def serve(conn: Connection, group: EnvGroup) -> None:
-    """Answer requests to `group`; ends the process without running exit handlers, where GL
-    drivers are known to hang.
-    """
-    while True:
-        try:
-            message = conn.recv_bytes()
-        except (EOFError, ConnectionError):
-            end_group()
-        name, args = ('step', ()) if message == STEP else pickle.loads(message)
-        assert name in EnvGroup.REQUESTS, name
-        try:
-            result = getattr(group, name)(*args)
-            reply = DONE if result is None else pickle.dumps(('done', result))
-        except BaseException as error:  # sys.exit() in an env is an error like any other
-            reply = pickle.dumps(('fault', _fault_fields(error, group.current)))
-        if name == 'close':
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            os._exit(0)
-        try:
-            conn.send_bytes(reply)
-        except ConnectionError:
-            end_group()
-
-
-def end_group() -> None:
-    """End this process and all of its group, which is that of a worker."""
-    os.killpg(os.getpid(), signal.SIGKILL)
-
-
-def _end_with_parent(fd, parent, tied):
-    """Make sure that no way of dying of the parent leaves this process behind, even in the
-    middle of a step.
-    """
-    if tied and sys.platform == 'linux':
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-    def watch():
-        hangup = select.poll()
-        # no event but the hang-up that poll always reports, so messages do not wake this thread
-        hangup.register(fd, 0)
-        hangup.poll()
-        end_group()
-
-    threading.Thread(target=watch, name='parent-watch', daemon=True).start()
-
-
-# In the caller
 
 
 class LocalWorker:
@@ -427,7 +117,7 @@ class LocalWorker:
                 EnvTimeout, self._group.current, f'did not answer within {allowed:.3g} s', trace
             ) from error
         except (Exception, SystemExit) as error:
-            raise WorkerFault(**_fault_fields(error, self._group.current)) from error
+            raise WorkerFault(**fault_fields(error, self._group.current)) from error
 
     def finish(self, deadline: float) -> None:
         """Close the envs; processes that they leave are the caller's to end, all at once."""
@@ -435,7 +125,7 @@ class LocalWorker:
         if group:
             with contextlib.suppress(Hang):
                 # it may be closed because it is broken
-                self._watched(lambda: _attempt(group.close), CLOSE_LIMIT)
+                self._watched(lambda: attempt(group.close), CLOSE_LIMIT)
 
     def stop(self) -> None:
         """Close the envs, if any, and end the processes that they leave."""

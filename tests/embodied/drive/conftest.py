@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from embodied.drive import pool, watch, worker
+from embodied.drive import ledger, pool, watch, worker
 
 TIMEOUT = 1000.0  # seconds, which only Clock lets pass
 
@@ -41,7 +41,7 @@ def let_time_pass(monkeypatch):
     def start(*files: Path, passed: Path | None = None, env: int | None = None):
         clock = Clock(files, passed, env)
         module = types.SimpleNamespace(monotonic=clock.monotonic, sleep=time.sleep)
-        for user in (pool, worker, watch):
+        for user in (pool, ledger, worker, watch):
             monkeypatch.setattr(user, 'time', module)
         for kind in (worker.ProcessWorker, worker.LocalWorker):
             monkeypatch.setattr(kind, 'receive', spied(kind.receive, clock))
