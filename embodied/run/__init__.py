@@ -1,11 +1,12 @@
 """One file per script: train (and train_eval), evaluate, offline, collect; session.py is what they
-share.
+share, setup.py what they are told.
 """
 
 from .collect import collect
 from .evaluate import EvalConfig, eval_only, evaluate
 from .offline import offline
-from .session import Counters, RunConfig, Setup, load_agent
+from .session import load_agent
+from .setup import Counters, RunConfig, Setup
 from .train import train
 
 __all__ = [

@@ -1,6 +1,7 @@
 """Fill a replay folder with a policy, without learning."""
 
-from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
+from .session import Session
+from .setup import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Setup
 
 
 def collect(

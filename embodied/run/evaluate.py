@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from embodied.base import Agent, Env, Values, is_image
-from embodied.drive import Driver, DriverConfig
-from embodied.errors import ConfigError
-from embodied.files import whole
-from embodied.interval import interval
-from embodied.media import UNSHOWABLE, gif
-from embodied.run.film import Film
-from embodied.wrappers import TimeLimit
+from ..base import Agent, Env, Values, is_image
+from ..drive import Driver, DriverConfig
+from ..errors import ConfigError
+from ..files import whole
+from ..interval import interval
+from ..media import UNSHOWABLE, gif
+from ..wrappers import TimeLimit
+from .film import Film
 
 MODES = ('sample', 'mode')
 # between two progress lines, on a terminal and elsewhere

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from embodied.errors import ConfigError
-from embodied.replay.infer import check_actions
-from embodied.run.session import MakeAgent, MakeLogger, MakeReplay, Session, Setup
-from embodied.tree_spec import COUNT, demand
+from ..errors import ConfigError
+from ..replay.infer import check_actions
+from ..tree_spec import COUNT, demand
+from .session import Session
+from .setup import MakeAgent, MakeLogger, MakeReplay, Setup
 
 CHECKED = 64  # sequences whose actions are checked before learning
 

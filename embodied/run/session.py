@@ -8,37 +8,25 @@ envs and its agent can be saved.
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embodied.base import Agent, Env, Feed, Spaces, Status, Values
-from embodied.checkpoint import Checkpoint, find_save, read
-from embodied.clock import Every
-from embodied.console import is_terminal, shout, steady
-from embodied.drive import Driver, DriverConfig
-from embodied.errors import CheckpointError, ConfigError, EnvError, OutOfResources, ReplayWriteError
-from embodied.lock import FolderLock
-from embodied.log import Logger
-from embodied.log.event_log import EventLog
-from embodied.log.metrics import EpisodeStats, Window
-from embodied.log.progress import ending
-from embodied.pictures import readings
-from embodied.replay import Replay
-from embodied.run.evaluate import EvalConfig
-from embodied.tree_spec import COUNT, demand
-
-# (obs_space, act_space), as the driver has them
-MakeAgent = Callable[[Spaces, Spaces], Agent]
-# ('env' or 'eval', number) -> constructor of that env
-MakeEnv = Callable[[str, int], Callable[[], Env]]
-# ([obs_space, act_space, meta,] on_event); offline: on_event
-MakeReplay = Callable[..., Replay]
-MakeLogger = Callable[['Counters', Callable[[str], None]], Logger]  # (counters, on_event)
+from ..base import Agent, Feed, Status
+from ..checkpoint import Checkpoint, find_save, read
+from ..clock import Every
+from ..console import is_terminal, steady
+from ..drive import Driver
+from ..errors import CheckpointError, EnvError, OutOfResources, ReplayWriteError
+from ..lock import FolderLock
+from ..log.event_log import EventLog
+from ..log.metrics import EpisodeStats, Window
+from ..log.progress import ending
+from ..replay import Replay
+from .banner import banner
+from .interrupt import Interrupt
+from .setup import Counters, MakeEnv, MakeLogger, Setup
 
 # an env that fails, rows that cannot be read just now
 HARMLESS = (EnvError, OutOfResources)
@@ -54,151 +42,6 @@ MISFIT = (
 )
 # the disk is full or away; the last good checkpoint stands
 SAVING_FAILED = (CheckpointError, ReplayWriteError, OSError)
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Block `run` of the config; units and meanings stand in configs/defaults.yaml."""
-
-    steps: int
-    updates: int
-    envs: int
-    train_ratio: float
-    max_catchup: float
-    prefill: int
-    pretrain: int
-    log_every: int
-    report_every: int
-    save_every: float
-    keep: int
-    actions: tuple[str, ...]
-
-    def __post_init__(self):
-        for name in ('steps', 'updates', 'envs', 'max_catchup', 'keep'):
-            if getattr(self, name) < 1:
-                raise ConfigError(f'run.{name} must be at least 1, got {getattr(self, name)}.')
-        for name in (
-            'train_ratio',
-            'prefill',
-            'pretrain',
-            'log_every',
-            'report_every',
-            'save_every',
-        ):
-            if getattr(self, name) < 0:
-                raise ConfigError(f'run.{name} must not be negative, got {getattr(self, name)}.')
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a script is told besides how its parts are made.
-
-    Attributes:
-      task, seed: of the run.
-      logdir: its folder.
-      from_checkpoint: logdir, ckpt folder or single save that the agent starts from; None for none.
-      run, eval, driver: blocks of the config.
-      warnings: what a person should know before it runs.
-    """
-
-    task: str
-    seed: int
-    logdir: Path
-    from_checkpoint: Path | None
-    run: RunConfig
-    eval: EvalConfig
-    driver: DriverConfig
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass
-class Counters:
-    """How far a run is. A reset is neither a decision nor a frame.
-
-    Attributes:
-      step: decisions.
-      updates: calls of agent.train() in this run.
-      episodes: those that came to their end.
-      repeat: frames per decision.
-    """
-
-    step: int = 0
-    updates: int = 0
-    episodes: int = 0
-    repeat: int = 1
-
-    @property
-    def frames(self) -> int:
-        return self.step * self.repeat
-
-    def row(self, row: Values, worker: int) -> None:
-        """Count one row; a listener of the driver."""
-        self.step += not row['is_first']
-        self.episodes += bool(row['is_last'])
-
-    def __call__(self) -> dict[str, int]:
-        return {
-            'step': self.step,
-            'frames': self.frames,
-            'updates': self.updates,
-            'episodes': self.episodes,
-        }
-
-    def save(self) -> dict[str, int]:
-        return {'step': self.step, 'updates': self.updates, 'episodes': self.episodes}
-
-    def load(self, tree: dict[str, int]) -> None:
-        demand(tree, dict.fromkeys(('step', 'updates', 'episodes'), COUNT), 'The counters')
-        self.step, self.updates, self.episodes = tree['step'], tree['updates'], tree['episodes']
-
-
-class Interrupt:
-    """A context in which SIGINT, SIGTERM or SIGHUP ask for an orderly end.
-
-    A second SIGINT, or a second SIGTERM, ends the process at once. A terminal that is closed and a
-    session manager send SIGHUP and SIGTERM together, and neither of them is impatient. A run that
-    was started to ignore SIGHUP (nohup) goes on ignoring it.
-
-    Attributes:
-      asked: whether one has come.
-      first: its name, '' before.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def __init__(self):
-        self.first = ''
-        self._seen = set()
-        self._previous = {}
-
-    @property
-    def asked(self) -> bool:
-        return bool(self.first)
-
-    def __enter__(self):
-        # Python allows no handlers elsewhere
-        if threading.current_thread() is threading.main_thread():
-            heard = [
-                s
-                for s in self.SIGNALS
-                if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN
-            ]
-            self._previous = {number: signal.signal(number, self._handle) for number in heard}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number, frame):
-        if number in self._seen and number != signal.SIGHUP:
-            os._exit(128 + number)
-        self._seen.add(number)
-        if self.asked:
-            return
-        self.first = signal.Signals(number).name
-        # Not print(): the signal may have come in the middle of another print.
-        shout(f'\n{self.first}: ending after this step; once more ends at once, without saving.\n')
 
 
 class Session:
@@ -371,28 +214,7 @@ class Session:
         self, agent: Agent, driver: Driver | None, replay: Replay, feed: Feed | None = None
     ) -> None:
         """Say what is about to run."""
-        setup, per_decision = (
-            self.setup,
-            self.setup.run.train_ratio / max(1, agent.frames_per_update),
-        )
-        lines = [f'{setup.task}, seed {setup.seed}, in {setup.logdir}']
-        if driver is not None:
-            place = (
-                'this process'
-                if set(driver.pids) <= {os.getpid()}
-                else f'{len(driver.pids)} worker process(es)'
-            )
-            lines.append(
-                f'{driver.num_envs} envs in {place}, {driver.repeat} frame(s) per decision,'
-                f' {per_decision:.3g} updates per decision, rendering:'
-                f' {", ".join(driver.renderers) or "none that is named"}'
-            )
-            lines += readings(driver.obs_space, driver.act_space)
-        lines += [
-            ' '.join(filter(None, [replay.estimate(), feed.describe() if feed else ''])),
-            *(agent.summary().splitlines() if hasattr(agent, 'summary') else []),
-        ]
-        for line in (*lines, *setup.warnings):
+        for line in banner(self.setup, agent, driver, replay, feed):
             self.event(line)
 
     def event(self, text: str) -> None:

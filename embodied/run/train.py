@@ -2,14 +2,15 @@
 the replay, for ever.
 """
 
-from embodied.base import Agent, Status, Values
-from embodied.clock import Every, Ratio
-from embodied.errors import ConfigError, ReplayEmptyError
-from embodied.log.jsonl import JsonLines
-from embodied.replay import Replay
-from embodied.run.evaluate import evaluate
-from embodied.run.session import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Session, Setup
-from embodied.tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
+from ..base import Agent, Status, Values
+from ..clock import Every, Ratio
+from ..errors import ConfigError, ReplayEmptyError
+from ..log.jsonl import JsonLines
+from ..replay import Replay
+from ..tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
+from .evaluate import evaluate
+from .session import Session
+from .setup import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Setup
 
 
 def train(

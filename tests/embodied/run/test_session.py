@@ -9,11 +9,11 @@ import pytest
 
 from embodied import errors
 from embodied.run import RunConfig, train
-from embodied.run.session import Interrupt
+from embodied.run.interrupt import Interrupt
 
 TWICE = """
 import signal, time
-from embodied.run.session import Interrupt
+from embodied.run.interrupt import Interrupt
 with Interrupt() as interrupt:
     signal.raise_signal(signal.SIGINT)
     print("asked", interrupt.asked, flush=True)

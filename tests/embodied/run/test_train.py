@@ -11,7 +11,7 @@ import pytest
 
 from embodied import errors
 from embodied.run import train
-from embodied.run.session import Counters
+from embodied.run.setup import Counters
 
 
 def test_the_agent_sees_and_learns_from_every_row_in_order(world):
