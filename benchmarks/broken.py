@@ -85,41 +85,30 @@ def main() -> None:
             f'{folder}/collect',
         )
         for name in args.only:
-            tamper, flags, word = CASES[name]
-            data, logdir = Path(folder) / name / 'data', Path(folder) / name / 'run'
-            rewrite(Path(folder) / 'collect' / 'replay', data, tamper)
-            program(
-                *base,
-                '--script',
-                'offline',
-                '--replay.directory',
-                str(data),
-                '--logdir',
-                str(logdir),
-                '--run.updates',
-                str(args.updates),
-                '--run.log_every',
-                '200',
-                '--run.report_every',
-                str(args.updates),
-                *flags,
-            )
-            values = latest(logdir)
-            found = [NOTHING[name] for name in lacking(values)] + [
-                words for *_, good, words in diagnose(values) if good is False
-            ]
-            first = found[0] if found else 'nothing'
-            results['cases'][name] = {
-                'first cause': first,
-                'all': found,
-                'named': word in first if word else not found,
-                'commit': commit(),
-            }
-            print(
-                f'{"ok" if results["cases"][name]["named"] else "!!"} {name}: {first}', flush=True
-            )
+            results['cases'][name] = case(name, Path(folder), base, args.updates)
+            done = results['cases'][name]
+            print(f'{"ok" if done["named"] else "!!"} {name}: {done["first cause"]}', flush=True)
             write(path, results)
     sys.exit(not all(results['cases'][name]['named'] for name in args.only))
+
+
+def case(name: str, folder: Path, base: list[str], updates: int) -> dict:
+    """The record of one case: a run on the rows in folder/collect, tampered with, and what diagnose
+    says of it.
+    """
+    tamper, flags, word = CASES[name]
+    data, logdir = folder / name / 'data', folder / name / 'run'
+    rewrite(folder / 'collect' / 'replay', data, tamper)
+    where = ['--script', 'offline', '--replay.directory', str(data), '--logdir', str(logdir)]
+    length = ['--run.updates', str(updates), '--run.report_every', str(updates)]
+    program(*base, *where, *length, '--run.log_every', '200', *flags)
+    values = latest(logdir)
+    found = [NOTHING[name] for name in lacking(values)] + [
+        words for *_, good, words in diagnose(values) if good is False
+    ]
+    first = found[0] if found else 'nothing'
+    named = word in first if word else not found
+    return {'first cause': first, 'all': found, 'named': named, 'commit': commit()}
 
 
 def program(*flags: str) -> None:

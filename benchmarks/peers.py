@@ -194,53 +194,9 @@ class Ours:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, repository in PEERS.items():
-        parser.add_argument(
-            f'--{name}', dest=name, metavar='CHECKOUT', help=f'checkout of github.com/{repository}'
-        )
-    parser.add_argument(
-        '--with',
-        dest='others',
-        nargs='+',
-        default=[],
-        help='folders with packages that peers import and that are not installed',
-    )
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument(
-        '--compile',
-        action='store_true',
-        help=(
-            'also compiled: ours as with machine.compile, the networks of the two fastest peers'
-            ' with torch.compile; takes some minutes more'
-        ),
-    )
-    args = parser.parse_args()
+    args = asked()
     torch.set_num_threads(args.threads)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    contestants = {
-        'ours': Ours(SHAPES, device, 'commit'),
-        'ours, diffusion forcing': Ours(SHAPES, device, 'forcing'),
-    }
-    if args.compile:
-        contestants |= {
-            f'{name}, compiled': Ours(SHAPES, device, history, True)
-            for name, history in (('ours', 'commit'), ('ours, diffusion forcing', 'forcing'))
-        }
-    for name in (name for name in PEERS if vars(args)[name]):
-        for compiled in (False, True) if args.compile and name in COMPILED else (False,):
-            shapes = json.dumps(
-                SHAPES | {'threads': args.threads, 'device': device, 'compiled': compiled}
-            )
-            place = str(Path(vars(args)[name]).resolve())
-            contestants[f'{name}, compiled' if compiled else name] = Peer(
-                ROOT / 'benchmarks' / 'peer_dreamer4.py',
-                [Path(one).resolve() for one in args.others],
-                [name, place, shapes],
-            )
+    contestants = enter(args, 'cuda' if torch.cuda.is_available() else 'cpu')
     millions = {
         name: [one.ask('parameters', i) for i in (0, 1)] for name, one in contestants.items()
     }
@@ -270,6 +226,59 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     write(RESULTS / 'peers.json', result)
     print(table(result))
+
+
+def asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, repository in PEERS.items():
+        parser.add_argument(
+            f'--{name}', dest=name, metavar='CHECKOUT', help=f'checkout of github.com/{repository}'
+        )
+    parser.add_argument(
+        '--with',
+        dest='others',
+        nargs='+',
+        default=[],
+        help='folders with packages that peers import and that are not installed',
+    )
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help=(
+            'also compiled: ours as with machine.compile, the networks of the two fastest peers'
+            ' with torch.compile; takes some minutes more'
+        ),
+    )
+    return parser.parse_args()
+
+
+def enter(args: argparse.Namespace, device: str) -> dict[str, 'Ours | Peer']:
+    """All that are measured, by name."""
+    contestants = {
+        'ours': Ours(SHAPES, device, 'commit'),
+        'ours, diffusion forcing': Ours(SHAPES, device, 'forcing'),
+    }
+    if args.compile:
+        contestants |= {
+            f'{name}, compiled': Ours(SHAPES, device, history, True)
+            for name, history in (('ours', 'commit'), ('ours, diffusion forcing', 'forcing'))
+        }
+    for name in (name for name in PEERS if vars(args)[name]):
+        for compiled in (False, True) if args.compile and name in COMPILED else (False,):
+            shapes = json.dumps(
+                SHAPES | {'threads': args.threads, 'device': device, 'compiled': compiled}
+            )
+            place = str(Path(vars(args)[name]).resolve())
+            contestants[f'{name}, compiled' if compiled else name] = Peer(
+                ROOT / 'benchmarks' / 'peer_dreamer4.py',
+                [Path(one).resolve() for one in args.others],
+                [name, place, shapes],
+            )
+    return contestants
 
 
 def table(result: dict) -> str:
