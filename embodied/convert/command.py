@@ -1,6 +1,7 @@
 """The command line of conversions.
 
 python -m dreamer4.convert FORMAT SOURCE DEST [--size 64] [--check]
+python -m dreamer4.convert to-lerobot REPLAY DEST [--fps 15]
 python -m dreamer4.convert --list
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from ..console import steady
 from ..errors import ConfigError, EmbodiedError
 from .episode import Options
-from .formats import FORMATS, open_source
+from .formats import EXPORTS, FORMATS, export, open_source
 from .job import check, convert
 
 CONVENTIONS = {'taken': False, 'led': True}
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         action='store_true',
         help='episodes end by a time limit, whatever the source says',
     )
+    parser.add_argument('--fps', type=float, help='frames per second of videos that are written')
     parser.add_argument(
         '--check',
         action='store_true',
@@ -99,10 +101,15 @@ def _run(args: argparse.Namespace) -> int:
     if args.list:
         for name, form in FORMATS.items():
             print(f'{name:18} {form.what:50} action {form.time}')
+        print(f'a replay folder out again: {", ".join(EXPORTS)}')
         return 0
     if not args.format or not args.source or not args.dest:
         raise ConfigError('FORMAT SOURCE DEST are needed; --list names the formats')
     options = options_of(args)
+    if args.format in EXPORTS:
+        source, dest = args.source.expanduser(), args.dest.expanduser()
+        print(export(args.format, source, dest, options, args.fps))
+        return 0
     request = {
         'format': args.format,
         'source': str(args.source.expanduser().resolve()),

@@ -1,8 +1,10 @@
 """Which formats there are: one line each. What they look like on disk stands in docs/data.md."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ReplayError, nearest
 from ..extras import require
@@ -45,6 +47,13 @@ FORMATS: dict[str, Format] = {
     'scalable-dreamer': Format('films:open_scalable', 'episodes/NNNN/video.mp4, .json', LED),
 }
 
+# name -> 'module:function', function(source, dest, options, fps) -> a sentence
+EXPORTS = {
+    'to-npz': 'exports:to_npz',
+    'to-mp4': 'exports:to_mp4',
+    'to-lerobot': 'lerobot_out:to_lerobot',
+}
+
 
 def register(name: str, form: Format) -> None:
     """Add a format, such as one whose reader needs packages that nothing here may import."""
@@ -59,14 +68,32 @@ def open_source(name: str, source: Path, options: Options) -> Recording:
       EnvMissing: a package is missing; the text holds the command that installs it.
     """
     if name not in FORMATS:
-        raise ReplayError(f'there is no format {name!r}; {nearest(name, FORMATS)}')
+        raise ReplayError(f'there is no format {name!r}; {nearest(name, [*FORMATS, *EXPORTS])}')
     source = source.expanduser()
     if not source.exists():
         raise ReplayError(f'{source}: there is no such file or folder.')
     form = FORMATS[name]
     for module in form.needs:
         require(module, 'data')
-    module, _, function = form.reader.partition(':')
+    return _function(form.reader)(source, options)
+
+
+def export(name: str, source: Path, dest: Path, options: Options, fps: float | None) -> str:
+    """Write a replay folder in another form. Returns what was done as a sentence.
+
+    Args:
+      name: one of EXPORTS.
+      fps: frames per second of videos, None for what the folder says.
+
+    Raises: as open_source.
+    """
+    if not source.exists():
+        raise ReplayError(f'{source}: there is no such folder.')
+    return _function(EXPORTS[name])(source, dest, options, fps)
+
+
+def _function(place: str) -> Callable[..., Any]:
+    module, _, function = place.partition(':')
     if '.' not in module:
         module = f'{__package__}.{module}'
-    return getattr(importlib.import_module(module), function)(source, options)
+    return getattr(importlib.import_module(module), function)

@@ -26,7 +26,11 @@ class Converted:
     @property
     def episodes(self):
         """key -> column, for each episode in the order in which it was stored."""
-        archive = self.archive
+        return self.of(self.dest)
+
+    def of(self, folder):
+        """The episodes of another folder."""
+        archive = Archive(folder)
         return [
             {
                 key: archive.column(archive.streams[span.slot], key, span.first, span.length)
