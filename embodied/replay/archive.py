@@ -39,6 +39,8 @@ class Archive:
     Attributes:
       broken: file name -> what is wrong with it.
       unverified: files that were not read to their last byte.
+      verified: whether all were to be.
+      act_space: spaces of the actions as meta.json names them, None where it does not.
     """
 
     def __init__(self, directory: Path, verify: bool = False):
@@ -54,14 +56,14 @@ class Archive:
         """
         if not directory.is_dir():
             raise ReplayError(f'{directory}: there is no such folder.')
-        self._verify = verify
+        self.verified = verify
         self.notes: list[str] = []
         self.broken: dict[str, str] = {}
         self.unverified = 0
         found = Folder(directory, True, self.notes.append).scan()
         self.bytes = sum(chunk.file_bytes for chunk in found.values())
         stored = metas.read(directory)
-        self.schema, _, _, self.meta = stored or (first_schema(found), None, None, {})
+        self.schema, _, self.act_space, self.meta = stored or (first_schema(found), None, None, {})
         self.streams = Streams()
         self.chunks = self._link(found)
 
@@ -74,7 +76,7 @@ class Archive:
         return len(good)
 
     def _check(self, chunk: Chunk) -> bool:
-        whole = self._verify or chunk.file_bytes <= npz.READ_WHOLE
+        whole = self.verified or chunk.file_bytes <= npz.READ_WHOLE
         columns = self.schema.columns(chunk.length)
         try:
             if whole:

@@ -20,7 +20,7 @@ class Finite:
     def __init__(self, schema: Schema, actions: Collection[str] = ()):
         """Args: the schema; which of its keys are actions."""
         self._floats = [
-            (index, key, _excuses(key, actions))
+            (index, key, excuses(key, actions))
             for index, (key, dtype, _) in enumerate(schema.specs)
             if dtype.kind == 'f'
         ]
@@ -50,7 +50,7 @@ class Finite:
                 )
 
 
-def _excuses(key: str, actions: Collection[str]) -> tuple[str, ...]:
+def excuses(key: str, actions: Collection[str]) -> tuple[str, ...]:
     """Flags of a row that let a key hold anything."""
     if key == 'reward':
         return 'unlabeled', 'unlabeled_reward'

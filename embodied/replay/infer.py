@@ -108,19 +108,24 @@ def check_actions(rows: Mapping[str, np.ndarray], act_space: Mapping[str, spaces
     for key, space in act_space.items():
         if key not in rows or key == 'reset' or not rows[key].size:
             continue
-        found = rows[key]
-        least, most = float(found.min()), float(found.max())
-        if isinstance(space, spaces.Box):
-            low, high = float(space.low.min()), float(space.high.max())
-            slack = 1e-3 * (high - low)
-            said = f'{key}=LOW:HIGH, which is mapped to [-1, 1]'
-        elif isinstance(space, spaces.MultiBinary):
-            continue
-        else:
-            low, high = 0.0, float(np.max(getattr(space, 'nvec', getattr(space, 'n', 0)))) - 1
-            slack, said = 0.0, f'{key}=CHOICES'
-        if least < low - slack or most > high + slack:
+        if why := range_fault(space, float(rows[key].min()), float(rows[key].max())):
+            box = isinstance(space, spaces.Box)
+            said = 'LOW:HIGH, which is mapped to [-1, 1]' if box else 'CHOICES'
             raise ConfigError(
-                f'offline: the action {key!r} spans [{low:g}, {high:g}], but rows of the folder'
-                f' hold {least:g} to {most:g}; say what it spans: --run.actions {said}'
+                f'offline: the action {key!r} {why}; say what it spans: --run.actions {key}={said}'
             )
+
+
+def range_fault(space: spaces.Space, least: float, most: float) -> str | None:
+    """How actions from `least` to `most` leave their space, in words; None where they do not."""
+    if isinstance(space, spaces.MultiBinary):
+        return None
+    if isinstance(space, spaces.Box):
+        low, high = float(space.low.min()), float(space.high.max())
+        slack = 1e-3 * (high - low)
+    else:
+        low, high = 0.0, float(np.max(getattr(space, 'nvec', getattr(space, 'n', 0)))) - 1
+        slack = 0.0
+    if low - slack <= least and most <= high + slack:
+        return None
+    return f'spans [{low:g}, {high:g}], but rows of the folder hold {least:g} to {most:g}'

@@ -21,6 +21,7 @@ from ..media import gif, png, write_mp4
 from ..pictures import displayable
 from . import npz
 from .archive import Archive
+from .health import examine
 from .infer import folder_of
 from .schema import Schema
 
@@ -54,6 +55,7 @@ def inspect(directory: Path, verify: bool = False) -> dict[str, Any]:
             [episode.score for episode in complete if not math.isnan(episode.score)]
         ),
         'lengths': _summary([episode.length for episode in complete]),
+        **examine(archive, archive.act_space),
         'broken': archive.broken,
         'unverified': archive.unverified,
         'notes': archive.notes,
@@ -109,6 +111,7 @@ def render(report: dict[str, Any]) -> str:
                 f'  {name:8} '
                 + '  '.join(f'{key} {value:.6g}' for key, value in report[name].items())
             )
+    lines += _columns(report['columns'])
     shown = report['list'][-LISTED:]
     if shown:
         lines += ['', f'last {len(shown)} episodes', '   number     rows       return  end']
@@ -121,7 +124,24 @@ def render(report: dict[str, Any]) -> str:
     rest = f'; {unread} large files were not read whole, which --verify does' if unread else ''
     lines += ['', f'broken files: {len(report["broken"])}{rest}']
     lines += [f'  {why}' for why in report['broken'].values()]
-    return '\n'.join(lines + [f'note: {note}' for note in report['notes']])
+    lines += [f'note: {text}' for text in report['notes'] + report['remarks']]
+    return '\n'.join(lines + [f'FAULT: {text}' for text in report['faults']])
+
+
+def _columns(columns: dict[str, Any]) -> list[str]:
+    """Lines on what the columns hold."""
+    lines = ['', 'columns                         min        max  constant  not finite  repeated']
+    for key, column in columns.items():
+        ends = (
+            '-' if value is None else f'{value:.4g}' for value in (column['min'], column['max'])
+        )
+        constant = f'{column["constant"]}/{column["entries"]}'
+        repeated = f'{column["repeated"]:.1%}' if 'repeated' in column else ''
+        low, high = ends
+        lines.append(
+            f'  {key:24} {low:>9} {high:>10} {constant:>9} {column["nonfinite"]:>11} {repeated:>9}'
+        )
+    return lines
 
 
 def _number(score: float | None) -> str:
@@ -209,14 +229,14 @@ def _write_npz(out: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, 1 where --verify found a broken file, or 2
-    with one line on stderr."""
+    """Run the command line; returns the exit status: 0, 1 where inspect found what training could
+    not bear or --verify a broken file, or 2 with one line on stderr."""
     parser = argparse.ArgumentParser(
         prog='python -m embodied.replay', description='Look into a replay folder.'
     )
     commands = parser.add_subparsers(dest='command', required=True)
     look = commands.add_parser(
-        'inspect', help='episodes, returns, lengths, schema, bytes, broken files'
+        'inspect', help='episodes, returns, ranges, schema; status 1 if nobody could learn from it'
     )
     look.add_argument('directory', type=Path)
     look.add_argument('--json', action='store_true', help='everything, with all episodes, as JSON')
@@ -263,7 +283,7 @@ def _run(args: argparse.Namespace) -> int:
         elif args.command == 'inspect':
             report = inspect(folder_of(args.directory), args.verify)
             print(json.dumps(report, indent=1) if args.json else render(report))
-            return int(args.verify and bool(report['broken']))
+            return int(bool(report['faults']) or args.verify and bool(report['broken']))
         else:
             print(export(folder_of(args.directory), args.episode, args.out, args.key, args.fps))
     except (EmbodiedError, OSError) as error:
