@@ -9,6 +9,7 @@ else 'state'; a single action 'action'.
 import dataclasses
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -16,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from ..base import FLAG, OUTCOME, Env, Spaces, Values, outcome
+from ..base import FLAG, OUTCOME, REWARD, Env, Spaces, Values, outcome
 from ..errors import ConfigError, EnvContractError
 from ..pictures import picture
 from ..wrappers import ActionRepeat, ReadImages, UnifyDtypes
@@ -150,30 +151,40 @@ def unknown_id(identifier: str) -> str:
     return f'{unknown("task", f"gym_{identifier}", known)} {FORM}'
 
 
-def from_gymnasium(env: gymnasium.Env, seed: int = 0, image: bool = False, size: int = 0) -> Env:
+def from_gymnasium(
+    env: gymnasium.Env,
+    seed: int = 0,
+    image: bool = False,
+    size: int = 0,
+    logs: Sequence[str] = (),
+) -> Env:
     """A gymnasium env as an Env.
 
     Args:
       env: its action Boxes must be bounded. Observations that are not numbers, such as texts, are
-        left out with a note.
+        left out with a note. One whose step takes several frames says so as `frames_per_step`.
       seed: passed to its first reset; later resets continue its generator.
       image: render it as the observation 'image' where it has none; needs render_mode 'rgb_array'.
       size: height and width that images are resized to; 0 leaves observed ones as they are and
         renders 64.
+      logs: numbers of its info that become 'log/' keys of the rows, 0 where one is missing.
 
     Raises:
       EnvContractError: nothing to observe or to choose, or an action that cannot be chosen; names
         its key.
     """
-    adapted = Gymnasium(env, seed, image, size or RENDERED)
+    adapted = Gymnasium(env, seed, image, size or RENDERED, logs)
     return ReadImages(UnifyDtypes(adapted), size) if size else adapted
 
 
 class Gymnasium(Env):
     """See from_gymnasium()."""
 
-    def __init__(self, env: gymnasium.Env, seed: int, image: bool, size: int):
+    def __init__(
+        self, env: gymnasium.Env, seed: int, image: bool, size: int, logs: Sequence[str] = ()
+    ):
         self._env, self._seed, self._size, self._notes, self._noted = env, seed, size, [], set()
+        self._logs, self.repeat = logs, int(getattr(env, 'frames_per_step', 1))
         self.title = title(env)
         self._read_actions(env)
         self._read_observations(env)
@@ -195,6 +206,7 @@ class Gymnasium(Env):
                 'image' if 'image' not in {**self._observed, **self.act_space} else 'rendered'
             )
             self.obs_space[self._rendered] = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.obs_space |= {f'log/{name}': REWARD for name in logs}
         self._done, self._seeded = True, False
         self._takes_seed = takes(env.reset, 'seed') and takes(
             getattr(env, 'unwrapped', env).reset, 'seed'
@@ -281,7 +293,7 @@ class Gymnasium(Env):
                 'reward, terminated, truncated, info). '
                 + (OLD if isinstance(result, tuple) and len(result) == 4 else '')
             )
-        obs, reward, terminated, truncated, _ = result
+        obs, reward, terminated, truncated, info = result
         terminated, truncated = (
             self._single('terminated', terminated),
             self._single('truncated', truncated),
@@ -292,6 +304,7 @@ class Gymnasium(Env):
             outcome(
                 self._single('reward', reward), is_last=self._done, is_terminal=bool(terminated)
             ),
+            info,
         )
 
     def _reset(self):
@@ -307,7 +320,7 @@ class Gymnasium(Env):
                 f'info). {OLD}'
             )
         self._done, self._seeded = False, True
-        return self._observe(result[0], outcome(is_first=True))
+        return self._observe(result[0], outcome(is_first=True), {})
 
     def _single(self, what, value):
         """A reward or flag as a number."""
@@ -330,14 +343,17 @@ class Gymnasium(Env):
             )
         return array.item()
 
-    def _observe(self, obs, result: Values) -> Values:
+    def _observe(self, obs, result: Values, info) -> Values:
         try:
             values = observe(self._observed, obs)
         except EnvContractError as error:
             raise EnvContractError(f'{self.title}: {error}') from error
         if self._renders:
             values[self._rendered] = self._render()
-        return {**values, **result}
+        logs = {
+            f'log/{name}': np.float32(self._single(name, info.get(name, 0))) for name in self._logs
+        }
+        return {**values, **result, **logs}
 
     def _render(self):
         frame = np.asarray(self._env.render())
