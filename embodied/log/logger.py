@@ -3,10 +3,10 @@ terminal line that lives.
 
 Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, the
 seconds that the run has taken over all its processes, then all scalars since the last line.
-scores.jsonl holds one line per episode: frames, step, score, length. Both are strict JSON: what is
-not finite is null and is named under 'nonfinite'. A resumed run removes the lines that were written
-after the save it resumes from. A disk that is full or away ends no run: lines wait in memory, and
-pictures are dropped, until it is back.
+scores.jsonl holds one line per episode: frames, step, score, length, and goals where the env has
+any. Both are strict JSON: what is not finite is null and is named under 'nonfinite'. A resumed run
+removes the lines that were written after the save it resumes from. A disk that is full or away ends
+no run: lines wait in memory, and pictures are dropped, until it is back.
 """
 
 import math
@@ -127,8 +127,12 @@ class Logger:
                     self._unshown.add(name)
                     self._on_event(f'{name} cannot be shown: {type(error).__name__}: {error}')
 
-    def score(self, score: float, length: int) -> None:
-        """One finished episode, sum of rewards and decisions: its line in scores.jsonl, at once."""
+    def score(self, score: float, length: int, goals: Mapping[str, int] = {}) -> None:
+        """One finished episode, sum of rewards and decisions: its line in scores.jsonl, at once.
+
+        Args:
+          goals: goal -> 1 where it was reached, 0 where not; see metrics.goals_of().
+        """
         now = self._counters()
         self.returns.add(float(score), now['frames'])
         self._scores.append(
@@ -138,6 +142,7 @@ class Logger:
                 'score': float(score),
                 'length': int(length),
             }
+            | ({'goals': dict(goals)} if goals else {})
         )
 
     def text(self, name: str, text: str) -> None:

@@ -138,6 +138,26 @@ class EpisodeStats:
         self.cut = tree['cut']
 
 
+def goals_of(logs: Mapping[str, float]) -> dict[str, int]:
+    """Goal -> 1 where an episode reached it, else 0. Goals are log/success and log/achievement_...,
+    reached where they were above 0 in some row.
+
+    Args:
+      logs: of the episode, as EpisodeStats hands them out.
+    """
+    most = {
+        key.removeprefix('log/').removesuffix('/max'): value
+        for key, value in logs.items()
+        if is_goal(key) and key.endswith('/max')
+    }
+    return {name: int(value > 0) for name, value in most.items()}
+
+
+def is_goal(key: str) -> bool:
+    """Whether a log tells that something was achieved."""
+    return key.startswith(('log/success', 'log/achievement_'))
+
+
 def _summary(log: Mapping[str, tuple[float, float, int]]) -> dict[str, float]:
     result = {}
     for key, (total, most, count) in log.items():

@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from ..drive import Driver, DriverConfig
 from ..errors import ConfigError
 from ..files import whole
 from ..interval import interval
+from ..log.metrics import is_goal
 from ..media import UNSHOWABLE, gif
+from ..published import goal_rates
 from ..wrappers import TimeLimit
 from .film import Film
 
@@ -63,12 +65,15 @@ class Evaluation:
       returns, lengths: sum of rewards and number of decisions of each episode, env by env.
       videos: name -> uint8 (T, H, W, C), one for each recorded episode and image.
       cut: episodes cut after eval.length decisions; their returns are those up to the cut.
+      goals: goal -> share of episodes that reached it; goals are log/success and
+        log/achievement_...
     """
 
     returns: list[float]
     lengths: list[int]
     videos: dict[str, np.ndarray]
     cut: int = 0
+    goals: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -154,11 +159,14 @@ class FirstEpisodes:
         if len(self._done[worker]) >= self._quotas[worker]:
             return
         if row['is_first']:
-            self._open[worker] = {'score': 0.0, 'length': -1, 'frames': {}}
+            self._open[worker] = {'score': 0.0, 'length': -1, 'frames': {}, 'goals': {}}
         episode = self._open[worker]
         episode['score'] += float(row['reward'])
         episode['length'] += 1
         self.decisions += not row['is_first']
+        for key in filter(is_goal, row):
+            name = key.removeprefix('log/')
+            episode['goals'][name] = int(episode['goals'].get(name, 0) or row[key] > 0)
         if len(self._done[worker]) < self._videos[worker]:
             for key, value in row.items():
                 if is_image(value) and not key.startswith('log/'):
@@ -179,6 +187,7 @@ class FirstEpisodes:
             [e['length'] for e in episodes],
             videos,
             sum(e['cut'] for e in episodes),
+            goal_rates(e['goals'] for e in episodes),
         )
 
 
@@ -266,6 +275,7 @@ def store(result: Evaluation, setup: Any, save: Path) -> None:
         'returns': result.returns,
         'lengths': result.lengths,
         'cut': result.cut,
+        'goals': result.goals,
         'task': setup.task,
         'checkpoint': str(save),
         'seed': setup.seed,

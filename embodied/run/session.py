@@ -21,7 +21,7 @@ from ..drive import Driver
 from ..errors import CheckpointError, EnvError, OutOfResources, ReplayWriteError
 from ..lock import FolderLock
 from ..log.event_log import EventLog
-from ..log.metrics import EpisodeStats, Window
+from ..log.metrics import EpisodeStats, Window, goals_of
 from ..log.progress import ending
 from ..replay import Replay
 from .banner import banner
@@ -289,7 +289,7 @@ class Session:
             self._write_checkpoint()
 
     def _episode(self, score: float, length: int, logs: dict[str, float]) -> None:
-        self.logger.score(score, length)
+        self.logger.score(score, length, goals_of(logs))
         self.metrics.add({'score': score, 'length': length}, 'episode')
         self.metrics.add(logs, 'episode')
 

@@ -234,6 +234,7 @@ class Evaluator:
         session.logger.add(
             {'score': result.mean, 'std': result.std, 'episodes': count, 'cut': result.cut}, 'eval'
         )
+        session.logger.add(result.goals, 'eval/goal')
         session.logger.add(result.videos, 'eval')
         session.event(f'Evaluation at {now["frames"]:,} frames: {result}')
 
