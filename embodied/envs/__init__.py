@@ -25,6 +25,17 @@ SUITES = {
     'gym': ('gymnasium', 'make', 'GymConfig'),
     'atari': ('atari', 'make', 'AtariConfig'),
     'crafter': ('crafter', 'make', 'CrafterConfig'),
+    'procgen': ('procgen', 'make', 'ProcgenConfig'),
+    'minigrid': ('minigrid', 'make', 'MiniGridConfig'),
+    'memmaze': ('memmaze', 'make', 'MemMazeConfig'),
+    'metaworld': ('metaworld', 'make', 'MetaWorldConfig'),
+    'mujoco': ('mujoco', 'make', 'MuJoCoConfig'),
+    'vizdoom': ('vizdoom', 'make', 'VizDoomConfig'),
+    'retro': ('retro', 'make', 'RetroConfig'),
+    'craftax': ('craftax', 'make', 'CraftaxConfig'),
+    'brax': ('brax', 'make', 'BraxConfig'),
+    'dmlab': ('dmlab', 'make', 'DMLabConfig'),
+    'unity': ('unity', 'make', 'UnityConfig'),
 }
 OWN = ('own', 'make', 'GymConfig')  # for package.module:Class, configured by env.gym
 FORMS = (
