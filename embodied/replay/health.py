@@ -40,15 +40,15 @@ class Column:
         meant = values[counts]
         if values.dtype.kind == 'f':
             finite = np.isfinite(meant)
-            self.nonfinite += int((~finite.reshape(len(meant), -1).all(1)).sum())
+            self.nonfinite += int((~finite.all(tuple(range(1, finite.ndim)))).sum())
             meant = np.where(finite, meant, np.nan)
         if len(meant):
             with np.errstate(invalid='ignore'):
                 self._low = np.fmin(self._low, np.fmin.reduce(meant, axis=0))
                 self._high = np.fmax(self._high, np.fmax.reduce(meant, axis=0))
         if self.image and len(values) > 1:
-            flat = values.reshape(len(values), -1)
-            self.repeated += int(((flat[1:] == flat[:-1]).all(1) & follows).sum())
+            same = (values[1:] == values[:-1]).all((1, 2, 3))
+            self.repeated += int((same & follows).sum())
             self.pairs += int(follows.sum())
 
     def report(self) -> dict[str, Any]:
@@ -158,6 +158,8 @@ def remarks(report: dict[str, Any], actions: list[str]) -> list[str]:
     for key, column in report.items():
         if _told(key) and key != 'reward':
             continue
+        if key == 'reward' and column['min'] is None:
+            found.append('no row tells its reward.')
         if _still(column) and column['min'] is not None:
             found.append(f'{key} is {column["min"]:g} in every row.')
         elif 'repeated' in column and column['repeated'] > REPEATED:

@@ -113,6 +113,11 @@ def test_what_is_marked_as_unknown_may_be_anything(look):
     assert status == 0 and report['columns']['reward']['max'] == 11
 
 
+def test_rewards_of_no_row_known_are_remarked(look):
+    status, report = look(unlabeled_reward=np.ones(LENGTH, bool))
+    assert status == 0 and 'no row tells its reward.' in report['remarks']
+
+
 def test_frames_that_stand_twice_and_rewards_that_never_come_are_remarked(look):
     image = np.repeat(np.arange(LENGTH) // 2, 48).reshape(LENGTH, 4, 4, 3).astype(np.uint8)
     status, report = look(image=image, reward=np.zeros(LENGTH, np.float32), action=None)
