@@ -71,7 +71,7 @@ class Optimizer:
             self.adam = LaProp(groups, betas, config.adaptive_clip or math.inf)
         else:
             self.adam = torch.optim.AdamW(
-                groups, betas=betas, fused=True, capturable=device.type == 'cuda'
+                groups, betas=betas, fused=device.type != 'meta', capturable=device.type == 'cuda'
             )
         self._read_rate()
 
