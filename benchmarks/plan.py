@@ -84,9 +84,10 @@ def memory_table(found: dict) -> str:
         *(rows(tree, size)['memory'] for size, tree in found['sizes'].items()),
     ]
     check = found['check']
+    planned, measured = check['planned'], check['measured']
     words = (
-        f'Check, `{" ".join(CHECK)}`: planned {check["planned"] / 1e9:.3f} GB, measured'
-        f' {check["measured"] / 1e9:.3f} GB resident, {check["planned"] / check["measured"] - 1:+.0%}.'
+        f'Check, `{" ".join(CHECK)}`: planned {planned / 1e9:.3f} GB, measured'
+        f' {measured / 1e9:.3f} GB resident, {planned / measured - 1:+.0%}.'
     )
     it = found['machine']
     origin = f'Machine: {it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}.'

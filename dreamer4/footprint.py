@@ -168,13 +168,14 @@ def measure(
     whole = Parts.build(obs_space, act_space, config, machine)
     optimizers = whole.world.optimizers | whole.actor_critic.optimizers
     learned = {name: sum(p.numel() for p in o.parameters) for name, o in optimizers.items()}
+    own = {p for module in whole.modules() for p in module.parameters()}
     blocks = [m for part in whole.modules() for m in part.modules() if isinstance(m, Block)]
     few, many = (counted(obs_space, act_space, share(config, rows), machine) for rows in ROWS)
     lines = {name: line(few[name], many[name]) for name in few}
     memory = lines.pop('memory')
     return Footprint(
         parameters=learned,
-        copies=parameters(*whole.modules()) - sum(learned.values()),
+        copies=sum(p.numel() for p in own) - sum(learned.values()),
         saved=lines,
         memory=memory.row,
         block=max(map(parameters, blocks), default=max(learned.values())),
