@@ -15,7 +15,7 @@ from .batch import Batch, Dream
 from .heads import Head, HeadsConfig, scalar, sizes
 from .nets.outputs import Policy
 from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy, frozen
-from .scores import correlation, mean
+from .scores import correlation, mean, shared_mean
 
 Metrics = dict[str, torch.Tensor]
 # stage -> names of the metrics that tell how it goes, beside those of the world model
@@ -254,7 +254,7 @@ class ActorCritic:
         # what follows a last frame is another episode
         goes_on = ~batch.is_last[:, :-1] & ~batch.is_first[:, 1:] & batch.reward_valid[:, 1:]
         logits = self.value_head(x[:, :-1])
-        return mean(self.value_loss(logits, x[:, :-1], target), goes_on)
+        return shared_mean(self.value_loss(logits, x[:, :-1], target), goes_on)
 
     def losses(self, dream: Dream, targets: Targets) -> tuple[Metrics, Metrics]:
         """Losses of policy and value, and metrics; only their own heads receive gradient (Dreamer
@@ -271,11 +271,13 @@ class ActorCritic:
         else:
             objective = returns.reinforce(log_prob, advantage, weight, self.return_range.span)
         if c.backprop:
-            objective = objective.lerp(-mean(targets.returns, weight), c.backprop)
+            objective = objective.lerp(-shared_mean(targets.returns, weight), c.backprop)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
         out = {
-            'policy': objective + c.beta * mean(kl, weight) - c.entropy * mean(entropy, weight),
-            'value': mean(self.value_loss(logits, x, targets.value), weight),
+            'policy': objective
+            + c.beta * shared_mean(kl, weight)
+            - c.entropy * shared_mean(entropy, weight),
+            'value': shared_mean(self.value_loss(logits, x, targets.value), weight),
         }
         metrics = {
             'policy/loss': objective,

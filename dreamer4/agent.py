@@ -4,7 +4,7 @@ worlds/, what policy and value are in actor_critic.py.
 Letters: N envs, B sequences, T time, M action code, F features of a frame.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from gymnasium import spaces
 
 from embodied.base import UNLABELED, Spaces, Status
 
-from . import worlds
+from . import ranks, worlds
 from .actions import Actions
 from .actor_critic import WATCHED, ActorCritic, Real
-from .agent_config import AgentConfig, check
+from .agent_config import AgentConfig, check, share
 from .batch import Batch, make_batch
 from .cache import frames_gb
 from .feed import Feed, Meal, Needs
@@ -81,7 +81,7 @@ class Agent:
         check(config)
         check_machine(machine, config)
         self.obs_space, self.act_space = dict(obs_space), dict(act_space)
-        self.config, self.machine = config, Machine(machine, seed)
+        self.config, self.machine = share(config, ranks.count()), Machine(machine, ranks.own(seed))
         self.device, self._seed = self.machine.device, seed
         self._build(obs_space, act_space)
 
@@ -119,10 +119,11 @@ class Agent:
             )
         self.player = Player(self.world, self.actor_critic, self.actions, self.obs_keys, machine)
         self.optimizers = self.world.optimizers | self.actor_critic.optimizers
-        graphs = machine.config.graphs and self.device.type == 'cuda'
+        graphs = machine.config.graphs and self.device.type == 'cuda' and ranks.count() == 1
         self.recorder = CudaGraphs(self.device) if graphs else None
         self.schedule = Schedule(config.schedule, self.world.stages)
         self.updates = 0
+        ranks.align(self._tensors())
         # sentences that are waiting; what has been told once and for all
         self._events, self._told = list(self.world.notes), []
 
@@ -130,8 +131,8 @@ class Agent:
 
     @property
     def frames_per_update(self) -> int:
-        """B T: replayed frames of one update, whether the batch is short or long."""
-        return self.config.batch.frames_per_update
+        """B T: replayed frames of one update, of all ranks, whether the batch is short or long."""
+        return self.config.batch.frames_per_update * ranks.count()
 
     @property
     def sequence_rows(self) -> int:
@@ -359,7 +360,15 @@ class Agent:
                 ):  # pretrained: none, they begin anew
                     part.load_state_dict(tree[name])
             self.updates, self._told = int(tree['updates']), list(tree.get('told', []))
-            self.machine.load(tree['random'])
+            if not ranks.number():
+                self.machine.load(tree['random'])
+        ranks.align(self._tensors())
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        """What the networks hold: all ranks have the same."""
+        for part in (self.world.state() | self.actor_critic.state()).values():
+            module = getattr(part, 'module', part)
+            yield from (*module.parameters(), *module.buffers())
 
     def _parts(self) -> dict:
         """Everything with a state_dict, by its name in a checkpoint."""
@@ -372,7 +381,9 @@ class Agent:
 
 
 def fetch(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Scalars on the device -> floats, in one transfer."""
+    """Scalars on the device -> floats, means over the ranks, in one transfer."""
     if not metrics:
         return {}
-    return dict(zip(metrics, torch.stack([v.float() for v in metrics.values()]).tolist()))
+    return dict(
+        zip(metrics, ranks.mean(torch.stack([v.float() for v in metrics.values()])).tolist())
+    )

@@ -137,6 +137,26 @@ class AgentConfig:
         )
 
 
+def share(config: AgentConfig, ranks: int) -> AgentConfig:
+    """What each of so many ranks does of it: its part of the batch, and of what is drawn from that.
+
+    Raises:
+        ValueError: the batch cannot be cut into so many parts.
+    """
+    batch, part = config.batch, lambda whole: -(-whole // ranks)
+    if batch.size % ranks:
+        raise ValueError(
+            f'agent.batch.size must be a multiple of the {ranks} processes that share it, got'
+            f' {batch.size}'
+        )
+    return replace(
+        config,
+        batch=replace(batch, size=batch.size // ranks, frames=part(batch.frames)),
+        imagination=replace(config.imagination, starts=part(config.imagination.starts)),
+        schedule=replace(config.schedule, gate_sequences=part(config.schedule.gate_sequences)),
+    )
+
+
 def check(config: AgentConfig) -> None:
     """Refuse settings that cannot work, before anything is built.
 

@@ -25,7 +25,7 @@ from .actions import Actions
 from .batch import Batch
 from .nets.layers import MLP
 from .nets.outputs import Plain, Policy, TwoHot
-from .scores import mean
+from .scores import mean, shared_mean
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Heads(nn.Module):
                 weight & batch.reward_valid & ~batch.is_first,
             ),
         }
-        return {name: mean(error, mask) for name, (error, mask) in errors.items()}
+        return {name: shared_mean(error, mask) for name, (error, mask) in errors.items()}
 
 
 def shifted(x: torch.Tensor, count: int) -> torch.Tensor:

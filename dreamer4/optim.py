@@ -13,6 +13,7 @@ from torch import nn
 
 from embodied.errors import EmbodiedError
 
+from . import ranks
 from .laprop import LaProp
 
 
@@ -93,13 +94,15 @@ class Optimizer:
         """Clip the gradients that are there and step; nothing moves if one of them or `loss` is
         not finite.
         """
+        ranks.average(self.parameters)
+        loss = ranks.mean(loss.detach())
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
         # the fused kernel leaves everything as it is where this is 1
-        self.adam.found_inf = (~torch.isfinite(loss.detach() + norm)).float()
+        self.adam.found_inf = (~torch.isfinite(loss + norm)).float()
         self.adam.grad_scale = None
         self.adam.step()
         return {
-            f'{self.name}/total': loss.detach(),
+            f'{self.name}/total': loss,
             f'{self.name}/grad_norm': norm.detach(),
             f'{self.name}/nonfinite': self.adam.found_inf,
         }
@@ -239,7 +242,7 @@ class RunningRMS(nn.Module):
         """Normalised scalar; the divisor carries no gradient."""
         i = self.names.index(name)
         with torch.no_grad():
-            square = loss.detach().float().square()
+            square = ranks.mean(loss.detach().float()).square()
             sound = torch.isfinite(square)
             for mean, new in ((self.squares, square), (self.counts, torch.ones_like(square))):
                 mean[i] = torch.where(sound, self.decay * mean[i] + (1 - self.decay) * new, mean[i])
@@ -266,6 +269,7 @@ class RunningRange(nn.Module):
         """Move a hundredth of the way to the range of x; one that is not finite leaves it as it
         was, its step is refused.
         """
-        low, high = (torch.quantile(x.flatten(), share) for share in (0.05, 0.95))
+        x = ranks.joined(x.flatten())
+        low, high = (torch.quantile(x, share) for share in (0.05, 0.95))
         moved = self.span.lerp(high - low, 0.01)
         self.span.copy_(torch.where(moved.isfinite(), moved, self.span))

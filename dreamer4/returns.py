@@ -7,6 +7,8 @@ cont[t] belong to arrival at frame t, so the action at frame t earns reward[t + 
 
 import torch
 
+from . import ranks
+
 
 def lambda_return(
     reward: torch.Tensor, cont: torch.Tensor, value: torch.Tensor, gamma: float, lam: float
@@ -102,8 +104,8 @@ def pmpo(
         weight.shape,
     )
     good, bad = weight * (advantage >= 0), weight * (advantage < 0)
-    least = (floor * weight.sum()).clamp(min=1e-6)
-    mean = lambda which: (which * log_prob).sum() / which.sum().maximum(least)
+    least = (floor * ranks.mean(weight.sum())).clamp(min=1e-6)
+    mean = lambda which: (which * log_prob).sum() / ranks.mean(which.sum()).maximum(least)
     return (1 - alpha) * mean(bad) - alpha * mean(good)
 
 
@@ -121,6 +123,5 @@ def reinforce(
         advantage.shape,
         weight.shape,
     )
-    return -(weight * log_prob * advantage / scale.clamp(min=1.0)).sum() / weight.sum().clamp(
-        min=1e-6
-    )
+    total = ranks.mean(weight.sum()).clamp(min=1e-6)
+    return -(weight * log_prob * advantage / scale.clamp(min=1.0)).sum() / total

@@ -6,6 +6,7 @@ Letters: B sequences, T time.
 
 import torch
 
+from . import ranks
 from .batch import Batch
 
 SAME = 1e-6  # float32 numbers that differ by this share of their size are the same
@@ -18,6 +19,14 @@ def mean(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     weight = weight.to(x.dtype)
     return (x * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def shared_mean(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """As mean, of the batch that all ranks have a share of: the mean of what they get is its
+    weighted mean, and so is that of the gradients.
+    """
+    weight = weight.to(x.dtype)
+    return (x * weight).sum() / ranks.mean(weight.sum()).clamp(min=1e-6)
 
 
 def balanced_skill(

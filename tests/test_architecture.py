@@ -151,6 +151,7 @@ WIRING = (
     'dreamer4.doctor.checks',
     'dreamer4.doctor.probes',
     'dreamer4.doctor.system',
+    'dreamer4.plan',
 )
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = (

@@ -13,6 +13,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from ... import ranks
 from ...nets.conv import ConvDecoder, ConvEncoder
 from ...nets.layers import mlp
 from ...nets.outputs import symlog
@@ -155,11 +156,13 @@ class NumberScale(nn.Module):
     def measure(self, x: torch.Tensor) -> None:
         """Fold numbers (B, T, size) into mean and variance; every frame ever given weighs alike."""
         x = x.flatten(0, 1)
-        share = len(x) / (self.count + len(x))
-        gap = x.mean(0) - self.mean
-        self.variance.lerp_(x.var(0, correction=0), share).add_(share * (1 - share) * gap.square())
-        self.mean.lerp_(x.mean(0), share)
-        self.count += len(x)
+        seen, middle = len(x) * ranks.count(), ranks.mean(x.mean(0))
+        share = seen / (self.count + seen)
+        gap = middle - self.mean
+        spread = ranks.mean(x.var(0, correction=0) + (x.mean(0) - middle).square())
+        self.variance.lerp_(spread, share).add_(share * (1 - share) * gap.square())
+        self.mean.lerp_(middle, share)
+        self.count += seen
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = (x - self.mean) / self.unit

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ... import ranks
+
 # usual moves up to which a move is a plain quotient; beyond them it grows with the logarithm
 LINEAR = 4.0
 LEAST = 1e-4  # smallest unit: latents live in (-1, 1), and what moves less than this is float noise
@@ -108,9 +110,11 @@ class Moves(Whole):
     def measure(self, latent, is_first):
         """Fold the moves of a batch into the usual ones."""
         there = (~is_first[:, 1:])[..., None, None].float()
-        found = (latent.diff(dim=1).float().square() * there).sum((0, 1)) / there.sum().clamp(min=1)
+        total = ranks.total(there.sum())
+        found = (latent.diff(dim=1).float().square() * there).sum((0, 1))
+        found = ranks.total(found) / total.clamp(min=1)
         # a refused batch leaves the units as they were
-        sound = (there.sum() > 0) & found.isfinite().all()
+        sound = (total > 0) & found.isfinite().all()
         self.count += sound.float()
         moved = self.square.lerp(found, (1 / self.count.clamp(min=1)).clamp(min=1 - KEEP))
         self.square.copy_(torch.where(sound, moved, self.square))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ... import ranks
 from ...nets.memory import Beside
 from ...nets.transformer import View
 from .dynamics import Context, Dynamics, Frames, Given
@@ -103,7 +104,7 @@ def loss(
     guess, _ = dynamics(Frames(coordinates.tell(noisy, origin), level, size, given), view)
     known = coordinates.known(is_first)
     weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known
-    weight = weight / known.float().mean()
+    weight = weight / ranks.mean(known.float().mean())
     out = (
         {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]} if rows < batch else {}
     )

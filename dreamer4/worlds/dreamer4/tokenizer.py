@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from ... import ranks
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
@@ -294,10 +295,11 @@ class PixelScale(nn.Module):
         weighs alike.
         """
         image = image.float().flatten(0, 1) / 255
-        self.count += len(image)
-        share = len(image) / self.count
-        self.mean.lerp_(image.mean(0), share)
-        self.variance.lerp_((image - self.mean).square().mean(), share)
+        seen = len(image) * ranks.count()
+        self.count += seen
+        share = seen / self.count
+        self.mean.lerp_(ranks.mean(image.mean(0)), share)
+        self.variance.lerp_(ranks.mean((image - self.mean).square().mean()), share)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (..., H, W, C) -> float32."""

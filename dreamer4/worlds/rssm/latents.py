@@ -11,6 +11,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ... import ranks
+
 MIN_STD = 0.1  # of a Gaussian latent (DreamerV1): below, the KL terms explode
 
 
@@ -140,4 +142,8 @@ def kl_terms(
     terms = latents.kl(post.detach(), prior), latents.kl(post, prior.detach())
     if free_of == 'frame':
         return tuple(kl.clamp(min=free) for kl in terms)
-    return tuple(kl.mean().clamp(min=free).expand_as(kl) for kl in terms)
+    means = [kl.mean() for kl in terms]
+    # clipped where that of all ranks is
+    apart = [ranks.mean(kl.detach()) - kl.detach() for kl in means]
+    whole = [(kl + more).clamp(min=free) for kl, more in zip(means, apart)]
+    return tuple(kl.expand_as(term) for kl, term in zip(whole, terms))

@@ -20,7 +20,7 @@ from ...heads import scalar, sizes
 from ...machine import Machine
 from ...nets.layers import MLP
 from ...optim import Optimizer, frozen
-from ...scores import mean
+from ...scores import shared_mean
 from ...vectors import vectorize
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import report
@@ -202,12 +202,12 @@ class RSSMWorld:
         """Losses of reward and of going on, means over the frames where they are known."""
         x, net = state.feature, self.net
         known = batch.reward_valid & ~batch.is_first
-        out = {'reward': mean(net.scalar.loss(net.reward_head(x), batch.reward), known)}
+        out = {'reward': shared_mean(net.scalar.loss(net.reward_head(x), batch.reward), known)}
         if net.cont_head is not None:
             error = F.binary_cross_entropy_with_logits(
                 net.cont_head(x).float()[..., 0], 1 - batch.is_terminal.float(), reduction='none'
             )
-            out['cont'] = mean(error, known)
+            out['cont'] = shared_mean(error, known)
         return out
 
     @torch.no_grad()

@@ -1,0 +1,217 @@
+"""Processes that learn as one, with gloo on the CPU: each has a share of the batch, and together
+they do what one process does with all of it.
+"""
+
+import socket
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from gymnasium import spaces
+from tiny import tiny
+
+from dreamer4 import ranks
+from dreamer4.agent import Agent
+from dreamer4.feed import Meal
+from dreamer4.optim import NonFiniteLoss
+
+B, T = 8, 6
+OBS = {'image': spaces.Box(0, 255, (16, 16, 3), np.uint8)}
+ACT = {'action': spaces.Discrete(3)}
+# what is drawn from the batch is all of it: which part a rank gets must not matter here
+SETTINGS = {
+    'batch.size': B,
+    'batch.length': T,
+    'batch.frames': B * T,
+    'tokenizer.lpips': 0.0,
+    'imagination.starts': 4 * B,
+    'actor.prior': 'slow',
+    'schedule.tokenizer_updates': 4,
+    'schedule.dynamics_updates': 5,
+    'schedule.value_updates': 3,
+    'schedule.tokenizer_unexplained': 0.0,
+    'schedule.reward_skill': 0.0,
+    'schedule.latent_error': 0.0,
+}
+UPDATES = 20
+WAYS = {
+    'dreamer4': {},
+    'rssm': {'world': 'rssm', 'rssm.free_of': 'batch', 'actor.loss': 'reinforce'},
+}
+
+
+def alike(shape, count):
+    """Numbers in [0, 1) that are the same in every row (the first axis): no rank draws others."""
+    rest = torch.Size(shape[1:]) if len(shape) > 1 else torch.Size(shape)
+    x = (torch.arange(rest.numel()) * 0.37 + 0.11 * count) % 1
+    x = x.sort().values if len(shape) == 1 else x
+    return x.reshape(rest).expand(*shape).clone()
+
+
+@pytest.fixture
+def even(monkeypatch):
+    """Draws of torch that do not depend on how many rows there are."""
+    settle(monkeypatch.setattr)
+
+
+def settle(put):
+    flat = lambda shape: (
+        tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    )
+    put(torch.Tensor, 'exponential_', lambda x: x.copy_(-alike(x.shape, 6).clamp(0.01).log()))
+    put(torch, 'rand', lambda *shape, **_: alike(flat(shape), 1))
+    put(torch, 'randn', lambda *shape, **_: 2 * alike(flat(shape), 2) - 1)
+    put(torch, 'rand_like', lambda x, **_: alike(x.shape, 3).to(x.dtype))
+    put(torch, 'randn_like', lambda x, **_: (2 * alike(x.shape, 4) - 1).to(x.dtype))
+    put(
+        torch,
+        'randint',
+        lambda low, high, shape, **_: (low + alike(shape, 5) * (high - low)).long(),
+    )
+
+
+def rows(update):
+    """What a replay would hand out; sequences differ in where rewards are known."""
+    rng = np.random.default_rng(update)
+    flags = {k: np.zeros((B, T + 1), bool) for k in ('is_first', 'is_last', 'is_terminal')}
+    flags['is_first'][::3, 3] = True
+    return flags | {
+        'image': rng.integers(0, 255, (B, T + 1, 16, 16, 3), dtype=np.uint8),
+        'action': rng.integers(0, 3, (B, T + 1)),
+        'reward': rng.normal(size=(B, T + 1)).astype(np.float32),
+        'unlabeled_reward': np.repeat(np.arange(B)[:, None] % 4 == 1, T + 1, 1),
+    }
+
+
+def learned(way, broken=None):
+    """Stages and parameters after some updates on this rank's rows, every n-th of all."""
+    torch.manual_seed(0)
+    agent = Agent(OBS, ACT, *tiny(**SETTINGS | WAYS[way]), 0)
+    # one process has the weights of rank 0, and these are drawn alike
+    stages, n, mine = [], ranks.count(), ranks.number()
+    for update in range(UPDATES):
+        found = {k: v[mine::n] for k, v in rows(update).items()}
+        if agent.world.shape(update, agent.schedule.begun)[1] == 1:  # single frames
+            found = {k: v[:, :2] for k, v in found.items()}
+        if update == broken and mine == 1:
+            found['reward'][:] = np.nan
+        agent.train(Meal(agent.batch(found), None))
+        stages.append(agent.schedule.stage)
+    return stages, {k: v.detach().numpy().copy() for k, v in named(agent)}
+
+
+def named(agent):
+    for name, part in agent._parts().items():
+        module = getattr(part, 'module', part)
+        if isinstance(module, torch.nn.Module):
+            for key, x in module.state_dict().items():
+                yield f'{name}.{key}', x
+
+
+def work(job, rank, count, port, queue):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=count)
+    queue.put((rank, job()))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def together(job, count):
+    """What `job` returns in each of so many processes."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    context = mp.get_context('fork')  # torch is imported already
+    queue = context.Queue()
+    workers = [
+        context.Process(target=work, args=(job, rank, count, port, queue), daemon=True)
+        for rank in range(count)
+    ]
+    for worker in workers:
+        worker.start()
+    found = dict(queue.get(timeout=300) for _ in workers)
+    for worker in workers:
+        worker.join()
+    return [found[rank] for rank in range(count)]
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_two_processes_learn_what_one_learns_through_all_stages(way, even):
+    """Tokenizer, model, value, policy, their slow copies, scales and units."""
+    (stages, alone), *others = learned(way), *together(lambda: learned(way), 2)
+    assert stages[-1] == 'policy'
+    for rank_stages, found in others:
+        assert rank_stages == stages
+        assert found.keys() == alone.keys()
+        for name, x in alone.items():
+            assert np.allclose(found[name], x, atol=2e-4, rtol=2e-3), (
+                name,
+                np.abs(found[name] - x).max(),
+            )
+
+
+def broken():
+    try:
+        learned('dreamer4', broken=6)
+    except NonFiniteLoss as error:
+        return str(error)
+    return ''
+
+
+def test_what_is_not_finite_on_one_rank_is_refused_on_all():
+    assert all('model: a step was refused' in text for text in together(broken, 2))
+
+
+def measures():
+    """Statistics of a batch, of which each of four ranks has one uneven quarter."""
+    x = torch.arange(16.0).reshape(4, 4)[ranks.number()].requires_grad_()
+    weight = torch.arange(16).reshape(4, 4)[ranks.number()] % 5 < 2
+    from dreamer4.optim import RunningRange, RunningRMS
+    from dreamer4.returns import pmpo
+    from dreamer4.scores import shared_mean
+
+    mean = shared_mean(x, weight)
+    mean.backward()
+    p = torch.nn.Parameter(torch.zeros(4))
+    p.grad = x.grad.clone()
+    ranks.average([p])
+    scale, span = RunningRMS({'a': 0.0}, 0.9), RunningRange()
+    scale('a', mean)
+    span.fold(x.detach()[None])
+    sets = pmpo(x.detach()[None], x.detach()[None] - 3, weight[None].float(), 0.5, 0.1)
+    parts = ranks.mean(mean), scale.squares[0], span.span, ranks.mean(sets), p.grad.sum()
+    return [float(part) for part in parts]
+
+
+def test_statistics_of_uneven_ranks_are_those_of_the_whole_batch():
+    x, found = torch.arange(16.0), together(measures, 4)
+    weight = (torch.arange(16) % 5 < 2).float()
+    mean = (x * weight).sum() / weight.sum()
+    low, high = np.quantile(x.numpy(), [0.05, 0.95])
+    good, bad = weight * (x >= 3), weight * (x < 3)
+    least = 0.1 * weight.sum()
+    sets = 0.5 * sum(
+        sign * (which * x).sum() / which.sum().maximum(least)
+        for sign, which in ((1, bad), (-1, good))
+    )
+    span = 1 + 0.01 * (high - low - 1)
+    # the gradient of a mean with respect to its own numbers adds up to one; a rank has a quarter
+    for mean_, square, span_, sets_, grad in found:
+        assert mean_ == pytest.approx(float(mean), rel=1e-6)
+        assert square == pytest.approx(0.1 * float(mean) ** 2, rel=1e-5)
+        assert span_ == pytest.approx(span, rel=1e-5)
+        assert sets_ == pytest.approx(float(sets), rel=1e-5)
+        assert grad == pytest.approx(1.0, rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+    from dreamer4.agent_config import share
+
+    config, _ = tiny()
+    config = replace(config, batch=replace(config.batch, size=6))
+    assert share(config, 3).batch.size == 2
+    with pytest.raises(ValueError, match='agent.batch.size must be a multiple of the 4'):
+        share(config, 4)
