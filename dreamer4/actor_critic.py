@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from . import returns
+from . import ranks, returns
 from .actions import Actions
 from .batch import Batch, Dream
 from .heads import Head, HeadsConfig, scalar, sizes
@@ -267,9 +267,11 @@ class ActorCritic:
         policy, prior = self.policy(x), self._prior(x)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         if c.loss == 'pmpo':
-            objective = returns.pmpo(log_prob, advantage, weight, c.alpha, c.floor)
+            objective = returns.pmpo(log_prob, advantage, weight, c.alpha, c.floor, ranks.mean)
         else:
-            objective = returns.reinforce(log_prob, advantage, weight, self.return_range.span)
+            objective = returns.reinforce(
+                log_prob, advantage, weight, self.return_range.span, ranks.mean
+            )
         if c.backprop:
             objective = objective.lerp(-shared_mean(targets.returns, weight), c.backprop)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)

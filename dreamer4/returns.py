@@ -5,9 +5,11 @@ Letters: B trajectories, H horizon. Index 0 is the real frame imagination starts
 cont[t] belong to arrival at frame t, so the action at frame t earns reward[t + 1].
 """
 
+from collections.abc import Callable
+
 import torch
 
-from . import ranks
+Over = Callable[[torch.Tensor], torch.Tensor]  # a sum over a batch -> mean of such sums
 
 
 def lambda_return(
@@ -83,6 +85,7 @@ def pmpo(
     weight: torch.Tensor,
     alpha: float,
     floor: float,
+    over: Over = lambda x: x,
 ) -> torch.Tensor:
     """Preference loss by the sign of the advantage (Dreamer 4, Eq. 11, without its KL term).
 
@@ -94,6 +97,7 @@ def pmpo(
     Args:
         log_prob, advantage, weight: (B, H). alpha: share of the positive set, 0.5 in the paper.
         floor: smallest set, as a share of the total weight; 0 is the paper's form.
+        over: of the weights of all batches that make a gradient together, see ranks.mean.
 
     Returns:
         Scalar.
@@ -104,24 +108,29 @@ def pmpo(
         weight.shape,
     )
     good, bad = weight * (advantage >= 0), weight * (advantage < 0)
-    least = (floor * ranks.mean(weight.sum())).clamp(min=1e-6)
-    mean = lambda which: (which * log_prob).sum() / ranks.mean(which.sum()).maximum(least)
+    least = (floor * over(weight.sum())).clamp(min=1e-6)
+    mean = lambda which: (which * log_prob).sum() / over(which.sum()).maximum(least)
     return (1 - alpha) * mean(bad) - alpha * mean(good)
 
 
 def reinforce(
-    log_prob: torch.Tensor, advantage: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
+    log_prob: torch.Tensor,
+    advantage: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    over: Over = lambda x: x,
 ) -> torch.Tensor:
     """-mean(A / max(1, scale) ln pi), weighted: DreamerV3's actor loss with returns normalised by
     their spread.
 
     Args:
         log_prob, advantage, weight: (B, H). scale: scalar, the running range of returns.
+        over: as for pmpo.
     """
     assert log_prob.shape == advantage.shape == weight.shape, (
         log_prob.shape,
         advantage.shape,
         weight.shape,
     )
-    total = ranks.mean(weight.sum()).clamp(min=1e-6)
+    total = over(weight.sum()).clamp(min=1e-6)
     return -(weight * log_prob * advantage / scale.clamp(min=1.0)).sum() / total

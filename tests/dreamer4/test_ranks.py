@@ -181,7 +181,7 @@ def measures():
     scale, span = RunningRMS({'a': 0.0}, 0.9), RunningRange()
     scale('a', mean)
     span.fold(x.detach()[None])
-    sets = pmpo(x.detach()[None], x.detach()[None] - 3, weight[None].float(), 0.5, 0.1)
+    sets = pmpo(x.detach()[None], x.detach()[None] - 3, weight[None].float(), 0.5, 0.1, ranks.mean)
     parts = ranks.mean(mean), scale.squares[0], span.span, ranks.mean(sets), p.grad.sum()
     return [float(part) for part in parts]
 
