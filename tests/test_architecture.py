@@ -24,6 +24,8 @@ ALLOWED = {
         'cloudpickle',
         'PIL',
         'tensorboard (lazy)',
+        'wandb (lazy)',
+        'mlflow (lazy)',
         'imageio (lazy)',
         'imageio_ffmpeg (lazy)',
     },

@@ -25,8 +25,9 @@ TINY = [
     'false',
     '--machine.threads',
     '1',
-    '--logger.tensorboard',
-    'false',
+    '--logger.outputs',
+    'terminal',
+    'jsonl',
 ]
 
 

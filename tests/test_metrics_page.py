@@ -42,7 +42,7 @@ def logged(tmp_path_factory):
         --run.prefill 100 --run.log_every 60 --run.report_every 180 --run.train_ratio 20
         --eval.every 200 --agent.schedule.value_updates 3 --agent.shortcut.bootstrap 0.25
         --machine.threads 1
-        --driver.parallel false --logger.tensorboard false"""
+        --driver.parallel false --logger.outputs terminal jsonl"""
     found = set()
     for presets in ('gym debug', 'gym dreamerv3 debug'):
         logdir = tmp_path_factory.mktemp('metrics')

@@ -15,7 +15,15 @@ from embodied.errors import ConfigError
 from embodied.replay import meta
 from embodied.replay.infer import infer_spaces
 
-HERE = ['--driver.parallel', 'false', '--logger.tensorboard', 'false', '--machine.threads', '1']
+HERE = [
+    '--driver.parallel',
+    'false',
+    '--logger.outputs',
+    'terminal',
+    'jsonl',
+    '--machine.threads',
+    '1',
+]
 OFFLINE = ['--configs', 'debug', '--agent.tokenizer.patch', '8', '--script', 'offline', *HERE]
 
 

@@ -16,7 +16,9 @@ from dreamer4.load import load, play
 from embodied.config import Config
 from embodied.errors import CheckpointError, ConfigError
 
-SMALL = '--configs debug --task dummy --agent.tokenizer.patch 8 --logger.tensorboard false'.split()
+SMALL = (
+    '--configs debug --task dummy --agent.tokenizer.patch 8 --logger.outputs terminal jsonl'.split()
+)
 STEPS = ['--run.steps', '150', '--run.prefill', '100', '--machine.threads', '1']
 HERE = ['--driver.parallel', 'false']
 

@@ -132,7 +132,15 @@ def test_a_run_says_at_its_start_and_in_its_log_what_the_machine_lacks(
 ):
     monkeypatch.setattr(parts, 'memory_gb', lambda: 5.0)
     logdir, argv = tmp_path / 'run', ['--configs', 'pixel', 'debug', '--task', 'pixel_catch']
-    argv += ['--run.steps', '2', '--driver.parallel', 'false', '--logger.tensorboard', 'false']
+    argv += [
+        '--run.steps',
+        '2',
+        '--driver.parallel',
+        'false',
+        '--logger.outputs',
+        'terminal',
+        'jsonl',
+    ]
     assert command.main([*argv, '--machine.threads', '1', '--logdir', str(logdir), *flags]) == 0
     for text in (capsys.readouterr().out, (logdir / 'events.log').read_text()):
         found = [line for line in text.splitlines() if 'warning: ' in line]

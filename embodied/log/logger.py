@@ -1,5 +1,5 @@
-"""Where numbers and pictures go: metrics.jsonl, scores.jsonl, TensorBoard events, GIFs, and a
-terminal line that lives.
+"""Where numbers and pictures go: metrics.jsonl, scores.jsonl, GIFs, a terminal line that lives, and
+the services of outputs.py.
 
 Every line of metrics.jsonl holds the counters step (decisions), frames, updates and episodes, the
 seconds that the run has taken over all its processes, then all scalars since the last line.
@@ -27,9 +27,9 @@ from ..files import whole
 from ..media import UNSHOWABLE, gif, png
 from ..pictures import displayable
 from ..tree_spec import COUNT, NUMBER, REAL, Each, demand
+from . import outputs
 from .jsonl import COUNTERS, JsonLines
 from .progress import Pace, Returns, live_line
-from .tensorboard import Events
 
 RESERVED = (*COUNTERS, 'seconds', 'nonfinite')  # keys of every line
 LIVE_SECONDS = 0.2  # the terminal line is redrawn no more often
@@ -46,16 +46,17 @@ class LoggerConfig:
     """Block `logger` of the config.
 
     Attributes:
-      tensorboard: write TensorBoard events.
+      outputs: of terminal, jsonl, tensorboard, wandb, mlflow; jsonl is always one of them.
       videos: newest GIFs to keep in logdir/videos; 0 for none.
       fps: frames per second of videos.
     """
 
-    tensorboard: bool
+    outputs: tuple[str, ...]
     videos: int
     fps: int
 
     def __post_init__(self):
+        outputs.check(self.outputs)
         if self.videos < 0:
             raise ConfigError(f'logger.videos must not be negative, got {self.videos}.')
         if self.fps < 1:
@@ -90,17 +91,18 @@ class Logger:
         self._on_event = on_event
         self._metrics = JsonLines(self.logdir / 'metrics.jsonl', on_event)
         self._scores = JsonLines(self.logdir / 'scores.jsonl', on_event)
-        self._events = Events(self.logdir, on_event) if config.tensorboard else None
+        self._services = outputs.make(config.outputs, self.logdir, on_event)
         self._scalars, self._unshown = {}, set()
         self.returns = Returns()
         self._start = time.monotonic()
-        self._live = is_terminal(sys.stdout)
+        self._told = 'terminal' in config.outputs
+        self._live = self._told and is_terminal(sys.stdout)
         self._drawn = -math.inf
         self._pace = Pace()
 
     def add(self, metrics: Mapping[str, float | np.ndarray], prefix: str = '') -> None:
-        """Take scalars for the next line; write images to TensorBoard, and videos there and as GIF,
-        at once.
+        """Take scalars for the next line; hand images to the services, and videos to them and to
+        a GIF, at once.
 
         Args:
           metrics: name -> number, uint8 image (H, W, C) or uint8 video (T, H, W, C); what cannot be
@@ -146,9 +148,9 @@ class Logger:
         )
 
     def text(self, name: str, text: str) -> None:
-        """Markdown for TensorBoard's page of texts, where it replaces what `name` was before."""
-        if self._events:
-            self._events.text(name, text, position(self._counters()))
+        """Markdown for the page of texts of the services, where it replaces what `name` was."""
+        for service in self._services.values():
+            service.text(name, text, position(self._counters()))
 
     def write(self) -> None:
         """One line of metrics.jsonl with all scalars since the last; no line if there are none."""
@@ -157,11 +159,9 @@ class Logger:
         now = self._counters()
         head = {name: now[name] for name in COUNTERS} | {'seconds': round(self.seconds, 1)}
         self._metrics.append(head | self._scalars)
-        if self._events:
-            self._events.scalars(
-                {name: value for name, value in self._scalars.items() if math.isfinite(value)},
-                position(now),
-            )
+        finite = {name: value for name, value in self._scalars.items() if math.isfinite(value)}
+        for service in self._services.values():
+            service.scalars(finite, position(now))
         self._scalars = {}
 
     def line(
@@ -181,7 +181,7 @@ class Logger:
         """
         now = time.monotonic()
         self._pace.add(now, self._counters(), share, status.stage)
-        if not force and not (self._live and now - self._drawn >= LIVE_SECONDS):
+        if not self._told or not (force or self._live and now - self._drawn >= LIVE_SECONDS):
             return
         self._drawn = now
         text = live_line(self._counters(), share, status, metrics, self._pace, self.returns)
@@ -216,8 +216,8 @@ class Logger:
         self._metrics.cut(sizes['metrics'], counters)
         self._scores.cut(sizes['scores'], counters)
         self._scalars = dict(scalars)
-        if self._events:
-            self._events.resume(position(counters))
+        for service in self._services.values():
+            service.resume(position(counters))
 
     def close(self) -> None:
         """End the terminal line and flush all outputs. May be called more than once."""
@@ -226,8 +226,8 @@ class Logger:
             self._drawn = -math.inf
         for lines in (self._metrics, self._scores):
             lines.flush()
-        if self._events:
-            self._events.close()
+        for service in self._services.values():
+            service.close()
 
     @property
     def seconds(self) -> float:
@@ -244,13 +244,16 @@ class Logger:
         value = displayable(value)
         if value.ndim == 4:
             self._video(name, value, frames)
-        elif self._events:
-            self._events.image(name, png(value), value.shape, frames)
+        elif self._services:
+            self._send(name, png(value), value.shape, frames)
+
+    def _send(self, name: str, content: bytes, shape: tuple[int, ...], frames: int) -> None:
+        for service in self._services.values():
+            service.image(name, content, shape, frames)
 
     def _video(self, name: str, frames: np.ndarray, step: int) -> None:
         content = gif(frames, self._config.fps)
-        if self._events:
-            self._events.image(name, content, frames.shape[1:], step)
+        self._send(name, content, frames.shape[1:], step)
         if not self._config.videos:
             return
         target = self.logdir / 'videos' / f'{step:012d}-{name.replace("/", "-")}.gif'

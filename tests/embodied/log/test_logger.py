@@ -18,8 +18,8 @@ from embodied.log import Logger, LoggerConfig
 from embodied.log.jsonl import JsonLines
 from embodied.media import gif, png
 
-QUIET = LoggerConfig(tensorboard=False, videos=2, fps=10)
-LOUD = LoggerConfig(tensorboard=True, videos=2, fps=10)
+QUIET = LoggerConfig(('terminal', 'jsonl'), videos=2, fps=10)
+LOUD = LoggerConfig(('terminal', 'jsonl', 'tensorboard'), videos=2, fps=10)
 
 
 class Counters(dict):
@@ -111,10 +111,13 @@ def test_names_that_every_line_has_are_refused(tmp_path, counters, name, value):
         Logger(tmp_path, QUIET, counters).add({name: value})
 
 
-@pytest.mark.parametrize('change', [{'videos': -1}, {'fps': 0}])
+CHANGES = [{'videos': -1}, {'fps': 0}, {'outputs': ('terminal',)}, {'outputs': ('jsonl', 'wand')}]
+
+
+@pytest.mark.parametrize('change', CHANGES)
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
-        LoggerConfig(**{'tensorboard': True, 'videos': 1, 'fps': 1, **change})
+        LoggerConfig(**{'outputs': ('jsonl',), 'videos': 1, 'fps': 1, **change})
 
 
 def test_a_torn_last_line_is_removed_at_the_start(tmp_path, counters):
@@ -269,7 +272,7 @@ def test_tensorboard_hides_what_lies_beyond_a_resumption(tmp_path, counters):
 def test_tensorboard_that_fails_ends_nothing(tmp_path, counters):
     events = []
     logger = Logger(tmp_path / 'run', LOUD, counters, events.append)
-    logger._events._logdir = '/proc/nowhere'
+    logger._services['tensorboard']._logdir = '/proc/nowhere'
     for value in range(3):
         logger.add({'x': value})
         logger.write()
@@ -324,7 +327,7 @@ def test_channels_that_are_no_colours_are_shown_side_by_side(tmp_path, counters,
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(png(frames[0]))))[:, 6:12], frames[0, :, :, 1]
     )
-    logger = Logger(tmp_path, LoggerConfig(tensorboard=True, videos=2, fps=10), counters)
+    logger = Logger(tmp_path, LOUD, counters)
     logger.add({'open/loop': frames, 'open/frame': frames[0]}, 'report')
     with Image.open(next((tmp_path / 'videos').iterdir())) as video:
         times = -(-256 // width)

@@ -245,7 +245,7 @@ class World:
 
     def make_logger(self, counters, on_event):
         return Logger(
-            self.logdir, LoggerConfig(tensorboard=False, videos=5, fps=5), counters, on_event
+            self.logdir, LoggerConfig(('terminal', 'jsonl'), videos=5, fps=5), counters, on_event
         )
 
     def run(self, script, **more):
