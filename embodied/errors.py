@@ -45,6 +45,10 @@ class EnvMissing(EnvError):
     """A package or library that a suite needs is not installed; the text says how to install it."""
 
 
+class MessageError(EnvError):
+    """What came over a connection is no message of ours, is too large, or proves no token."""
+
+
 class ReplayError(EmbodiedError):
     """The replay store cannot do what it was asked."""
 

@@ -130,6 +130,7 @@ def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():
         ],
         ['mujoco', 'brax'],
         ['mujoco', 'unity'],
+        ['pixel', 'remote'],
         ['pixel', 'debug'],
         ['dmc_vision', 'debug'],
         ['pixel', 'paper'],

@@ -36,6 +36,7 @@ SUITES = {
     'brax': ('brax', 'make', 'BraxConfig'),
     'dmlab': ('dmlab', 'make', 'DMLabConfig'),
     'unity': ('unity', 'make', 'UnityConfig'),
+    'remote': ('remote', 'make', 'RemoteConfig'),
 }
 OWN = ('own', 'make', 'GymConfig')  # for package.module:Class, configured by env.gym
 FORMS = (
