@@ -46,6 +46,9 @@ class Game:
             begin at; None where there are none.
         on_episode: called with the path of nodes of an episode before another one begins.
 
+    Attributes:
+        news: sentences that a person should read, for whoever tells them to take out.
+
     Raises:
         GameError: there is neither an env nor a frame to begin at.
     """
@@ -62,7 +65,7 @@ class Game:
             raise GameError('there is neither an env nor a replay folder to begin at')
         self.dream, self.env, self.starts, self._on_episode = dream, env, starts, on_episode
         self._rng, self._record, self._env_at = np.random.default_rng(settings.seed), None, None
-        self.place, self._count = None, 0
+        self.place, self._count, self.news = None, 0, []
         self.set(settings)
         self.fresh()
 
@@ -72,6 +75,8 @@ class Game:
         """Begin anew: an episode of the env, or another frame of the replay."""
         if self.env is not None:
             return self.beside()
+        if self.starts is None:
+            raise GameError('there is no env any more, and no replay folder to begin at')
         episode = int(self._rng.integers(len(self.starts.episodes)))
         frame = int(self._rng.integers(self.starts.episodes[episode].length - 1))
         self.alone(episode, frame)
@@ -159,7 +164,8 @@ class Game:
             GameError: the recording is asked for where there is none.
         """
         node = self.tree.current
-        if node.real_over and self.settings.auto and self._record is None:
+        over = node.real_over and self.settings.auto and self._record is None
+        if over and self.env is not None:
             self.beside()
             return True
         action = self.choose(who, said)
@@ -190,12 +196,17 @@ class Game:
             return self._recorded(child.depth)
         if self._record is not None or node.real is None or node.real_over:
             return None
-        if self._env_at != node.number:
-            if node.state is None:
-                return None  # this env cannot go back
-            self.env.load(node.state)
-        row = dict(self.env.step({**child.action, 'reset': np.bool_(False)}))
-        child.state, self._env_at = self.env.save(), child.number
+        if self.env is None or self._env_at != node.number and node.state is None:
+            return None  # an env that was lost, or one that cannot go back
+        try:
+            if self._env_at != node.number:
+                self.env.load(node.state)
+            row = dict(self.env.step({**child.action, 'reset': np.bool_(False)}))
+            child.state, self._env_at = self.env.save(), child.number
+        except Exception as error:  # whatever the env's own code raises: a dream needs none
+            self.news.append(f'the env is lost, it raised {type(error).__name__}: {error}')
+            self.env = None
+            return None
         return row
 
     def _recorded(self, index: int) -> Values | None:

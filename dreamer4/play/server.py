@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from socket import gethostname
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
@@ -27,6 +28,7 @@ from .tree import Node
 
 BEHIND = 4 << 20  # bytes that wait for a viewer, beyond which it misses frames
 SPEED = 15.0  # steps a second
+ANY = ('0.0.0.0', '::')  # hosts that are no address of their own
 
 
 class Server:
@@ -77,7 +79,7 @@ class Server:
             ping_timeout=60,
         ) as server:
             found = server.sockets[0].getsockname()[1]
-            shown = f'[{host}]' if ':' in host else host
+            shown = gethostname() if host in ANY else f'[{host}]' if ':' in host else host
             ready(f'http://{shown}:{found}/' + (f'?token={self._token}' if self._token else ''))
             try:
                 await self._tick()
@@ -110,6 +112,8 @@ class Server:
                 self._tell_all({'type': 'note', 'text': 'the recording ends here'})
             if self._game.tree.nodes[0] is not root:
                 self._tell_all(frames.tree(self._game))
+            while self._game.news:
+                self._tell_all({'type': 'note', 'text': self._game.news.pop(0)})
             await self._show()
             self._pace.add(begun, time.perf_counter())
 
@@ -137,7 +141,7 @@ class Server:
         finally:
             self._viewers.discard(connection)
             if self._player is connection:
-                self._player, self._said = None, None
+                self._player, self._said, self._sent = None, None, None
             if not self._viewers:
                 self._pause()
             self._seats()
@@ -279,6 +283,7 @@ class Server:
         return self._pace.numbers() | {
             'playing': self._playing.is_set(),
             'acts': self._who,
+            'speed': self._speed,
             'sent': self._sent,
         }
 

@@ -6,7 +6,8 @@ import { $, Curves, Panes, Tree, drawImage, drawPolicy, drawVectors, make } from
 const game = { nodes: new Map(), current: 0, playing: false, acts: 'you', player: false, wasPlayer: true, other: 'sample' };
 const panes = new Panes($('panes')), curves = new Curves($('curves'));
 const tree = new Tree($('tree'), (number) => send('goto', { node: number }));
-let socket = null, actions = null, wait = 500, first = 0, latencies = [], drawn = 0, newest = null;
+const PATIENCE = 2000; // ms that a step is waited for
+let waiting = 0, socket = null, actions = null, wait = 500, first = 0, latencies = [], drawn = 0, newest = null;
 
 // -- connection
 
@@ -121,8 +122,9 @@ function take(said) {
   if (!game.nodes.has(said.node)) add(said.node, said.parent, said.who, said.stats);
   else game.nodes.get(said.node).stats = said.stats;
   game.current = said.node;
+  waiting = 0;
   Object.assign(game, { playing: said.playing, acts: said.acts });
-  if (said.sent !== null) {
+  if (said.sent !== null && game.player) {
     latencies.push(performance.now() - said.sent);
     if (latencies.length > 300) latencies.shift();
   }
@@ -153,6 +155,7 @@ function draw() {
   $('where').textContent = where(said);
   $('forgotten').textContent = said.forgotten && game.hello?.denoises
     ? `The model sees the last ${game.hello.context} frames; ${said.forgotten} are forgotten.` : '';
+  if (document.activeElement !== $('speed')) $('speed').value = `${said.speed}`;
   paintPlaying();
   paintWho();
   ends();
@@ -217,7 +220,7 @@ function seat(said) {
   if (said.player) game.wasPlayer = true;
   document.body.dataset.player = said.player;
   document.body.dataset.viewers = said.viewers;
-  for (const id of ['play', 'settings', 'keeping']) $(id).disabled = !said.player;
+  for (const id of ['play', 'settings', 'keeping', 'begin']) $(id).disabled = !said.player;
   $('rewind').disabled = !said.player;
   $('claim').hidden = said.player || !said.free;
   $('record').checked = said.recording;
@@ -249,7 +252,10 @@ function act(action, pressed) {
   if (game.acts !== 'you' && !pressed) return;
   if (game.acts !== 'you') who('you');
   send('act', { action, sent: performance.now() });
-  if (pressed && !game.playing && $('onkey').checked) send('step');
+  if (pressed && !game.playing && $('onkey').checked && performance.now() > waiting) {
+    waiting = performance.now() + PATIENCE; // keys that come faster than steps do not pile up
+    send('step');
+  }
 }
 
 function who(name) {
@@ -326,6 +332,7 @@ addEventListener('resize', () => newest && !drawn && (drawn = requestAnimationFr
 const clicks = {
   toggle, step: COMMANDS['.'], back, restart: COMMANDS.r, fresh: COMMANDS.f, take: COMMANDS.t,
   claim: () => send('claim'),
+  'begin-there': () => send('begin', { episode: +$('episode').value, frame: +$('frame').value }),
   'save-rows': () => send('save', { what: 'rows' }),
   'save-gif': () => send('save', { what: 'gif' }),
   'save-mp4': () => send('save', { what: 'mp4' }),

@@ -5,7 +5,7 @@ export const CURVES = [
   { name: 'Value', of: ['value', 'real_value'] },
   { name: 'Going on', of: ['cont'], low: 0, high: 1 },
   { name: 'Entropy of the policy', of: ['entropy'] },
-  { name: 'Uncertainty of the frame', of: ['spread'] },
+  { name: 'Uncertainty', of: ['spread'] },
   { name: 'Latent error', of: ['error'] },
   { name: 'Pixel difference', of: ['pixels'] },
   { name: 'Pixel correlation', of: ['alike'], low: 0, high: 1 },
@@ -227,7 +227,7 @@ export function drawPolicy(root, policy, action) {
       const step = width / choice.probs.length;
       choice.probs.forEach((p, k) => {
         context.fillStyle = taken !== null && Math.abs(choice.values[k] - taken) < 1e-3 ? color('accent') : color('soft');
-        const tall = Math.max(1, (height - 2) * p);
+        const tall = Math.max(1, ((height - 2) * p) / most);
         context.fillRect(k * step + 1, height - tall, Math.max(1, step - 2), tall);
       });
       words.textContent = `Policy of ${name}: ${choice.values[best]} most likely, ${(100 * most).toFixed(0)}%`;

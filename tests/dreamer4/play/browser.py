@@ -26,7 +26,8 @@ FLAGS = (
     '--mute-audio',
     '--remote-debugging-port=0',
 )
-PATIENCE = 60.0  # seconds after which something that is waited for will not happen any more
+PATIENCE = 120.0  # seconds after which something that is waited for will not happen any more
+GOING = 'navigated or closed'
 CODES = {' ': 'Space', '.': 'Period', ',': 'Comma'}
 
 
@@ -97,6 +98,8 @@ class Page:
                 details = told['params']['exceptionDetails']
                 self.errors.append(details.get('exception', {}).get('description', str(details)))
             if told.get('id') == number:
+                if GOING in told.get('error', {}).get('message', ''):
+                    return {'result': {}}  # the page is just being left for another
                 assert 'error' not in told, told
                 return told['result']
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -30,11 +31,15 @@ def arguments(logdir, folder, **changes):
 
 @pytest.fixture
 def made(played, tmp_path):
-    """Make a game and its recorder; further arguments as on the command line."""
+    """Make a game, without samples for uncertainty, and its recorder; further arguments as on the
+    command line.
+    """
 
-    def make(world='dreamer4', on_episode=lambda path: None, **changes):
+    def make(world='dreamer4', on_episode=lambda path: None, samples=0, **changes):
         make_game, recorder, _ = maker(arguments(played(world), tmp_path, **changes), print)
-        return make_game(on_episode), recorder
+        game = make_game(on_episode)
+        game.set(replace(game.settings, samples=samples))
+        return game, recorder
 
     return make
 

@@ -22,7 +22,7 @@ def unpack(data):
 
 @pytest.mark.parametrize('world', ['dreamer4', 'rssm'])
 def test_dream_and_env_go_side_by_side_under_the_same_actions(made, world):
-    game, _ = made(world)
+    game, _ = made(world, samples=2)
     for who in ('you', 'sample', 'mode'):
         assert game.step(who, RIGHT)
     node = game.tree.current
@@ -63,6 +63,17 @@ def test_where_the_env_cannot_go_back_the_dream_goes_on_alone(made, monkeypatch)
     game.goto(1)
     game.step('you', LEFT)
     assert game.tree.current.real is None and 'real_reward' not in game.tree.current.stats
+
+
+def test_an_env_that_fails_leaves_the_dream_alone_and_is_told_of(made, monkeypatch):
+    game, _ = made()
+    monkeypatch.setattr(game.env, 'step', lambda action: 1 / 0)
+    for _ in range(2):
+        game.step('you', RIGHT)
+    assert game.tree.current.depth == 2 and game.tree.current.real is None
+    assert game.news == ['the env is lost, it raised ZeroDivisionError: division by zero']
+    game.fresh()
+    assert game.place is not None, 'what is left is the replay'
 
 
 def test_recorded_actions_show_what_was_recorded_until_somebody_takes_over(made):
