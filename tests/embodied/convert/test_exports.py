@@ -91,6 +91,16 @@ def test_the_lerobot_set_has_what_its_readers_look_for(folder, tmp_path, monkeyp
     assert np.shape(stats['observation.images.image']['mean']) == (3, 1, 1)
 
 
+def test_grey_pictures_with_odd_sides_go_out_in_colors_and_a_pixel_larger(converted, tmp_path):
+    grey = np.repeat(40 * np.arange(5), 15 * 13).reshape(5, 15, 13, 1).astype(np.uint8)
+    np.savez(tmp_path / 'a.npz', eye=grey, action=count(5), reward=np.zeros(5))
+    assert main(['npz', str(tmp_path / 'a.npz'), str(tmp_path / 'own')]) == 0
+    assert main(['to-lerobot', str(tmp_path / 'own'), str(tmp_path / 'out')]) == 0
+    (episode,) = converted('lerobot', tmp_path / 'out').episodes
+    assert episode['image'].shape == (5, 16, 14, 3)
+    assert np.abs(episode['image'][:, 0, 0, 0] - 40.0 * np.arange(5)).max() < 4
+
+
 def test_rows_without_actions_do_not_go_to_lerobot(tmp_path, capsys, frames):
     np.savez(tmp_path / 'a.npz', frames=frames)
     assert main(['npz', str(tmp_path / 'a.npz'), str(tmp_path / 'own')]) == 0
