@@ -14,7 +14,8 @@ PYTHON, TORCH = (3, 11), (2, 11)  # the least versions
 MEMORY, DISK, LITTLE_DISK = 4.0, 0.2, 5.0  # GB
 SLOW_DISK, SHARED, FILES = 30.0, 0.06, 1024  # MB/s, GB, files
 FASTER = 1.2  # times the default, from where another backend is worth a word
-# suite -> a task that is quickly made, and the extra that brings it ('': none).
+# suite -> a task that is quickly made, and the extra that brings it ('': none). dmlab and unity are
+# built by hand, outside of pip.
 SUITES = {
     'pixel': ('pixel_catch', ''),
     'dummy': ('dummy', ''),
@@ -22,6 +23,15 @@ SUITES = {
     'dmc': ('dmc_cartpole_balance', 'dmc'),
     'atari': ('atari_pong', 'atari'),
     'crafter': ('crafter_reward', 'crafter'),
+    'minigrid': ('minigrid_Empty-5x5', 'minigrid'),
+    'memmaze': ('memmaze_9x9', 'memmaze'),
+    'metaworld': ('metaworld_reach', 'metaworld'),
+    'mujoco': ('mujoco_inverted_pendulum', 'dmc'),
+    'vizdoom': ('vizdoom_Basic', 'vizdoom'),
+    'retro': ('retro_Airstriker-Genesis', 'retro'),
+    'craftax': ('craftax_Classic-Symbolic', 'craftax'),
+    'brax': ('brax_ant', 'brax'),
+    'procgen': ('procgen_coinrun', 'procgen'),
 }
 # MUJOCO_GL -> its name, and the packages of Debian and Ubuntu that it needs.
 BACKENDS = {
@@ -204,7 +214,10 @@ def suites(system: System) -> Iterator[Finding]:
             mend = install_hint(extra) if extra else f'{system.python} -m pip install -e .'
             state = FAIL if suite == 'pixel' else WARN
             # the end of the error says how to install it, as mend does
-            words = f'{task} cannot be made: {answer.error.partition(";")[0]}'
+            error = answer.error.partition(';')[0]
+            words = f'{task} cannot be made: {error}'
+            if error.startswith('EnvMissing') and error.endswith('is not installed'):
+                words = error.removeprefix('EnvMissing: ')
             yield Finding(f'envs: {suite}', state, words, mend, suite == 'pixel')
 
 

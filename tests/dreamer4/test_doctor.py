@@ -1,16 +1,21 @@
 """The doctor: each failure of a machine, faked at its border, has a line and a remedy."""
 
+import contextlib
 import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import dreamer4
 from dreamer4.doctor.__main__ import main
 from dreamer4.doctor.checks import BACKENDS, SUITES, examine, fit
 from dreamer4.doctor.system import Answer, System
 from embodied import envs
+from embodied.config import configs_dir, parse
+from embodied.errors import EnvMissing
 
 GPU = {
     'version': '2.13.0',
@@ -162,6 +167,13 @@ def test_the_backend_to_take_is_the_fastest_that_renders(tmp_path):
     assert set(BACKENDS) == {'egl', 'osmesa', 'glfw'}
 
 
+def test_a_suite_that_is_not_installed_is_told_in_a_few_words(tmp_path):
+    error = 'EnvMissing: the package brax is not installed; install it with: pip install brax'
+    finding = found(Healthy(**{'env brax_ant': Answer(None, error)}), tmp_path)['envs: brax']
+    assert finding.words == 'the package brax is not installed'
+    assert finding.state == 'warn' and finding.mend.startswith('install it with: ')
+
+
 def test_json_holds_all_findings(tmp_path, capsys):
     assert main(['--json', '--logdir', str(tmp_path)], broken('memory', lambda: 1.0)) == 0
     told = json.loads(capsys.readouterr().out)
@@ -171,7 +183,11 @@ def test_json_holds_all_findings(tmp_path, capsys):
 
 
 def test_suites_are_tried_by_tasks_that_there_are():
-    assert set(SUITES) <= set(envs.available())
+    config = parse([], configs_dir(Path(dreamer4.__file__).parent)).env.to_dict()
+    for suite, (task, _) in SUITES.items():
+        with contextlib.suppress(EnvMissing):
+            envs.check(task, config)
+        assert task.partition('_')[0] == suite
 
 
 def test_this_machine_answers_probes(tmp_path, monkeypatch):
