@@ -225,7 +225,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, wait_until):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_until(lambda: len(list(logdir.glob('ckpt/*/done.json'))) >= 2)
+    wait_until(lambda: (trees(logdir) or ({}, {'updates': 0}))[1]['updates'])
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     saved = trees(logdir)[1]

@@ -124,6 +124,15 @@ def test_under_nohup_a_hangup_is_nothing(tmp_path, wait_until):
     assert process.wait() == 0
 
 
+@pytest.fixture
+def heard():
+    """This process listens to SIGHUP, whoever started the tests."""
+    before = signal.getsignal(signal.SIGHUP)
+    listening()
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     'numbers',
     [
@@ -134,7 +143,7 @@ def test_under_nohup_a_hangup_is_nothing(tmp_path, wait_until):
         (signal.SIGINT, signal.SIGTERM),
     ],
 )
-def test_signals_of_a_session_that_ends_save_the_run(world, numbers):
+def test_signals_of_a_session_that_ends_save_the_run(world, numbers, heard):
     run = world(
         train=lambda agent: (
             agent.updates == 5 and [signal.raise_signal(number) for number in numbers]
