@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 
-from dreamer4.agent import Agent, fetch
+from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
 from dreamer4.batch import Dream
 from dreamer4.machine import MachineConfig, settle
 from dreamer4.nets.outputs import symlog
+from dreamer4.state import fetch
 from embodied.config import Config, parse
 from embodied.seeds import derive
 
@@ -90,7 +91,7 @@ class Oracle(Agent):
         states = self.known[starts]
         inputs, codes, rewards = [self.inputs(states)], [], [np.zeros(len(states))]
         for _ in range(self.config.imagination.horizon):
-            codes.append(self._choose(inputs[-1])[0])
+            codes.append(self.updater.choose(inputs[-1])[0])
             states, reward = self.physics.step(states, self.decode(codes[-1]))
             inputs.append(self.inputs(states))
             rewards.append(reward)
@@ -101,7 +102,10 @@ class Oracle(Agent):
 
     def learn(self) -> dict[str, float]:
         """Agent.train as far as value and policy go; {} where this update does not dream."""
-        plan, metrics = self._plan(self.config.batch.shape(self.updates)), {}
+        plan, metrics = (
+            self.updater.plan(self.updates, self.config.batch.shape(self.updates), self.schedule),
+            {},
+        )
         if plan.value:
             dream = self.dream()
             targets = self.actor_critic.score(dream)

@@ -96,7 +96,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     batch = agent.batch(rows)
     with agent.machine.autocast():
         context = agent.world.commit(batch).detach()
-    plan = agent._plan(batch.shape)
+    plan = agent.updater.plan(agent.updates, batch.shape, agent.schedule)
 
     def tokenizer(_) -> dict[str, torch.Tensor]:
         loss, metrics = agent.world.tokenizer_loss(plan.world, batch)
@@ -113,7 +113,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
 
     def dream(_) -> dict[str, torch.Tensor]:
         with agent.machine.autocast():
-            return {'features': agent.world.imagine(context, batch, agent._choose).features}
+            return {'features': agent.world.imagine(context, batch, agent.updater.choose).features}
 
     works = {'tokenizer': tokenizer, 'world model': model, 'imagination': dream}
     carry, envs = (

@@ -15,9 +15,12 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 
-from embodied.base import UNLABELED
+from embodied.base import UNLABELED, Spaces
 
 from .actions import Actions
+
+# keys of a row that are nothing to look at
+FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', *UNLABELED, 'task_id')
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,15 @@ def draw_starts(usable: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.T
     total = usable.sum().clamp(min=1)
     index = order[torch.arange(count, device=usable.device) % total]
     return index // usable.shape[1], index % usable.shape[1]
+
+
+def observed(obs_space: Spaces) -> tuple[Spaces, int, list[str]]:
+    """What an agent looks at: the spaces without flags and 'log/' keys, the number of tasks, and
+    the keys that make_batch() puts into a batch.
+    """
+    seen = {k: s for k, s in obs_space.items() if k not in FLAGS and not k.startswith('log/')}
+    tasks = int(obs_space['task_id'].n) if 'task_id' in obs_space else 1
+    return seen, tasks, sorted(seen) + ['task_id'] * (tasks > 1)
 
 
 def make_batch(

@@ -14,6 +14,7 @@ from .machine import Machine
 from .record import Recorder, plainly
 from .worlds import World
 
+MODES = ('train', 'sample', 'mode')
 KINDS = ('explore', 'sample', 'mode')
 
 
@@ -40,6 +41,19 @@ class Player:
         """Carry: the state of the world model, and the code (N, M) of the last action."""
         code = torch.zeros(num_envs, self.actions.code_size, device=self.machine.device)
         return self.world.begin(num_envs) | {'action': code}
+
+    def kind(self, mode: str, begun: bool) -> str:
+        """One of KINDS for one of MODES: 'train' samples, and acts at random until the policy has
+        begun to learn.
+
+        Raises:
+            ValueError: another mode.
+        """
+        if mode not in MODES:
+            raise ValueError(f"policy: mode must be 'train', 'sample' or 'mode', got {mode!r}")
+        return (
+            'explore' if mode == 'train' and not begun else 'mode' if mode == 'mode' else 'sample'
+        )
 
     def step(
         self,

@@ -7,12 +7,20 @@ learn better.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 LAST = ('value', 'policy')  # stages that follow those of every world model
 # Range that a measure is kept in before it is averaged: one bad measurement weighs no more than
 # knowing nothing.
 BOUNDS = {'unexplained': (0.0, 1.0), 'reward_skill': (0.0, 1.0), 'latent_error': (0.0, 2.0)}
+# measure -> the metric that it is, the metric that says whether there is any, and the decay of its
+# running mean
+SOURCES = {
+    'unexplained': ('tokenizer/unexplained', 'tokenizer/frames_vary', 0.98),
+    'reward_skill': ('reward_skill', 'rewards_vary', 0.5),
+    'latent_error': ('error', 'frames_move', 0.5),
+}
 NOTHING = {  # measure -> what there is not in the data, where it cannot be measured
     'unexplained': 'the frames never change, so there is nothing to reconstruct',
     'reward_skill': 'the rewards never change where they are known, so there is nothing to predict',
@@ -59,6 +67,12 @@ class Schedule:
     def reached(self, stage: str) -> bool:
         """Whether `stage` has begun."""
         return stage in self.begun
+
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Fold in the measures that are among the metrics of an update, or of a gate."""
+        for name, (key, varies, decay) in SOURCES.items():
+            if key in metrics:
+                self.measure(name, metrics[key] if metrics[varies] else None, decay)
 
     def measure(self, name: str, value: float | None, decay: float) -> None:
         """Fold a new measurement into its running mean (the first one is taken as it is).

@@ -1,14 +1,16 @@
 """Trees of torch tensors <-> trees of numpy arrays, so that checkpoints hold plain arrays and
-JSON; and the word about one that does not fit.
+JSON; the word about one that does not fit; and metrics on their way to the host.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from embodied.errors import CheckpointError
+
+from . import ranks
 
 # what a tree of another form runs into
 MISFIT = (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError)
@@ -30,6 +32,21 @@ def unpack_tree(tree):
     if isinstance(tree, np.ndarray):
         return torch.from_numpy(tree.copy())
     return tree
+
+
+def fetch(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Scalars on the device -> floats, means over the ranks, in one transfer."""
+    if not metrics:
+        return {}
+    values = ranks.mean(torch.stack([v.float() for v in metrics.values()]))
+    return dict(zip(metrics, values.tolist()))
+
+
+def held(*owners) -> Iterator[torch.Tensor]:
+    """What the networks of parts with a state() hold: all ranks have the same."""
+    for part in (part for owner in owners for part in owner.state().values()):
+        module = getattr(part, 'module', part)
+        yield from (*module.parameters(), *module.buffers())
 
 
 @contextmanager

@@ -345,22 +345,28 @@ def test_every_file_says_what_lives_in_it(path):
     assert not text.strip() or ast.get_docstring(ast.parse(text)), f'{path} has no docstring'
 
 
-def functions(path):
-    return [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
+LIMITS = {  # lines, decorators and docstrings included
+    'file': 400,
+    'class': 300,
+    'function': 60,
+}
+SOURCES = sorted([*FILES, *ROOT.glob('benchmarks/**/*.py')])
 
 
-def test_functions_fit_on_a_screen():
-    long = [
-        (name, node.name, node.end_lineno - node.lineno + 1)
-        for name, path in MODULES.items()
-        for node in functions(path)
-        if node.end_lineno - node.lineno + 1 > 60
-    ]
-    assert not long
+def sizes(path):
+    """(kind, name, lines) of a file and of every class and function in it."""
+    text = path.read_text()
+    yield 'file', path.name, len(text.splitlines())
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            kind = 'class' if isinstance(node, ast.ClassDef) else 'function'
+            yield kind, node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_classes_and_functions_have_a_size_that_can_be_read(path):
+    large = [(kind, name, lines) for kind, name, lines in sizes(path) if lines > LIMITS[kind]]
+    assert not large
 
 
 def test_nothing_is_left_for_later():

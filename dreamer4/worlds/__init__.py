@@ -215,6 +215,21 @@ class World(Protocol):
         """Everything with a state_dict but the optimizers, by its name in a checkpoint."""
 
 
+def build(config, obs_space: Mapping, tasks: int, actions, machine) -> World:
+    """The world model of a block `agent`; arguments as for World.
+
+    Raises:
+        ValueError: there is none of this name, or it lacks what other settings need.
+    """
+    world = find(config.world)(obs_space, tasks, actions, config, machine)
+    if config.actor.start == 'behaviour' and world.clone is None:
+        raise ValueError(
+            f'agent.actor.start behaviour needs a world model that imitates; {config.world} does'
+            ' not, take uniform'
+        )
+    return world
+
+
 def find(name: str) -> type:
     """The class of `agent.world`.
 

@@ -12,10 +12,11 @@ from tiny import feed, speak, tiny, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer4.actions import CONTINUOUS
-from dreamer4.agent import Agent, fetch
+from dreamer4.agent import Agent
 from dreamer4.batch import Batch
 from dreamer4.nets.outputs import TwoHot
 from dreamer4.optim import NonFiniteLoss
+from dreamer4.state import fetch
 from dreamer4.worlds.dreamer4 import shortcut
 from embodied.errors import CheckpointError
 
@@ -120,7 +121,7 @@ def test_value_and_policy_losses_reach_their_own_heads_alone():
     made = agent('policy')
     batch = made.batch(sampler()(4, 9))
     context = made.world.commit(batch)
-    dream = made.world.imagine(context.detach(), batch, made._choose)
+    dream = made.world.imagine(context.detach(), batch, made.updater.choose)
     losses, _ = made.actor_critic.losses(dream, made.actor_critic.score(dream))
     own_heads = [made.actor_critic.policy_head, made.actor_critic.value_head]
     for name in ('value', 'policy'):
@@ -140,7 +141,7 @@ def test_advantages_have_a_lambda_of_their_own(lam):
     made = agent('policy', **{'actor.lam': lam, 'value.lam': 0.95, 'value.gamma': 0.9})
     speak(made.actor_critic.slow_value.module)
     batch = made.batch(sampler()(4, 9))
-    dream = made.world.imagine(made.world.commit(batch), batch, made._choose)
+    dream = made.world.imagine(made.world.commit(batch), batch, made.updater.choose)
     targets = made.actor_critic.score(dream)
     assert torch.equal(targets.value, targets.returns) == (lam == 0.95)
     if not lam:
@@ -241,7 +242,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
             total, [*made.world.tokenizer.parameters()], allow_unused=True, retain_graph=True
         )
 
-    plan = made._plan((4, 8))
+    plan = made.updater.plan(made.updates, (4, 8), made.schedule)
     assert plan.world.joint == (share > 0)
     if not share:
         return
@@ -714,7 +715,7 @@ def test_roles_are_of_the_seed_and_the_update_whoever_makes_it():
         made = Agent(OBS, ACT, *tiny(**{'shortcut.bootstrap': 0.4, 'batch.single': 0.3}), seed=seed)
         made.schedule.stage, found = 'dynamics', []
         for made.updates in range(begin, 12):
-            found.append(made._plan((4, 8)).world.roles)
+            found.append(made.updater.plan(made.updates, (4, 8), made.schedule).world.roles)
         return found
 
     assert roles(0) == roles(0) and roles(0) != roles(1)
@@ -741,7 +742,7 @@ def test_demonstrations_take_every_role(monkeypatch, changes):
         [],
         [],
     )
-    losses, cut, plan = made.world.tokenizer.losses, Batch.cut, made._plan
+    losses, cut, plan = made.world.tokenizer.losses, Batch.cut, made.updater.plan
 
     def white(images):
         return (images.flatten(2) == 255).all(-1).all(1)
@@ -758,7 +759,7 @@ def test_demonstrations_take_every_role(monkeypatch, changes):
         learned.append(white(obs['image']).float().mean())
         return losses(obs, *args)
 
-    made._plan = lambda shape: plans.append(plan(shape)) or plans[-1]
+    made.updater.plan = lambda *given: plans.append(plan(*given)) or plans[-1]
     made.world.tokenizer.losses = spy_losses
     monkeypatch.setattr(Batch, 'cut', spy_cut)
 

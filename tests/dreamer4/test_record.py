@@ -320,10 +320,10 @@ def test_an_update_touches_no_tensor_of_another_device(elsewhere, stage, changes
     made, update = elsewhere(stage, **changes), 0
     for update in range(2):
         made.updates = update
-        plan = made._plan((4, 8))
+        plan = made.updater.plan(made.updates, (4, 8), made.schedule)
         batch = made.batch(sampler()(4, 9))
         with Foreign('meta') as foreign:
-            made._update(plan, batch)
+            made.updater.carry_out(plan, batch)
         assert not foreign.found, foreign.found[0]
 
 

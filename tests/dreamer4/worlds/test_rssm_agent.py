@@ -281,7 +281,7 @@ def dreamt(made):
         speak(head)
     torch.nn.init.normal_(made.world.net.reward_head.output.weight)
     losses = made.world.losses((), made.batch(sampler(terminal=False)(3, 7)))
-    dream = made.world.imagine(losses.context, losses.batch, made._choose)
+    dream = made.world.imagine(losses.context, losses.batch, made.updater.choose)
     modules = {
         'encoder': made.world.net.encoder,
         'rssm': made.world.net.rssm,
@@ -313,7 +313,7 @@ def test_backpropagation_tells_the_policy_what_its_actions_earn(act):
 
     def imagined():
         torch.manual_seed(0)
-        return made.world.imagine(losses.context, losses.batch, made._choose)
+        return made.world.imagine(losses.context, losses.batch, made.updater.choose)
 
     before = imagined().reward[:, 1:].mean().item()
     for _ in range(15):
@@ -404,7 +404,7 @@ def test_dreams_begin_where_they_say_and_not_at_terminal_frames():
     rows = sampler(4)(3, 7)
     rows['is_terminal'][:, ::3] = True
     losses = made.world.losses((), made.batch(rows))
-    dream = made.world.imagine(losses.context, losses.batch, made._choose)
+    dream = made.world.imagine(losses.context, losses.batch, made.updater.choose)
     assert torch.equal(dream.features[:, 0], losses.context.feature[dream.rows, dream.frames])
     assert losses.batch.is_terminal.any()
     assert not losses.batch.is_terminal[dream.rows, dream.frames].any()
