@@ -85,6 +85,40 @@ def choices():
     return {key: words for key, words in options.items() if not types & set(words)}
 
 
+# Keys of the agent that no preset sets. There are to be fewer, never more.
+UNSET = {
+    'tokenizer.conv',
+    'tokenizer.lpips_net',
+    'tokenizer_training.every',
+    'scales.dynamics',
+    'scales.reward',
+    'scales.cont',
+    'scales.decay',
+    'scales.reward_floor',
+    'scales.behaviour_floor',
+    'optim.tokenizer.rule',
+    'optim.tokenizer.beta1',
+    'optim.tokenizer.beta2',
+    'optim.tokenizer.weight_decay',
+    'optim.tokenizer.clip',
+    'optim.tokenizer.adaptive_clip',
+}
+
+
+def leaves(tree, path=()):
+    """Dotted keys of nested dicts."""
+    for key, value in tree.items():
+        where = (*path, key)
+        yield from leaves(value, where) if isinstance(value, dict) else ['.'.join(where)]
+
+
+def test_a_key_of_the_agent_is_set_by_a_preset():
+    presets = read_folder(ROOT / 'configs')[1].values()
+    named = {key for preset in presets for key in leaves(preset)}
+    keys = {key for key in parse([], ROOT / 'configs').flat if key.startswith('agent.')}
+    assert {key.removeprefix('agent.') for key in keys - named} <= UNSET
+
+
 def test_every_word_of_a_mark_is_one_that_the_class_behind_it_takes():
     """What is no such word is refused by the mark, before anything is built."""
     for key, words in choices().items():

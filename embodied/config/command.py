@@ -19,6 +19,7 @@ from .tree import Config
 DEFAULTS = 'defaults.yaml'
 QUESTIONS = ('help', 'print_config')  # flags that are answered instead of a run
 FLAGS = ('configs', *QUESTIONS)  # those that are no keys
+BASE = 'builds_on'  # key of a preset: the name of another one, which it lies over
 MARK = re.compile(r'\{(\w+(?:\|\w+)+)\}\s*')
 
 
@@ -59,7 +60,9 @@ def parse(
             raise ConfigError(
                 f'--configs: unknown preset {shorten(name)}; {nearest(name, presets)}.'
             )
-        config = config.update(presets[name], source=f"preset '{name}'")
+        for layer in lineage(name, presets):
+            changes = {key: value for key, value in presets[layer].items() if key != BASE}
+            config = config.update(changes, source=f"preset '{layer}'")
     for name, values in flags:
         if name not in config.flat and (near := difflib.get_close_matches(name, FLAGS, 1, 0.85)):
             if near[0] != name:
@@ -77,7 +80,9 @@ def parse(
 
 
 def read_folder(folder: Path) -> tuple[YamlTree, dict[str, dict]]:
-    """defaults.yaml, and the presets of all other YAML files by name."""
+    """defaults.yaml, and the presets of all other YAML files by name, with the names of those that
+    they build on.
+    """
     defaults = read_yaml(folder / DEFAULTS)
     presets, origin = {}, {}
     for path in sorted(folder.glob('*.yaml')):
@@ -96,6 +101,27 @@ def read_folder(folder: Path) -> tuple[YamlTree, dict[str, dict]]:
                 )
             presets[name], origin[name] = preset, path.name
     return defaults, presets
+
+
+def lineage(name: str, presets: Mapping[str, Mapping]) -> list[str]:
+    """A preset with those that it builds on, the lowest layer first.
+
+    Raises:
+      ConfigError: one of them builds on a preset that there is not, or on itself.
+    """
+    found = [name]
+    while base := presets[found[0]].get(BASE):
+        if base not in presets:
+            raise ConfigError(
+                f"The preset '{found[0]}' builds on {shorten(base)}, which is none;"
+                f' {nearest(str(base), presets)}.'
+            )
+        if base in found:
+            raise ConfigError(
+                f"The preset '{found[0]}' builds on itself, by {' and '.join(found)}."
+            )
+        found.insert(0, base)
+    return found
 
 
 def with_kinds(defaults: YamlTree) -> Config:

@@ -177,6 +177,28 @@ def test_errors_in_presets_name_the_preset(folder):
     assert 'expected str, got None' in error_of('--configs', 'nothing', folder=folder)
 
 
+def test_a_preset_lies_over_those_that_it_builds_on(folder):
+    (folder / 'more.yaml').write_text(
+        'tiny: {builds_on: small, net.width: 2}\nmost: {builds_on: tiny, run.ratio: 1}\n'
+    )
+    config = parse(['--configs', 'wide', 'most'], folder)
+    assert (config.net.width, config.net.inner.width, config.run.ratio) == (2, 4, 1)
+    assert config.net.inner.lr == 1 and 'builds_on' not in config.flat
+
+
+@pytest.mark.parametrize(
+    'more, text',
+    [
+        ('odd: {builds_on: smal}', "'odd' builds on 'smal', which is none; nearest: small"),
+        ('a: {builds_on: b}\nodd: {builds_on: a}\nb: {builds_on: a}', 'builds on itself'),
+        ('odd: {builds_on: odd}', 'builds on itself'),
+    ],
+)
+def test_a_preset_that_builds_on_none_or_on_itself_is_refused(folder, more, text):
+    (folder / 'more.yaml').write_text(more)
+    assert text in error_of('--configs', 'odd', folder=folder)
+
+
 def test_a_preset_that_stands_twice_or_is_no_block_is_refused(folder):
     (folder / 'more.yaml').write_text('small: {task: x}\n')
     assert 'more.yaml and in presets.yaml' in error_of(folder=folder)
