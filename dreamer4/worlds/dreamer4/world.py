@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from gymnasium import spaces
+from torch import nn
 
 from ...actions import Actions
-from ...agent_config import AgentConfig
+from ...agent_config import AgentConfig, ScalesConfig
 from ...batch import Batch, Dream, Roles, draw_starts
 from ...heads import Heads, sizes
 from ...machine import Machine
@@ -77,13 +78,8 @@ class Dreamer4:
         self.config, self.machine, self.actions = config, machine, actions
         self.keys, self.tasks = sorted(obs_space), tasks
         self.tokenizer = TOKENIZERS[config.tokenizer.kind](obs_space, config.tokenizer)
-        self.dynamics = Dynamics(
-            self.tokenizer.latent_shape,
-            actions.features,
-            tasks,
-            config.dynamics,
-            shortcut=config.shortcut.bootstrap > 0,
-        )
+        latent, large = self.tokenizer.latent_shape, config.shortcut.bootstrap > 0
+        self.dynamics = Dynamics(latent, actions.features, tasks, config.dynamics, shortcut=large)
         self.heads = Heads(
             config.dynamics.width,
             self.dynamics.tokens * self.dynamics.coordinates.viewed,
@@ -93,19 +89,10 @@ class Dreamer4:
         self.parts, self.clone = self.heads.parts, self.heads.behaviour_head
         self.perceptual, why = perceptual.find_perceptual(config.tokenizer, self.tokenizer.images)
         self.notes = [why] if why else []
-        s = config.scales
-        floors = {
-            'dynamics': s.dynamics_floor,
-            'reward': s.reward_floor,
-            'behaviour': s.behaviour_floor,
-        }
-        self.rms = RunningRMS(floors | FLOORS, s.decay)
+        self.rms = RunningRMS(floors(config.scales) | FLOORS, config.scales.decay)
         for module in (self.tokenizer, self.dynamics, self.heads, self.rms, self.perceptual):
             if module is not None:
-                module.to(machine.device)
-        for layer in [*self.tokenizer.modules(), *self.dynamics.modules()]:
-            if isinstance(layer, Attention):
-                layer.kernel = machine.config.attention
+                put(module, machine)
         self.slow_tokenizer = SlowCopy(self.tokenizer, config.tokenizer_training.slow)
         self.optimizers = {
             'model': Optimizer('model', [self.dynamics, self.heads], config.optim.model)
@@ -364,6 +351,23 @@ class Dreamer4:
             'rms': self.rms,
             'slow_tokenizer': self.slow_tokenizer,
         }
+
+
+def floors(scales: ScalesConfig) -> dict[str, float]:
+    """Smallest divisors of the losses of dynamics and heads."""
+    return {
+        'dynamics': scales.dynamics_floor,
+        'reward': scales.reward_floor,
+        'behaviour': scales.behaviour_floor,
+    }
+
+
+def put(module: nn.Module, machine: Machine) -> None:
+    """Move a module to the device of a machine, and have its attention computed as asked."""
+    module.to(machine.device)
+    for layer in module.modules():
+        if isinstance(layer, Attention):
+            layer.kernel = machine.config.attention
 
 
 def compile_parts(*parts: Tokenizer | Dynamics) -> None:
