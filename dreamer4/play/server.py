@@ -99,7 +99,7 @@ class Server:
                 continue
             try:
                 await self._step()
-            except EmbodiedError as error:
+            except (EmbodiedError, OSError) as error:
                 self._pause()
                 self._tell_all({'type': 'error', 'text': str(error)})
 
@@ -134,7 +134,7 @@ class Server:
             async for text in connection:
                 try:
                     await self._hear(connection, messages.read(text))
-                except (MessageError, EmbodiedError, ValueError) as error:
+                except (MessageError, EmbodiedError, ValueError, OSError) as error:
                     await send(connection, {'type': 'error', 'text': str(error)})
         except ConnectionClosed:
             pass

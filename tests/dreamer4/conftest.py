@@ -9,7 +9,7 @@ from dreamer4 import main as command
 
 torch.set_num_threads(1)
 
-HERE = ['--driver.parallel', 'false', '--logger.tensorboard', 'false', '--machine.threads', '1']
+HERE = ['--driver.parallel', 'false', '--logger.outputs', 'jsonl', '--machine.threads', '1']
 WORLDS = {'dreamer4': ['pixel', 'debug'], 'rssm': ['pixel', 'dreamerv3', 'debug']}
 
 

@@ -123,6 +123,20 @@ def test_episodes_are_kept_while_recording(serve, talk):
     assert list(served.recorder.rows.glob('*.npz'))
 
 
+def test_a_full_disk_is_told_to_the_page(serve, talk, monkeypatch):
+    served = serve(alone=True)
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(served.recorder, 'save_film', full)
+    page = talk(served.url)
+    page.say('save', what='gif')
+    assert 'No space left' in page.hear('error')['text']
+    page.say('step')
+    assert page.hear('frame', lambda told: told['depth'] == 1)
+
+
 def test_it_says_how_fast_it_is_when_it_ends(serve, talk):
     served = serve(alone=True)
     page = talk(served.url)
