@@ -1,11 +1,13 @@
 """From the replay to the agent: batches on the device, as updates, gates and reports want them.
 
 The agent says what its next update needs, and is given it; it never calls the replay. Images may
-stay on the device, so that each crosses the bus once. A thread of the replay prepares the next draw
-while the agent learns from the last one; what is drawn stays the same.
+stay on the device, so that each crosses the bus once. A thread prepares the next draw while the
+agent learns from the last one; what is drawn stays the same, and an interrupted run draws what an
+uninterrupted one draws.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,9 +59,10 @@ class Feed:
         device: torch.device,
         gigabytes: float,
     ):
-        self._replay, self._needs, self._make = replay, needs, make
-        self._images = Images(replay, device, gigabytes) if gigabytes else None
-        self._sample = self._images.sample if self._images else replay.sample
+        self._needs, self._make = needs, make
+        self._ahead = Ahead(replay)
+        self._images = Images(self._ahead, device, gigabytes) if gigabytes else None
+        self._sample = self._images.sample if self._images else self._ahead.sample
 
     def next(self) -> Meal:
         """What the agent needs now.
@@ -75,7 +78,7 @@ class Feed:
         """The next `count`, one for each update: the agent must have learned from one before it
         takes the next, which is prepared meanwhile.
         """
-        self._replay.expect(count)
+        self._ahead.expect(count)
         for _ in range(count):
             yield self.next()
 
@@ -88,15 +91,54 @@ class Feed:
         return self._images.describe() if self._images else ''
 
 
+class Ahead:
+    """The draws of a replay, of which a thread prepares the next one where several come in a row.
+
+    Attributes:
+        replay: the replay. next: (kind, future) of the draw that is being prepared, None for none.
+        thread: that prepares, once it was needed.
+    """
+
+    def __init__(self, replay):
+        self.replay, self.next, self.thread, self._expected = replay, None, None, 0
+
+    def expect(self, draws: int) -> None:
+        """So many draws of one kind are about to come."""
+        self._expected, self.next = draws, None
+
+    def sample(
+        self, batch: int, length: int, draw: int | None = None, without: tuple[str, ...] = ()
+    ) -> Rows:
+        """As Replay.sample. A draw that was prepared for another state of the replay is made anew;
+        one of another kind that comes in between, such as a measurement, is none of those expected.
+        """
+        more = {'without': without} if without else {}
+        if draw is not None:
+            return self.replay.sample(batch, length, draw, **more)
+        kind, prepared = (batch, length, without), None
+        announced = self.next is None or self.next[0] == kind
+        if announced and self.next is not None:
+            prepared, self.next = self.next[1].result(), None
+        if prepared is not None:
+            more['prepared'] = prepared
+        rows = self.replay.sample(batch, length, **more)
+        self._expected = max(0, self._expected - announced)
+        if announced and self._expected and self.replay.prefetch:
+            self.thread = self.thread or ThreadPoolExecutor(1, 'replay-prefetch')
+            self.next = kind, self.thread.submit(self.replay.prepare, *kind)
+        return rows
+
+
 class Images:
     """Rows of a replay whose images are gathered from those that the device has seen.
 
     Args:
-        replay, device, gigabytes: as for Feed.
+        ahead: the draws of the replay. device, gigabytes: as for Feed.
     """
 
-    def __init__(self, replay, device: torch.device, gigabytes: float):
-        self._replay, self._device, self._bytes, self._store = replay, device, gigabytes * 1e9, None
+    def __init__(self, ahead: Ahead, device: torch.device, gigabytes: float):
+        self._ahead, self._replay = ahead, ahead.replay
+        self._device, self._bytes, self._store = device, gigabytes * 1e9, None
 
     def describe(self) -> str:
         """How many rows fit."""
@@ -108,15 +150,15 @@ class Images:
         """As Replay.sample; images are tensors on the device, if so many fit."""
         images = self._shapes()
         if not images or batch * length > self._limit():
-            return self._replay.sample(batch, length, draw)
+            return self._ahead.sample(batch, length, draw)
         if self._store is None:
             columns = {key: (shape, torch.uint8) for key, shape in images.items()}
             self._store = Store(columns, self._limit(), self._device)
-        out = self._replay.sample(batch, length, draw, tuple(images))
+        out = self._ahead.sample(batch, length, draw, tuple(images))
         try:
             found = self._store.get(out['row_id'], lambda ids, _: self._read(ids, images))
         except ReplayError:  # a chunk turned out to be broken since
-            return self._replay.sample(batch, length, draw)
+            return self._ahead.sample(batch, length, draw)
         return out | found
 
     def _read(self, ids: np.ndarray, images: Mapping) -> dict[str, torch.Tensor]:

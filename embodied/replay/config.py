@@ -20,7 +20,7 @@ class ReplayConfig:
       resume: 'manifest' restores the rows that the checkpoint names, 'all' every row in the folder.
       demos: folder of a further replay that is only read, '' for none.
       demo_share: share of each batch that comes from it, in [0, 1].
-      prefetch: whether draws that expect() announced are prepared by a thread.
+      prefetch: whether a feed may have the next draw prepared by a thread.
     """
 
     directory: str

@@ -6,14 +6,28 @@ had never stopped.
 
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import OutOfResources, ReplayEmptyError, ReplayError
-from .ahead import Ahead
 from .demos import Demos
 from .sampler import DEMOS, INDEX_BIT, ORDER, ROW_ID, Sampler
 from .shelf import Shelf
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A draw that was made and not handed out.
+
+    Attributes:
+      state: all that decided it; it is worth nothing once that is another.
+      rows, fresh: of the draw.
+    """
+
+    state: tuple
+    rows: dict[str, np.ndarray]
+    fresh: dict[int, int]
 
 
 class Draws:
@@ -29,35 +43,34 @@ class Draws:
         sampler: Sampler,
         demos: Demos | None,
         lock: threading.Condition,
-        prefetch: bool,
     ):
-        """Args: the rows, and who draws them; demonstrations; the lock of both; whether draws that
-        expect() announced are prepared by a thread.
-        """
+        """Args: the rows, and who draws them; demonstrations; the lock of both."""
         self._shelf, self._sampler, self._demos, self._lock = shelf, sampler, demos, lock
-        self._ahead = Ahead(self._prepare, prefetch)
         self.made = 0
 
     def clear(self) -> None:
         """The shelf is another one now: its rows have new ids. Call with the lock held."""
         self._sampler.clear()
-        self._ahead.next = None
 
-    def next(self, batch: int, length: int, without: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def next(
+        self, batch: int, length: int, without: tuple[str, ...], prepared: Prepared | None
+    ) -> dict[str, np.ndarray]:
         """The next draw; see Replay.sample()."""
-        kind = batch, length, without
         with self._lock:
-            announced, ahead = self._ahead.take(kind)
-        prepared = ahead and ahead.result()  # without the lock, which the helper needs
-        with self._lock:
-            rows, fresh = (
-                prepared[1] if prepared and prepared[0] == self._state(*kind) else self._draw(*kind)
-            )
+            if prepared is None or prepared.state != self._state(batch, length, without):
+                prepared = self._prepared(batch, length, without)
             self.made += 1
-            for slot, row in fresh.items():
+            for slot, row in prepared.fresh.items():
                 self._shelf.streams[slot].fresh = row
-            self._ahead.go_on(kind, announced)
-            return rows
+            return prepared.rows
+
+    def prepare(self, batch: int, length: int, without: tuple[str, ...]) -> Prepared | None:
+        """See Replay.prepare()."""
+        with self._lock:
+            try:
+                return self._prepared(batch, length, without)
+            except (ReplayError, OutOfResources):
+                return None
 
     def peek(
         self, batch: int, length: int, without: tuple[str, ...], number: int
@@ -65,11 +78,6 @@ class Draws:
         """The draw of a number, which takes no part in the sequence of draws."""
         with self._lock:
             return self._draw(batch, length, without, number)[0]
-
-    def expect(self, draws: int) -> None:
-        """See Replay.expect()."""
-        with self._lock:
-            self._ahead.expect(draws)
 
     def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
         """See Replay.rows(). Call with the lock held."""
@@ -86,26 +94,16 @@ class Draws:
                 sampler.read(int(ids[begin]), {key: array[begin:end] for key, array in out.items()})
         return out
 
-    def close(self) -> None:
-        """Nothing is prepared any more."""
-        self._ahead.close()
-
     def _state(self, *kind) -> tuple:
         """All that decides what the next draw of a kind will be."""
         shelf = self._shelf
         lost = shelf.rows_evicted, shelf.broken, shelf.unreadable
         return kind, self.made, shelf.seen, lost
 
-    def _prepare(self, *kind) -> tuple | None:
-        """The next draw, not handed out, and the state it was made for; None where it fails,
-        which whoever asks for it will be told.
-        """
-        with self._lock:
-            try:
-                made = self._draw(*kind)
-                return self._state(*kind), made
-            except (ReplayError, OutOfResources):
-                return None
+    def _prepared(self, *kind) -> Prepared:
+        rows, fresh = self._draw(*kind)
+        # after the draw, which may find a chunk broken
+        return Prepared(self._state(*kind), rows, fresh)
 
     def _draw(
         self, batch: int, length: int, without: tuple[str, ...], draw: int | None = None

@@ -18,7 +18,7 @@ from . import manifest as manifests
 from . import meta as metas
 from .config import ReplayConfig
 from .demos import Demos
-from .draws import Draws
+from .draws import Draws, Prepared
 from .sampler import Sampler
 from .schema import Schema
 from .store import Store
@@ -33,6 +33,7 @@ class Replay:
       obs_space, act_space: the spaces of the env, given or read from meta.json; None where neither
           knows them.
       meta: facts about the run that made the rows, given or read from meta.json.
+      prefetch: whether somebody who draws may have the next draw prepared by a thread.
       rows_missing: rows that the checkpoint named and that were gone when load() looked for them.
     """
 
@@ -69,14 +70,14 @@ class Replay:
         self._read_only = read_only
         on_event = on_event or _warn
         self._lock = threading.Condition()
-        self._closed = False
+        self._closed, self.prefetch = False, config.prefetch
         folder = Path(directory) if directory else None
         self._store = Store(config, folder, read_only, self._lock, on_event, self._align)
         self._shelf = self._store.shelf
         has_demos = config.demos and config.demo_share
         self._demos = Demos(config, on_event) if has_demos else None
         sampler = Sampler(self._shelf, config.mixture, seed)
-        self._draws = Draws(self._shelf, sampler, self._demos, self._lock, config.prefetch)
+        self._draws = Draws(self._shelf, sampler, self._demos, self._lock)
         self._store.settle(obs_space, act_space, meta)
 
     schema = property(lambda self: self._store.schema)
@@ -147,7 +148,12 @@ class Replay:
     # Rows out
 
     def sample(
-        self, batch: int, length: int, draw: int | None = None, without: Iterable[str] = ()
+        self,
+        batch: int,
+        length: int,
+        draw: int | None = None,
+        without: Iterable[str] = (),
+        prepared: Prepared | None = None,
     ) -> dict[str, np.ndarray]:
         """Draw sequences of consecutive rows of one worker each.
 
@@ -163,6 +169,7 @@ class Replay:
             of draws: the counter stays, nothing counts as handed out, and uniform takes the place
             of newest. For reports.
           without: keys to leave out, for who has them already.
+          prepared: of prepare(), taken if it is what would be drawn now.
 
         Returns:
           Key of the row -> fresh array (batch, length, *shape), and 'row_id', int64 (batch,
@@ -178,16 +185,13 @@ class Replay:
             raise ValueError(f'batch and length must be at least 1, got {batch} and {length}.')
         if draw is not None:
             return self._draws.peek(batch, length, tuple(without), draw)
-        return self._draws.next(batch, length, tuple(without))
+        return self._draws.next(batch, length, tuple(without), prepared)
 
-    def expect(self, draws: int) -> None:
-        """Say that so many draws of the same kind come in a row: each is prepared while the caller
-        works on the one before.
-
-        What is drawn stays the same: a draw that was prepared for another state of the replay, or
-        another kind, is made anew.
+    def prepare(self, batch: int, length: int, without: Iterable[str] = ()) -> Prepared | None:
+        """The next draw, made and not handed out, for sample(): another thread may have it made
+        while the caller works. None where it fails, which whoever asks for the draw will be told.
         """
-        self._draws.expect(draws)
+        return self._draws.prepare(batch, length, tuple(without))
 
     def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
         """Read rows that sample() has named.
@@ -271,7 +275,6 @@ class Replay:
             if self._closed:
                 return
             self._closed = True
-            self._draws.close()
             try:
                 self._store.flush()
             finally:

@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 
 from dreamer4.cache import FIRST, Store
-from dreamer4.feed import Images
+from dreamer4.feed import Ahead, Images
 from embodied.base import FLAG, OUTCOME
 from embodied.errors import ReplayError
 from embodied.replay import Replay, ReplayConfig
@@ -106,7 +106,7 @@ def test_a_row_that_is_made_stands_where_the_sample_first_names_it():
 
 @pytest.mark.parametrize('changes', [{}, {'max_gb': 60 * ROW / 1e9}])
 def test_a_mirrored_replay_gives_the_same_samples_and_reads_every_row_once(changes, device):
-    plain, mirrored = replay(**changes), Images(replay(**changes), device, 1e-3)
+    plain, mirrored = replay(**changes), Images(Ahead(replay(**changes)), device, 1e-3)
     read, rows = [], mirrored._replay.rows
     mirrored._replay.rows = lambda ids, keys: (read.extend(ids.tolist()), rows(ids, keys))[1]
     for step in range(12):
@@ -127,14 +127,14 @@ def test_a_mirrored_replay_gives_the_same_samples_and_reads_every_row_once(chang
 
 
 def test_what_does_not_fit_on_the_device_comes_from_the_replay():
-    mirrored = Images(replay(), CPU, 20.5 * 48 / 1e9)
+    mirrored = Images(Ahead(replay()), CPU, 20.5 * 48 / 1e9)
     fill(mirrored._replay, 30)
     assert isinstance(mirrored.sample(4, 5)['image'], torch.Tensor)
     assert isinstance(mirrored.sample(5, 5)['image'], np.ndarray)
 
 
 def test_a_chunk_that_breaks_between_draw_and_reading_costs_a_new_draw_and_not_the_run():
-    mirrored = Images(replay(), CPU, 1e-3)
+    mirrored = Images(Ahead(replay()), CPU, 1e-3)
     fill(mirrored._replay, 30)
     plainly = mirrored._replay.rows
 

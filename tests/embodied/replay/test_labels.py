@@ -127,10 +127,9 @@ def test_samples_flag_the_rows_of_demonstrations_without_labels_and_no_others(
         events=events,
     )
     fill(replay, 50)
-    for prefetch in (0, 3):
-        replay.expect(prefetch)
+    for prefetch in (False, True):
         for _ in range(3):
-            sample = replay.sample(8, 5)
+            sample = replay.sample(8, 5, prepared=replay.prepare(8, 5) if prefetch else None)
             assert set(flags) == {key for key in sample if key.startswith('unlabeled')}
             theirs = np.array(
                 [

@@ -7,7 +7,6 @@ import os
 import resource
 import threading
 import time
-import types
 from pathlib import Path
 
 import numpy as np
@@ -179,75 +178,41 @@ def test_row_ids_outlive_other_rows_and_those_that_are_gone_are_refused(tmp_path
         replay.rows(old['row_id'].ravel(), ['image'])
 
 
-class Clockwork:
-    """Makes a helper's work happen at once, and counts it."""
-
-    def __init__(self):
-        self.made = 0
-
-    def submit(self, work, *args):
-        self.made += 1
-        result = work(*args)
-        return types.SimpleNamespace(result=lambda: result)
-
-    def shutdown(self, wait):
-        pass
-
-
 @pytest.mark.parametrize('changes', [{}, MIXED])
 def test_prepared_draws_are_those_that_would_have_been_made(changes):
     """Also where other draws, other shapes and new rows come between."""
-    plain, ahead = make(prefetch=False, **changes), make(**changes)
-    ahead._draws._ahead.helper = Clockwork()
-    rng = np.random.default_rng(0)
+    plain, ahead = make(**changes), make(**changes)
+    rng, prepared = np.random.default_rng(0), None
     for step in range(40):
         for replay in (plain, ahead):
             fill(replay, 5, workers=2, begin=5 * step)
-        count = int(rng.integers(1, 5))
-        ahead.expect(count)
-        for _index in range(count):
+        for _ in range(int(rng.integers(1, 5))):
             shape = (4, 5) if rng.random() < 0.8 else (2, 3)
-            assert equal(plain.sample(*shape), ahead.sample(*shape))
+            assert equal(plain.sample(*shape), ahead.sample(*shape, prepared=prepared))
+            prepared = ahead.prepare(4, 5)
             if rng.random() < 0.2:
                 assert equal(plain.sample(3, 2, draw=7), ahead.sample(3, 2, draw=7))
             if rng.random() < 0.1:
                 for replay in (plain, ahead):
                     replay.add(row(5 * step + 5, worker=5), 5 + step)
-    assert ahead._draws._ahead.helper.made > 30 and plain.draws == ahead.draws
+    assert plain.draws == ahead.draws
 
 
-def test_a_thread_prepares_draws_while_the_caller_works(tmp_path):
-    plain, ahead = make(prefetch=False, **MIXED), make(tmp_path, **MIXED)
-    for replay in (plain, ahead):
-        fill(replay, 100)
-    ahead.expect(50)
-    for _ in range(60):
-        assert equal(plain.sample(8, 5), ahead.sample(8, 5))
-    assert ahead._draws._ahead.next is None, 'nothing is prepared beyond what was announced'
-    ahead.expect(2)
-    ahead.sample(8, 5)
-    ahead.close()
-
-
-def test_a_measurement_between_announced_draws_costs_one_preparation():
-    replay = make()
+def test_a_prepared_draw_is_handed_out_as_it_is_while_nothing_has_changed():
+    replay = make(**MIXED)
     fill(replay, 50)
-    replay._draws._ahead.helper = Clockwork()
-    replay.expect(5)
-    for index in range(5):
-        replay.sample(4, 5)
-        if index == 2:
-            replay.sample(8, 5)
-    assert replay._draws._ahead.helper.made == 4 and replay._draws._ahead.next is None
+    prepared = replay.prepare(4, 5)
+    assert replay.draws == 0 and replay.sample(4, 5, prepared=prepared) is prepared.rows
+    assert replay.sample(4, 5, prepared=prepared) is not prepared.rows
 
 
 def test_a_draw_that_cannot_be_prepared_fails_where_it_is_made():
     replay = make()
     fill(replay, 10)
-    replay.expect(3)
     replay.sample(1, 10)
+    assert replay.prepare(1, 11) is None
     with pytest.raises(ReplayEmptyError, match='1 rows are missing'):
-        replay.sample(1, 11)
+        replay.sample(1, 11, prepared=None)
 
 
 def test_a_row_with_a_key_that_sample_adds_is_refused():

@@ -71,9 +71,11 @@ class PlainFeed:
         self.replay, self.shape = replay, shape
 
     def take(self, count):
-        self.replay.expect(count)
-        for _ in range(count):
-            yield self.replay.sample(*self.shape)
+        prepared = None
+        for left in reversed(range(count)):
+            rows = self.replay.sample(*self.shape, prepared=prepared)
+            prepared = self.replay.prepare(*self.shape) if left else None
+            yield rows
 
     def fresh(self, draw):
         return self.replay.sample(*self.shape, draw)
