@@ -229,6 +229,10 @@ def _check_rssm(config: AgentConfig) -> None:
             'agent.actor.backprop goes through a dream once, so agent.imagination.epochs must be 1,'
             f' got {config.imagination.epochs}'
         )
+    if rssm and (config.tokenizer.share_cameras or config.tokenizer.camera_dropout):
+        raise ValueError(
+            'agent.tokenizer.share_cameras and camera_dropout belong to agent.world dreamer4'
+        )
     if rssm and config.actor.start == 'behaviour':
         raise ValueError(
             'agent.actor.start behaviour needs a behaviour head, which agent.world rssm does not'
@@ -242,6 +246,15 @@ def _check_parts(config: AgentConfig) -> None:
     if lpips != 'auto' and not (isinstance(lpips, float) and 0 <= lpips < math.inf):
         raise ValueError(
             f'agent.tokenizer.lpips must be a weight of at least 0 or auto, got {lpips}'
+        )
+    if not 0 <= config.tokenizer.camera_dropout <= 1:
+        raise ValueError(
+            f'agent.tokenizer.camera_dropout must be a share, got {config.tokenizer.camera_dropout}'
+        )
+    if config.tokenizer.share_cameras and config.tokenizer.kind != 'patches':
+        raise ValueError(
+            'agent.tokenizer.share_cameras needs agent.tokenizer.kind patches, got'
+            f' {config.tokenizer.kind}'
         )
     if config.dynamics.time_every < 1:
         raise ValueError(

@@ -19,6 +19,7 @@ from ..extras import install_hint, require
 from ..wrappers import ActionRepeat, Wrapper
 from . import unknown
 
+ARM = 'manipulation_'  # tasks of the robot arm
 CAMERAS = {'quadruped': 2}  # domain -> camera where the first one, 0, does not show the task
 # Domain -> its tasks: names that need no look into the suite, whose import takes half a second.
 TASKS = {
@@ -55,6 +56,9 @@ class DMCConfig:
       image: observe the key 'image', uint8 (size, size, 3).
       proprio: observe the suite's own keys, float32.
       camera: number of a fixed camera of the domain; -1: the one that shows the task.
+      cameras: numbers of several fixed cameras, whose images are the keys 'camera_<number>' in
+        place of 'image'; () for that one.
+      sizes: height and width of the image of each of them; () for size.
       quality: 'standard', what the suite draws by default, or 'fast', without shadows and
           reflections. Both smooth edges by multisampling: that is what tells where between two
           pixels a thin body stands.
@@ -65,6 +69,8 @@ class DMCConfig:
     image: bool
     proprio: bool
     camera: int
+    cameras: tuple[int, ...]
+    sizes: tuple[int, ...]
     quality: str
 
 
@@ -85,7 +91,16 @@ def check(name: str, config: DMCConfig) -> None:
             f'env.dmc.repeat and env.dmc.size must be at least 1, got {config.repeat} and'
             f' {config.size}.'
         )
+    if len(set(config.cameras)) < len(config.cameras):
+        raise ConfigError(f'env.dmc.cameras names one twice: {list(config.cameras)}.')
+    if config.sizes and (len(config.sizes) != len(config.cameras) or min(config.sizes) < 1):
+        raise ConfigError(
+            f'env.dmc.sizes must hold a size for each of env.dmc.cameras {list(config.cameras)},'
+            f' got {list(config.sizes)}.'
+        )
     require('dm_control', 'dmc')
+    if name.startswith(ARM):
+        return
     known = {f'{domain}_{task}' for domain, tasks in TASKS.items() for task in tasks.split()}
     if full_name(name) not in known:
         find(name, import_suite(config.image).ALL_TASKS)
@@ -99,14 +114,49 @@ def make(name: str, config: DMCConfig, seed: int) -> Env:
     """
     check(name, config)
     suite = import_suite(config.image)
-    domain, task = find(name, suite.ALL_TASKS)
-    # The suite seeds a numpy RandomState, which takes 32 bits.
-    physics_env = suite.load(domain, task, task_kwargs={'random': seed % 2**32})
+    if name.startswith(ARM):
+        domain, kind = 'manipulation', ArmCamera
+        source = physics_env = load_arm(name.removeprefix(ARM), seed)
+    else:
+        domain, task = find(name, suite.ALL_TASKS)
+        # The suite seeds a numpy RandomState, which takes 32 bits.
+        physics_env = suite.load(domain, task, task_kwargs={'random': seed % 2**32})
+        source, kind = physics_env.physics, Camera
     env = ActionRepeat(DMC(physics_env, config.proprio), config.repeat)
     if not config.image:
         return env
-    camera = CAMERAS.get(domain, 0) if config.camera == -1 else config.camera
-    return Camera(env, physics_env.physics, camera, config.size, config.quality)
+    usual = CAMERAS.get(domain, 0) if config.camera == -1 else config.camera
+    sizes = config.sizes or [config.size] * max(1, len(config.cameras))
+    for camera, size in zip(config.cameras or [usual], sizes, strict=True):
+        key = f'camera_{camera}' if config.cameras else 'image'
+        env = kind(env, source, camera, size, config.quality, key)
+    return env
+
+
+def load_arm(name: str, seed: int):
+    """A task of dm_control.manipulation, seen through its features, with five cameras: front
+    close, front far, top down, left close, right close.
+
+    Raises:
+      ConfigError: unknown task.
+    """
+    from dm_control import manipulation
+    from dm_control.manipulation.shared import cameras
+
+    known = {
+        each.removesuffix('_features'): each
+        for each in manipulation.ALL
+        if each.endswith('_features')
+    }
+    if name not in known:
+        tasks = [f'dmc_{ARM}{each}' for each in known]
+        raise ConfigError(unknown('task', f'dmc_{ARM}{name}', tasks))
+    arm = manipulation.load(known[name], seed=seed % 2**32)
+    world = arm.task.root_entity.mjcf_model.worldbody
+    for camera in (cameras.FRONT_FAR, cameras.TOP_DOWN, cameras.LEFT_CLOSE, cameras.RIGHT_CLOSE):
+        world.add('camera', **camera._asdict())
+    arm.reset()  # compiles it with them
+    return arm
 
 
 def import_suite(render: bool):
@@ -215,12 +265,19 @@ class DMC(Env):
 
 
 class Camera(Wrapper):
-    """Adds the key 'image', uint8 (size, size, 3): what a fixed camera of the simulation sees."""
+    """Adds an image, uint8 (size, size, 3): what a fixed camera of the simulation sees."""
 
     FAST_FLAGS = {'shadow': False, 'reflection': False}
 
-    def __init__(self, env: Env, physics, camera: int, size: int, quality: str):
+    def __init__(self, env: Env, physics, camera: int, size: int, quality: str, key: str = 'image'):
         super().__init__(env)
+        self._key, self._camera_id, self._size, self._quality = key, camera, size, quality
+        self._camera = None
+        self._attach(physics)
+
+    def _attach(self, physics):
+        """Look at a simulation from now on."""
+        camera, size = self._camera_id, self._size
         if not 0 <= camera < physics.model.ncam:
             raise ConfigError(
                 f'env.dmc.camera must be -1 or in 0..{physics.model.ncam - 1} for this domain, got'
@@ -232,21 +289,20 @@ class Camera(Wrapper):
         visual.global_.offwidth = max(visual.global_.offwidth, size)
         visual.global_.offheight = max(visual.global_.offheight, size)
         self._flags = {}
-        if quality == 'fast':
+        if self._quality == 'fast':
             visual.quality.shadowsize = 0
             self._flags = self.FAST_FLAGS
-        self._physics, self._camera_id, self._size = physics, camera, size
-        self._camera = None
+        self._physics, self._camera = physics, None
 
     @property
     def obs_space(self):
         return {
-            'image': spaces.Box(0, 255, (self._size, self._size, 3), np.uint8),
+            self._key: spaces.Box(0, 255, (self._size, self._size, 3), np.uint8),
             **self.env.obs_space,
         }
 
     def step(self, action):
-        return {**self.env.step(action), 'image': self.render()}
+        return {**self.env.step(action), self._key: self.render()}
 
     def render(self) -> np.ndarray:
         """The present frame in an array of its own."""
@@ -272,3 +328,16 @@ class Camera(Wrapper):
     def close(self):
         self._camera = None
         self.env.close()
+
+
+class ArmCamera(Camera):
+    """A camera of an arm, whose simulation is compiled anew for every episode."""
+
+    def __init__(self, env: Env, arm, *settings):
+        self._arm = arm
+        super().__init__(env, arm.physics, *settings)
+
+    def render(self):
+        if self._arm.physics is not self._physics:
+            self._attach(self._arm.physics)
+        return super().render()

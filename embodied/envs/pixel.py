@@ -6,6 +6,8 @@
     at every step
     pixel_memory   discrete, 8 decisions    a cue is seen twice and must be recalled at the end
     paid once, at the end
+    pixel_cameras  as pixel_reach           two cameras, each of which shows one coordinate
+    pixel_above    as pixel_cameras         with one of them alone, which is not enough
 Things are Gaussian blobs, each with a colour channel of its own, so that a frame tells the whole
 state (save for the cue, which is the point of pixel_memory). Sizes and distances scale with the
 frame.
@@ -81,9 +83,13 @@ class PixelEnv(Env):
             reward, is_last, is_terminal = self.advance(action['action'])
             self._done = is_last
             result = outcome(reward, is_last=is_last, is_terminal=is_terminal)
+        return {**self.images(), **result}
+
+    def images(self) -> Values:
+        """What the cameras see of the world."""
         frame = np.zeros((self.size, self.size, 3), np.uint8)
         self.draw(frame)
-        return {'image': frame, **result}
+        return {'image': frame}
 
     def optimal_action(self) -> Values:
         """The action of a policy that sees the world, for step()."""
@@ -178,6 +184,34 @@ class Reach(PixelEnv):
         return np.clip(np.subtract(self.world['goal'], self.world['position']) / self.SPEED, -1, 1)
 
 
+class Cameras(Reach):
+    """Reach before two cameras, of which 'above' shows only x and 'side' only y of both blobs: a
+    policy that sees one of them cannot do more than guess the other coordinate.
+    """
+
+    VIEWS = {'above': 0, 'side': 1}
+
+    @property
+    def obs_space(self):
+        image = spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
+        return {**dict.fromkeys(self.VIEWS, image), **OUTCOME}
+
+    def images(self):
+        found = {}
+        for view, axis in self.VIEWS.items():
+            frame = found[view] = np.zeros((self.size, self.size, 3), np.uint8)
+            for channel, name in enumerate(('position', 'goal')):
+                across, middle = bumps(self._grid, [self.world[name][axis], 0.0], 0.13)
+                paint(frame, channel, middle, across)
+        return found
+
+
+class Above(Cameras):
+    """The same before one of the two cameras."""
+
+    VIEWS = {'above': 0}
+
+
 class Memory(PixelEnv):
     """One of three coloured blobs is shown; after a corridor in which nothing can be done, the door
     on its side must be chosen.
@@ -229,7 +263,13 @@ class Memory(PixelEnv):
         return self.world['cue']
 
 
-TASKS = {'catch': Catch, 'reach': Reach, 'memory': Memory}
+TASKS = {
+    'catch': Catch,
+    'reach': Reach,
+    'memory': Memory,
+    'cameras': Cameras,
+    'above': Above,
+}
 
 
 def check(name: str, config: PixelConfig) -> None:

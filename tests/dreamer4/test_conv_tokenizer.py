@@ -26,6 +26,8 @@ SETTINGS = dict(
     unmasked=0.25,
     lpips=0.0,
     lpips_net='vgg',
+    share_cameras=False,
+    camera_dropout=0.0,
 )
 
 

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from torch import nn
 
 from ... import ranks
+from ...cameras import Places
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
@@ -42,6 +43,8 @@ class TokenizerConfig:
     unmasked: float
     lpips: float | str
     lpips_net: str
+    share_cameras: bool
+    camera_dropout: float
 
 
 class Tokenizer(nn.Module):
@@ -89,18 +92,22 @@ class Tokenizer(nn.Module):
             'decoder_mask', self.layout.mask(lambda q, k: q == k or k == 'latent'), persistent=False
         )
         self.patches = sum(patches.values())
-        sizes = {k: config.patch**2 * s.shape[2] for k, s in self.images.items()} | {
-            k: vector_size(s) for k, s in self.vectors.items()
+        sizes = {self.part(k): config.patch**2 * s.shape[2] for k, s in self.images.items()} | {
+            safe(k): vector_size(s) for k, s in self.vectors.items()
         }
-        self.inward = nn.ModuleDict({safe(k): nn.Linear(n, width) for k, n in sizes.items()})
+        self.inward = nn.ModuleDict({k: nn.Linear(n, width) for k, n in sizes.items()})
         # noise would be to unlearn
-        self.outward = nn.ModuleDict(
-            {safe(k): zero_init(nn.Linear(width, n)) for k, n in sizes.items()}
-        )
-        # position and, for latents, the token itself
-        self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
-        # the decoder's, likewise
-        self.query = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
+        self.outward = nn.ModuleDict({k: zero_init(nn.Linear(width, n)) for k, n in sizes.items()})
+        grids = {
+            k: (-(-s.shape[0] // config.patch), -(-s.shape[1] // config.patch))
+            for k, s in self.images.items()
+        }
+        if config.share_cameras:
+            places = lambda: Places(self.layout, grids, width, EMBED_STD)
+        else:
+            places = lambda: nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
+        # position and, for latents, the token itself; the decoder's likewise
+        self.place, self.query = places(), places()
         self.masked = nn.Parameter(EMBED_STD * torch.randn(width))  # stands in for a dropped patch
         stack = lambda: Transformer(
             width, config.depth, config.heads, config.heads, config.time_every, 0.0
@@ -108,6 +115,14 @@ class Tokenizer(nn.Module):
         self.encoder, self.decoder = stack(), stack()
         self.bottleneck = nn.Linear(width, config.channels)
         self.unbottleneck = nn.Linear(config.channels, width)
+
+    def part(self, key: str) -> str:
+        """The module that reads the patches of an image: its own, or that of all cameras with as
+        many channels.
+        """
+        if self.config.share_cameras:
+            return f'cameras:{self.images[key].shape[2]}'
+        return safe(key)
 
     def forward(
         self,
@@ -137,15 +152,17 @@ class Tokenizer(nn.Module):
         tokens = []
         for key in self.images:
             tokens.append(
-                self.inward[safe(key)](patchify(self.scale[safe(key)](obs[key]), self.config.patch))
+                self.inward[self.part(key)](
+                    patchify(self.scale[safe(key)](obs[key]), self.config.patch)
+                )
             )
         if drop is not None and tokens:
             tokens = [torch.where(drop[..., None], self.masked, torch.cat(tokens, 2))]
         for key, space in self.vectors.items():
             tokens.append(self.inward[safe(key)](vectorize(obs[key], space))[:, :, None])
         batch, time = is_first.shape
-        tokens.append(self.place.new_zeros(batch, time, self.config.latents, self.config.width))
-        x = torch.cat(tokens, 2) + self.place
+        tokens.append(self.masked.new_zeros(batch, time, self.config.latents, self.config.width))
+        x = torch.cat(tokens, 2) + embedding(self.place)
         x, _ = self.encoder(
             x, self.encoder_mask, self._view(is_first), self.layout['latent'], frames
         )
@@ -159,12 +176,12 @@ class Tokenizer(nn.Module):
         blank = known.new_zeros(
             *latent.shape[:2], self.layout.size - self.config.latents, self.config.width
         )
-        x = torch.cat([blank, known], 2) + self.query
+        x = torch.cat([blank, known], 2) + embedding(self.query)
         seen = slice(0, self.layout.size - self.config.latents)
         x, _ = self.decoder(x, self.decoder_mask, self._view(is_first), seen)
         out = {}
         for key, space in self.images.items():
-            patches = self.outward[safe(key)](x[:, :, self.layout[f'image/{key}']]).float()
+            patches = self.outward[self.part(key)](x[:, :, self.layout[f'image/{key}']]).float()
             out[key] = self.scale[safe(key)].invert(
                 unpatchify(patches, self.config.patch, space.shape)
             )
@@ -179,7 +196,7 @@ class Tokenizer(nn.Module):
         their mean and spread.
         """
         for key in self.images:
-            self.scale[safe(key)].measure(obs[key])
+            self.scale[safe(key)].measure(obs[key], self.config.camera_dropout > 0)
 
     def losses(
         self,
@@ -290,11 +307,15 @@ class PixelScale(nn.Module):
         return self.variance.sqrt().clamp(min=LEAST_STD)
 
     @torch.no_grad()
-    def measure(self, image: torch.Tensor) -> None:
-        """Fold uint8 images (B, T, H, W, C) into mean and variance; every image ever given
-        weighs alike.
+    def measure(self, image: torch.Tensor, but_dark: bool = False) -> None:
+        """Fold uint8 images (B, T, H, W, C) into mean and variance; every image ever given weighs
+        alike, but black ones nothing where but_dark is set.
         """
         image = image.float().flatten(0, 1) / 255
+        if but_dark:
+            shown = image.flatten(1).amax(1).gt(0).float()[:, None, None, None]
+            usual = (image * shown).sum(0) / shown.sum().clamp(min=1)
+            image = torch.where(shown > 0, image, usual)
         seen = len(image) * ranks.count()
         self.count += seen
         share = seen / self.count
@@ -308,6 +329,11 @@ class PixelScale(nn.Module):
     def invert(self, image: torch.Tensor) -> torch.Tensor:
         """Float32 in standard deviations -> about [0, 1]."""
         return torch.addcmul(self.mean, image, self.std)
+
+
+def embedding(place: nn.Parameter | Places) -> torch.Tensor:
+    """Embeddings (N, D) of the tokens of a frame."""
+    return place() if isinstance(place, Places) else place
 
 
 def patchify(image: torch.Tensor, patch: int) -> torch.Tensor:
