@@ -22,6 +22,7 @@ PAGES = (
     'README.md',
     'docs/runtime.md',
     'docs/speed.md',
+    'docs/worlds.md',
     'benchmarks/peers.md',
     'benchmarks/results/README.md',
 )
@@ -265,6 +266,31 @@ def attention() -> str:
     return '\n\n'.join(tables) or 'Not measured yet.'
 
 
+def worlds() -> str:
+    """Every suite once: made, checked, trained for a moment."""
+    found = read('worlds')
+    if not found:
+        return ''
+    rows = [
+        '| task | package | made | contract | debug run (`--configs`) | frames/s | in words |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    for task, row in found['tasks'].items():
+        made, losses = row.get('made'), row.get('losses')
+        debug = f'{row["updates"]} updates, {losses} finite losses' if row.get('trained') else 'no'
+        cells = [
+            f'`{task}`',
+            f'{row["package"]} {row["version"]}'.strip() or 'built in',
+            'yes' if made else 'no',
+            ('yes' if not row['contract'] else 'no') if made else '',
+            f'{debug} (`{row["presets"]} debug`)' if made else '',
+            f'{row["fps"]:,.0f}' if made else '',
+            '; '.join(filter(None, [row.get('contract'), row.get('words'), row.get('note')])),
+        ]
+        rows.append(f'| {" | ".join(cells)} |'.replace('  ', ' '))
+    return '\n'.join(rows) + f'\n\n{machine(found)}'
+
+
 def origin(found: dict) -> str:
     """Machine and commits of a file of runs."""
     return (
@@ -292,6 +318,7 @@ MAKERS = {
     'peers': peers,
     'speed': speed,
     'attention': attention,
+    'worlds': worlds,
 }
 
 
