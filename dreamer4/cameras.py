@@ -4,10 +4,12 @@ Letters: B sequences, T time, N tokens of a frame, D width.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from .batch import Batch
 from .nets.layout import Layout
 from .vectors import safe
 
@@ -46,6 +48,16 @@ class Places(nn.Module):
                 parts.append(self.own[at : at + count])
                 at += count
         return torch.cat(parts)
+
+
+def dimmed(batch: Batch, tokenizer: nn.Module) -> Batch:
+    """A batch with one camera black for a while in the share of its sequences that the settings of
+    the tokenizer name.
+    """
+    share, cameras = tokenizer.config.camera_dropout, list(tokenizer.images)
+    if not share or len(cameras) < 2:
+        return batch
+    return replace(batch, obs=darkened(batch.obs, cameras, share))
 
 
 def darkened(

@@ -5,7 +5,7 @@ Letters: N envs, B sequences, T time, S W packed latent, F features of a frame.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 from ...actions import Actions
 from ...agent_config import AgentConfig, ScalesConfig
 from ...batch import Batch, Dream, Roles, draw_starts
-from ...cameras import darkened
+from ...cameras import dimmed
 from ...heads import Heads, sizes
 from ...machine import Machine
 from ...nets.attention import Attention
@@ -162,7 +162,7 @@ class Dreamer4:
         return Plan(tokenizer, not warm, joint, warm, model, roles)
 
     def losses(self, plan: Plan, batch: Batch) -> Losses:
-        batch, metrics = self._darkened(batch.shuffled()), {}
+        batch, metrics = dimmed(batch.shuffled(), self.tokenizer), {}
         if plan.tokenizer and not plan.joint:
             loss, metrics = self.tokenizer_loss(plan, batch)
             if 'tokenizer' in self.optimizers:
@@ -283,13 +283,6 @@ class Dreamer4:
         return self.dynamics.pack(
             self.slow_tokenizer.module.encode(frames, is_first, frames=wanted)
         )
-
-    def _darkened(self, batch: Batch) -> Batch:
-        """The batch with one camera black for a while in a share of its sequences."""
-        share, cameras = self.config.tokenizer.camera_dropout, list(self.tokenizer.images)
-        if not share or len(cameras) < 2:
-            return batch
-        return replace(batch, obs=darkened(batch.obs, cameras, share))
 
     def _task(self, batch: Batch) -> torch.Tensor | None:
         return batch.obs['task_id'].long() if self.tasks > 1 else None
