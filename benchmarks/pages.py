@@ -15,6 +15,7 @@ import numpy as np
 from . import ablate, learning
 from . import attention as attention_kernels
 from . import peers as peer_code
+from . import plan as plans
 from .speed import HEAD, line
 
 RESULTS, ROOT = learning.RESULTS, learning.ROOT
@@ -22,6 +23,7 @@ PAGES = (
     'README.md',
     'docs/runtime.md',
     'docs/speed.md',
+    'docs/scale.md',
     'docs/worlds.md',
     'benchmarks/peers.md',
     'benchmarks/results/README.md',
@@ -318,6 +320,8 @@ MAKERS = {
     'peers': peers,
     'speed': speed,
     'attention': attention,
+    'plan': lambda: plans.memory_table(read('plan')),
+    'plan_ratio': lambda: plans.ratio_table(read('plan')),
     'worlds': worlds,
 }
 
