@@ -98,7 +98,7 @@ class Draws:
         """All that decides what the next draw of a kind will be."""
         shelf = self._shelf
         lost = shelf.rows_evicted, shelf.broken, shelf.unreadable
-        return kind, self.made, shelf.seen, lost
+        return kind, self.made, shelf.streams, shelf.seen, lost  # a cleared shelf has new streams
 
     def _prepared(self, *kind) -> Prepared:
         rows, fresh = self._draw(*kind)
