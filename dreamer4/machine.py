@@ -16,6 +16,7 @@ from .cache import CacheConfig
 from .nets.attention import KERNELS
 
 PRECISIONS = ('auto', 'float32', 'bfloat16')
+SHARDS = ('ddp', 'none')
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class MachineConfig:
     attention: str
     compile: bool
     graphs: bool
+    shard: str
     cache: CacheConfig
 
 
@@ -150,7 +152,11 @@ def check(machine: MachineConfig, agent: AgentConfig) -> None:
     Raises:
         ValueError: naming the setting, what it must be and what it is.
     """
-    for name, allowed in (('precision', PRECISIONS), ('attention', KERNELS)):
+    for name, allowed in (
+        ('precision', PRECISIONS),
+        ('attention', KERNELS),
+        ('shard', SHARDS),
+    ):
         if getattr(machine, name) not in allowed:
             raise ValueError(
                 f'machine.{name} must be one of {", ".join(allowed)}; got'

@@ -17,7 +17,7 @@ from embodied.config import Config, Value, configs_dir, parse
 from embodied.console import steady
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
 
-from . import __version__, parts, runs
+from . import __version__, launch, parts, runs
 
 ABOUT = f"""\
 dreamer4 {__version__} learns control from pixels or vectors, online or from a replay folder.
@@ -41,7 +41,9 @@ def _main(argv: list[str]) -> int:
         print(versions())
         return 0
     try:
-        return parts.run(configure(argv))
+        config = configure(argv)
+        with launch.joined(config) as ranks:
+            return parts.run(config, ranks)
     except ConfigError as error:
         # an env worker's ConfigError brings its traceback along
         print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)

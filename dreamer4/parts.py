@@ -16,11 +16,13 @@ from embodied.base import RandomAgent, Spaces
 from embodied.config import Config, expand_timestamp
 from embodied.drive import DriverConfig
 from embodied.errors import ConfigError
-from embodied.log import Logger, LoggerConfig
+from embodied.log import Logger, LoggerConfig, Silent
 from embodied.machine import memory_gb, over_disk, over_memory
+from embodied.ranks import Ranks
 from embodied.replay import Replay, ReplayConfig
 from embodied.replay.infer import folder_of, infer_spaces
 from embodied.replay.meta import read as read_meta
+from embodied.replay.shard import shard
 from embodied.run import (
     EvalConfig,
     RunConfig,
@@ -38,8 +40,8 @@ from . import __version__, runs
 UNSAID = 'logdir/{timestamp}'  # the logdir of a command that names none
 
 
-def run(config: Config) -> int:
-    """Build the parts of config.script and run it."""
+def run(config: Config, ranks: Ranks = Ranks()) -> int:
+    """Build the parts of config.script and run it, as one of the processes of the run."""
     if config.from_checkpoint and not (place := Path(config.from_checkpoint).expanduser()).is_dir():
         raise ConfigError(f'--from_checkpoint {place} is no folder')
     if not config.task and config.from_checkpoint and config.script in ('eval_only', 'collect'):
@@ -65,11 +67,11 @@ def run(config: Config) -> int:
         raise ConfigError('--logdir is empty; give the folder of the run, as in logdir/first')
     if config.script == 'eval_only' and config.logdir == UNSAID:
         config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
-    logdir = Path(expand_timestamp(config.logdir)).expanduser()
+    logdir = Path(ranks.first(expand_timestamp(config.logdir))).expanduser()
     config = config.update({'logdir': str(logdir)})
     if config.script != 'eval_only':
         runs.compare(config, logdir)
-    return Parts(config, logdir).run()
+    return Parts(config, logdir, ranks).run()
 
 
 def writable(logdir: Path) -> None:
@@ -83,11 +85,23 @@ def writable(logdir: Path) -> None:
         ) from error
 
 
+def share_of_budgets(config: ReplayConfig, count: int) -> ReplayConfig:
+    """Budgets of one of so many replays, which together have those of the configuration."""
+    if count == 1:
+        return config
+    return replace(
+        config,
+        max_gb=config.max_gb / count,
+        disk_gb=config.disk_gb / count,
+        recent_rows=max(1, config.recent_rows // count),
+    )
+
+
 class Parts:
     """Constructors of everything a script needs, from one config."""
 
-    def __init__(self, config: Config, logdir: Path):
-        self.config = config
+    def __init__(self, config: Config, logdir: Path, ranks: Ranks = Ranks()):
+        self.config, self.ranks = config, ranks
         self.setup = Setup(
             task=config.task,
             seed=config.seed,
@@ -98,13 +112,15 @@ class Parts:
             run=config.run.build(RunConfig),
             eval=config.eval.build(EvalConfig),
             driver=config.driver.build(DriverConfig),
+            ranks=ranks,
         )
         self.logger_config = config.logger.build(LoggerConfig)
-        self.replay_config = config.replay.build(ReplayConfig)
+        self.replay_config = share_of_budgets(config.replay.build(ReplayConfig), ranks.count)
 
     def run(self) -> int:
         script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
-        print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)
+        if not self.ranks.number:
+            print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)
         writable(self.setup.logdir)
         # These import torch, and refuse what cannot work before any env is built.
         from .machine import settle
@@ -127,7 +143,7 @@ class Parts:
         else:
             load = lambda agent: load_agent(agent, self.setup.from_checkpoint)
             eval_only(self.agent, self.env, self.setup, load, self.logger_config.fps)
-        if script in ('train', 'train_eval', 'offline'):
+        if script in ('train', 'train_eval', 'offline') and not self.ranks.number:
             self._suggest()
         return 0
 
@@ -195,7 +211,7 @@ class Parts:
         except ValueError as error:  # settings that do not go with these spaces
             raise ConfigError(str(error)) from error
         self._keep_config()
-        if self.config.script != 'eval_only':
+        if self.config.script != 'eval_only' and not self.ranks.number:
             runs.write_spaces(self.setup.logdir, obs_space, act_space)
         return agent
 
@@ -209,7 +225,7 @@ class Parts:
         """Write config.yaml, now that the envs and the replay exist: a start that fails leaves
         no run behind.
         """
-        if self.config.script != 'eval_only':
+        if self.config.script != 'eval_only' and not self.ranks.number:
             self.setup.logdir.mkdir(parents=True, exist_ok=True)
             self.config.save(self.setup.logdir / 'config.yaml')
 
@@ -220,11 +236,12 @@ class Parts:
 
     def replay(self, obs_space, act_space, meta, on_event):
         block = envs.block(self.config.task)
+        number = self.ranks.number
         meta = meta | {'env': {block: self.config.env[block].to_dict()}}
         return Replay(
             self.replay_config,
-            self._replay_folder(),
-            derive(self.config.seed, 'replay'),
+            shard(self._replay_folder(), number, self.ranks.count),
+            derive(self.config.seed, 'replay', number),
             obs_space,
             act_space,
             meta,
@@ -239,7 +256,7 @@ class Parts:
         return Replay(
             self.replay_config,
             folder,
-            derive(self.config.seed, 'replay'),
+            derive(self.config.seed, 'replay', self.ranks.number),
             obs_space,
             act_space,
             read_only=True,
@@ -263,7 +280,9 @@ class Parts:
             return folder_of(self.config.replay.directory)
         return self.setup.logdir / 'replay'
 
-    def logger(self, counters, on_event) -> Logger:
+    def logger(self, counters, on_event) -> Logger | Silent:
+        if self.ranks.number:
+            return Silent()
         logger = Logger(self.setup.logdir, self.logger_config, counters, on_event)
         logger.text('config', f'```yaml\n{self.config.to_yaml()}```')
         return logger

@@ -34,10 +34,12 @@ def describe(agent) -> str:
         ('actor critic', count, f'actions {agent.actions.describe()}'),
     ]
     flops = update_flops(agent)
+    frames, whole = agent.config.batch.frames_per_update, agent.frames_per_update
+    share = '' if frames == whole else f', the share of one process in {whole}'
     lines = [f'{name:<12} {count / 1e6:8.2f}M  {text}' for name, count, text in rows]
     lines.append(f'{"total":<12} {sum(r[1] for r in rows) / 1e6:8.2f}M  on {agent.device}')
     lines.append(
-        f'{sum(flops.values()) / 1e9:.1f} GFLOPs per update of {agent.frames_per_update} frames: '
+        f'{sum(flops.values()) / 1e9:.1f} GFLOPs per update of {frames} frames{share}: '
         + ', '.join(f'{k} {v / 1e9:.1f}' for k, v in flops.items())
     )
     return '\n'.join(lines)

@@ -154,6 +154,7 @@ WIRING = (
     'dreamer4.doctor.probes',
     'dreamer4.doctor.system',
     'dreamer4.plan',
+    'dreamer4.launch',
 )
 # What the rest of dreamer4 may know of embodied.
 CONTRACTS = (

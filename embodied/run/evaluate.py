@@ -263,6 +263,25 @@ def spread(total: int, parts: int) -> list[int]:
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
+def joined(parts: list[Evaluation | None]) -> Evaluation | None:
+    """One evaluation of what several processes have made of it; None if one was interrupted."""
+    if any(part is None for part in parts):
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    total = sum(len(part.returns) for part in parts)
+    return Evaluation(
+        returns=[x for part in parts for x in part.returns],
+        lengths=[x for part in parts for x in part.lengths],
+        videos={name: film for part in parts for name, film in part.videos.items()},
+        cut=sum(part.cut for part in parts),
+        goals={
+            goal: sum(part.goals.get(goal, 0.0) * len(part.returns) for part in parts) / total
+            for goal in sorted({goal for part in parts for goal in part.goals})
+        },
+    )
+
+
 def store(result: Evaluation, setup: Any, save: Path) -> None:
     """Write logdir/eval/eval.json. Args: as in train(), and the checkpoint that was evaluated."""
     folder = setup.logdir / 'eval'

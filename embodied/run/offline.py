@@ -59,6 +59,7 @@ def offline(
         while session.goes_on(counters.updates < total):
             session.metrics.add(agent.train(next(batches)))
             counters.updates += 1
+            session.agree()
             session.report_if_due(counters.updates, agent, replay, feed)
             share = counters.updates / total
             session.log_if_due(counters.updates, share, agent, replay, None)

@@ -24,22 +24,13 @@ from ..log.event_log import EventLog
 from ..log.metrics import EpisodeStats, Window, goals_of
 from ..log.progress import ending
 from ..replay import Replay
+from .agreement import Agreement, Trees
 from .banner import banner
 from .interrupt import Interrupt
 from .setup import Counters, MakeEnv, MakeLogger, Setup
 
 # an env that fails, rows that cannot be read just now
 HARMLESS = (EnvError, OutOfResources)
-# what a tree of another form runs into
-MISFIT = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 # the disk is full or away; the last good checkpoint stands
 SAVING_FAILED = (CheckpointError, ReplayWriteError, OSError)
 
@@ -54,17 +45,22 @@ class Session:
     Raises:
       FolderInUse: another process runs in the logdir.
 
+    Where several processes make the run, each has a session, and all of them come to the same
+    calls; number 0 alone writes what people read.
+
     Attributes:
+      ranks: the processes. folder: where this one writes, rank 0 in the logdir.
       counters, logger, checkpoint: of this run.
       metrics: means since the last line of metrics.jsonl.
     """
 
     def __init__(self, setup: Setup, make_logger: MakeLogger):
-        self.setup = setup
+        self.setup, self.ranks = setup, setup.ranks
+        self.folder = setup.ranks.folder(setup.logdir)
         self.counters = Counters()
         self.metrics = Window()
         early = []
-        self._lock = FolderLock(setup.logdir, early.append)
+        self._lock = FolderLock(self.folder, early.append)
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._lock.close)
         try:
@@ -73,13 +69,20 @@ class Session:
             self._stack.close()
             raise
         self.checkpoint = Checkpoint(setup.logdir / 'ckpt', setup.run.keep, self.event)
-        self._save_due = Every(seconds=setup.run.save_every)
         self._interrupt = Interrupt()
+        self._agreement = Agreement(
+            setup.ranks,
+            self.counters,
+            self._interrupt,
+            Every(seconds=setup.run.save_every),
+            self._log_episode,
+        )
+        self.agree = self._agreement.agree
         self._clocks = {
             'log': Every(steps=setup.run.log_every),
             'report': Every(steps=setup.run.report_every),
         }
-        self._tracked, self._optional = {}, set()
+        self._trees = Trees(setup.ranks)
         self._begun, self._complete, self._stage = False, False, ''
         # the live line is shown at 1, 10, 100 ... of them too: run.log_every may be minutes away
         self._early = 1
@@ -87,7 +90,7 @@ class Session:
     def _open_outputs(self, make_logger: MakeLogger, early: list[str]) -> None:
         """The terminal, events.log and the logger, and what has to be said since the lock."""
         self._stack.enter_context(steady())
-        self._events = EventLog(self.setup.logdir / 'events.log')
+        self._events = EventLog(self.folder / 'events.log')
         self._stack.callback(self._events.close)
         for text in early:
             self.event(text)
@@ -100,13 +103,14 @@ class Session:
 
     def __exit__(self, kind, error, trace):
         with self._stack:
-            if self._interrupt.asked:
-                self.event(
-                    f'{self._interrupt.first} asked for the end of the run, at {self.counters()}.'
-                )
+            if self._agreement.ends:
+                signal = self._interrupt.first or 'A signal to another rank'
+                self.event(f'{signal} asked for the end of the run, at {self.counters()}.')
             if error is not None:
                 self._events.add(f'The run ended by {kind.__name__}: {error}')
-            if self._begun and (error is None or isinstance(error, HARMLESS)):
+            # after an error the others wait elsewhere, and nobody can save
+            alone = self.ranks.count == 1
+            if self._begun and (error is None or alone and isinstance(error, HARMLESS)):
                 saved = False
                 try:
                     saved = self._write_checkpoint(last=error is None)
@@ -123,22 +127,28 @@ class Session:
         return self._stack.enter_context(contextlib.closing(part))
 
     def track(
-        self, name: str, save: Callable[[], Any], load: Callable[[Any], Any], optional: bool = False
+        self,
+        name: str,
+        save: Callable[[], Any],
+        load: Callable[[Any], Any],
+        optional: bool = False,
+        own: bool = False,
     ) -> None:
         """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up. A
-        checkpoint without an optional part is one of a script that has no such part."""
-        self._tracked[name] = save, load
-        if optional:
-            self._optional.add(name)
+        checkpoint without an optional part is one of a script that has no such part. With `own`
+        every rank has a tree of its own, without it the tree of rank 0 is everybody's.
+        """
+        self._trees.add(name, save, load, optional, own)
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
+        envs = self.setup.run.envs
         driver = self.open(
             Driver(
-                [make_env('env', index) for index in range(self.setup.run.envs)],
+                [make_env('env', self.ranks.number * envs + index) for index in range(envs)],
                 self.setup.driver,
                 self.event,
-                folder=self.setup.logdir / 'stacks',
+                folder=self.folder / 'stacks',
             )
         )
         self.counters.repeat = driver.repeat
@@ -158,26 +168,11 @@ class Session:
             self.track(name, part.save, part.load)
         found = self.checkpoint.load()
         if found:
-            trees, _ = found
-            missing = sorted(self._tracked.keys() - self._optional - trees.keys())
-            if missing:
-                raise CheckpointError(
-                    f'{self.setup.logdir}: its checkpoint holds no {", ".join(missing)}, only'
-                    f' {", ".join(sorted(trees))}; it is of another script or another version.'
-                    ' Start in another --logdir; --from_checkpoint takes the agent along'
-                )
-            for name, (_, load) in self._tracked.items():  # in the order of track()
-                if name not in trees:
-                    continue
-                try:
-                    load(trees[name])
-                except MISFIT as error:
-                    raise CheckpointError(
-                        f'{self.setup.logdir}: the checkpoint does not fit this run, its part'
-                        f' {name}: {error!r:.500}'
-                    ) from error
+            trees, meta = found
+            self._trees.load(trees, meta, self.setup.logdir)
+            self._agreement.begin()
             self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
-        else:
+        elif not self.ranks.number:
             self._set_lines_aside()
         self._begun = True
         return bool(found)
@@ -188,15 +183,16 @@ class Session:
         """
         self.track('agent', agent.save, agent.load)
         if replay is not None:
-            self.track('replay', replay.save, replay.load)
+            self.track('replay', replay.save, replay.load, own=True)
         if driver is not None:
             self.track(
                 'driver',
                 lambda: driver.save(agent.save_carry),
                 lambda tree: driver.load(tree, agent.load_carry),
+                own=True,
             )
-            episodes = EpisodeStats(self._episode)
-            self.track('episodes', episodes.save, episodes.load)
+            episodes = EpisodeStats(self._agreement.episode)
+            self.track('episodes', episodes.save, episodes.load, own=True)
             driver.on_row(episodes)
             driver.reset(agent.init_policy)
 
@@ -220,7 +216,8 @@ class Session:
     def event(self, text: str) -> None:
         """Something a person should read: the terminal, and events.log in the logdir."""
         # over the line that lives
-        print(f'\r\x1b[K{text}' if is_terminal(sys.stdout) else text, flush=True)
+        if not self.ranks.number:
+            print(f'\r\x1b[K{text}' if is_terminal(sys.stdout) else text, flush=True)
         self._events.add(text)
 
     def goes_on(self, unfinished: bool) -> bool:
@@ -228,7 +225,7 @@ class Session:
         end.
         """
         self._complete = not unfinished
-        return unfinished and not self._interrupt.asked
+        return unfinished and not self._agreement.ends
 
     @property
     def interrupted(self) -> bool:
@@ -285,10 +282,10 @@ class Session:
 
     def save_if_due(self) -> None:
         """A checkpoint every run.save_every seconds."""
-        if self._save_due():
+        if self._agreement.save_due():
             self._write_checkpoint()
 
-    def _episode(self, score: float, length: int, logs: dict[str, float]) -> None:
+    def _log_episode(self, score: float, length: int, logs: dict[str, float]) -> None:
         self.logger.score(score, length, goals_of(logs))
         self.metrics.add({'score': score, 'length': length}, 'episode')
         self.metrics.add(logs, 'episode')
@@ -322,10 +319,11 @@ class Session:
     def _write_checkpoint(self, last: bool = False) -> bool:
         """Save; whether that worked. A failure is reported, and raised if this is the last save."""
         try:
-            trees = {name: save() for name, (save, _) in self._tracked.items()}
-            self.checkpoint.save(
-                trees, {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed}
-            )
+            trees = self._trees.save()
+            meta = {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed}
+            meta |= {'ranks': self.ranks.count} if self.ranks.count > 1 else {}
+            if not self.ranks.number:
+                self.checkpoint.save(trees, meta)
         except SAVING_FAILED as error:
             if last:
                 raise

@@ -8,6 +8,7 @@ from ..base import Agent, Env, Spaces, Values
 from ..drive import DriverConfig
 from ..errors import ConfigError
 from ..log import Logger
+from ..ranks import Ranks
 from ..replay import Replay
 from ..tree_spec import COUNT, demand
 from .evaluate import EvalConfig
@@ -64,6 +65,7 @@ class Setup:
       from_checkpoint: logdir, ckpt folder or single save that the agent starts from; None for none.
       run, eval, driver: blocks of the config.
       warnings: what a person should know before it runs.
+      ranks: the processes that make the run together.
     """
 
     task: str
@@ -74,6 +76,7 @@ class Setup:
     eval: EvalConfig
     driver: DriverConfig
     warnings: tuple[str, ...] = ()
+    ranks: Ranks = Ranks()
 
 
 @dataclass

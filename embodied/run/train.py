@@ -2,13 +2,15 @@
 the replay, for ever.
 """
 
+from dataclasses import replace
+
 from ..base import Agent, Status, Values
 from ..clock import Every, Ratio
 from ..errors import ConfigError, ReplayEmptyError
 from ..log.jsonl import JsonLines
 from ..replay import Replay
 from ..tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
-from .evaluate import evaluate
+from .evaluate import Evaluation, evaluate, joined, spread
 from .session import Session
 from .setup import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Setup
 
@@ -60,13 +62,13 @@ def train(
             replay.load(None)
             session.warm_start(agent)
         session.banner(agent, driver, replay, learner.feed)
-
         counters, total = session.counters, setup.run.steps
         while session.goes_on(counters.step < total):
             if learner.pretraining:
                 learner.update()
             else:
                 driver(agent.policy, steps=1, during=learner.learn)
+            session.agree()
             session.report_if_due(counters.step, agent, replay, learner.feed)
             count, share = counters.step + learner.pretrained, counters.step / total
             session.log_if_due(count, share, agent, replay, driver, learner.status())
@@ -99,8 +101,14 @@ class Learner:
         must be as many rows as the prefill asks for, and as two updates take, and as many different
         sequences as one draws; rows of an earlier run count.
         """
-        length, rows = self._agent.sequence_rows, self._agent.frames_per_update
-        sequences = self._replay.sequences(length)
+        length, rows, ranks = (
+            self._agent.sequence_rows,
+            self._agent.frames_per_update,
+            self._session.ranks,
+        )
+        if ranks.count > 1 and self._begun and self._checked:
+            return True  # or they would have to ask each other at every decision
+        held, sequences = self._held()
         if self._begun is None:
             self._begun = self._session.counters.updates > 0
         if self._begun and not sequences or not self._checked and self._lost_too_many:
@@ -108,7 +116,7 @@ class Learner:
         self._checked = True
         if self._begun:  # a small budget may have evicted some since
             return True
-        enough = len(self._replay) >= self._needed
+        enough = held >= self._needed
         if enough and sequences * length < rows and not self._told:
             self._told = True
             self._session.event(
@@ -128,7 +136,8 @@ class Learner:
         """Whether rows of the checkpoint that this run goes on from are gone, and too few are
         left.
         """
-        return bool(self._begun and self._replay.rows_missing and len(self._replay) < self._needed)
+        gone = sum(self._session.ranks.sum([self._replay.rows_missing]))
+        return bool(self._begun and gone and self._held()[0] < self._needed)
 
     def _begin_anew(self) -> None:
         """Collect before the next update: from the few rows that are left much would be learned
@@ -141,15 +150,21 @@ class Learner:
             f' {self._needed:,}.'
         )
 
+    def _held(self) -> tuple[int, int]:
+        """Rows of all ranks, and so many sequences that each rank has its share of them."""
+        own = len(self._replay), self._replay.sequences(self._agent.sequence_rows)
+        rows, sequences = zip(*self._session.ranks.gather(own))
+        return sum(rows), len(rows) * min(sequences)
+
     @property
     def _needed(self) -> int:
         return max(self._run.prefill, 2 * self._agent.frames_per_update)
 
     def status(self) -> Status:
         """Of the agent, or before it learns how far the prefill is."""
-        rows, needed = len(self._replay), self._needed
         if self.filled:
             return self._agent.status()
+        rows, needed = self._held()[0], self._needed
         waits = f'{rows:,} of {needed:,} rows' if rows < needed else 'waits for longer streams'
         return Status('prefill', waits, settled=False)
 
@@ -166,6 +181,7 @@ class Learner:
 
     def learn(self) -> None:
         """The updates that are due at this number of decisions."""
+        self._session.agree()
         if self.filled:
             self.update(self._due(self._session.counters.step))
 
@@ -177,7 +193,8 @@ class Learner:
                 self._session.counters.updates += 1
         # the files of the last rows were damaged, or somebody deleted them
         except ReplayEmptyError:
-            if self._replay.sequences(self._agent.sequence_rows):
+            # where there are several ranks, the others are in the middle of this update
+            if self._session.ranks.count > 1 or self._replay.sequences(self._agent.sequence_rows):
                 raise
             self._begin_anew()
 
@@ -195,7 +212,7 @@ class Evaluator:
     def __init__(self, agent: Agent, make_env: MakeEnv, session: Session):
         self._agent, self._make_env, self._session = agent, make_env, session
         self._due = Every(steps=session.setup.eval.every)
-        folder = session.setup.logdir / 'eval'
+        folder = session.folder / 'eval'
         folder.mkdir(parents=True, exist_ok=True)
         self._scores = JsonLines(folder / 'scores.jsonl', session.event)
         session.track('evaluator', self._save, self._load, optional=True)
@@ -207,36 +224,44 @@ class Evaluator:
         session, before = self._session, self._due.save()
         if not self._due(session.counters.frames):
             return
-        setup = session.setup
-        result = evaluate(
-            self._agent,
-            self._make_env,
-            setup.eval,
-            setup.driver,
-            1,
-            session.event,
-            lambda: session.interrupted,
-            notes=False,
-        )
+        result = joined(session.ranks.gather(self._evaluated()))
         if result is None:
             self._due.load(before)  # still due when the run goes on
             return
         now, count = session.counters(), len(result.returns)
-        self._scores.append(
-            {
-                'frames': now['frames'],
-                'step': now['step'],
-                'score': result.mean,
-                'std': result.std,
-                'episodes': count,
-            }
-        )
+        if not session.ranks.number:
+            self._scores.append(
+                {
+                    'frames': now['frames'],
+                    'step': now['step'],
+                    'score': result.mean,
+                    'std': result.std,
+                    'episodes': count,
+                }
+            )
         session.logger.add(
             {'score': result.mean, 'std': result.std, 'episodes': count, 'cut': result.cut}, 'eval'
         )
         session.logger.add(result.goals, 'eval/goal')
         session.logger.add(result.videos, 'eval')
         session.event(f'Evaluation at {now["frames"]:,} frames: {result}')
+
+    def _evaluated(self) -> Evaluation | None:
+        """This rank's share of the episodes, in envs of its own; videos are rank 0's."""
+        setup, number = self._session.setup, self._session.ranks.number
+        episodes = spread(setup.eval.episodes, self._session.ranks.count)[number]
+        if not episodes:
+            return Evaluation([], [], {})
+        return evaluate(
+            self._agent,
+            lambda kind, index: self._make_env(kind, number * setup.eval.envs + index),
+            replace(setup.eval, episodes=episodes),
+            setup.driver,
+            not number,
+            self._session.event,
+            lambda: self._session.interrupted,
+            notes=False,
+        )
 
     def _save(self) -> Values:
         return {
@@ -253,4 +278,5 @@ class Evaluator:
             'The evaluator',
         )
         self._due.load(tree['due'])
-        self._scores.cut(tree['bytes'], tree['counters'])
+        if not self._session.ranks.number:
+            self._scores.cut(tree['bytes'], tree['counters'])

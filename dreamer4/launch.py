@@ -1,0 +1,73 @@
+"""A process among those that torchrun has started: it joins them, and tells them things."""
+
+import datetime
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from embodied.config import Config
+from embodied.errors import ConfigError
+from embodied.ranks import Ranks
+
+SCRIPTS = ('train', 'train_eval', 'offline')  # that several processes can run together
+PATIENCE = datetime.timedelta(minutes=30)  # that ranks wait for one that evaluates or saves
+
+
+class Group(Ranks):
+    """The processes of torch.distributed; what they tell each other crosses the CPU."""
+
+    def __init__(self):
+        import torch.distributed as dist
+
+        self._dist, self.number, self.count = dist, dist.get_rank(), dist.get_world_size()
+
+    def sum(self, numbers: Sequence[float]) -> list[float]:
+        import torch
+
+        total = torch.tensor(numbers, dtype=torch.float64)
+        self._dist.all_reduce(total)
+        return total.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        found = [None] * self.count
+        self._dist.all_gather_object(found, value)
+        return found
+
+    def first(self, value: Any) -> Any:
+        box = [value]
+        self._dist.broadcast_object_list(box, 0)
+        return box[0]
+
+
+@contextmanager
+def joined(config: Config) -> Iterator[Ranks]:
+    """The processes of this run, while it runs: one, or as many as torchrun has started.
+
+    Raises:
+      ConfigError: there are several, and what is asked for is work for one.
+    """
+    count = int(os.environ.get('WORLD_SIZE', '1'))
+    if count == 1:
+        yield Ranks()
+        return
+    if config.machine.shard == 'none':
+        raise ConfigError(f'machine.shard is none, but {count} processes were started; take ddp')
+    if config.script not in SCRIPTS:
+        raise ConfigError(
+            f'--script {config.script} is work for one process, but {count} were started; several'
+            f' run {", ".join(SCRIPTS)}'
+        )
+    import torch
+    import torch.distributed as dist
+
+    if not config.machine.device.startswith('cpu') and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
+        backend = 'cpu:gloo,cuda:nccl'
+    else:
+        backend = 'gloo'
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield Group()
+    finally:
+        dist.destroy_process_group()

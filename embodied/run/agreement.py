@@ -1,0 +1,161 @@
+"""What the processes of one run have to agree on between two decisions. One process agrees with
+itself.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, ReplayWriteError
+from ..ranks import Ranks, named
+from .interrupt import Interrupt
+from .setup import Counters
+
+# what a tree of another form runs into
+MISFIT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+OnEpisode = Callable[[float, int, dict[str, float]], None]
+
+
+class Agreement:
+    """Counters, finished episodes, a signal and the time to save: those of all ranks.
+
+    Args:
+      ranks: the processes. counters: of the run; their steps and episodes are those of this rank
+        until agree() makes them those of all.
+      interrupt: of this rank. save_due: asked on rank 0 alone. on_episode: receives the episodes.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        counters: Counters,
+        interrupt: Interrupt,
+        save_due: Callable[[], bool],
+        on_episode: OnEpisode,
+    ):
+        self._ranks, self._counters, self._interrupt = ranks, counters, interrupt
+        self._due, self._on_episode = save_due, on_episode
+        self._known, self._untold = Counters(), []
+        self._ends = self._saves = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether a signal to any rank asked for the end."""
+        return self._interrupt.asked if self._ranks.count == 1 else self._ends
+
+    def save_due(self) -> bool:
+        """Whether it is time to save; True once."""
+        if self._ranks.count == 1:
+            return self._due()
+        self._saves, saves = False, self._saves
+        return saves
+
+    def begin(self) -> None:
+        """The counters are those of a checkpoint, which all ranks know."""
+        self._known.load(self._counters.save())
+
+    def episode(self, score: float, length: int, logs: dict[str, float]) -> None:
+        """An episode of this rank has come to its end."""
+        if self._ranks.count == 1:
+            self._on_episode(score, length, logs)
+        else:
+            self._untold.append((score, length, logs))
+
+    def agree(self) -> None:
+        """To be called by all ranks at the same places: before what is due is asked, and once for
+        each decision.
+        """
+        if self._ranks.count == 1:
+            return
+        own, known = self._counters, self._known
+        saves = not self._ranks.number and (self._saves or self._due())
+        told = own.step - known.step, own.episodes - known.episodes, len(self._untold)
+        ends = self._ends or self._interrupt.asked
+        step, episodes, untold, ends, saves = self._ranks.sum([*told, ends, saves])
+        own.step, own.episodes = known.step + int(step), known.episodes + int(episodes)
+        known.step, known.episodes = own.step, own.episodes
+        self._ends, self._saves = ends > 0, saves > 0
+        if untold:
+            for episode in sum(self._ranks.gather(self._untold), []):
+                self._on_episode(*episode)
+            self._untold = []
+
+
+class Trees:
+    """The parts of a run's checkpoints: most are rank 0's, some every rank has of its own."""
+
+    def __init__(self, ranks: Ranks):
+        self._ranks = ranks
+        self._parts, self._optional, self._own = {}, set(), set()
+
+    def add(self, name, save, load, optional: bool = False, own: bool = False) -> None:
+        """See Session.track."""
+        self._parts[name] = save, load
+        if optional:
+            self._optional.add(name)
+        if own:
+            self._own.add(name)
+
+    def load(self, trees: Mapping[str, Any], meta: Mapping[str, Any], logdir: Path) -> None:
+        """Let every part take up its tree, in the order of add().
+
+        Raises:
+          CheckpointError: they do not fit what was added.
+        """
+        if missing := sorted(self._parts.keys() - self._optional - trees.keys()):
+            raise CheckpointError(
+                f'{logdir}: its checkpoint holds no {", ".join(missing)}, only'
+                f' {", ".join(sorted(trees))}; it is of another script or another version.'
+                ' Start in another --logdir; --from_checkpoint takes the agent along'
+            )
+        ranks = int(meta.get('ranks', 1))
+        if ranks != self._ranks.count:
+            raise CheckpointError(
+                f'{logdir}: its checkpoint is of {ranks} process(es), this run has'
+                f' {self._ranks.count}. Start as many as before, or take another --logdir:'
+                ' --from_checkpoint takes the agent along'
+            )
+        for name, (_, load) in self._parts.items():
+            try:
+                if name in trees:
+                    load(trees[self._named(name)])
+            except MISFIT as error:
+                raise CheckpointError(
+                    f'{logdir}: the checkpoint does not fit this run, its part {name}:'
+                    f' {error!r:.500}'
+                ) from error
+
+    def save(self) -> dict[str, Any]:
+        """The trees of all ranks.
+
+        Raises:
+          CheckpointError: a rank could not save its own; says which.
+        """
+        if self._ranks.count == 1:
+            return {name: save() for name, (save, _) in self._parts.items()}
+        own, failed = {}, ''
+        try:
+            for name, (save, _) in self._parts.items():
+                if not self._ranks.number or name in self._own:
+                    own[self._named(name)] = save()
+        # the others wait for this rank
+        except (CheckpointError, ReplayWriteError, OSError) as error:
+            failed = f'{named(self._ranks.number)}: {error}'
+        told = self._ranks.gather((own, failed))
+        if failed := '; '.join(text for _, text in told if text):
+            raise CheckpointError(failed)
+        return {name: tree for trees, _ in told for name, tree in trees.items()}
+
+    def _named(self, name: str) -> str:
+        """Of a tree in a checkpoint: rank 0's have plain names."""
+        apart = self._ranks.number and name in self._own
+        return f'{name}-{named(self._ranks.number)}' if apart else name

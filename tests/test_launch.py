@@ -1,0 +1,172 @@
+"""A run of several processes, as torchrun starts them: one logdir, counters of all, a checkpoint
+that as many processes go on from.
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from dreamer4 import main as command
+from embodied.errors import ConfigError
+from embodied.replay.shard import shard
+from embodied.run.evaluate import Evaluation, joined
+
+FLAGS = (
+    '--configs pixel debug --task pixel_catch --env.pixel.size 16 --agent.tokenizer.patch 8'
+    ' --driver.parallel false --logger.outputs terminal jsonl --machine.threads 1'
+    ' --machine.device cpu'
+    ' --run.envs 2 --run.prefill 60 --run.train_ratio 12 --run.steps 400'
+    ' --run.log_every 20 --agent.batch.size 4 --agent.batch.length 8'
+    ' --agent.schedule.tokenizer_updates 3 --agent.schedule.dynamics_updates 3'
+    ' --agent.schedule.value_updates 2 --run.report_every 0 --run.save_every 0'
+    ' --eval.every 150 --eval.episodes 5 --eval.envs 1 --eval.videos 0 --run.max_catchup 2'
+).split()
+
+STOP = 96  # decisions after which a process is told to end
+
+
+def process(rank, count, port, flags, stop):
+    torch.set_num_threads(1)
+    os.environ |= {
+        'RANK': str(rank),
+        'LOCAL_RANK': str(rank),
+        'WORLD_SIZE': str(count),
+        'MASTER_ADDR': '127.0.0.1',
+        'MASTER_PORT': str(port),
+    }
+    if stop == rank:  # in the middle of a decision, as a signal comes
+        from embodied.run.setup import Counters
+
+        counted, stopped = Counters.row, []
+
+        def row(self, *args):
+            counted(self, *args)
+            if self.step >= STOP and not stopped:
+                stopped.append(self.step)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        Counters.row = row
+    status = command.main(flags)
+    os._exit(status)
+
+
+def run(logdir, count, *flags, stop=None):
+    """Exit statuses of a command in so many processes."""
+    flags = [*FLAGS, '--logdir', str(logdir), *flags]
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    context = mp.get_context('fork')  # torch is imported already
+    workers = [
+        context.Process(target=process, args=(rank, count, port, flags, stop), daemon=True)
+        for rank in range(count)
+    ]
+    # pytest's watch is a thread that a fork has not, and whose end the child would wait for
+    faulthandler.cancel_dump_traceback_later()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(300)
+    return [worker.exitcode for worker in workers]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def saved(logdir):
+    """Counters of the newest checkpoint, and its files."""
+    newest = sorted((logdir / 'ckpt').iterdir())[-1]
+    return json.loads((newest / 'counters.json').read_text()), {f.name for f in newest.iterdir()}
+
+
+@pytest.fixture(scope='module')
+def logdir(tmp_path_factory):
+    """Of a run of two processes, the second of which was told to end."""
+    folder = tmp_path_factory.mktemp('ranks') / 'run'
+    assert run(folder, 2, stop=1) == [0, 0]
+    return folder
+
+
+def test_a_signal_to_one_process_saves_once_for_all(logdir):
+    counters, files = saved(logdir)
+    assert len(list((logdir / 'ckpt').iterdir())) == 1
+    assert STOP <= counters['step'] < STOP + 16 and counters['updates'] > 0
+    assert {'agent.safetensors', 'replay.json', 'replay-rank001.json'} <= files
+    assert 'agent-rank001.safetensors' not in files
+
+
+def test_rank_0_alone_writes_and_knows_what_all_have_done(logdir):
+    counters, _ = saved(logdir)
+    scores = lines(logdir / 'scores.jsonl')
+    assert len(scores) == counters['episodes'] > 4
+    metrics = lines(logdir / 'metrics.jsonl')
+    assert all('loss/flow' in line or line['updates'] < 5 for line in metrics[:-1])
+    assert not list(logdir.glob('ranks/**/*.jsonl')) and not list(logdir.glob('ranks/**/ckpt'))
+    shards = {path.name: rows(path) for path in (logdir / 'replay').glob('rank*')}
+    assert shards.keys() == {'rank000', 'rank001'}
+    # a reset is a row and no decision; every rank has two envs, whose episodes are as long
+    assert sum(shards.values()) == pytest.approx(counters['step'] + counters['episodes'], abs=8)
+
+
+def test_several_learn_from_one_folder_that_none_changes(logdir, tmp_path):
+    folder = logdir / 'replay' / 'rank000'
+    before = sorted(path.name for path in folder.iterdir())
+    flags = f'--script offline --replay.directory {folder} --run.updates 6'.split()
+    assert run(tmp_path / 'offline', 2, *flags) == [0, 0]
+    assert saved(tmp_path / 'offline')[0]['updates'] == 6
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def rows(folder):
+    return sum(int(path.stem.rpartition('-')[2]) for path in folder.glob('*.npz'))
+
+
+def test_as_many_go_on_and_evaluate_and_another_number_is_refused(logdir, capsys):
+    """Exactly eval.episodes episodes, of all ranks together."""
+    before = files_of(logdir)
+    assert command.main([*FLAGS, '--logdir', str(logdir)]) == 2
+    assert 'another number of processes, expected 1' in capsys.readouterr().err
+    assert files_of(logdir) == before
+    flags = '--script train_eval --run.steps 124 --eval.every 110'.split()
+    assert run(logdir, 2, *flags) == [0, 0]
+    counters, files = saved(logdir)
+    assert 124 <= counters['step'] < 124 + 2 * 2 + 1
+    assert {'driver.json', 'driver-rank001.json'} <= files
+    assert [line['episodes'] for line in lines(logdir / 'eval' / 'scores.jsonl')] == [5]
+    assert 'Continuing' in (logdir / 'events.log').read_text()
+
+
+def files_of(logdir):
+    return {path.name for place in ('ckpt', 'replay') for path in (logdir / place).rglob('*')}
+
+
+def test_rows_of_one_process_are_refused_to_several(tmp_path):
+    assert shard(tmp_path, 1, 2) == tmp_path / 'rank001'
+    (tmp_path / 'a.npz').touch()
+    assert shard(tmp_path, 0, 1) == tmp_path
+    with pytest.raises(ConfigError, match='another number of processes, expected 2'):
+        shard(tmp_path, 0, 2)
+
+
+def test_a_joined_evaluation_is_that_of_all_episodes():
+    parts = [
+        Evaluation([1.0, 2.0, 3.0], [5, 5, 5], {}, 1, {'success': 1.0}),
+        Evaluation([6.0], [4], {}),
+    ]
+    assert joined(parts) == Evaluation([1.0, 2.0, 3.0, 6.0], [5, 5, 5, 4], {}, 1, {'success': 0.75})
+    assert joined([parts[1], None]) is None
+
+
+def test_what_is_work_for_one_process_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert command.main([*FLAGS, '--script', 'collect']) == 2
+    assert 'work for one process' in capsys.readouterr().err
+    assert command.main([*FLAGS, '--machine.shard', 'none']) == 2
+    assert 'machine.shard' in capsys.readouterr().err
