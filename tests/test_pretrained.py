@@ -20,7 +20,7 @@ TINY = dict(
     run={'steps': 150, 'envs': 2, 'prefill': 100},
     machine={'threads': 1, 'device': 'cpu'},
     driver={'parallel': False},
-    logger={'tensorboard': False},
+    logger={'outputs': ['terminal', 'jsonl']},
     env={'pixel': {'size': 16}},
 )
 

@@ -287,6 +287,10 @@ def elsewhere(monkeypatch):
         '_get_fused_kernels_supported_devices',
         lambda: ['cpu', 'meta'],
     )
+    adamw = torch.optim.AdamW  # plain on 'meta', where there is no kernel
+    monkeypatch.setattr(
+        torch.optim, 'AdamW', lambda groups, **more: adamw(groups, **more | {'fused': True})
+    )
     return lambda stage, **changes: on_meta(stage, changes)
 
 

@@ -26,7 +26,7 @@ def numbers(page, selector):
     return page.js(f'[...document.querySelectorAll({selector!r})].map((e) => +e.textContent)')
 
 
-PIXELS = """(() => { const c = document.querySelector('.real canvas');
+PIXELS = """(() => { const c = document.querySelector('.real canvas'); if (!c) return null;
   return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].join(); })()"""
 GAMEPAD = """navigator.getGamepads = () => [{axes: [0, %s], buttons: []}]"""
 

@@ -98,7 +98,7 @@ def test_a_folder_of_streams_that_are_shorter_than_a_sequence_is_refused_at_the_
 
 def test_pictures_and_points_stand_at_updates(tmp_path):
     counters = dict.fromkeys(('step', 'frames', 'episodes'), 0) | {'updates': 20}
-    logger = Logger(tmp_path, LoggerConfig(False, 5, 15), lambda: counters)
+    logger = Logger(tmp_path, LoggerConfig(('terminal', 'jsonl'), 5, 15), lambda: counters)
     logger.add({'dream': np.zeros((2, 8, 8, 3), np.uint8)})
     logger.close()
     assert [path.name for path in (tmp_path / 'videos').iterdir()] == ['000000000020-dream.gif']
