@@ -180,7 +180,7 @@ def record(task: str, frames: int, image: bool, seed: int, length: int, **dmc) -
             'seed': seed,
             'repeat': env.repeat,
             'scripted': scripted,
-            'env': config['dmc'],
+            'env': json.loads(json.dumps(config['dmc'])),  # as it will be read
             'returns': {
                 'scripted': float(columns['reward'][::2].sum(1).mean()),
                 'random': float(columns['reward'][1::2].sum(1).mean()),
