@@ -1,13 +1,15 @@
 """The folder of a run: its stored configuration, and which of its settings bind whom.
 
 One rule for resuming, evaluating, collecting with and loading a run: what the agent is, and where
-it acts, binds all of them; what decides what is learned binds a resumption as well; everything
-else, the whole block `machine` included, may differ.
+it acts, binds all of them (settings of suites that its task is none of are nobody's); what decides
+what is learned binds a resumption as well; everything else, the whole block `machine` included, may
+differ.
 """
 
 import re
 from pathlib import Path
 
+from embodied import envs
 from embodied.base import Spaces
 from embodied.config import Config, Value, configs_dir, diff, parse
 from embodied.errors import ConfigError
@@ -46,13 +48,21 @@ def read(logdir: Path) -> Config:
     return Config(tree)
 
 
+def binds(pattern: str, key: str, task: str) -> bool:
+    """Whether a pattern holds a key, which is none of a suite that the task is not one of."""
+    block, _, rest = key.partition('.')
+    foreign = block == 'env' and task and rest.partition('.')[0] != envs.block(task)
+    return bool(not foreign and re.fullmatch(pattern, key))
+
+
 def acting(logdir: Path) -> dict[str, Value]:
     """Key -> value of what whoever lets the agent of a run act has to take from it.
 
     Raises:
       ConfigError: as read(); or the run is of a version whose settings this one does not know.
     """
-    flat = {k: v for k, v in read(logdir).flat.items() if re.fullmatch(ACTING, k)}
+    flat = read(logdir).flat
+    flat = {k: v for k, v in flat.items() if binds(ACTING, k, str(flat.get('task', '')))}
     unknown = sorted(flat.keys() - parse([], configs_dir(Path(__file__).parent)).flat.keys())
     if unknown:
         raise ConfigError(
@@ -76,7 +86,7 @@ def compare(config: Config, logdir: Path) -> None:
     text = ', '.join(
         f'{key}: {old!r} -> {new!r}'
         for key, (old, new) in changes.items()
-        if re.fullmatch(LEARNING, key)
+        if binds(LEARNING, key, config.task)
     )
     if text:
         raise ConfigError(

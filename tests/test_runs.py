@@ -63,8 +63,11 @@ def of_a_gpu(tree):
 
 
 def of_an_old_version(tree):
-    """Its keys stood below `agent`."""
-    tree['agent'] |= tree.pop('machine') | ELSEWHERE
+    """Its keys stood below `agent`, and some of today's were not there."""
+    machine = tree.pop('machine')
+    tree['agent'] |= {key: machine[key] for key in runs.MOVED} | ELSEWHERE
+    del tree['env']['crafter'], tree['env']['dmc']['camera']
+    tree['env']['gone'] = {'size': 3}
 
 
 @pytest.mark.parametrize('change', [of_a_gpu, of_an_old_version])
