@@ -2,8 +2,6 @@
 batch of its own, against one process that sees both.
 """
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -56,10 +54,10 @@ WRAPPERS = {
 }
 
 
-def learn(rank, port, kind, queue):
+def learn(rank, meeting, kind, queue):
     torch.set_num_threads(1)
-    address = f'tcp://127.0.0.1:{port}'
-    dist.init_process_group('gloo', address, rank=rank, world_size=RANKS)
+    # a file: a free port may be another program's before both have come
+    dist.init_process_group('gloo', f'file://{meeting}', rank=rank, world_size=RANKS)
     net = dynamics()
     wrapped = WRAPPERS[kind](net)
     value = loss(wrapped, rank)
@@ -72,14 +70,11 @@ def learn(rank, port, kind, queue):
 
 
 @pytest.mark.parametrize('kind', WRAPPERS)
-def test_two_processes_learn_what_one_learns_from_both_batches(kind):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+def test_two_processes_learn_what_one_learns_from_both_batches(kind, tmp_path):
     context = mp.get_context('spawn')
     queue = context.Queue()
     workers = [
-        context.Process(target=learn, args=(rank, port, kind, queue), daemon=True)
+        context.Process(target=learn, args=(rank, tmp_path / 'meeting', kind, queue), daemon=True)
         for rank in range(RANKS)
     ]
     for worker in workers:
