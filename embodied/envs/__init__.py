@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .. import wrappers
@@ -178,3 +178,8 @@ def build_config(config_class: type, values: Mapping, where: str):
 def unknown(what: str, given: str, known, where: str = '') -> str:
     """One sentence about an unknown name, with the nearest known one."""
     return f'Unknown {what} {given!r}{where}; {nearest(given, known)}.'
+
+
+def unknown_task(suite: str, name: str, names: Iterable[str]) -> ConfigError:
+    """What to raise where a suite has tasks of these names and none of that name."""
+    return ConfigError(unknown('task', f'{suite}_{name}', [f'{suite}_{each}' for each in names]))

@@ -9,7 +9,7 @@ from PIL import Image
 from ..base import FLAG, OUTCOME, Env, Values, outcome
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def check(name: str, config: AtariConfig) -> None:
 
     games = roms.get_all_rom_ids()
     if name not in games:
-        raise ConfigError(unknown('task', f'atari_{name}', [f'atari_{game}' for game in games]))
+        raise unknown_task('atari', name, games)
 
 
 def make(name: str, config: AtariConfig, seed: int) -> Env:

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown, unknown_task
 from .functional import Functional, Functions
 
 TASKS = (
@@ -41,7 +41,7 @@ def check(name: str, config: BraxConfig) -> None:
       ConfigError: unknown task or value. EnvMissing: the package brax is not installed.
     """
     if name not in TASKS:
-        raise ConfigError(unknown('task', f'brax_{name}', [f'brax_{task}' for task in TASKS]))
+        raise unknown_task('brax', name, TASKS)
     if config.backend not in BACKENDS:
         raise ConfigError(unknown('backend', config.backend, BACKENDS, ' in env.brax.backend'))
     if min(config.repeat, config.length) < 1:

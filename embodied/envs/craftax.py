@@ -9,7 +9,7 @@ from gymnasium import spaces
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 from .functional import Functional, Functions
 
 TASKS = ('Classic-Pixels', 'Classic-Symbolic', 'Pixels', 'Symbolic')
@@ -30,8 +30,7 @@ def check(name: str, config: CraftaxConfig) -> None:
       ConfigError: unknown task or value. EnvMissing: the package craftax is not installed.
     """
     if name not in TASKS:
-        known = [f'craftax_{task}' for task in TASKS]
-        raise ConfigError(unknown('task', f'craftax_{name}', known))
+        raise unknown_task('craftax', name, TASKS)
     if config.length < 1:
         raise ConfigError(f'env.craftax.length must be at least 1, got {config.length}.')
     require('craftax', 'craftax')

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from ..base import FLAG, OUTCOME, REWARD, Env, Values, outcome
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 
 LEAST_SIZE = 18  # pixels; in smaller frames the nine fields and their numbers cannot be read
 
@@ -27,9 +27,7 @@ def check(name: str, config: CrafterConfig) -> None:
       ConfigError: unknown task. EnvMissing: the package crafter is not installed.
     """
     if name not in ('reward', 'noreward'):
-        raise ConfigError(
-            unknown('task', f'crafter_{name}', ['crafter_reward', 'crafter_noreward'])
-        )
+        raise unknown_task('crafter', name, ('reward', 'noreward'))
     if config.size < LEAST_SIZE:
         raise ConfigError(f'env.crafter.size must be at least {LEAST_SIZE}, got {config.size}.')
     require('crafter', 'crafter')

@@ -17,7 +17,7 @@ from ..base import FLAG, OUTCOME, Env, Values, outcome
 from ..errors import ConfigError, EnvMissing
 from ..extras import install_hint, require
 from ..wrappers import ActionRepeat, Wrapper
-from . import unknown
+from . import unknown, unknown_task
 
 ARM = 'manipulation_'  # tasks of the robot arm
 CAMERAS = {'quadruped': 2}  # domain -> camera where the first one, 0, does not show the task
@@ -149,8 +149,7 @@ def load_arm(name: str, seed: int):
         if each.endswith('_features')
     }
     if name not in known:
-        tasks = [f'dmc_{ARM}{each}' for each in known]
-        raise ConfigError(unknown('task', f'dmc_{ARM}{name}', tasks))
+        raise unknown_task('dmc', f'{ARM}{name}', [f'{ARM}{each}' for each in known])
     arm = manipulation.load(known[name], seed=seed % 2**32)
     world = arm.task.root_entity.mjcf_model.worldbody
     for camera in (cameras.FRONT_FAR, cameras.TOP_DOWN, cameras.LEFT_CLOSE, cameras.RIGHT_CLOSE):
@@ -205,7 +204,7 @@ def find(name: str, tasks) -> tuple[str, str]:
     """
     known = {f'{domain}_{task}': (domain, task) for domain, task in tasks}
     if full_name(name) not in known:
-        raise ConfigError(unknown('task', f'dmc_{name}', [f'dmc_{task}' for task in known]))
+        raise unknown_task('dmc', name, known)
     return known[full_name(name)]
 
 

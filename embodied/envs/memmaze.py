@@ -6,7 +6,7 @@ import os
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 from .dm_env import from_dm
 
 SIZES = ('9x9', '11x11', '13x13', '15x15')
@@ -26,8 +26,7 @@ def check(name: str, config: MemMazeConfig) -> None:
       ConfigError: unknown task or value. EnvMissing: the package memory-maze is not installed.
     """
     if name not in SIZES:
-        known = [f'memmaze_{size}' for size in SIZES]
-        raise ConfigError(unknown('task', f'memmaze_{name}', known))
+        raise unknown_task('memmaze', name, SIZES)
     if config.size < 1:
         raise ConfigError(f'env.memmaze.size must be at least 1, got {config.size}.')
     require('memory_maze', 'memmaze')

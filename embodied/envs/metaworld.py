@@ -10,7 +10,7 @@ import gymnasium
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 from .gymnasium import from_gymnasium, repeated
 
 TASKS = (
@@ -52,8 +52,7 @@ def check(name: str, config: MetaWorldConfig) -> None:
       ConfigError: unknown task or value. EnvMissing: the package metaworld is not installed.
     """
     if full_name(name) not in TASKS:
-        known = [f'metaworld_{task}' for task in TASKS]
-        raise ConfigError(unknown('task', f'metaworld_{name}', known))
+        raise unknown_task('metaworld', name, TASKS)
     if not (config.image or config.proprio):
         raise ConfigError('env.metaworld.image and .proprio are both false: nothing to observe.')
     if min(config.size, config.repeat, config.length) < 1:

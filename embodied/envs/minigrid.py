@@ -14,7 +14,7 @@ from gymnasium import spaces
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown, unknown_task
 from .gymnasium import from_gymnasium
 
 VIEWS = ('symbols', 'partial', 'full')
@@ -85,8 +85,7 @@ def find(name: str, known) -> str:
     ours = [id for id in known if id.startswith(('MiniGrid-', 'BabyAI-'))]
     short = {re.sub(r'^MiniGrid-|-v\d+$', '', id): id for id in sorted(ours)}
     if name not in short and name not in ours:
-        names = [f'minigrid_{each}' for each in short]
-        raise ConfigError(unknown('task', f'minigrid_{name}', names))
+        raise unknown_task('minigrid', name, short)
     return short.get(name, name)
 
 

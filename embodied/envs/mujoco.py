@@ -7,7 +7,7 @@ import gymnasium
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 from .gymnasium import from_gymnasium, repeated
 
 TASKS = {
@@ -47,8 +47,7 @@ def check(name: str, config: MuJoCoConfig) -> None:
       ConfigError: unknown task or value. EnvMissing: the package mujoco is not installed.
     """
     if name not in TASKS:
-        known = [f'mujoco_{task}' for task in TASKS]
-        raise ConfigError(unknown('task', f'mujoco_{name}', known))
+        raise unknown_task('mujoco', name, TASKS)
     if min(config.size, config.repeat) < 1:
         raise ConfigError('env.mujoco: size and repeat must be at least 1.')
     require('mujoco', 'dmc')

@@ -21,7 +21,7 @@ from gymnasium import spaces
 
 from ..base import FLAG, OUTCOME, Env, Values, outcome
 from ..errors import ConfigError
-from . import unknown
+from . import unknown_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +275,7 @@ TASKS = {
 def check(name: str, config: PixelConfig) -> None:
     """ConfigError for an unknown task pixel_<name> or an impossible size."""
     if name not in TASKS:
-        raise ConfigError(unknown('task', f'pixel_{name}', [f'pixel_{task}' for task in TASKS]))
+        raise unknown_task('pixel', name, TASKS)
     if config.size < 8 or config.size % 8:
         raise ConfigError(f'env.pixel.size must be a positive multiple of 8, got {config.size}.')
 

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from ..base import FLAG, OUTCOME, Env, Values, outcome
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown, unknown_task
 
 GAMES = (
     'bigfish bossfight caveflyer chaser climber coinrun dodgeball fruitbot heist jumper leaper maze'
@@ -45,8 +45,7 @@ def check(name: str, config: ProcgenConfig) -> None:
       ConfigError: unknown game or value. EnvMissing: the package procgen is not installed.
     """
     if name not in GAMES:
-        known = [f'procgen_{game}' for game in GAMES]
-        raise ConfigError(unknown('task', f'procgen_{name}', known))
+        raise unknown_task('procgen', name, GAMES)
     if config.mode not in MODES:
         raise ConfigError(unknown('mode', config.mode, MODES, ' in env.procgen.mode'))
     if min(config.levels, config.start) < 0:

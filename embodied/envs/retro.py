@@ -10,7 +10,7 @@ import re
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 from .gymnasium import from_gymnasium, repeated
 
 
@@ -52,7 +52,7 @@ def make(name: str, config: RetroConfig, seed: int) -> Env:
     short = {re.sub(r'-v\d+$', '', game): game for game in sorted(stable_retro.data.list_games())}
     game = short.get(name, name)
     if game not in short.values():
-        raise ConfigError(unknown('task', f'retro_{name}', [f'retro_{each}' for each in short]))
+        raise unknown_task('retro', name, short)
     try:
         env = stable_retro.make(
             game, state=config.state or stable_retro.State.DEFAULT, render_mode='rgb_array'

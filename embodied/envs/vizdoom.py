@@ -8,7 +8,7 @@ import gymnasium
 from ..base import Env
 from ..errors import ConfigError
 from ..extras import require
-from . import unknown
+from . import unknown_task
 from .gymnasium import from_gymnasium
 
 
@@ -48,7 +48,7 @@ def make(name: str, config: VizDoomConfig, seed: int) -> Env:
     ids = [id for id in gymnasium.registry if id.startswith('Vizdoom')]
     short = {re.sub(r'^Vizdoom|-v\d+$', '', id): id for id in sorted(ids)}
     if name not in short:
-        raise ConfigError(unknown('task', f'vizdoom_{name}', [f'vizdoom_{each}' for each in short]))
+        raise unknown_task('vizdoom', name, short)
     env = gymnasium.make(short[name], disable_env_checker=True, frame_skip=config.repeat)
     return from_gymnasium(TimeUp(env, config.repeat), seed, size=config.size)
 
