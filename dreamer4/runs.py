@@ -7,7 +7,9 @@ differ.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from embodied import envs
 from embodied.base import Spaces
@@ -23,6 +25,7 @@ SPACES = 'spaces'  # folder that holds the spaces an agent was built for, as a r
 ACTING = r'task|env\..*|agent\..*'
 STORED = r'replay\.(?!max_gb|disk_gb|chunk_rows|resume|prefetch).*'
 LEARNING = rf'{ACTING}|seed|run\.train_ratio|{STORED}'
+T = TypeVar('T')
 # Keys that stood below `agent` before there was a block `machine`.
 MOVED = ('device', 'precision', 'threads', 'attention', 'compile', 'graphs', 'cache')
 
@@ -48,11 +51,16 @@ def read(logdir: Path) -> Config:
     return Config(tree)
 
 
-def binds(pattern: str, key: str, task: str) -> bool:
-    """Whether a pattern holds a key, which is none of a suite that the task is not one of."""
-    block, _, rest = key.partition('.')
-    foreign = block == 'env' and task and rest.partition('.')[0] != envs.block(task)
-    return bool(not foreign and re.fullmatch(pattern, key))
+def binding(values: Mapping[str, T], pattern: str, task: str) -> dict[str, T]:
+    """Those of some keys that match a pattern; env settings only of the suite of the task, if there
+    is one.
+    """
+    own = f'env.{envs.block(task)}.' if task else 'env.'
+    return {
+        key: value
+        for key, value in values.items()
+        if re.fullmatch(pattern, key) and (key.startswith(own) or not key.startswith('env.'))
+    }
 
 
 def acting(logdir: Path) -> dict[str, Value]:
@@ -62,7 +70,7 @@ def acting(logdir: Path) -> dict[str, Value]:
       ConfigError: as read(); or the run is of a version whose settings this one does not know.
     """
     flat = read(logdir).flat
-    flat = {k: v for k, v in flat.items() if binds(ACTING, k, str(flat.get('task', '')))}
+    flat = binding(flat, ACTING, str(flat.get('task', '')))
     unknown = sorted(flat.keys() - parse([], configs_dir(Path(__file__).parent)).flat.keys())
     if unknown:
         raise ConfigError(
@@ -82,12 +90,8 @@ def compare(config: Config, logdir: Path) -> None:
     """
     if not (logdir / FILENAME).exists():
         return
-    changes = diff(read(logdir), config)
-    text = ', '.join(
-        f'{key}: {old!r} -> {new!r}'
-        for key, (old, new) in changes.items()
-        if binds(LEARNING, key, config.task)
-    )
+    changes = binding(diff(read(logdir), config), LEARNING, config.task)
+    text = ', '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in changes.items())
     if text:
         raise ConfigError(
             f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
