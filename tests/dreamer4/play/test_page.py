@@ -26,6 +26,12 @@ def numbers(page, selector):
     return page.js(f'[...document.querySelectorAll({selector!r})].map((e) => +e.textContent)')
 
 
+def network(page, offline):
+    """Take the network away from the page, or give it back."""
+    unhindered = dict(latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    page.call('Network.emulateNetworkConditions', offline=offline, **unhindered)
+
+
 PIXELS = """(() => { const c = document.querySelector('.real canvas'); if (!c) return null;
   return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].join(); })()"""
 GAMEPAD = """navigator.getGamepads = () => [{axes: [0, %s], buttons: []}]"""
@@ -98,22 +104,10 @@ def test_a_person_plays(serve, pages):
     # nonsense is answered, and a lost connection comes back
     socket = "new WebSocket(new URL('play', location.href).href.replace('http', 'ws'))"
     page.js(f"const s = {socket}; s.onopen = () => s.send('nonsense')")
-    page.call(
-        'Network.emulateNetworkConditions',
-        offline=True,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
+    network(page, offline=True)
     served.drop()
     page.until("document.body.dataset.connected === 'false'")
-    page.call(
-        'Network.emulateNetworkConditions',
-        offline=False,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
+    network(page, offline=False)
     page.until("document.body.dataset.connected === 'true'")
     assert not page.errors and not any(viewer.errors for viewer in viewers)
 
