@@ -221,11 +221,12 @@ def main() -> None:
         '--frames', type=int, default=32000, help='physics frames (decisions x action repeat)'
     )
     parser.add_argument('--repeat', type=int, help='as in the presets if not given')
+    parser.add_argument('--stack', type=int, default=1, help='frames of an image in one row')
     parser.add_argument('--length', type=int, default=500, help='most decisions of an episode')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     start = time.perf_counter()
-    further = {} if args.repeat is None else {'repeat': args.repeat}
+    further = {'stack': args.stack} | ({} if args.repeat is None else {'repeat': args.repeat})
     recorded = record(args.task, args.frames, args.image, args.seed, args.length, **further)
     save(recorded, args.out)
     for key, column in recorded.rows.items():

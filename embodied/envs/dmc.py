@@ -16,6 +16,7 @@ from gymnasium import spaces
 from ..base import FLAG, OUTCOME, Env, Values, outcome
 from ..errors import ConfigError, EnvMissing
 from ..extras import install_hint, require
+from ..stack import StackFrames
 from ..wrappers import ActionRepeat, Wrapper
 from . import unknown, unknown_task
 
@@ -62,6 +63,7 @@ class DMCConfig:
       quality: 'standard', what the suite draws by default, or 'fast', without shadows and
           reflections. Both smooth edges by multisampling: that is what tells where between two
           pixels a thin body stands.
+      stack: frames of an image that one observation holds, as channels, the newest last.
     """
 
     repeat: int
@@ -72,6 +74,7 @@ class DMCConfig:
     cameras: tuple[int, ...]
     sizes: tuple[int, ...]
     quality: str
+    stack: int
 
 
 def check(name: str, config: DMCConfig) -> None:
@@ -86,10 +89,10 @@ def check(name: str, config: DMCConfig) -> None:
         )
     if config.quality not in QUALITIES:
         raise ConfigError(unknown('quality', config.quality, QUALITIES, ' in env.dmc.quality'))
-    if config.repeat < 1 or config.size < 1:
+    if min(config.repeat, config.size, config.stack) < 1:
         raise ConfigError(
-            f'env.dmc.repeat and env.dmc.size must be at least 1, got {config.repeat} and'
-            f' {config.size}.'
+            'env.dmc.repeat, env.dmc.size and env.dmc.stack must be at least 1, got'
+            f' {config.repeat}, {config.size} and {config.stack}.'
         )
     if len(set(config.cameras)) < len(config.cameras):
         raise ConfigError(f'env.dmc.cameras names one twice: {list(config.cameras)}.')
@@ -127,10 +130,10 @@ def make(name: str, config: DMCConfig, seed: int) -> Env:
         return env
     usual = CAMERAS.get(domain, 0) if config.camera == -1 else config.camera
     sizes = config.sizes or [config.size] * max(1, len(config.cameras))
-    for camera, size in zip(config.cameras or [usual], sizes, strict=True):
-        key = f'camera_{camera}' if config.cameras else 'image'
+    keys = [f'camera_{camera}' for camera in config.cameras] or ['image']
+    for key, camera, size in zip(keys, config.cameras or [usual], sizes, strict=True):
         env = kind(env, source, camera, size, config.quality, key)
-    return env
+    return env if config.stack == 1 else StackFrames(env, config.stack, tuple(keys))
 
 
 def load_arm(name: str, seed: int):

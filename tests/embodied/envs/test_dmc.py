@@ -91,6 +91,19 @@ def test_edges_move_smoothly_across_pixels(quality):
     assert np.abs(np.diff(shown, axis=0)).max() < 100
 
 
+def test_stacked_frames_end_with_the_newest_and_begin_anew_with_an_episode():
+    env, plain = make('dmc_reacher_easy', stack=3), make('dmc_reacher_easy')
+    assert env.obs_space['image'].shape == (64, 64, 9)
+    seen, frames = [], []
+    for step in range(5):
+        action = {'action': np.full(2, 0.7, np.float32), 'reset': np.bool_(step in (0, 3))}
+        seen.append(env.step(action)['image'])
+        frames.append(plain.step(action)['image'])
+    stacks = [(0, 0, 0), (0, 0, 1), (0, 1, 2), (3, 3, 3), (3, 3, 4)]
+    for image, numbers in zip(seen, stacks):
+        assert np.array_equal(image, np.concatenate([frames[i] for i in numbers], -1))
+
+
 def test_the_renderer_is_named_once_there_is_a_frame():
     env = make('dmc_reacher_easy')
     assert env.renderer == ''
