@@ -240,7 +240,9 @@ class Agent:
                 if name in tree or not name.startswith('optim_'):
                     part.load_state_dict(tree[name])
             self.updates, self.notices.told = int(tree['updates']), list(tree.get('told', []))
-            if not ranks.number():
+            if ranks.number():  # there may have been no such rank
+                self.machine.seed(ranks.own(self._seed, self.updates))
+            else:
                 self.machine.load(tree['random'])
         ranks.align(held(self.world, self.actor_critic))
 

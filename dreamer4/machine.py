@@ -49,10 +49,7 @@ class Machine:
     def __init__(self, config: MachineConfig, seed: int):
         self.config, self.device = config, find_device(config.device)
         self._inside = False
-        self._random = {'cpu': torch.Generator().manual_seed(seed).get_state()}
-        if self.device.type == 'cuda':
-            generator = torch.Generator(self.device)
-            self._random['cuda'] = generator.manual_seed(seed).get_state()
+        self.seed(seed)
 
     def autocast(self) -> AbstractContextManager:
         """bfloat16 autocast where configured ('auto': on CUDA), else nothing."""
@@ -60,6 +57,13 @@ class Machine:
         if kind == 'float32' or (kind == 'auto' and self.device.type != 'cuda'):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+    def seed(self, seed: int) -> None:
+        """Begin the stream of a seed."""
+        self._random = {'cpu': torch.Generator().manual_seed(seed).get_state()}
+        if self.device.type == 'cuda':
+            generator = torch.Generator(self.device)
+            self._random['cuda'] = generator.manual_seed(seed).get_state()
 
     @contextmanager
     def random(self) -> Iterator[None]:

@@ -76,8 +76,9 @@ def align(tensors: Iterable[torch.Tensor]) -> None:
             dist.broadcast(x, 0)
 
 
-def own(seed: int) -> int:
-    """A seed of this rank; rank 0 has the one that is given."""
+def own(seed: int, updates: int = 0) -> int:
+    """A seed of this rank after so many updates; rank 0 has the one that is given."""
     if not number():
         return seed
-    return int(np.random.SeedSequence([seed, number()]).generate_state(1, np.uint64)[0]) >> 1
+    parts = [seed, number(), updates] if updates else [seed, number()]
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1

@@ -1,5 +1,5 @@
 """A run of several processes, as torchrun starts them: one logdir, counters of all, a checkpoint
-that as many processes go on from.
+that others go on from, however many.
 """
 
 import faulthandler
@@ -13,8 +13,6 @@ import torch
 import torch.multiprocessing as mp
 
 from dreamer4 import main as command
-from embodied.errors import ConfigError
-from embodied.replay.shard import shard
 from embodied.run.evaluate import Evaluation, joined
 
 FLAGS = (
@@ -128,31 +126,67 @@ def rows(folder):
     return sum(int(path.stem.rpartition('-')[2]) for path in folder.glob('*.npz'))
 
 
-def test_as_many_go_on_and_evaluate_and_another_number_is_refused(logdir, capsys):
-    """Exactly eval.episodes episodes, of all ranks together."""
-    before = files_of(logdir)
-    assert command.main([*FLAGS, '--logdir', str(logdir)]) == 2
-    assert 'another number of processes, expected 1' in capsys.readouterr().err
-    assert files_of(logdir) == before
+def test_as_many_go_on_and_evaluate_and_then_one_alone(logdir):
+    """Exactly eval.episodes episodes, of all ranks together; the rows of both are those of one."""
     flags = '--script train_eval --run.steps 124 --eval.every 110'.split()
     assert run(logdir, 2, *flags) == [0, 0]
     counters, files = saved(logdir)
     assert 124 <= counters['step'] < 124 + 2 * 2 + 1
     assert {'driver.json', 'driver-rank001.json'} <= files
     assert [line['episodes'] for line in lines(logdir / 'eval' / 'scores.jsonl')] == [5]
-    assert 'Continuing' in (logdir / 'events.log').read_text()
+    both = sum(rows(path) for path in (logdir / 'replay').glob('rank*'))
+    assert run(logdir, 1, '--run.steps', '140') == [0]
+    later, files = saved(logdir)
+    assert later['step'] == 140 and later['updates'] > counters['updates']
+    assert 'replay-rank001.json' not in files and not list((logdir / 'replay').glob('rank*'))
+    # two envs, each with a reset and some steps
+    assert both + 140 - counters['step'] + 2 <= rows(logdir / 'replay') <= both + 24
+    events = (logdir / 'events.log').read_text()
+    assert 'Continuing' in events and 'The checkpoint is of 2 process(es), this run has 1' in events
 
 
-def files_of(logdir):
-    return {path.name for place in ('ckpt', 'replay') for path in (logdir / place).rglob('*')}
+def test_where_one_is_killed_all_go_on_from_the_last_checkpoint(logdir, tmp_path):
+    """Two processes go on from what one saved; rank 1 dies without a word, once."""
+    before, _ = saved(logdir)
+    flags = [*FLAGS, '--logdir', str(logdir), '--run.steps', '170']
+    launcher = mp.get_context('fork').Process(target=launch, args=(flags, 152, tmp_path / 'killed'))
+    faulthandler.cancel_dump_traceback_later()  # see run
+    launcher.start()
+    launcher.join(300)
+    assert launcher.exitcode == 0 and (tmp_path / 'killed').exists()
+    counters, files = saved(logdir)
+    assert 170 <= counters['step'] < 170 + 2 * 2 + 1
+    assert counters['updates'] > before['updates'] and 'replay-rank001.json' in files
+    events = (logdir / 'events.log').read_text()
+    assert events.count(f"at {{'step': {before['step']}, ") == 2
 
 
-def test_rows_of_one_process_are_refused_to_several(tmp_path):
-    assert shard(tmp_path, 1, 2) == tmp_path / 'rank001'
-    (tmp_path / 'a.npz').touch()
-    assert shard(tmp_path, 0, 1) == tmp_path
-    with pytest.raises(ConfigError, match='another number of processes, expected 2'):
-        shard(tmp_path, 0, 2)
+def launch(flags, step, killed):
+    """torchrun --nproc-per-node 2 --max-restarts 3, without its seconds of start."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    how = {'rdzv_backend': 'c10d', 'rdzv_endpoint': '127.0.0.1:0', 'local_addr': '127.0.0.1'}
+    how |= {'start_method': 'fork', 'monitor_interval': 0.1, 'max_restarts': 3}
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, run_id='test', **how)
+    statuses = elastic_launch(config, mortal)(flags, step, killed)
+    os._exit(sum(statuses.values()))
+
+
+def mortal(flags, step, killed):
+    """The program; rank 1 is killed at that step, unless that has been."""
+    from embodied.run.setup import Counters
+
+    counted = Counters.row
+
+    def row(self, *args):
+        counted(self, *args)
+        if self.step >= step and os.environ['RANK'] == '1' and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Counters.row = row
+    torch.set_num_threads(1)
+    return command.main(flags)
 
 
 def test_a_joined_evaluation_is_that_of_all_episodes():

@@ -35,6 +35,7 @@ class Replay:
       meta: facts about the run that made the rows, given or read from meta.json.
       prefetch: whether somebody who draws may have the next draw prepared by a thread.
       rows_missing: rows that the checkpoint named and that were gone when load() looked for them.
+      directory: folder of the chunks; None where rows are kept in memory only.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Replay:
     act_space = property(lambda self: self._store.act_space)
     meta = property(lambda self: self._store.meta)
     rows_missing = property(lambda self: self._store.rows_missing)
+    directory = property(lambda self: self._store.folder and self._store.folder.path)
 
     def __len__(self) -> int:
         """Rows that can be sampled, without demonstrations."""

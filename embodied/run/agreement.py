@@ -23,6 +23,9 @@ MISFIT = (
 )
 
 OnEpisode = Callable[[float, int, dict[str, float]], None]
+# trees of a part that every rank has of its own, one of each rank that saved -> one for each rank
+# of this run; without it the part begins anew where there are more or fewer ranks
+Deal = Callable[[list[Any]], list[Any]]
 
 
 class Agreement:
@@ -95,15 +98,23 @@ class Trees:
 
     def __init__(self, ranks: Ranks):
         self._ranks = ranks
-        self._parts, self._optional, self._own = {}, set(), set()
+        self._parts, self._optional, self._own = {}, set(), {}
 
-    def add(self, name, save, load, optional: bool = False, own: bool = False) -> None:
+    def add(
+        self,
+        name: str,
+        save: Callable[[], Any],
+        load: Callable[[Any], Any],
+        optional: bool = False,
+        own: bool = False,
+        deal: Deal | None = None,
+    ) -> None:
         """See Session.track."""
         self._parts[name] = save, load
         if optional:
             self._optional.add(name)
         if own:
-            self._own.add(name)
+            self._own[name] = deal
 
     def load(self, trees: Mapping[str, Any], meta: Mapping[str, Any], logdir: Path) -> None:
         """Let every part take up its tree, in the order of add().
@@ -117,17 +128,10 @@ class Trees:
                 f' {", ".join(sorted(trees))}; it is of another script or another version.'
                 ' Start in another --logdir; --from_checkpoint takes the agent along'
             )
-        ranks = int(meta.get('ranks', 1))
-        if ranks != self._ranks.count:
-            raise CheckpointError(
-                f'{logdir}: its checkpoint is of {ranks} process(es), this run has'
-                f' {self._ranks.count}. Start as many as before, or take another --logdir:'
-                ' --from_checkpoint takes the agent along'
-            )
         for name, (_, load) in self._parts.items():
             try:
-                if name in trees:
-                    load(trees[self._named(name)])
+                if name in trees and (found := self._share(name, trees, meta)) is not None:
+                    load(found)
             except MISFIT as error:
                 raise CheckpointError(
                     f'{logdir}: the checkpoint does not fit this run, its part {name}:'
@@ -146,7 +150,7 @@ class Trees:
         try:
             for name, (save, _) in self._parts.items():
                 if not self._ranks.number or name in self._own:
-                    own[self._named(name)] = save()
+                    own[self._named(name, self._ranks.number)] = save()
         # the others wait for this rank
         except (CheckpointError, ReplayWriteError, OSError) as error:
             failed = f'{named(self._ranks.number)}: {error}'
@@ -155,7 +159,33 @@ class Trees:
             raise CheckpointError(failed)
         return {name: tree for trees, _ in told for name, tree in trees.items()}
 
-    def _named(self, name: str) -> str:
-        """Of a tree in a checkpoint: rank 0's have plain names."""
-        apart = self._ranks.number and name in self._own
-        return f'{name}-{named(self._ranks.number)}' if apart else name
+    def _share(self, name: str, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> Any:
+        """What this rank takes up; None for a part that every rank has of its own, and which begins
+        anew where their number is another.
+        """
+        saved, deal = ranks_of(meta), self._own.get(name)
+        if name not in self._own:
+            return trees[name]
+        if deal is None and saved != self._ranks.count:
+            return None
+        found = [trees[self._named(name, number)] for number in range(saved)]
+        return (found if deal is None else deal(found))[self._ranks.number]
+
+    def _named(self, name: str, number: int) -> str:
+        """Of the tree of a rank in a checkpoint: rank 0's have plain names."""
+        return f'{name}-{named(number)}' if number and name in self._own else name
+
+
+def regrouped(meta: Mapping[str, Any], ranks: Ranks) -> str:
+    """What follows where a checkpoint is of more or fewer ranks, as a sentence after another."""
+    if (saved := ranks_of(meta)) == ranks.count:
+        return ''
+    return (
+        f' The checkpoint is of {saved} process(es), this run has {ranks.count}: rows are dealt'
+        ' anew, all envs begin new episodes.'
+    )
+
+
+def ranks_of(meta: Mapping[str, Any]) -> int:
+    """How many ranks made a checkpoint."""
+    return int(meta.get('ranks', 1))

@@ -1,5 +1,6 @@
 """Fill a replay folder with a policy, without learning."""
 
+from ..replay.shard import take_all
 from .session import Session
 from .setup import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Setup
 
@@ -26,7 +27,7 @@ def collect(
         driver.on_row(replay.add)
         session.track_parts(agent, driver, replay)
         if not session.begin():
-            replay.load(None)
+            take_all(replay, session.ranks)
             session.warm_start(agent)
         session.banner(agent, driver, replay)
         mode = 'train' if setup.from_checkpoint is None else 'sample'

@@ -7,6 +7,7 @@ envs and its agent can be saved.
 """
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from ..log.event_log import EventLog
 from ..log.metrics import EpisodeStats, Window, goals_of
 from ..log.progress import ending
 from ..replay import Replay
-from .agreement import Agreement, Trees
+from ..replay.shard import take_up
+from .agreement import Agreement, Deal, Trees, regrouped
 from .banner import banner
 from .interrupt import Interrupt
 from .setup import Counters, MakeEnv, MakeLogger, Setup
@@ -133,12 +135,13 @@ class Session:
         load: Callable[[Any], Any],
         optional: bool = False,
         own: bool = False,
+        deal: Deal | None = None,
     ) -> None:
         """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up. A
         checkpoint without an optional part is one of a script that has no such part. With `own`
-        every rank has a tree of its own, without it the tree of rank 0 is everybody's.
+        every rank has its tree (see Deal), without it that of rank 0 is everybody's.
         """
-        self._trees.add(name, save, load, optional, own)
+        self._trees.add(name, save, load, optional, own, deal)
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
@@ -168,10 +171,10 @@ class Session:
             self.track(name, part.save, part.load)
         found = self.checkpoint.load()
         if found:
-            trees, meta = found
-            self._trees.load(trees, meta, self.setup.logdir)
+            self._trees.load(*found, self.setup.logdir)
             self._agreement.begin()
-            self.event(f'Continuing {self.setup.logdir} at {self.counters()}.')
+            change = regrouped(found[1], self.ranks)
+            self.event(f'Continuing {self.setup.logdir} at {self.counters()}.{change}')
         elif not self.ranks.number:
             self._set_lines_aside()
         self._begun = True
@@ -183,7 +186,8 @@ class Session:
         """
         self.track('agent', agent.save, agent.load)
         if replay is not None:
-            self.track('replay', replay.save, replay.load, own=True)
+            deal = functools.partial(take_up, replay, self.ranks)
+            self.track('replay', replay.save, replay.load, own=True, deal=deal)
         if driver is not None:
             self.track(
                 'driver',

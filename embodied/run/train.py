@@ -9,6 +9,7 @@ from ..clock import Every, Ratio
 from ..errors import ConfigError, ReplayEmptyError
 from ..log.jsonl import JsonLines
 from ..replay import Replay
+from ..replay.shard import take_all
 from ..tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
 from .evaluate import Evaluation, evaluate, joined, spread
 from .session import Session
@@ -59,7 +60,7 @@ def train(
         driver.on_row(replay.add)
         session.track_parts(agent, driver, replay)
         if not session.begin():
-            replay.load(None)
+            take_all(replay, session.ranks)
             session.warm_start(agent)
         session.banner(agent, driver, replay, learner.feed)
         counters, total = session.counters, setup.run.steps
