@@ -29,6 +29,8 @@ class MachineConfig:
     attention: str
     compile: bool
     graphs: bool
+    checkpointing: bool
+    accumulate: int
     shard: str
     cache: CacheConfig
 
@@ -169,6 +171,13 @@ def check(machine: MachineConfig, agent: AgentConfig) -> None:
     if find_device(machine.device).type == 'cpu' and machine.attention == 'flex':
         raise ValueError(
             'machine.attention flex learns on a GPU alone, but machine.device is the CPU; take auto'
+        )
+    if machine.accumulate < 1:
+        raise ValueError(f'machine.accumulate must be at least 1; got {machine.accumulate}')
+    if agent.world == 'rssm' and (machine.checkpointing or machine.accumulate > 1):
+        raise ValueError(
+            'machine.checkpointing and machine.accumulate are for transformers, but agent.world is'
+            ' rssm; leave them at false and 1'
         )
     if machine.threads < 0:
         raise ValueError(f'machine.threads must be >= 0 (0: torch decides); got {machine.threads}')

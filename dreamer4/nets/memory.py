@@ -31,8 +31,8 @@ class Beside:
         return torch.cat([keys[:, :heads], k], 2), torch.cat([values[:, :heads], v], 2)
 
     def rows(self, rows: slice) -> 'Beside':
-        """The same memory for a part of the batch, without gradient."""
-        return Beside([(k[rows].detach(), v[rows].detach()) for k, v in self.sequence])
+        """The same memory for a part of the batch."""
+        return Beside([(k[rows], v[rows]) for k, v in self.sequence])
 
 
 class Cache:

@@ -4,10 +4,12 @@
 Letters: B batch, T time, N tokens of a frame, D width, S keys in time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import MASKED, SpaceAttention, TimeAttention
 from .layers import RMSNorm, SwiGLU, rotary_angles
@@ -32,9 +34,9 @@ class View:
     memory: Beside | Cache | None = None
 
     def rows(self, rows: slice) -> 'View':
-        """The same for a part of the batch; what was kept is without gradient."""
-        positions = self.positions if len(self.positions) == 1 else self.positions[rows]
-        return View(self.mask[rows], positions, self.memory and self.memory.rows(rows))
+        """The same for a part of the batch."""
+        of = lambda x: x if len(x) == 1 else x[rows]
+        return View(of(self.mask), of(self.positions), self.memory and self.memory.rows(rows))
 
     def at(self, frames: slice) -> 'View':
         """The same for some of the frames that look."""
@@ -57,7 +59,12 @@ class Block(nn.Module):
 
     Args:
         layer: number of the time layer, which is its address in a memory; None for none.
+
+    Attributes:
+        recompute: keep nothing but the input for the way back, and compute the layer again there.
     """
+
+    recompute = False
 
     def __init__(
         self, width: int, heads: int, kv_heads: int, softcap: float, layer: int | None = None
@@ -88,6 +95,11 @@ class Block(nn.Module):
             (B, T of frames, N of read, D) and the (keys, values) of time attention over all frames
             and tokens, None without it.
         """
+        if self.recompute and torch.is_grad_enabled():
+            return again(self._layer, x, bias, time, read, frames)
+        return self._layer(x, bias, time, read, frames)
+
+    def _layer(self, x, bias, time, read, frames):
         asks = read if self.time is None else ALL
         x, own = x[:, :, asks] + self.space(x, bias[asks], asks), None
         if self.time is not None:
@@ -107,7 +119,13 @@ class Transformer(nn.Module):
         time_every: time attention in layers 0, n, 2n ...; 0 for none. Layer 0 has it so that later
             space layers can spread the past.
         softcap: cap of the attention logits, 0 for none.
+
+    Attributes:
+        slices: parts of the batch that a pass with gradient takes one after the other; each is
+            computed again on the way back, so that only one of them holds activations at a time.
     """
+
+    slices = 1
 
     def __init__(
         self, width: int, depth: int, heads: int, kv_heads: int, time_every: int, softcap: float
@@ -145,6 +163,18 @@ class Transformer(nn.Module):
         Returns:
             (B, T of frames, N of read, D) and per time layer the (keys, values) of all frames.
         """
+        if self.slices == 1 or not torch.is_grad_enabled():
+            return self._pass(x, space_mask, view, read, frames)
+        parts = []
+        for rows in torch.arange(len(x)).tensor_split(min(self.slices, len(x))):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            seen = view and view.rows(part)
+            parts.append(again(self._pass, x[part], space_mask, seen, read, frames))
+        out, present = zip(*parts)
+        join = lambda pairs: tuple(torch.cat(same) for same in zip(*pairs))
+        return torch.cat(out), [join(pairs) for pairs in zip(*present)]
+
+    def _pass(self, x, space_mask, view, read, frames):
         bias, time, present = as_bias(space_mask), None, []
         if self.last_timed is None:
             x = x[:, frames]
@@ -159,6 +189,12 @@ class Transformer(nn.Module):
             if not x.shape[1]:
                 return (x if last else x[:, :, read]), present
         return self.norm(x), present
+
+
+def again(run: Callable, *args):
+    """run(*args), of which nothing but the arguments is kept for the way back."""
+    # no layer draws random numbers
+    return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 def as_bias(mask: torch.Tensor) -> torch.Tensor:

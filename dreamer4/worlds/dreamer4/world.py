@@ -19,6 +19,7 @@ from ...cameras import dimmed
 from ...heads import Heads, sizes
 from ...machine import Machine
 from ...nets.attention import Attention
+from ...nets.transformer import Block, Transformer
 from ...openloop import last_given
 from ...optim import Optimizer, RunningRMS, SlowCopy, descend
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
@@ -364,11 +365,15 @@ def floors(scales: ScalesConfig) -> dict[str, float]:
 
 
 def put(module: nn.Module, machine: Machine) -> None:
-    """Move a module to the device of a machine, and have its attention computed as asked."""
+    """Move a module to the device of a machine, and have its layers computed as asked."""
     module.to(machine.device)
     for layer in module.modules():
         if isinstance(layer, Attention):
             layer.kernel = machine.config.attention
+        elif isinstance(layer, Block):
+            layer.recompute = machine.config.checkpointing
+        elif isinstance(layer, Transformer):
+            layer.slices = machine.config.accumulate
 
 
 def compile_parts(*parts: Tokenizer | Dynamics) -> None:
