@@ -12,6 +12,7 @@ benchmarks/results/world_NAME.json.
 """
 
 import argparse
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,7 @@ def table(found: dict) -> str:
         f'{name:34}' + ''.join(f'{values[str(step)]:9.3f}' for step in STEPS)
     )
     effects = lambda key: {step: one[key] for step, one in found['effects'].items()}
+    gate = lambda key: {str(k): found['gate'].get(f'{key}_step/{k}', math.nan) for k in STEPS}
     ahead, spread = found['prediction'], found['spread']
     lines = [
         head('imagined frames'),
@@ -114,6 +116,7 @@ def table(found: dict) -> str:
         line('  sign right', effects('sign')),
         line('  sign right, larger half', effects('large')),
         line('  slope', effects('slope')),
+        line('  share that happens, no simulator', gate('action_effect')),
         line('sums of rewards: correlation', effects('returns')),
         f'latents: std {ahead["latent std"]:.3f}, step {ahead["latent step"]:.4f}',
         'returns of 8 decisions: '
@@ -164,6 +167,7 @@ def run(
         'effects': lab.effects(),
         'spread': lab.spread(),
         'probes': lab.probes(),
+        'gate': {name: float(x) for name, x in agent.world.measure(lab.unseen.batch).items()},
     }
     return agent, found | {'seconds of measuring': time.process_time() - begun}
 

@@ -135,6 +135,17 @@ CHECKS = (
         lambda x: x > 1.2,
         'dynamics ignores actions: shuffle ratio {:.2f} (are they recorded in the right rows? do'
         ' they vary?)',
+        # where bodies move mostly by themselves, the little that actions change may be right
+        unless=lambda values: (find(values, 'action_effect') or 0) > 0.3,
+        needs=ACTIONS,
+    ),
+    Check(
+        'dynamics',
+        'action_effect',
+        lambda x: x > 0.1,
+        'imagined actions do not matter: of what the model says that they change {:.0%} happens, so'
+        ' a policy learns nothing in it (hold random actions longer by actor.hold, repeat actions,'
+        ' stack frames of pixels, train longer)',
         needs=ACTIONS,
     ),
     Check(

@@ -97,7 +97,10 @@ def loop_metrics(
         'actions_vary': (other & loop.valid & mixed.valid).any().float(),
         'rewards_vary': vary(learned[:, start + 1 :][paid]).float(),
     }
+    effect = action_effect(loop, mixed)
+    out['action_effect'] = effect.mean()
     for step in range(loop.error.shape[1]):
+        out[f'action_effect_step/{step + 1}'] = effect[step]
         where = loop.valid[:, step : step + 1]
         out[f'error_step/{step + 1}'] = ratio(
             loop.error[:, step : step + 1], loop.copy_error[:, step : step + 1], where
@@ -105,6 +108,24 @@ def loop_metrics(
     out['reward_skill_real'] = balanced_skill(real, learned, batch.reward_valid & ~batch.is_first)
     out |= reward_rows(batch) | return_metrics(loop, truth, paid, gamma)
     return {k: v.detach() for k, v in out.items()}
+
+
+def action_effect(loop: OpenLoop, mixed: OpenLoop) -> torch.Tensor:
+    """Share of what the model says that actions change which does happen, of each step (H,).
+
+        effect = (|mixed - truth|^2 - |loop - truth|^2) / |loop - mixed|^2
+
+    1: the frames under the right actions differ from those under other ones as they should, however
+    wrong both are for other reasons. 0: the difference is noise. More than 1: actions do more
+    than the model says. 0 where both are the same.
+
+    Args:
+        loop: under the actions really taken. mixed: under those of another sequence.
+    """
+    where = (loop.valid & mixed.valid).float()
+    gained = ((mixed.error - loop.error) * where).sum(0)
+    said = ((loop.latent - mixed.latent).square().mean((-1, -2)) * where).sum(0)
+    return torch.where(said > 0, gained / said.clamp(min=1e-12), 0.0)
 
 
 def return_metrics(

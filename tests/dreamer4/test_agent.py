@@ -320,6 +320,7 @@ def test_the_diagnostics_that_tell_why_a_run_fails_are_all_there():
     } <= set(metrics)
     assert {
         'shuffle_ratio',
+        'action_effect',
         'error_1',
         'error_step/1',
         'error',

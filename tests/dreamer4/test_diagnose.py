@@ -63,6 +63,11 @@ def test_a_recurrent_state_space_model_is_diagnosed_too(tmp_path, capsys, change
     assert words in capsys.readouterr().out
 
 
+def test_actions_that_change_little_but_rightly_are_not_ignored(tmp_path):
+    changes = {'report/shuffle_ratio': 1.02, 'report/action_effect': 0.8}
+    assert main([str(logged(tmp_path, **changes))]) == 0
+
+
 def test_a_healthy_run_has_nothing_wrong(tmp_path, capsys):
     assert main([str(logged(tmp_path))]) == 0
     assert 'Nothing wrong' in capsys.readouterr().out
@@ -76,6 +81,10 @@ def test_a_healthy_run_has_nothing_wrong(tmp_path, capsys):
         ({'report/reward_on_first': 0.4}, 'one row late'),
         ({'report/psnr/image': 12.5}, 'small objects are missing'),
         ({'report/shuffle_ratio': 1.02}, 'ignores actions: shuffle ratio 1.02'),
+        (
+            {'report/action_effect': 0.03},
+            'do not matter: of what the model says that they change 3%',
+        ),
         (
             {'report/reward_missed_on_last': 16.0, 'report/reward_skill_real': 0.1},
             'where 16 would if last rows were like others: rewards are recorded one row early',
