@@ -3,6 +3,8 @@ tags, no objects, a limit on size, depth and number of values, so that a crafted
 and can do nothing.
 """
 
+import copy
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,11 @@ def read_yaml(path: Path) -> YamlTree:
 
 def parse_yaml(text: str, name: str) -> YamlTree:
     """The tree in a text; `name` says in errors where it came from."""
+    return copy.deepcopy(_parsed(text, name))
+
+
+@functools.lru_cache(maxsize=16)  # a command reads the same files more than once, at .2 s each
+def _parsed(text: str, name: str) -> YamlTree:
     try:
         root = YAML(typ='safe', pure=True).compose(text)
     except YAMLError as error:
