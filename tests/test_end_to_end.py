@@ -1,29 +1,26 @@
 """Whole runs through the public command line: train, kill, resume, evaluate, learn offline,
-collect; from pixels of dm_control too.
+collect; from pixels of dm_control too. In processes of their own where a process is what is
+tested, else in this one.
 """
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from dreamer4 import main
 from embodied.checkpoint import Checkpoint
 
-TINY = [
-    '--machine.threads',
-    '1',
-    '--run.report_every',
-    '150',
-    '--run.log_every',
-    '50',
-    '--agent.schedule.gate_sequences',
-    '4',
-]
+TINY = """--machine.threads 1 --run.prefill 100 --run.report_every 100 --run.log_every 50
+    --agent.schedule.gate_sequences 4""".split()
 
 
 def command(*flags):
@@ -31,9 +28,19 @@ def command(*flags):
 
 
 def run(*flags, status=0):
-    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
-    assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+    """A command in this process; what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        found = main.main([str(flag) for flag in flags])
+    done = SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+    assert found == status, done.stdout[-2000:] + done.stderr[-4000:]
     return done
+
+
+def run_apart(*flags):
+    """A command in a process of its own."""
+    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
 def lines(path):
@@ -70,7 +77,7 @@ def pixel(logdir, steps, *flags):
 def trained(tmp_path_factory):
     """A short run on pixel_catch."""
     logdir = tmp_path_factory.mktemp('trained') / 'run'
-    run(*pixel(logdir, 300))
+    run_apart(*pixel(logdir, 220))
     return logdir
 
 
@@ -82,7 +89,7 @@ def test_a_run_leaves_what_the_readme_promises(trained):
     )
     metrics, scores = lines(trained / 'metrics.jsonl'), lines(trained / 'scores.jsonl')
     assert {'step', 'frames', 'updates', 'episodes', 'seconds'} <= set(metrics[-1])
-    assert metrics[-1]['step'] >= 300 and metrics[-1]['updates'] > 5
+    assert metrics[-1]['step'] >= 220 and metrics[-1]['updates'] > 5
     assert all(set(row) == {'frames', 'step', 'score', 'length'} for row in scores)
     assert not any('nonfinite' in row for row in metrics)
 
@@ -196,7 +203,7 @@ def test_collect_fills_a_folder_that_offline_can_read(tmp_path):
 
 
 def test_train_eval_keeps_evaluation_apart(tmp_path):
-    run(*pixel(tmp_path / 'r', 260, '--script', 'train_eval', '--eval.every', 100))
+    run(*pixel(tmp_path / 'r', 210, '--script', 'train_eval', '--eval.every', 100))
     evaluations = lines(tmp_path / 'r' / 'eval' / 'scores.jsonl')
     assert len(evaluations) == 2 and all(row['episodes'] == 2 for row in evaluations)
     assert any('eval/score' in row for row in lines(tmp_path / 'r' / 'metrics.jsonl'))
@@ -204,12 +211,12 @@ def test_train_eval_keeps_evaluation_apart(tmp_path):
 
 def test_an_interrupted_run_equals_one_that_was_not(tmp_path):
     """Parameters, optimizer, random states, rows and logs, bitwise; the interruption falls in
-    the middle of episodes.
+    the middle of episodes, and another process goes on.
     """
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    run(*pixel(whole, 420))
-    for steps in (231, 333, 420):
-        run(*pixel(parts, steps))
+    run(*pixel(whole, 320))
+    for go, steps in ((run, 171), (run_apart, 233), (run_apart, 320)):
+        go(*pixel(parts, steps))
     (a, meta_a), (b, meta_b) = trees(whole), trees(parts)
     assert meta_a == meta_b
     assert equal(a['agent'], b['agent']), 'parameters, optimizers or random states differ'
@@ -217,17 +224,25 @@ def test_an_interrupted_run_equals_one_that_was_not(tmp_path):
     assert lines(whole / 'scores.jsonl') == lines(parts / 'scores.jsonl')
 
 
+def updates_of(logdir):
+    """Updates that the newest checkpoint knows of; 0 without one."""
+    saves = Checkpoint(logdir / 'ckpt', 2).saves() if (logdir / 'ckpt').exists() else []
+    return trees(logdir)[1]['updates'] if saves else 0
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, wait_until):
     logdir = tmp_path / 'run'
     process = subprocess.Popen(
-        command(*pixel(logdir, 100000, '--run.save_every', 1)),
+        command(*pixel(logdir, 100000, '--run.save_every', 0.5)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_until(lambda: (trees(logdir) or ({}, {'updates': 0}))[1]['updates'])
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        wait_until(lambda: updates_of(logdir))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     saved = trees(logdir)[1]
     run(*pixel(logdir, saved['step'] + 100))
     meta = trees(logdir)[1]
@@ -260,7 +275,7 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 
 def test_a_resume_with_other_settings_is_refused_with_the_keys_that_differ(trained):
-    done = run(*pixel(trained, 300, '--agent.value.gamma', 0.5), status=2)
+    done = run(*pixel(trained, 220, '--agent.value.gamma', 0.5), status=2)
     assert (
         'agent.value.gamma' in done.stderr
         and '0.9 -> 0.5' in done.stderr
@@ -295,7 +310,7 @@ def test_a_checkpoint_of_another_size_is_refused_with_the_names_that_do_not_fit(
 def test_a_replay_of_another_tasks_shapes_is_refused_by_key(trained, tmp_path):
     done = run(
         *pixel(
-            tmp_path / 'r', 300, '--replay.directory', trained / 'replay', '--env.pixel.size', 64
+            tmp_path / 'r', 220, '--replay.directory', trained / 'replay', '--env.pixel.size', 64
         ),
         status=1,
     )
@@ -357,8 +372,10 @@ def test_mistakes_on_the_command_line_are_one_line_and_status_two(flags, words, 
     assert not (tmp_path / 'x' / 'config.yaml').exists(), 'a start that failed left a run behind'
 
 
-def test_help_lists_every_key_with_default_and_comment():
-    text = run('--help').stdout
+def test_help_lists_every_key_with_default_and_comment(capsys):
+    with pytest.raises(SystemExit):
+        main.main(['--help'])
+    text = capsys.readouterr().out
     assert (
         '--agent.imagination.horizon 15' in text
         and 'imagined frames' in text
@@ -375,7 +392,7 @@ def test_other_suites_run_too(task, tmp_path):
         '--task',
         task,
         '--run.steps',
-        260,
+        160,
         '--logdir',
         tmp_path / 'r',
         *TINY,
@@ -397,9 +414,11 @@ def test_dm_control_from_pixels_trains_resumes_evaluates_and_learns_offline(tmp_
         *TINY,
         '--run.train_ratio',
         16,
+        '--run.prefill',
+        128,
     ]
-    run(*flags, '--run.steps', 300)
-    run(*flags, '--run.steps', 420)
+    run(*flags, '--run.steps', 160)
+    run(*flags, '--run.steps', 210)
     metrics = lines(logdir / 'metrics.jsonl')
     assert metrics[-1]['frames'] == 2 * metrics[-1]['step'] and not any(
         'nonfinite' in row for row in metrics

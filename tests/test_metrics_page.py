@@ -38,10 +38,11 @@ def logged(tmp_path_factory):
     """Names of all that runs of each world model with images, vectors and all kinds of actions
     log.
     """
-    flags = """--script train_eval --task dummy --run.steps 360
-        --run.prefill 100 --run.log_every 60 --run.report_every 180 --run.train_ratio 20
-        --eval.every 200 --agent.schedule.value_updates 3 --agent.shortcut.bootstrap 0.25
-        --machine.threads 1
+    flags = """--script train_eval --task dummy --run.steps 200
+        --run.prefill 130 --run.log_every 20 --run.report_every 180 --run.train_ratio 24
+        --eval.every 180 --agent.schedule.tokenizer_updates 4 --agent.schedule.dynamics_updates 8
+        --agent.schedule.gate_every 4 --agent.schedule.value_updates 2
+        --agent.shortcut.bootstrap 0.25 --agent.shortcut.bootstrap_start 2 --machine.threads 1
         --driver.parallel false --logger.outputs terminal jsonl"""
     found = set()
     for presets in ('gym debug', 'gym dreamerv3 debug'):

@@ -1,9 +1,13 @@
-"""Every command and snippet of the README runs."""
+"""Every command and snippet of the README runs, in this process: what each has to import is the
+same.
+"""
 
+import contextlib
+import io
 import json
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,46 +38,65 @@ def shortened(words, home):
     return words
 
 
-def test_the_first_ten_minutes_run_in_their_order(tmp_path):
+@pytest.fixture
+def python(monkeypatch):
+    """Call with the words behind `python -m` and the present folder: exit status and output."""
+
+    def call(words, home=ROOT):
+        monkeypatch.chdir(home)
+        monkeypatch.syspath_prepend(str(home))
+        monkeypatch.setattr(sys, 'argv', list(words))
+        monkeypatch.delitem(sys.modules, words[0], raising=False)
+        out, status = io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            try:
+                runpy.run_module(words[0], run_name='__main__', alter_sys=True)
+            except SystemExit as end:
+                status = end.code or 0
+        return status, out.getvalue()
+
+    return call
+
+
+def printed(program, home, monkeypatch):
+    """What a program prints that runs in a folder."""
+    monkeypatch.chdir(home)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(program, {'__name__': 'program'})
+    return out.getvalue()
+
+
+def test_the_first_ten_minutes_run_in_their_order(tmp_path, python):
     assert len(commands()) >= 6
     for words in commands():
-        done = subprocess.run(
-            [sys.executable, *shortened(words, tmp_path)],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            cwd=ROOT,
-        )
+        status, out = python(shortened(words, tmp_path)[1:])
         # a run this short is not healthy
         allowed = (0, 1) if 'dreamer4.diagnose' in words else (0,)
-        assert done.returncode in allowed, f'{words}: {done.stdout[-1000:]} {done.stderr[-2000:]}'
+        assert status in allowed, f'{words}: {out[-3000:]}'
 
 
-def own(line, home, *more):
-    """A line of the README about the environment of one's own, run in the folder that holds it."""
-    words = shlex.split(line)[1:]
-    words = shortened(words, home) if '--configs' in words else words
-    done = subprocess.run(
-        [sys.executable, *words, *more], capture_output=True, text=True, timeout=200, cwd=home
-    )
-    assert done.returncode == 0, f'{words}: {done.stdout[-1000:]} {done.stderr[-2000:]}'
-    return done.stdout
+def test_the_custom_environment_is_checked_trained_evaluated_and_loaded(
+    tmp_path, python, monkeypatch
+):
+    def own(line, *more):
+        """A line about the environment of one's own, run in the folder that holds it."""
+        words = shlex.split(line)[1:]
+        words = shortened(words, tmp_path) if '--configs' in words else words
+        status, out = python([*words[1:], *more], tmp_path)
+        assert status == 0, f'{words}: {out[-3000:]}'
+        return out
 
-
-def test_the_custom_environment_is_checked_trained_evaluated_and_loaded(tmp_path):
     (tmp_path / 'coin.py').write_text(
         next(block for block in BLOCKS['python'] if 'class Coin' in block)
     )
     check, learn = re.findall(r'^    (python -m .* --task coin:Coin.*)$', TEXT, re.M)
-    assert 'coin:Coin keeps the contract' in own(check, tmp_path, '--steps', '50')
-    out = own(learn, tmp_path, '--run.steps', '150')
+    assert 'coin:Coin keeps the contract' in own(check, '--steps', '50')
+    out = own(learn, '--run.steps', '150')
     assert 'observes image: image 16x16x3' in out and 'acts by action: classes 2' in out
     source = ['--from_checkpoint', str(tmp_path / 'coin'), '--logdir', str(tmp_path / 'evaluated')]
-    own(
-        'python -m dreamer4.main --script eval_only --eval.episodes 3 --task coin:Coin',
-        tmp_path,
-        *source,
-    )
+    evaluate = 'python -m dreamer4.main --script eval_only --eval.episodes 3 --task coin:Coin'
+    own(evaluate, *source)
     result = json.loads((tmp_path / 'evaluated' / 'eval' / 'eval.json').read_text())
     assert result['lengths'] == [1, 1, 1] and set(result['returns']) <= {0.0, 1.0}
     program = (
@@ -81,53 +104,25 @@ def test_the_custom_environment_is_checked_trained_evaluated_and_loaded(tmp_path
         f'agent, env = load({str(tmp_path / "coin")!r}, task="coin:Coin")\n'
         'print(sum(row["is_last"] for row in play(agent, env, 10)))'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', program], capture_output=True, text=True, timeout=200, cwd=tmp_path
-    )
-    assert done.stdout.split() == ['5'], done.stderr
+    assert printed(program, tmp_path, monkeypatch).split() == ['5']
 
 
-def test_the_snippet_that_acts_with_a_checkpoint_runs(tmp_path):
-    logdir = tmp_path / 'catch'
-    flags = [
-        '--configs',
-        'pixel',
-        'debug',
-        '--task',
-        'pixel_catch',
-        '--logdir',
-        str(logdir),
-        '--run.steps',
-        '60',
-        *SHORT,
-    ]
-    subprocess.run(
-        [sys.executable, '-m', 'dreamer4.main', *flags],
-        check=True,
-        capture_output=True,
-        timeout=200,
+def test_the_snippet_that_acts_with_a_checkpoint_runs(tmp_path, python, monkeypatch):
+    flags = '--configs pixel debug --task pixel_catch --run.steps 30 --logger.outputs jsonl'.split()
+    status, out = python(
+        ['dreamer4.main', *flags, '--logdir', str(tmp_path / 'logdir' / 'catch'), *SHORT]
     )
+    assert status == 0, out
     snippet = next(block for block in BLOCKS['python'] if 'import load' in block)
-    done = subprocess.run(
-        [sys.executable, '-c', snippet.replace('logdir/catch', str(logdir))],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 100
+    assert len(printed(snippet, tmp_path, monkeypatch).splitlines()) == 100
 
 
-def test_the_snippet_that_trains_evaluates_and_saves_runs(tmp_path):
+def test_the_snippet_that_trains_evaluates_and_saves_runs(tmp_path, monkeypatch):
     snippet = next(block for block in BLOCKS['python'] if 'dreamer4.create' in block)
     short = "configs=['pixel', 'debug'], run={'steps': 60}, driver={'parallel': False}"
     snippet = snippet.replace("configs=['pixel']", short).replace('episodes=100', 'episodes=1')
-    done = subprocess.run(
-        [sys.executable, '-c', snippet], capture_output=True, text=True, timeout=200, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'return' in done.stdout and (tmp_path / 'catch' / 'README.md').exists()
+    assert 'return' in printed(snippet, tmp_path, monkeypatch)
+    assert (tmp_path / 'catch' / 'README.md').exists()
 
 
 def test_the_make_targets_exist():
