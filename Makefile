@@ -1,5 +1,5 @@
 # make train   set everything up in .venv and watch the agent learn a pixel task (ARGS: further flags)
-# make test    set everything up in .venv and run the tests (ARGS: further flags of pytest, such as --slow)
+# make test    set everything up in .venv and run the tests in two processes (ARGS: further flags of pytest, such as --slow)
 # make chaos   the long versions: slow tests, 100 kills and 200 env faults (40 minutes)
 # make gpu     on a machine with a GPU: recordings against plain updates, attention kernels, speed plain / as CUDA graphs / compiled too, one learning curve
 
@@ -8,6 +8,9 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/installed
 TASK ?= pixel_catch
 STEPS ?= 48000
+
+# a file's tests share what they train, so a file stays in one process
+PARALLEL := -n 2 --dist loadfile
 
 SPEED := benchmarks.speed --sizes size1m size12m size25m size100m
 
@@ -18,7 +21,7 @@ train: $(STAMP)
 	$(PYTHON) -m dreamer4.main --configs pixel --task $(TASK) --run.steps $(STEPS) --logdir logdir/$(TASK) $(ARGS)
 
 test: $(STAMP)
-	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest $(ARGS)
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
 chaos: $(STAMP)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest --slow $(ARGS)

@@ -14,6 +14,8 @@ sys.path[:0] = [str(ROOT)]
 # for programs that tests start
 os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
 os.environ.setdefault('MUJOCO_GL', 'egl')
+# the networks are so small that waking a second thread costs more than it brings
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 PATIENCE = 600.0  # seconds after which something that a test waits for will not happen any more
 
@@ -48,20 +50,20 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason='takes minutes: --slow'))
 
 
-def pytest_runtest_makereport(item, call):
-    if item.get_closest_marker('dmc') and call.when == 'call':
-        _outcomes.append(call.excinfo)
-    elif item.get_closest_marker('dmc') and call.excinfo is not None:
-        _outcomes.append(call.excinfo)
+def pytest_runtest_logreport(report):
+    """Also where workers of pytest-xdist run the tests: they send their reports."""
+    if 'dmc' in report.keywords and (report.when == 'call' or report.outcome != 'passed'):
+        _outcomes.append(report.outcome)
 
 
 def pytest_sessionfinish(session, exitstatus):
-    if os.environ.get('REQUIRE_DMC') != '1' or session.config.option.collectonly:
+    worker = hasattr(session.config, 'workerinput')  # which has run a part of the tests
+    if os.environ.get('REQUIRE_DMC') != '1' or session.config.option.collectonly or worker:
         return
-    skipped = [o for o in _outcomes if o is not None and o.typename == 'Skipped']
+    skipped = _outcomes.count('skipped')
     if skipped or not _outcomes:
         print(
-            f'\nREQUIRE_DMC=1: {len(_outcomes)} dm_control tests ran and {len(skipped)} were'
+            f'\nREQUIRE_DMC=1: {len(_outcomes)} dm_control tests ran and {skipped} were'
             ' skipped; expected some and none.'
         )
         session.exitstatus = 1

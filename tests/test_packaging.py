@@ -116,7 +116,9 @@ import sys
 import numpy as np
 import dreamer4
 print(dreamer4.__file__)
-policy = dreamer4.Policy(dreamer4.from_pretrained('me/catch', device='cpu'))
+agent = dreamer4.from_pretrained('me/catch', device='cpu')
+agent.machine.seed(1)
+policy = dreamer4.Policy(agent)
 frames = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
 print([int(policy.act({'image': frame})['action']) for frame in frames])
 """
@@ -132,6 +134,7 @@ def test_a_model_of_the_hub_acts_as_it_did_where_only_the_wheel_is_installed(
     with stand_in() as (address, repositories):
         monkeypatch.setattr(constants, 'ENDPOINT', address)
         made.agent.save_pretrained(tmp_path / 'model', push='me/catch')
+        made.agent.machine.seed(1)
         policy = dreamer4.Policy(made.agent)
         expected = [int(policy.act({'image': frame})['action']) for frame in frames]
         repositories['me/catch']['setup.py'] = b'raise SystemExit("code of others")'
@@ -185,9 +188,19 @@ def test_pinned_versions_satisfy_every_requirement(wheel):
             )
 
 
-@pytest.mark.parametrize('body, status', [('pass', 0), ('pytest.skip("no EGL")', 1), (None, 1)])
+@pytest.mark.parametrize(
+    'body, required, status, flags',
+    [
+        ('pass', '1', 0, []),
+        ('pytest.skip("no EGL")', '1', 1, []),
+        ('pytest.skip("no EGL")', '', 0, []),
+        (None, '1', 1, []),
+        ('pass', '1', 0, ['-n', '1']),
+        ('pytest.skip("no EGL")', '1', 1, ['-n', '1']),
+    ],
+)
 def test_a_session_that_requires_dm_control_fails_where_none_of_its_tests_ran(
-    tmp_path, body, status
+    tmp_path, body, required, status, flags
 ):
     (tmp_path / 'tests').mkdir()
     shutil.copy(ROOT / 'tests' / 'conftest.py', tmp_path / 'tests')
@@ -196,22 +209,14 @@ def test_a_session_that_requires_dm_control_fails_where_none_of_its_tests_ran(
     (tmp_path / 'tests' / 'test_x.py').write_text(
         f'import pytest\n\n{mark}def test_x():\n    {body or "pass"}\n'
     )
-    command = [
-        sys.executable,
-        '-m',
-        'pytest',
-        '-q',
-        '-p',
-        'no:cacheprovider',
-        '-p',
-        'no:hypothesispytest',
-    ]
-    for required, expected in (('1', status), ('', 0)):
-        result = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=os.environ | {'REQUIRE_DMC': required},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == expected, result.stdout + result.stderr
+    quiet = ['-q', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest']
+    workers = ('PYTEST_XDIST_WORKER', 'PYTEST_XDIST_WORKER_COUNT', 'PYTEST_XDIST_TESTRUNUID')
+    outer = {key: value for key, value in os.environ.items() if key not in workers}
+    result = subprocess.run(
+        [sys.executable, '-m', 'pytest', *quiet, *flags],
+        cwd=tmp_path,
+        env=outer | {'REQUIRE_DMC': required},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
