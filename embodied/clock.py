@@ -1,5 +1,5 @@
 """All decisions of the kind "is it time?": how many updates are due, every so many steps or
-seconds, once.
+seconds, at powers of ten.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import ConfigError
-from .tree_spec import COUNT, FLAG, NUMBER, Maybe, demand
+from .tree_spec import COUNT, FLAG, NUMBER, Each, Maybe, demand
 
 
 class Ratio:
@@ -123,3 +123,33 @@ class Every:
         self._due_now = state['first']
         if not self._timed:
             self._last = state['last']
+
+
+class Decades:
+    """Whether one of some counts has reached another power of ten below a limit: what is shown
+    every so many steps is shown at 1, 10, 100 ... of the first ones too.
+    """
+
+    def __init__(self, limit: float = math.inf):
+        self.limit, self._next = limit, {}
+
+    def __call__(self, *counts: int) -> bool:
+        """Whether one of the counts, in their order, is the first one that is at least 1, 10,
+        100 ..., and below the limit.
+        """
+        reached = False
+        for place, count in enumerate(counts):
+            power = self._next.get(place, 1)
+            reached |= power <= count < self.limit
+            while power <= count:
+                power *= 10
+            self._next[place] = power
+        return reached
+
+    def save(self) -> dict[str, Any]:
+        return {'next': {str(place): power for place, power in self._next.items()}}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from what save() returned, below this limit."""
+        demand(state, {'next': Each(COUNT)}, 'The state of Decades')
+        self._next = {int(place): max(power, 1) for place, power in state['next'].items()}

@@ -152,16 +152,24 @@ class Logger:
         for service in self._services.values():
             service.text(name, text, position(self._counters()))
 
-    def write(self) -> None:
-        """One line of metrics.jsonl with all scalars since the last; no line if there are none."""
+    def write(self, pretraining: bool = False) -> None:
+        """One line of metrics.jsonl with all scalars since the last; no line if there are none.
+
+        Args:
+          pretraining: updates are made while no env moves, so that all of them would stand at one
+              number of frames: for the services they are pretrain/<name>, over updates.
+        """
         if not self._scalars:
             return
         now = self._counters()
         head = {name: now[name] for name in COUNTERS} | {'seconds': round(self.seconds, 1)}
         self._metrics.append(head | self._scalars)
         finite = {name: value for name, value in self._scalars.items() if math.isfinite(value)}
+        axis = position(now)
+        if pretraining:
+            finite, axis = {f'pretrain/{k}': v for k, v in finite.items()}, now['updates']
         for service in self._services.values():
-            service.scalars(finite, position(now))
+            service.scalars(finite, axis)
         self._scalars = {}
 
     def line(

@@ -17,7 +17,9 @@ SERVICES = {'tensorboard': Events, 'wandb': WandB, 'mlflow': MLflow}
 
 
 class Output(Protocol):
-    """One place. The x-axis of everything is frames, or updates in a run without an env."""
+    """One place. The x-axis of everything is frames, or updates in a run without an env and for
+    names that begin with pretrain/.
+    """
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Args: name -> finite number; frames."""

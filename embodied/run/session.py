@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base import Agent, Feed, Status
 from ..checkpoint import Checkpoint, find_save, read
-from ..clock import Every
+from ..clock import Decades, Every
 from ..console import is_terminal, steady
 from ..drive import Driver
 from ..errors import CheckpointError, EnvError, OutOfResources, ReplayWriteError
@@ -59,8 +59,7 @@ class Session:
     def __init__(self, setup: Setup, make_logger: MakeLogger):
         self.setup, self.ranks = setup, setup.ranks
         self.folder = setup.ranks.folder(setup.logdir)
-        self.counters = Counters()
-        self.metrics = Window()
+        self.counters, self.metrics = Counters(), Window()
         early = []
         self._lock = FolderLock(self.folder, early.append)
         self._stack = contextlib.ExitStack()
@@ -84,10 +83,11 @@ class Session:
             'log': Every(steps=setup.run.log_every),
             'report': Every(steps=setup.run.report_every),
         }
+        # run.log_every may be minutes away: a line at 1, 10, 100 ... decisions and updates too
+        self._soon = Decades(setup.run.log_every)
         self._trees = Trees(setup.ranks)
         self._begun, self._complete, self._stage = False, False, ''
-        # the live line is shown at 1, 10, 100 ... of them too: run.log_every may be minutes away
-        self._early = 1
+        self._early = Decades()  # of the live line, anew in each process
 
     def _open_outputs(self, make_logger: MakeLogger, early: list[str]) -> None:
         """The terminal, events.log and the logger, and what has to be said since the lock."""
@@ -169,6 +169,7 @@ class Session:
         own |= {f'clock-{name}': clock for name, clock in self._clocks.items()}
         for name, part in own.items():
             self.track(name, part.save, part.load)
+        self.track('clock-soon', self._soon.save, self._soon.load, optional=True)
         found = self.checkpoint.load()
         if found:
             self._trees.load(*found, self.setup.logdir)
@@ -255,34 +256,33 @@ class Session:
         replay: Replay,
         driver: Driver | None,
         status: Status | None = None,
+        pretraining: bool = False,
     ) -> None:
-        """Every run.log_every a line of metrics; in between the line that lives.
+        """Every run.log_every a line of metrics, more often in the beginning; in between the line
+        that lives.
 
         What the agent has to tell, and that its stage is another one, is told at once. Status is
-        the agent's unless it is given.
+        the agent's unless it is given; pretraining: updates are made while no env moves.
         """
         for text in agent.events():
             self.event(text)
         status = agent.status() if status is None else status
-        due = self._clocks['log'](counter)
-        early = counter >= self._early
-        while counter >= self._early:
-            self._early *= 10
+        due = self._clocks['log'](counter) | self._soon(counter, self.counters.updates)
         if status.stage != self._stage:
             self._stage = status.stage
             step, updates = self.counters.step, self.counters.updates
             self.event(f'Stage {status.stage}, from {step:,} steps and {updates:,} updates on.')
         if due:
-            self.log(replay, driver)
-        self.logger.line(share, status, self.metrics.smooth, force=due or early)
+            self.log(replay, driver, pretraining)
+        self.logger.line(share, status, self.metrics.smooth, force=self._early(counter) or due)
 
-    def log(self, replay: Replay, driver: Driver | None) -> None:
+    def log(self, replay: Replay, driver: Driver | None, pretraining: bool = False) -> None:
         """One line of metrics.jsonl."""
         self.logger.add(self.metrics.take())
         self.logger.add(replay.stats(), 'replay')
         if driver is not None:
             self.logger.add({'restarts': float(driver.restarts)}, 'env')
-        self.logger.write()
+        self.logger.write(pretraining)
 
     def save_if_due(self) -> None:
         """A checkpoint every run.save_every seconds."""

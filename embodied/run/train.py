@@ -65,14 +65,14 @@ def train(
         session.banner(agent, driver, replay, learner.feed)
         counters, total = session.counters, setup.run.steps
         while session.goes_on(counters.step < total):
-            if learner.pretraining:
+            if pretraining := learner.pretraining:
                 learner.update()
             else:
                 driver(agent.policy, steps=1, during=learner.learn)
             session.agree()
             session.report_if_due(counters.step, agent, replay, learner.feed)
             count, share = counters.step + learner.pretrained, counters.step / total
-            session.log_if_due(count, share, agent, replay, driver, learner.status())
+            session.log_if_due(count, share, agent, replay, driver, learner.status(), pretraining)
             if evaluator:
                 evaluator.evaluate_if_due()
             session.save_if_due()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodied.clock import Every, Ratio
+from embodied.clock import Decades, Every, Ratio
 from embodied.errors import CheckpointError, ConfigError
 
 
@@ -99,6 +99,27 @@ def test_an_interrupted_interval_has_its_events_where_an_uninterrupted_one_has()
     again = Every(steps=10)
     again.load(json.loads(json.dumps(clock.save())))
     assert [again(count) for count in (15, 19, 20)] == [False, False, True]
+
+
+def test_powers_of_ten_are_events_below_a_limit_and_once():
+    clock = Decades(50)
+    assert [count for count in (0, 1, 2, 9, 12, 13, 99, 100, 101) if clock(count)] == [1, 12]
+    clock = Decades()
+    assert [count for count in (0, 30, 31, 250) if clock(count)] == [30, 250]
+    again = Decades()
+    again.load(json.loads(json.dumps(clock.save())))
+    assert [count for count in (300, 1000) if again(count)] == [1000]
+
+
+def test_each_of_several_counts_has_its_own_powers_of_ten():
+    clock = Decades()
+    assert [clock(*counts) for counts in ((0, 0), (1, 0), (5, 1), (9, 9), (9, 12))] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,19 @@ def test_a_line_holds_the_counters_and_all_scalars_since_the_last(tmp_path, coun
     ]
 
 
+def test_points_of_the_pretraining_advance_with_the_updates(tmp_path, counters):
+    """No env moves meanwhile: over frames all of them would stand at one place."""
+    logger = Logger(tmp_path, LOUD, counters)
+    for counters['updates'], pretraining in ((5, True), (9, True), (12, False)):
+        logger.add({'loss': 1.0})
+        logger.write(pretraining)
+    logger.close()
+    events = events_of(tmp_path)
+    assert [point.step for point in events.Scalars('pretrain/loss')] == [5, 9]
+    assert [point.step for point in events.Scalars('loss')] == [20]
+    assert all('loss' in line for line in lines(tmp_path / 'metrics.jsonl'))
+
+
 def test_a_score_is_a_line_at_once(tmp_path, counters):
     logger = Logger(tmp_path, QUIET, counters)
     logger.score(np.float32(1.5), 7)

@@ -150,7 +150,7 @@ def changed(run, change):
 
 
 def test_these_are_all_parts_of_a_checkpoint(world):
-    assert set(world(run_steps=20).run(train).saved()[0]) == {*PARTS, 'learner'}
+    assert set(world(run_steps=20).run(train).saved()[0]) == {*PARTS, 'learner', 'clock-soon'}
 
 
 @pytest.mark.parametrize('name', PARTS)

@@ -79,13 +79,25 @@ def test_pretraining_comes_at_once_after_the_prefill(world):
 def test_every_line_holds_the_counters_and_the_means_since_the_last(world):
     lines = world(run_log_every=25).run(train).lines('metrics.jsonl')
     assert all({'step', 'frames', 'updates', 'episodes'} <= line.keys() for line in lines)
-    assert [line['step'] // 25 for line in lines[:-1]] == list(range(1, len(lines)))
+    assert {line['step'] // 25 for line in lines} == set(range(120 // 25 + 1))
     assert {'loss', 'count', 'episode/score', 'replay/rows', 'env/restarts'} <= lines[-2].keys()
 
 
 def test_what_was_measured_after_the_last_line_is_written_at_the_end(world):
     lines = world(run_log_every=1000).run(train).lines('metrics.jsonl')
-    assert len(lines) == 1 and lines[0]['step'] >= 120 and 'loss' in lines[0]
+    assert lines[-1]['step'] >= 120 and 'loss' in lines[-1]
+
+
+def test_the_first_lines_come_soon_however_rare_they_are_to_be(world):
+    """At 1, 10, 100 decisions and updates, once in a run that is interrupted too."""
+    run = world('pieces', run_log_every=1000, run_steps=72).run(train)
+    steps = [(line['step'], line['updates']) for line in run.lines('metrics.jsonl')[:-1]]
+    assert [step < 10 for step, _ in steps[:2]] == [True, False] and steps[1][0] < 20
+    assert [updates for _, updates in steps[2:]] == [1, 10]
+    run = world('pieces', run_log_every=1000, run_steps=95).run(train)
+    again = [(line['step'], line['updates']) for line in run.lines('metrics.jsonl')[:-1]]
+    assert again == steps
+    assert not world('off', run_log_every=0, run_steps=90).run(train).lines('metrics.jsonl')[:-1]
 
 
 def test_scores_are_keyed_by_frames_and_complete(world):
