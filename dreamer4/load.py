@@ -26,7 +26,7 @@ def load(
     The process stays as it is: its torch threads, precision and random numbers are left alone.
 
     Args:
-      logdir: folder of the run. seed: of the environment.
+      logdir: folder of the run. seed: of the environment, and of what the agent draws.
       task: the run's own if not given. A run whose task names a module, as in
           gym_minigrid:MiniGrid-Empty-5x5-v0, needs it, or trust.
       trust: import the module that the run names, where it is an installed package.
@@ -129,9 +129,12 @@ def stored(logdir: Path, machine: Mapping[str, Value]) -> Config:
 def restored(
     logdir: Path, config: Config, obs_space: Spaces, act_space: Spaces, seed: int
 ) -> Agent:
-    """The agent of a run for these spaces, with the weights of its newest checkpoint."""
+    """The agent of a run for these spaces, with the weights of its newest checkpoint; what it draws
+    is by `seed`, and not what the run would have drawn next.
+    """
     agent = Agent.from_config(config, obs_space, act_space, derive(seed, 'agent'))
     load_agent(agent, logdir)
+    agent.machine.seed(derive(seed, 'agent'))
     return agent
 
 

@@ -69,9 +69,10 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
         config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
     logdir = Path(ranks.first(expand_timestamp(config.logdir))).expanduser()
     config = config.update({'logdir': str(logdir)})
+    older = ''
     if config.script != 'eval_only':
-        runs.compare(config, logdir)
-    return Parts(config, logdir, ranks).run()
+        config, older = runs.resumed(config, logdir)
+    return Parts(config, logdir, ranks, older).run()
 
 
 def writable(logdir: Path) -> None:
@@ -98,9 +99,9 @@ def share_of_budgets(config: ReplayConfig, count: int) -> ReplayConfig:
 
 
 class Parts:
-    """Constructors of everything a script needs, from one config."""
+    """Constructors of everything a script needs, from one config; `note` is said at the start."""
 
-    def __init__(self, config: Config, logdir: Path, ranks: Ranks = Ranks()):
+    def __init__(self, config: Config, logdir: Path, ranks: Ranks = Ranks(), note: str = ''):
         self.config, self.ranks = config, ranks
         self.setup = Setup(
             task=config.task,
@@ -113,6 +114,7 @@ class Parts:
             eval=config.eval.build(EvalConfig),
             driver=config.driver.build(DriverConfig),
             ranks=ranks,
+            warnings=(note,) if note else (),
         )
         self.logger_config = config.logger.build(LoggerConfig)
         self.replay_config = share_of_budgets(config.replay.build(ReplayConfig), ranks.count)
@@ -125,7 +127,8 @@ class Parts:
         # These import torch, and refuse what cannot work before any env is built.
         from .machine import settle
 
-        self.setup = replace(self.setup, warnings=self._budget_warnings())
+        warnings = (*self.setup.warnings, *self._budget_warnings())
+        self.setup = replace(self.setup, warnings=warnings)
         settle(self.machine)
         if script in ('train', 'train_eval'):
             train(

@@ -51,7 +51,7 @@ def from_pretrained(
         place: a folder, or 'user/name' of the hub where there is no such folder; the hub needs the
             extra `hub`.
         revision: branch, tag or commit, of the hub alone.
-        seed: of what the agent does not store.
+        seed: of what it draws.
         machine: keys of the block `machine`, such as device='cpu'.
 
     Raises:

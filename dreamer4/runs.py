@@ -3,10 +3,11 @@
 One rule for resuming, evaluating, collecting with and loading a run: what the agent is, and where
 it acts, binds all of them (settings of suites that its task is none of are nobody's); what decides
 what is learned binds a resumption as well; everything else, the whole block `machine` included, may
-differ.
+differ. What a run of an older version lacks of it is made up for, see versions.py.
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,14 +21,14 @@ from embodied.replay import meta as metas
 from embodied.replay.infer import folder_of as folder_of_rows
 from embodied.replay.schema import Schema
 
+from . import versions
+
 FILENAME = 'config.yaml'
 SPACES = 'spaces'  # folder that holds the spaces an agent was built for, as a replay keeps them
 ACTING = r'task|env\..*|agent\..*'
 STORED = r'replay\.(?!max_gb|disk_gb|chunk_rows|resume|prefetch).*'
 LEARNING = rf'{ACTING}|seed|run\.train_ratio|{STORED}'
 T = TypeVar('T')
-# Keys that stood below `agent` before there was a block `machine`.
-MOVED = ('device', 'precision', 'threads', 'attention', 'compile', 'graphs', 'cache')
 
 
 def folder_of(place: str | Path) -> Path:
@@ -44,11 +45,7 @@ def read(logdir: Path) -> Config:
     Raises:
       ConfigError: the folder holds none, or a damaged one.
     """
-    tree = Config.load(logdir / FILENAME).to_dict()
-    agent = tree.get('agent')
-    if isinstance(agent, dict) and 'machine' not in tree:
-        tree['machine'] = {name: agent.pop(name) for name in MOVED if name in agent}
-    return Config(tree)
+    return Config(versions.renamed(Config.load(logdir / FILENAME).to_dict()))
 
 
 def binding(values: Mapping[str, T], pattern: str, task: str) -> dict[str, T]:
@@ -64,14 +61,16 @@ def binding(values: Mapping[str, T], pattern: str, task: str) -> dict[str, T]:
 
 
 def acting(logdir: Path) -> dict[str, Value]:
-    """Key -> value of what whoever lets the agent of a run act has to take from it.
+    """Key -> value of what whoever lets the agent of a run act has to take from it. A warning says
+    what it lacks.
 
     Raises:
       ConfigError: as read(); or the run is of a version whose settings this one does not know.
     """
-    flat = read(logdir).flat
-    flat = binding(flat, ACTING, str(flat.get('task', '')))
-    unknown = sorted(flat.keys() - parse([], configs_dir(Path(__file__).parent)).flat.keys())
+    flat, today = read(logdir).flat, defaults()
+    task = str(flat.get('task', ''))
+    flat = binding(flat, ACTING, task)
+    unknown = sorted(flat.keys() - today.keys())
     if unknown:
         raise ConfigError(
             f'{logdir} is a run of another version of dreamer4: this one does not know'
@@ -79,24 +78,39 @@ def acting(logdir: Path) -> dict[str, Value]:
             + (f' and {len(unknown) - 5} more' if len(unknown) > 5 else '')
             + f' of its {FILENAME}'
         )
-    return flat
+    lacks = versions.lacking(flat, binding(today, ACTING, task))
+    if lacks:
+        warnings.warn(versions.words(lacks, logdir), stacklevel=2)
+    return flat | lacks
 
 
-def compare(config: Config, logdir: Path) -> None:
-    """Check that a run in `logdir`, if there is one, learned by the same settings.
+def resumed(config: Config, logdir: Path) -> tuple[Config, str]:
+    """The configuration by which the run in `logdir`, if there is one, goes on: the given one, with
+    what its older version lacked as it was then; and a line about that, else ''.
 
     Raises:
-      ConfigError: lists the keys that differ, with old and new values.
+      ConfigError: it learned by other settings; lists the keys that differ, with old and new
+          values.
     """
     if not (logdir / FILENAME).exists():
-        return
-    changes = binding(diff(read(logdir), config), LEARNING, config.task)
+        return config, ''
+    stored = read(logdir)
+    lacks = versions.lacking(stored.flat, binding(defaults(), LEARNING, config.task))
+    config = config.update(lacks)
+    changes = binding(diff(stored, config), LEARNING, config.task)
+    changes = {key: change for key, change in changes.items() if key not in lacks}
     text = ', '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in changes.items())
     if text:
         raise ConfigError(
             f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
             ' values'
         )
+    return config, versions.words(lacks, logdir)
+
+
+def defaults() -> dict[str, Value]:
+    """Dotted key -> default of every key of this version."""
+    return parse([], configs_dir(Path(__file__).parent)).flat
 
 
 def as_stored(config: Config) -> Config:

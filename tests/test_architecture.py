@@ -140,6 +140,7 @@ WIRING = (
     'dreamer4.pretrained',
     'dreamer4.card',
     'dreamer4.runs',
+    'dreamer4.versions',
     'dreamer4.starts',
     'dreamer4.dream_env',
     'dreamer4.convert',

@@ -44,6 +44,7 @@ def model(experiment, tmp_path_factory):
 def acts(agent, steps=12):
     """Actions of the sampled policy at frames of noise."""
     frames = np.random.default_rng(0).integers(0, 255, (steps, 16, 16, 3), np.uint8)
+    agent.machine.seed(1)
     policy = dreamer4.Policy(agent)
     return [int(policy.act({'image': frame})['action']) for frame in frames]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dreamer4 import main as command
-from dreamer4 import runs
-from dreamer4.load import load, play
+from dreamer4 import runs, versions
+from dreamer4.load import load, load_policy, play
 from embodied.config import Config
 from embodied.errors import CheckpointError, ConfigError
 
@@ -65,7 +65,7 @@ def of_a_gpu(tree):
 def of_an_old_version(tree):
     """Its keys stood below `agent`, and some of today's were not there."""
     machine = tree.pop('machine')
-    tree['agent'] |= {key: machine[key] for key in runs.MOVED} | ELSEWHERE
+    tree['agent'] |= {key: machine[key] for key in versions.MOVED} | ELSEWHERE
     del tree['env']['crafter'], tree['env']['dmc']['camera']
     tree['env']['gone'] = {'size': 3}
 
@@ -117,6 +117,49 @@ def test_what_decides_what_is_learned_is_bound(copied, flags, capsys):
     assert 'holds a run with other settings' in error and flags[0].lstrip('-') in error
 
 
+def without(*keys):
+    """Stores the configuration of a version that has no such keys below `agent`."""
+
+    def change(tree):
+        for key in keys:
+            block, name = key.split('.')
+            del tree['agent'][block][name]
+
+    return change
+
+
+def test_a_run_that_lacks_a_key_goes_on_as_it_did_whatever_the_command_says(copied, capsys):
+    """By the default; a preset of today does not change it."""
+    rewrite(copied, without('value.gamma'))
+    flags = [*SMALL, *STEPS, *HERE, '--logdir', copied, '--run.steps', 160]
+    assert call(*flags, '--agent.value.gamma', '0.5') == 0
+    line = 'is a run of an older version; what its config.yaml lacks is agent.value.gamma 0.99.'
+    assert line in capsys.readouterr().out and line in (copied / 'events.log').read_text()
+    assert runs.read(copied).agent.value.gamma == 0.99
+    assert call(*flags, '--agent.value.gamma', '0.5') == 2  # now it is one of the run's settings
+
+
+def test_a_key_whose_default_changed_what_is_done_takes_what_was_done_before(copied, monkeypatch):
+    rewrite(copied, without('heads.unimix', 'actor.lam'))
+    monkeypatch.setitem(versions.BEFORE, 'agent.heads.unimix', 0.25)
+    with pytest.warns(UserWarning, match=r'lacks is agent\.heads\.unimix 0\.25, agent\.actor\.lam'):
+        agent, _ = load(copied)
+    assert agent.config.heads.unimix == 0.25 and agent.config.actor.lam == 0.95
+
+
+def test_values_before_a_key_are_of_keys_that_there_are():
+    assert versions.BEFORE.keys() <= runs.defaults().keys()
+
+
+def test_draws_of_a_loaded_policy_follow_its_seed(trained):
+    def drawn(seed):
+        policy = load_policy(trained, seed=seed)
+        obs = {key: np.zeros(space.shape, space.dtype) for key, space in policy.obs_space.items()}
+        return np.stack([policy.act(obs)['box'] for _ in range(6)])
+
+    assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
+
+
 def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(copied, capsys):
     rewrite(copied, lambda tree: tree['agent'].update(moves={'plan': 3}))
     with pytest.raises(ConfigError, match=r'another version.* agent\.moves\.plan of its'):
@@ -155,7 +198,7 @@ def test_an_agent_draws_the_same_numbers_whatever_its_caller_draws(trained):
         torch.manual_seed(seed)
         agent, env = load(trained)
         found = list(play(agent, env, 6))
-        played.append(np.stack([row['act_box'] for row in found if 'act_box' in row] or [0]))
+        played.append(np.stack([row['box'] for row in found]))
     assert np.array_equal(*played)
 
 
