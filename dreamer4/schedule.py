@@ -13,13 +13,19 @@ from dataclasses import dataclass
 LAST = ('value', 'policy')  # stages that follow those of every world model
 # Range that a measure is kept in before it is averaged: one bad measurement weighs no more than
 # knowing nothing.
-BOUNDS = {'unexplained': (0.0, 1.0), 'reward_skill': (0.0, 1.0), 'latent_error': (0.0, 2.0)}
+BOUNDS = {
+    'unexplained': (0.0, 1.0),
+    'reward_skill': (0.0, 1.0),
+    'latent_error': (0.0, 2.0),
+    'action_effect': (-1.0, 1.0),
+}
 # measure -> the metric that it is, the metric that says whether there is any, and the decay of its
 # running mean
 SOURCES = {
     'unexplained': ('tokenizer/unexplained', 'tokenizer/frames_vary', 0.98),
     'reward_skill': ('reward_skill', 'rewards_vary', 0.5),
     'latent_error': ('error', 'frames_move', 0.5),
+    'action_effect': ('action_effect', 'actions_vary', 0.5),
 }
 NOTHING = {  # measure -> what there is not in the data, where it cannot be measured
     'unexplained': 'the frames never change, so there is nothing to reconstruct',
@@ -28,6 +34,7 @@ NOTHING = {  # measure -> what there is not in the data, where it cannot be meas
         'the frames of an episode never change where actions are known, so there is nothing to'
         ' predict'
     ),
+    'action_effect': 'all take the same actions, so what they change cannot be told',
 }
 SLOWEST = 0.1  # of a learning rate that falls: a run that goes on must be able to learn what is new
 
@@ -41,6 +48,7 @@ class ScheduleConfig:
     dynamics_updates: int
     reward_skill: float
     latent_error: float
+    action_effect: float
     gate_every: int
     gate_sequences: int
     value_updates: int
@@ -153,6 +161,7 @@ class Schedule:
             'dynamics': {
                 'reward_skill': (c.reward_skill, True),
                 'latent_error': (c.latent_error, False),
+                'action_effect': (c.action_effect, True),
             },
         }
         return {name: limit for name, limit in limits.get(self.stage, {}).items() if limit[0]}

@@ -8,6 +8,7 @@ SETTINGS = dict(
     dynamics_updates=2,
     reward_skill=0.5,
     latent_error=0.8,
+    action_effect=0.0,
     gate_every=1,
     gate_sequences=4,
     value_updates=1,
@@ -41,6 +42,20 @@ def test_a_stage_waits_for_its_measure_and_says_so():
     assert s.stage == 'value' and s.reached('dynamics') and not s.reached('policy')
     s.advance()
     assert s.stage == 'policy' and s.waits_for() == ''
+
+
+def test_a_model_whose_actions_do_not_matter_teaches_no_policy():
+    s = schedule(tokenizer_unexplained=0.0, reward_skill=0.0, latent_error=0.0, action_effect=0.1)
+    measured = lambda effect, vary: s.note({'action_effect': effect, 'actions_vary': vary})
+    for _ in range(3):
+        s.advance()
+        measured(0.03, 1.0)
+    s.advance()
+    assert s.waits_for() == 'dynamics waits: action_effect 0.03, needs > 0.1'
+    measured(5.0, 0.0)  # nothing to measure
+    assert s.waits_for()
+    measured(0.7, 1.0)
+    assert not s.waits_for()
 
 
 def test_counts_alone_decide_where_limits_are_zero():
