@@ -231,10 +231,12 @@ class RandomAgent:
     frames_per_update = 0
     sequence_rows = 0
 
-    def __init__(self, act_space: Spaces, seed: int):
+    def __init__(self, act_space: Spaces, seed: int, tasks: Any = None):
         """Args: act_space as an Env has it ('reset' is ignored; Boxes must have finite bounds);
-        seed of its own generator, >= 0.
+        seed of its own generator, >= 0; the tasks.TaskId of several tasks, each of which is given
+        actions of its own.
         """
+        self._tasks = tasks
         self._act_space = {name: space for name, space in act_space.items() if name != 'reset'}
         self._rng = np.random.default_rng(seed)
 
@@ -243,6 +245,9 @@ class RandomAgent:
 
     def policy(self, carry: dict, obs: Values, mode: str = 'train') -> tuple[dict, Values]:
         num_envs = len(obs['is_first'])
+        if self._tasks is not None:
+            drawn = [self._tasks.draw(int(task), self._rng) for task in obs['task_id']]
+            return carry, {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
         return carry, {
             name: sample(space, self._rng, num_envs) for name, space in self._act_space.items()
         }

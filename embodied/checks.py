@@ -18,6 +18,7 @@ from .base import OUTCOME, Env, RandomAgent, Values
 from .contract import Guard, space_faults
 from .errors import EmbodiedError, EnvContractError, EnvNonFinite
 from .pictures import readings
+from .tasks import names_of
 from .wrappers import env_name
 
 
@@ -209,6 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     config = parse([], configs_dir(Path(__file__).parents[1] / 'dreamer4')).env.to_dict()
     try:
         env = envs.make(args.task, config, 0)
+        if names := names_of(env.obs_space):
+            print(f'{len(names)} tasks, an episode of each in turn: {", ".join(names)}')
         print('\n'.join(readings(env.obs_space, env.act_space)))
         env.close()
         findings = check_env(

@@ -136,10 +136,13 @@ def arrange(value: np.ndarray, axes: str) -> np.ndarray:
     return value.reshape(*value.shape[:2], -1)
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, C) at size x size, each channel by itself where they are no colours."""
+def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, C) at size x size, or (height, width), each channel by itself where they are no
+    colours.
+    """
+    high, wide = (size, size) if isinstance(size, int) else size
     scale = lambda part: np.asarray(
-        Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR)
+        Image.fromarray(part).resize((wide, high), Image.Resampling.BILINEAR)
     )
     if image.shape[-1] == 3:
         return scale(image)

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from .errors import EmbodiedError
+from .tasks import TaskId
 
 LARGEST = 2**31  # entries of a space
 DTYPES = {
@@ -44,6 +45,8 @@ def encode_space(space: spaces.Space) -> dict[str, Any]:
     spec = {'kind': kind, 'dtype': space.dtype.name, 'shape': list(space.shape)}
     if isinstance(space, spaces.Box):
         return spec | {'low': _encode_bound(space.low), 'high': _encode_bound(space.high)}
+    if isinstance(space, TaskId):
+        return spec | _encode_tasks(space)
     if isinstance(space, spaces.Discrete):
         return spec | {'n': int(space.n), 'start': int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -53,6 +56,28 @@ def encode_space(space: spaces.Space) -> dict[str, Any]:
     raise EmbodiedError(
         f'A {kind} space cannot be stored; Box, Discrete, MultiDiscrete and MultiBinary can.'
     )
+
+
+def _encode_tasks(space: TaskId) -> dict[str, Any]:
+    encode = lambda all_: [{key: encode_space(each[key]) for key in each} for each in all_]
+    return {
+        'names': list(space.names),
+        'observes': encode(space.obs_spaces),
+        'acts': encode(space.act_spaces),
+        'repeats': list(space.repeats),
+        'text': None if space.text is None else space.text.tolist(),
+    }
+
+
+def _decode_tasks(spec: Mapping[str, Any], largest: int) -> TaskId:
+    decode = lambda all_: [
+        {key: decode_space(own, largest) for key, own in each.items()} for each in all_
+    ]
+    lists = spec['names'], decode(spec['observes']), decode(spec['acts']), spec['repeats']
+    if len({len(each) for each in lists}) > 1 or not all(isinstance(n, str) for n in lists[0]):
+        raise ValueError('the lists of a TaskId differ in length')
+    text = None if spec['text'] is None else np.array(spec['text'], np.float32)
+    return TaskId(*lists, text)
 
 
 def _encode_bound(bound: np.ndarray) -> Any:
@@ -79,6 +104,8 @@ def decode_space(spec: Mapping[str, Any], largest: int = LARGEST) -> spaces.Spac
         case 'Box':
             low, high = (_decode_bound(spec[name], dtype, shape) for name in ('low', 'high'))
             return spaces.Box(low, high, shape, dtype.type)
+        case 'TaskId':
+            return _decode_tasks(spec, largest)
         case 'Discrete':
             space = spaces.Discrete(spec['n'], start=spec['start'], dtype=dtype.type)
         case 'MultiDiscrete':

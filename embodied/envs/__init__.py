@@ -1,4 +1,5 @@
-"""Environments by name: a table of suites, and package.module:Class for an env of the user's own.
+"""Environments by name: a table of suites, and package.module:Class for an env of the user's own;
+several of them joined as one (many.py, sets.py).
 The module of a suite, and the packages it needs, are imported only when one of its tasks is made,
 so a suite that is not installed breaks no other.
 """
@@ -14,7 +15,10 @@ from .. import wrappers
 from ..base import Env
 from ..errors import ConfigError, nearest
 from ..seeds import derive
+from ..tasks import TaskId
 from . import imports
+from .many import InTurn, OneOf, Prober, TasksConfig, dealt
+from .sets import members
 
 # suite -> its module, maker and config class. Maker(name, config, seed) returns an env; name is the
 # task without 'suite_'.
@@ -62,21 +66,50 @@ class Maker:
         return dataclasses.replace(self, seed=derive(self.seed, 'renewed', count))
 
 
-def make(task: str, config: Mapping, seed: int) -> Env:
-    """The environment of a task, wrapped by wrappers.wrap().
+def make(task: str, config: Mapping, seed: int, space: TaskId | None = None) -> Env:
+    """The environment of a task, wrapped by wrappers.wrap(); of several tasks, one that takes turns
+    in them.
 
     Args:
       task: suite and name, such as 'pixel_catch', 'dmc_cheetah_run', 'gym_CartPole-v1', 'dummy'; or
-          'package.module:Class'.
+          'package.module:Class'; or several with commas between them, or the name of a set.
       config: suite -> its values, the `env` block of the config; only the entry of the task's suite
           is read.
       seed: of this env, >= 0; envs with equal task, config and seed behave alike.
+      space: the tasks that this one is of, or these are; None has several tasks joined by
+        themselves.
 
     Raises:
       ConfigError: unknown suite, task or config key. EnvMissing: a package is not installed.
     """
+    tasks = members(task)
+    if space is not None or len(tasks) > 1:
+        return deal(task, config, space or prober(tasks, config).space(), 0, 1, seed)()
     maker, name, values = make_config(task, config)
     return wrappers.wrap(maker(name, values, seed))
+
+
+def prober(tasks: tuple[str, ...], config: Mapping) -> Prober:
+    """What finds the spaces of several tasks. Raises ConfigError."""
+    settings = build_config(TasksConfig, config['tasks'], 'env.tasks')
+    return Prober(tasks, tuple(Maker(each, config, 0) for each in tasks), settings)
+
+
+def deal(
+    task: str, config: Mapping, space: TaskId, index: int, count: int, seed: int
+) -> OneOf | InTurn:
+    """Constructor of env `index` of `count` that tasks are dealt over; see many.dealt().
+
+    Raises:
+      ConfigError: one is none of the space.
+    """
+    parts = []
+    for number, each in enumerate(members(task)):
+        if each not in space.names:
+            raise ConfigError(unknown('task', each, space.names, ' of an agent of other tasks'))
+        maker = Maker(each, config, derive(seed, 'task', number))
+        parts.append(OneOf(maker, space, space.names.index(each)))
+    return dealt(parts, index, count)
 
 
 def make_config(task: str, config: Mapping) -> tuple:
@@ -130,18 +163,28 @@ def check(task: str, config: Mapping) -> None:
     Raises:
       ConfigError, EnvMissing: as in make().
     """
-    maker, name, values = make_config(task, config)
-    sys.modules[maker.__module__].check(name, values)
+    tasks = members(task)
+    if len(tasks) > 1:
+        build_config(TasksConfig, config['tasks'], 'env.tasks')
+    for each in tasks:
+        maker, name, values = make_config(each, config)
+        sys.modules[maker.__module__].check(name, values)
 
 
 def block(task: str) -> str:
-    """The block of `env` that configures a task."""
+    """The block of `env` that configures a single task."""
     suite, _ = split(task)
     return 'gym' if suite == 'own' else suite
 
 
+def blocks(task: str) -> list[str]:
+    """The blocks of `env` that configure a task or several."""
+    tasks = members(task)
+    return list(dict.fromkeys([block(each) for each in tasks] + ['tasks'] * (len(tasks) > 1)))
+
+
 def named_module(task: str) -> str:
-    """The module whose name in a task makes Python import it; '' for a task of a suite."""
+    """The module whose name in a single task makes Python import it; '' for a task of a suite."""
     suite, name = split(task)
     if suite == 'own':
         return task.partition(':')[0]
@@ -155,8 +198,9 @@ def check_stored(task: str, trusted: bool, logdir: Path) -> None:
     Raises:
       ConfigError: as imports.refuse_unnamed().
     """
-    if module := named_module(task):
-        imports.refuse_unnamed(module, task, trusted, logdir)
+    for each in members(task):
+        if module := named_module(each):
+            imports.refuse_unnamed(module, task, trusted, logdir)
 
 
 def available() -> list[str]:
