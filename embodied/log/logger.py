@@ -94,6 +94,7 @@ class Logger:
         self._services = outputs.make(config.outputs, self.logdir, on_event)
         self._scalars, self._unshown = {}, set()
         self.returns = Returns()
+        self._by_task: dict[str, Returns] = {}
         self._start = time.monotonic()
         self._told = 'terminal' in config.outputs
         self._live = self._told and is_terminal(sys.stdout)
@@ -129,14 +130,19 @@ class Logger:
                     self._unshown.add(name)
                     self._on_event(f'{name} cannot be shown: {type(error).__name__}: {error}')
 
-    def score(self, score: float, length: int, goals: Mapping[str, int] = {}) -> None:
+    def score(
+        self, score: float, length: int, goals: Mapping[str, int] = {}, task: str = ''
+    ) -> None:
         """One finished episode, sum of rewards and decisions: its line in scores.jsonl, at once.
 
         Args:
           goals: goal -> 1 where it was reached, 0 where not; see metrics.goals_of().
+          task: its name, of several.
         """
         now = self._counters()
         self.returns.add(float(score), now['frames'])
+        if task:
+            self._by_task.setdefault(task, Returns()).add(float(score), now['frames'])
         self._scores.append(
             {
                 'frames': now['frames'],
@@ -144,6 +150,7 @@ class Logger:
                 'score': float(score),
                 'length': int(length),
             }
+            | ({'task': task} if task else {})
             | ({'goals': dict(goals)} if goals else {})
         )
 
@@ -161,6 +168,9 @@ class Logger:
         """
         if not self._scalars:
             return
+        means = [each.mean for each in self._by_task.values() if each.mean is not None]
+        if means:  # over the newest episodes of each of several tasks, every task weighs alike
+            self._scalars['episode/score_of_tasks'] = sum(means) / len(means)
         now = self._counters()
         head = {name: now[name] for name in COUNTERS} | {'seconds': round(self.seconds, 1)}
         self._metrics.append(head | self._scalars)
@@ -204,6 +214,7 @@ class Logger:
         return {
             'scalars': dict(self._scalars),
             'returns': self.returns.save(),
+            'tasks': {task: returns.save() for task, returns in self._by_task.items()},
             'counters': dict(self._counters()),
             'seconds': self.seconds,
             'bytes': {'metrics': self._metrics.bytes, 'scores': self._scores.bytes},
@@ -220,6 +231,9 @@ class Logger:
         scalars, counters, sizes = (tree[key] for key in ('scalars', 'counters', 'bytes'))
         if 'returns' in tree:  # they are for eyes, and older saves have none
             self.returns.load(tree['returns'])
+        for task, saved in tree.get('tasks', {}).items():
+            self._by_task[task] = Returns()
+            self._by_task[task].load(saved)
         self._start = time.monotonic() - tree['seconds']
         self._metrics.cut(sizes['metrics'], counters)
         self._scores.cut(sizes['scores'], counters)

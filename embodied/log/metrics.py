@@ -1,13 +1,14 @@
 """Means of metrics between two lines of a log, and the scores of episodes as a listener of rows."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..base import Values
 from ..errors import CheckpointError
+from ..tasks import KEY
 from ..tree_spec import COUNT, NUMBER, REAL, Each, demand
 
 # one under way, as it is saved
@@ -77,12 +78,15 @@ class EpisodeStats:
       cut: episodes that were cut because their env was replaced; they have no score.
     """
 
-    def __init__(self, on_episode: Callable[[float, int, dict[str, float]], None]):
+    def __init__(
+        self, on_episode: Callable[[float, int, dict[str, float]], None], tasks: Sequence[str] = ()
+    ):
         """Args: on_episode is called with (score, length, logs) at the end of an episode: the sum
         of its rewards, its decisions, and for each number 'log/x' of its rows the mean, maximum and
-        sum as 'log/x/avg', 'log/x/max', 'log/x/sum'.
+        sum as 'log/x/avg', 'log/x/max', 'log/x/sum'; of several tasks, whose names these are, with
+        that of the episode as well.
         """
-        self._on_episode = on_episode
+        self._on_episode, self._tasks = on_episode, tuple(tasks)
         self._open = {}
         self.cut = 0
 
@@ -101,11 +105,15 @@ class EpisodeStats:
         for key, value in row.items():
             if key.startswith('log/') and np.ndim(value) == 0:
                 value = float(value)
+                if self._tasks and math.isnan(value):
+                    continue  # a number that another task has
                 total, most, count = episode['log'].get(key, (0.0, value, 0))
                 episode['log'][key] = (total + value, max(most, value), count + 1)
         if row['is_last']:
             del self._open[worker]
-            self._on_episode(episode['score'], episode['length'], _summary(episode['log']))
+            found = episode['score'], episode['length'], _summary(episode['log'])
+            task = [self._tasks[int(row[KEY])]] if self._tasks else []
+            self._on_episode(*found, *task)
 
     def save(self) -> dict[str, Any]:
         """The episodes that are under way."""

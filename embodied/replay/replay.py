@@ -1,7 +1,8 @@
 """The replay as its users see it: rows in, sequences out, save and load.
 
 Sequences cross the borders of chunks and of episodes. The rows stand in store.py, what is drawn is
-decided in draws.py; here both come together, with demonstrations, under one lock.
+decided in draws.py, as often for each of several tasks; here both come together, with
+demonstrations, under one lock.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReplayError
+from ..tasks import KEY
 from . import manifest as manifests
 from . import meta as metas
 from .config import ReplayConfig
@@ -144,8 +146,13 @@ class Replay:
                 self._store.adopt(Schema.from_row(row))
             values = self.schema.check(row)
             self._store.finite.check(values, row, worker)
-            self._shelf.append(self._shelf.streams.of(worker), values)
+            self._shelf.append(self._shelf.streams.of(self._stream(row, worker)), values)
             self._shelf.keep_budget()
+
+    def _stream(self, row: Mapping[str, Any], worker: int) -> int:
+        """The stream of a row: a worker that takes turns in tasks has one for each of them."""
+        tasks = self._store.tasks
+        return worker * tasks + int(row[KEY]) if tasks > 1 else worker
 
     # Rows out
 

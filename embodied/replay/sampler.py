@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReplayEmptyError, ReplayError
+from ..tasks import KEY
 from .selectors import Mixture, Selection
 from .shelf import Shelf, Unusable
 from .streams import Stream
@@ -61,7 +62,11 @@ class Sampler:
           OutOfResources: a chunk cannot be read now.
         """
         while True:  # a chunk that turns out to be broken is no longer part of the streams
-            selection = self._select(*out[ROW_ID].shape, number, newest)
+            try:
+                selection = self._select(*out[ROW_ID].shape, number, newest)
+            except Unusable as unusable:
+                self._shelf.set_aside(unusable)
+                continue
             if self._gather(selection, out):
                 return selection.fresh
 
@@ -71,7 +76,11 @@ class Sampler:
         state = rng.bit_generator.state
         while True:
             rng.bit_generator.state = state
-            selection = self._choose(batch, length, rng)
+            try:
+                selection = self._choose(batch, length, rng)
+            except Unusable as unusable:
+                self._shelf.set_aside(unusable)
+                continue
             if selection is None:
                 return False
             if self._gather(selection, out):
@@ -103,10 +112,23 @@ class Sampler:
     def _choose(
         self, batch: int, length: int, rng: np.random.Generator, newest: bool = True
     ) -> Selection | None:
-        shelf = self._shelf
+        shelf, tasks = self._shelf, self._tasks()
         return self._mixture.choose(
-            shelf.streams, batch, length, rng, seen=shelf.seen, newest=newest
+            shelf.streams, batch, length, rng, seen=shelf.seen, newest=newest, tasks=tasks
         )
+
+    def _tasks(self) -> np.ndarray | None:
+        """Of every stream the number of its task, -1 where it holds no rows; None where rows have
+        none. Raises Unusable.
+        """
+        shelf, streams = self._shelf, self._shelf.streams
+        if shelf.schema is None or KEY not in shelf.schema:
+            return None
+        for stream in streams:
+            slot = stream.slot
+            if stream.task is None and streams.ends[slot] > streams.begins[slot]:
+                stream.task = int(shelf.value(stream, int(streams.begins[slot]), KEY))
+        return np.array([-1 if stream.task is None else stream.task for stream in streams])
 
     def _select(self, batch: int, length: int, number: int, newest: bool) -> Selection:
         selection = self._choose(batch, length, self.generator(number, MAIN), newest)

@@ -65,6 +65,7 @@ class Mixture:
         *,
         seen: int,
         newest: bool = True,
+        tasks: np.ndarray | None = None,
     ) -> Selection | None:
         """Pick `batch` windows of `length` rows; None where no stream has that many.
 
@@ -75,21 +76,30 @@ class Mixture:
           seen: rows that the replay was given so far, over all workers; tells which workers added
               lately.
           newest: False leaves the newest share to uniform.
+          tasks: (streams,), whose task each stream is; every task that has windows gets as many of
+            them, give or take one. None for one task.
         """
         counts = np.maximum(streams.ends - streams.begins - length + 1, 0)
         if not counts.any():
             return None
         kind = rng.random(batch)
-        slots, rows = _pick(counts, streams.begins, batch, rng)
-        if self.recent:
-            chosen = np.flatnonzero(kind < self.recent)
-            begins, counts = self._recent(streams, length, seen)
-            if counts.any():
-                slots[chosen], rows[chosen] = _pick(counts, begins, len(chosen), rng)
-        fresh = {}
-        if self.newest and newest:
-            chosen = np.flatnonzero((kind >= self.recent) & (kind < self.recent + self.newest))
-            fresh = _take_newest(streams, chosen, slots, rows, length)
+        if tasks is None:
+            tasks, drawn = np.zeros(len(counts), int), np.zeros(batch, int)
+        else:
+            known = rng.permutation(np.unique(tasks[counts > 0]))
+            drawn = rng.permutation(np.resize(known, batch))
+        slots, rows, fresh = np.zeros(batch, int), np.zeros(batch, int), {}
+        recent, newly = kind < self.recent, kind < self.recent + self.newest
+        late = self._recent(streams, length, seen) if self.recent else None
+        for task in np.unique(drawn):
+            own, places = tasks == task, np.flatnonzero(drawn == task)
+            slots[places], rows[places] = _pick(counts * own, streams.begins, len(places), rng)
+            if late is not None and (late[1] * own).any():
+                places = np.flatnonzero((drawn == task) & recent)
+                slots[places], rows[places] = _pick(late[1] * own, late[0], len(places), rng)
+            if self.newest and newest:
+                places = np.flatnonzero((drawn == task) & newly & ~recent)
+                fresh |= _take_newest(streams, places, slots, rows, length, own)
         return Selection(slots, rows, fresh)
 
     def _recent(self, streams: Streams, length: int, seen: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,14 +128,20 @@ def _pick(
 
 
 def _take_newest(
-    streams: Streams, chosen: np.ndarray, slots: np.ndarray, rows: np.ndarray, length: int
+    streams: Streams,
+    chosen: np.ndarray,
+    slots: np.ndarray,
+    rows: np.ndarray,
+    length: int,
+    own: np.ndarray,
 ) -> dict[int, int]:
     """Put the windows that wait the longest into the chosen places of slots and rows, as far as
-    there are any.
+    there are any; bool (streams,) `own` says of which streams.
     """
     waiting = {
         stream.slot: max(stream.fresh, int(streams.begins[stream.slot]))
         for stream in streams.workers
+        if own[stream.slot]
     }
     fresh = {}
     for place in chosen:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ChunkError, ChunkUnreadable, ReplaySchemaError
+from ..tasks import KEY
 from . import manifest as manifests
 from . import meta as metas
 from . import npz
@@ -98,6 +99,11 @@ class Store:
             given = schema
         if given is not None and self.schema is None:
             self.adopt(given)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks rows may be of."""
+        return int(self.obs_space[KEY].n) if self.obs_space and KEY in self.obs_space else 1
 
     def adopt(self, schema: Schema) -> None:
         """Rows are like this from now on.

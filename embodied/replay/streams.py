@@ -25,15 +25,17 @@ class Stream:
           before there is one.
       fresh: first row that the newest-first selector has not handed out.
       touched: how many rows the replay had seen, over all workers, when this stream last got one.
+      task: number of the task that its first row is of; None while nobody has looked.
     """
 
-    __slots__ = ('slot', 'worker', 'chunks', 'firsts', 'next_uuid', 'fresh', 'touched')
+    __slots__ = ('slot', 'worker', 'chunks', 'firsts', 'next_uuid', 'fresh', 'touched', 'task')
 
     def __init__(self, slot: int, worker: int | None):
         self.slot, self.worker = slot, worker
         self.chunks: list[Chunk] = []
         self.firsts: list[int] = []
         self.next_uuid, self.fresh, self.touched = '', 0, 0
+        self.task: int | None = None
 
     @property
     def open_chunk(self) -> Chunk | None:
