@@ -22,10 +22,13 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from embodied.tasks import TaskId
+
 from .nets.outputs import ClippedNormal, Policy, TruncatedNormal
 
 REAL = {'normal': ClippedNormal, 'truncnormal': TruncatedNormal}
 CONTINUOUS = ('bins', *REAL)
+NEVER = -1e9  # log-probability of what cannot be chosen: finite, so that 0 times it is 0
 MOST = 2**24  # choices of one part: larger indices are not exact in float32
 
 
@@ -64,6 +67,8 @@ class Actions(nn.Module):
         bins: values per continuous dimension, odd so that zero is one of them.
         unimix: share of a uniform distribution mixed into every categorical part, which bounds
             log-probabilities.
+        tasks: TaskId of several tasks, or None. What a task has not is one choice, which is no
+            choice: it is zero in the code, its log-probability is 0 and has no gradient.
 
     Raises:
         ValueError: for an unknown kind of space, an unbounded Box, an even number of bins or a part
@@ -71,7 +76,12 @@ class Actions(nn.Module):
     """
 
     def __init__(
-        self, act_space: Mapping[str, spaces.Space], continuous: str, bins: int, unimix: float
+        self,
+        act_space: Mapping[str, spaces.Space],
+        continuous: str,
+        bins: int,
+        unimix: float,
+        tasks: spaces.Space | None = None,
     ):
         super().__init__()
         if continuous not in CONTINUOUS:
@@ -97,6 +107,11 @@ class Actions(nn.Module):
         # the code's parts, numbered by key
         order = sorted(range(self.parts), key=lambda m: rank[counts[m]])
         self._register([parts[m] for m in order], torch.tensor(order, dtype=torch.long))
+        self.masked = isinstance(tasks, TaskId) and any(
+            tasks.present(key) is not None for key in self.spaces
+        )
+        if self.masked:
+            self._mask(tasks)
 
     def _add(self, key: str, space: spaces.Space, parts: list[Part]) -> None:
         """Append the parts of one space and remember where they stand."""
@@ -162,6 +177,33 @@ class Actions(nn.Module):
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
+
+    def _mask(self, tasks: TaskId) -> None:
+        """Tables of what each task may choose: (tasks, choices) as they stand in the code, and
+        (tasks, E).
+        """
+        may, real = [None] * self.parts, [torch.ones(tasks.n, 0, dtype=torch.bool)]
+        for key, (kind, where) in self.fields.items():
+            present, space = tasks.present(key), self.spaces[key]
+            if present is None:
+                present = np.ones((tasks.n, int(np.prod(space.shape))), bool)
+            if kind == 'real':
+                real.append(torch.from_numpy(present))
+                continue
+            places = range(where.start, where.stop)
+            counts = [int(self.counts[self.place[m]]) for m in places]
+            if len(present[0]) == len(counts):  # numbers or flags, not choices
+                present = np.repeat(present, counts, 1)
+            for m, part in zip(places, torch.from_numpy(present).split(counts, 1)):
+                # what stands for zero: of bins the middle one, of all others the first
+                zero = counts[0] // 2 if kind == 'bins' else 0
+                may[m] = part.index_put((~part.any(1), torch.tensor(zero)), torch.tensor(True))
+        order = self.order.tolist()
+        none = torch.ones(tasks.n, 0, dtype=torch.bool)
+        self.register_buffer(
+            'may', torch.cat([none, *(may[m] for m in order)], 1), persistent=False
+        )
+        self.register_buffer('real', torch.cat(real, 1), persistent=False)
 
     @property
     def code_size(self) -> int:
@@ -241,28 +283,52 @@ class Actions(nn.Module):
         soft = torch.cat([columns, torch.zeros_like(code[..., self.parts :])], -1)
         return self.embed(code) + (soft - soft.detach())
 
-    def policy(self, outputs: torch.Tensor) -> Policy:
+    def policy(self, outputs: torch.Tensor, task: torch.Tensor | None = None) -> Policy:
         """Distribution from network outputs (..., `outputs`); a normal has its mean in (-1, 1)
         and std in [0.1, 1].
+
+        Args:
+            task: long, which broadcasts to (...), of several tasks.
         """
         outputs = outputs.float()
         *logits, real = outputs.split(
             [*(count * choices for count, choices in self.groups), 2 * self.normals], -1
         )
-        log_probs = [self._mixed(x.unflatten(-1, group)) for x, group in zip(logits, self.groups)]
+        mays, there = [None] * len(self.groups), None
+        if self.masked and task is not None:
+            mays = self.may[task].split([count * choices for count, choices in self.groups], -1)
+            mays = [x.unflatten(-1, group) for x, group in zip(mays, self.groups)]
+            there = self.real[task]
+        log_probs = [
+            self._mixed(x.unflatten(-1, group), may)
+            for x, group, may in zip(logits, self.groups, mays)
+        ]
         mean, std = real.chunk(2, -1)
         kind = REAL.get(self.continuous, ClippedNormal)  # with bins there are no real values
-        return Policy(log_probs, kind(mean.tanh(), 0.1 + 0.9 * torch.sigmoid(std + 2)))
+        return Policy(log_probs, kind(mean.tanh(), 0.1 + 0.9 * torch.sigmoid(std + 2), there))
 
-    def _mixed(self, logits: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (..., K) of logits, with a share of the uniform distribution."""
-        if not self.unimix:
-            return logits.log_softmax(-1)  # no probability underflows to log(0)
-        return (logits.softmax(-1) * (1 - self.unimix) + self.unimix / logits.shape[-1]).log()
+    def _mixed(self, logits: torch.Tensor, may: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-probabilities (..., K) of logits, with a share of the uniform distribution; NEVER
+        where bool `may` is False.
+        """
+        count = logits.shape[-1]
+        if may is not None:
+            logits, count = logits.masked_fill(~may, NEVER), may.sum(-1, keepdim=True)
+        if self.unimix:
+            mixed = (logits.softmax(-1) * (1 - self.unimix) + self.unimix / count).log()
+            return mixed if may is None else mixed.masked_fill(~may, NEVER)
+        return logits.log_softmax(-1)  # no probability underflows to log(0)
 
-    def uniform(self, *shape: int) -> torch.Tensor:
-        """Random codes (*shape, M + E): uniform choices, real values uniform in [-1, 1]."""
+    def uniform(self, *shape: int, task: torch.Tensor | None = None) -> torch.Tensor:
+        """Random codes (*shape, M + E): uniform choices, real values uniform in [-1, 1]; of those
+        that the tasks (*shape) have.
+        """
         device = self.table.device
+        if self.masked and task is not None:
+            flat = torch.zeros(*shape, self.outputs, device=device)
+            code, there = self.policy(flat, task).sample(), self.real[task]
+            value = (torch.rand(*shape, self.normals, device=device) * 2 - 1) * there
+            return torch.cat([code[..., : self.parts], value], -1)
         index = (torch.rand(*shape, self.parts, device=device) * self.counts).floor()
         return torch.cat([index, torch.rand(*shape, self.normals, device=device) * 2 - 1], -1)
 

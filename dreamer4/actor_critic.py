@@ -121,27 +121,31 @@ class ActorCritic:
 
     # -- acting
 
-    def policy(self, x: torch.Tensor) -> Policy:
-        """The policy that learns, at features (..., F)."""
-        return self.actions.policy(self.policy_head(x))
+    def policy(self, x: torch.Tensor, task: torch.Tensor | None = None) -> Policy:
+        """The policy that learns, at features (..., F) of tasks (...)."""
+        return self.actions.policy(self.policy_head(x), task)
 
     def value(self, x: torch.Tensor) -> torch.Tensor:
         """Expected return after the frame, (...)."""
         return self.scalar.mean(self.value_head(x))
 
-    def act(self, x: torch.Tensor, likeliest: bool) -> torch.Tensor:
-        """Codes (N, M) of the policy that acts, at features (N, F)."""
-        policy = self.actions.policy(self.acting_policy.module(x))
+    def act(
+        self, x: torch.Tensor, likeliest: bool, task: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Codes (N, M) of the policy that acts, at features (N, F) of tasks (N,)."""
+        policy = self.actions.policy(self.acting_policy.module(x), task)
         return policy.mode() if likeliest else policy.sample()
 
-    def explore(self, last: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
+    def explore(
+        self, last: torch.Tensor, is_first: torch.Tensor, task: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Random codes (N, M), each held for `actor.hold` decisions in the mean: coherent motion
         shows more than jitter.
 
         Args:
-            last: (N, M) codes before. is_first: bool (N,).
+            last: (N, M) codes before. is_first: bool (N,). task: long (N,) or None.
         """
-        fresh = self.actions.uniform(len(last))
+        fresh = self.actions.uniform(len(last), task=task)
         held = torch.rand(len(last), device=last.device) < 1 - 1 / self.config.actor.hold
         return torch.where((held & ~is_first)[:, None], last, fresh)
 
@@ -264,7 +268,8 @@ class ActorCritic:
         logits = self.value_head(x)
         baseline = self.scalar.mean(logits.detach())
         advantage = targets.returns.detach() - baseline
-        policy, prior = self.policy(x), self._prior(x)
+        task = None if dream.task is None else dream.task[:, None]
+        policy, prior = self.policy(x, task), self._prior(x, task)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         if c.loss == 'pmpo':
             objective = returns.pmpo(log_prob, advantage, weight, c.alpha, c.floor, ranks.mean)
@@ -298,11 +303,11 @@ class ActorCritic:
         return out, {k: v.detach() for k, v in metrics.items()}
 
     @torch.no_grad()
-    def _prior(self, x: torch.Tensor) -> Policy | None:
+    def _prior(self, x: torch.Tensor, task: torch.Tensor | None) -> Policy | None:
         """The distribution that the policy is held to, None for none."""
         if self.config.actor.prior == 'none':
             return None
-        return self.actions.policy(self.slow_policy.module(x))
+        return self.actions.policy(self.slow_policy.module(x), task)
 
     def state(self) -> dict[str, nn.Module | SlowCopy]:
         """Everything with a state_dict but the optimizers, by its name in a checkpoint."""

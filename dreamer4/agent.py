@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from embodied.base import Spaces, Status
+from embodied.tasks import KEY
 
 from . import ranks, worlds
 from .actions import Actions
@@ -27,6 +28,7 @@ from .record import CudaGraphs, plainly
 from .schedule import Schedule
 from .state import fetch, fitting, held, pack_tree, unpack_tree
 from .summary import describe
+from .tasks import Tasks
 from .updater import Updater, accepted
 
 Place = str | Path
@@ -71,10 +73,11 @@ class Agent:
 
     def _build(self) -> None:
         config, heads, machine = self.config, self.config.heads, self.machine
-        seen, tasks, self.obs_keys = observed(self.obs_space)
+        (seen, self.obs_keys), tasks = observed(self.obs_space), Tasks(self.obs_space)
         acts = {k: s for k, s in self.act_space.items() if k != 'reset'}
-        actions = Actions(acts, heads.continuous, heads.action_bins, heads.unimix)
-        self.actions = actions.to(self.device)
+        task_id = self.obs_space.get(KEY)
+        actions = Actions(acts, heads.continuous, heads.action_bins, heads.unimix, task_id)
+        self.actions, tasks = actions.to(self.device), tasks.to(self.device)
         self.world = worlds.build(config, seen, tasks, self.actions, machine)
         learns = config.actor_critic()
         self.actor_critic = ActorCritic(self.world.parts, self.actions, learns, machine)

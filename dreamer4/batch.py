@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from embodied.base import UNLABELED, Spaces
+from embodied.tasks import KEY
 
 from .actions import Actions
 
 # keys of a row that are nothing to look at
-FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', *UNLABELED, 'task_id')
+FLAGS = ('reward', 'is_first', 'is_last', 'is_terminal', *UNLABELED, KEY)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class Batch:
     @property
     def shape(self) -> tuple[int, int]:
         return tuple(self.is_first.shape)
+
+    @property
+    def task(self) -> torch.Tensor | None:
+        """long (B, T), numbers of the tasks; None where there is one."""
+        return self.obs[KEY].long() if KEY in self.obs else None
+
+    def task_at(self, rows: torch.Tensor, frames: torch.Tensor) -> torch.Tensor | None:
+        """long (W,) or None, at places long (W,)."""
+        return None if self.task is None else self.task[rows, frames]
 
     def flat(self) -> dict[str, torch.Tensor]:
         """All tensors by name; observations are called 'obs/<key>'."""
@@ -128,6 +138,7 @@ class Dream:
         reward, cont: (W, H+1) on arrival at frames 0 .. H; cont is the probability that the episode
             goes on.
         rows, frames: long (W,), where in the batch they begin.
+        task: long (W,) or None, as of Batch.
     """
 
     features: torch.Tensor
@@ -136,6 +147,7 @@ class Dream:
     cont: torch.Tensor
     rows: torch.Tensor
     frames: torch.Tensor
+    task: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -185,13 +197,13 @@ def draw_starts(usable: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.T
     return index // usable.shape[1], index % usable.shape[1]
 
 
-def observed(obs_space: Spaces) -> tuple[Spaces, int, list[str]]:
-    """What an agent looks at: the spaces without flags and 'log/' keys, the number of tasks, and
-    the keys that make_batch() puts into a batch.
+def observed(obs_space: Spaces) -> tuple[Spaces, list[str]]:
+    """What an agent looks at: the spaces without flags and 'log/' keys, and the keys that
+    make_batch() puts into a batch, the number of the task of several among them.
     """
     seen = {k: s for k, s in obs_space.items() if k not in FLAGS and not k.startswith('log/')}
-    tasks = int(obs_space['task_id'].n) if 'task_id' in obs_space else 1
-    return seen, tasks, sorted(seen) + ['task_id'] * (tasks > 1)
+    several = KEY in obs_space and obs_space[KEY].n > 1
+    return seen, sorted(seen) + [KEY] * bool(several)
 
 
 def make_batch(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from embodied.base import Spaces
+from embodied.tasks import KEY
 
 from .actions import Actions
 from .agent import Agent
@@ -55,6 +56,7 @@ class Moment:
             comes after. entropy: (N,) of the policy in nats.
         spread: (N,) root mean square, over the numbers of the frame, of the standard deviation of
             samples of it, images in [0, 1]; nan where none were drawn.
+        task: long (N,), numbers of the tasks; None where there is one.
     """
 
     carry: Carry
@@ -65,6 +67,7 @@ class Moment:
     value: np.ndarray
     entropy: np.ndarray
     spread: np.ndarray
+    task: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -84,6 +87,7 @@ class Moment:
         return Moment(
             carry=both(other.carry, self.carry),
             obs=both(other.obs, self.obs),
+            task=None if self.task is None else pick(other.task, self.task),
             **{name: pick(getattr(other, name), getattr(self, name)) for name in names},
         )
 
@@ -116,7 +120,7 @@ class Dream:
     ):
         self.agent, self.world, self.actions = agent, agent.world, agent.actions
         self.act_space = {k: s for k, s in act_space.items() if k != 'reset'}
-        self.obs_space = {k: obs_space[k] for k in agent.obs_keys if k != 'task_id'}
+        self.obs_space = {k: obs_space[k] for k in agent.obs_keys if k != KEY}
         self.context, self._keys = agent.config.actor.context, [*agent.obs_keys]
         self.reseed(seed)
         self.samples, self.sampling = samples, sampling or Sampling()
@@ -153,12 +157,12 @@ class Dream:
         code = self._code({k: rows[k] for k in self.act_space})
         count, time = rows['is_first'].shape
         with self.machine.autocast():
-            carry = self.world.begin(count)
-            last = torch.zeros_like(code[:, 0])
+            carry, last = self.world.begin(count), torch.zeros_like(code[:, 0])
             for t in range(time):
                 seen = self._seen({k: rows[k][:, t] for k in (*self._keys, 'is_first')})
                 carry, last = self.world.observe(carry, seen, last), code[:, t]
-        return self._moment(carry, obs={k: np.asarray(rows[k][:, -1]) for k in self.obs_space})
+        shown = {k: np.asarray(rows[k][:, -1]) for k in self.obs_space}
+        return self._moment(carry, seen.get(KEY), obs=shown)
 
     @torch.no_grad()
     @own_stream
@@ -167,8 +171,11 @@ class Dream:
         ...), with is_first.
         """
         with self.machine.autocast():
-            carry = self.world.observe(moment.carry, self._seen(obs), self._code(action))
-        return self._moment(carry, obs={k: np.asarray(obs[k]) for k in self.obs_space})
+            seen = self._seen(obs)
+            carry = self.world.observe(moment.carry, seen, self._code(action))
+        return self._moment(
+            carry, seen.get(KEY), obs={k: np.asarray(obs[k]) for k in self.obs_space}
+        )
 
     @torch.no_grad()
     @own_stream
@@ -179,14 +186,14 @@ class Dream:
             carry = self.world.dream(moment.carry, code, how)
             if self.samples > 1:
                 spread = self._spread(moment.carry, code)
-        return self._moment(carry, spread)
+        return self._moment(carry, moment.task, spread)
 
     @torch.no_grad()
     @own_stream
     def act(self, moment: Moment, likeliest: bool = False) -> dict[str, np.ndarray]:
         """What the policy does, key -> (N, ...)."""
         with self.machine.autocast():
-            code = self.agent.actor_critic.act(moment.features, likeliest)
+            code = self.agent.actor_critic.act(moment.features, likeliest, moment.task)
         return {
             k: v.cpu().numpy().astype(self.act_space[k].dtype)
             for k, v in self.actions.decode(code).items()
@@ -196,7 +203,7 @@ class Dream:
     def policy(self, moment: Moment) -> list[Choice]:
         """What the policy says of every component of the action, in the order of the spaces."""
         with self.machine.autocast():
-            policy = self._policy(moment.features)
+            policy = self._policy(moment.features, moment.task)
         return [choice for k in self.act_space for choice in choices(self.actions, policy, k)]
 
     @torch.no_grad()
@@ -219,28 +226,31 @@ class Dream:
     def _moment(
         self,
         carry: Carry,
+        task: torch.Tensor | None,
         spread: torch.Tensor | None = None,
         obs: dict[str, np.ndarray] | None = None,
     ) -> Moment:
         """What is believed of a frame, which is decoded where obs is not given."""
+        task = None if task is None else task.long()
         with self.machine.autocast():
             x = self.world.features(carry)
             reward, cont = self.world.judge(x)
-            value, entropy = self.agent.actor_critic.value(x), self._policy(x).entropy()
+            value, entropy = self.agent.actor_critic.value(x), self._policy(x, task).entropy()
         if spread is None:
             spread = torch.full_like(reward.float(), torch.nan)
         told = torch.stack([t.float() for t in (reward, cont, value, entropy, spread)]).cpu()
-        return Moment(carry, x, self._decoded(carry) if obs is None else obs, *told.numpy())
+        shown = self._decoded(carry) if obs is None else obs
+        return Moment(carry, x, shown, *told.numpy(), task)
 
     def _decoded(self, carry: Carry) -> dict[str, np.ndarray]:
         with self.machine.autocast():
             found = self.world.decode(carry)
         return {k: devectorize(found[k], s).cpu().numpy() for k, s in self.obs_space.items()}
 
-    def _policy(self, x: torch.Tensor) -> Policy:
-        """Of the policy that acts, at features (N, F)."""
+    def _policy(self, x: torch.Tensor, task: torch.Tensor | None) -> Policy:
+        """Of the policy that acts, at features (N, F) of tasks (N,)."""
         critic = self.agent.actor_critic
-        return self.actions.policy(critic.acting_policy.module(x))
+        return self.actions.policy(critic.acting_policy.module(x), task)
 
     def _code(self, action: Mapping[str, np.ndarray]) -> torch.Tensor:
         found = {}

@@ -24,6 +24,7 @@ from .batch import Batch, Dream, make_batch
 from .machine import Machine, MachineConfig
 from .nets.transformer import Block
 from .summary import parameters, update_flops
+from .tasks import Tasks
 
 META, CPU = torch.device('meta'), torch.device('cpu')
 ROWS = 2, 4  # sequences of the two batches that are counted; what grows with them is a line
@@ -97,7 +98,7 @@ class Parts:
         actions = Actions(act_space, c.continuous, c.action_bins, c.unimix)
         place.device = META
         with META:
-            world = worlds.find(config.world)(obs_space, 1, actions, config, place)
+            world = worlds.find(config.world)(obs_space, Tasks({}), actions, config, place)
             actor_critic = ActorCritic(world.parts, actions, config.actor_critic(), place)
         return cls(config, place, actions, world, actor_critic)
 

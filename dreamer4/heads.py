@@ -141,7 +141,8 @@ class Heads(nn.Module):
         count = self.config.offsets + 1
         reward = self.reward_head(x).float().unflatten(-1, (count, self.scalar.outputs))
         behaviour = self.actions.policy(
-            self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs))
+            self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)),
+            None if batch.task is None else batch.task[..., None],
         )
         there = ahead(batch.is_first, count) & weight[..., None]
         errors = {

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from embodied.tasks import KEY
+
 from .actions import Actions
 from .actor_critic import ActorCritic
 from .machine import Machine
@@ -92,13 +94,14 @@ class Player:
         """
         seen = {k.removeprefix('seen/'): v for k, v in flat.items() if k.startswith('seen/')}
         carry = {k: v for k, v in flat.items() if not k.startswith('seen/')}
-        last = carry.pop('action')
+        last, task = carry.pop('action'), seen.get(KEY)
+        task = None if task is None else task.long()
         with self.machine.autocast():
             carry = self.world.observe(carry, seen, last)
             if kind == 'explore':
-                code = self.actor_critic.explore(last, seen['is_first'])
+                code = self.actor_critic.explore(last, seen['is_first'], task)
             else:
-                code = self.actor_critic.act(self.world.features(carry), kind == 'mode')
+                code = self.actor_critic.act(self.world.features(carry), kind == 'mode', task)
         found = {f'act/{k}': v for k, v in self.actions.decode(code).items()}
         return carry | {'action': code} | found
 

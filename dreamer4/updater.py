@@ -83,11 +83,13 @@ class Updater:
                 losses = replace(losses, total=losses.total + lesson)
         return metrics | self.world.step(plan.world, losses)
 
-    def choose(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def choose(
+        self, x: torch.Tensor, task: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes (W, M) of the policy that learns and their features (W, A), at features (W, F) of
-        a dream.
+        a dream in tasks (W,).
         """
-        policy = self.actor_critic.policy(x)
+        policy = self.actor_critic.policy(x, task)
         code = policy.sample()
         if self.config.actor.backprop:
             return code.detach(), self.actions.embed_sampled(code, policy)

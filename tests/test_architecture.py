@@ -166,6 +166,7 @@ CONTRACTS = (
     'embodied.extras',
     'embodied.log.jsonl',
     'embodied.pictures',
+    'embodied.tasks',
 )
 
 

@@ -103,24 +103,29 @@ class BoundedNormal:
 
     Args:
         mean: (..., E) in [-1, 1]. std: (..., E), positive.
+        there: bool (..., E), False for actions that are none: always zero, of log-probability 0.
     """
 
-    def __init__(self, mean: torch.Tensor, std: torch.Tensor):
-        self.mean, self.std = mean, std
+    def __init__(self, mean: torch.Tensor, std: torch.Tensor, there: torch.Tensor | None = None):
+        self.mean, self.std, self.there = mean, std, there
         # the bounds, in standard deviations
         self.low, self.high = (-1 - mean) / std, (1 - mean) / std
 
     def mode(self) -> torch.Tensor:
         """Most likely values (..., E) strictly between the bounds."""
-        return self.mean
+        return self._kept(self.mean)
+
+    def _kept(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., E) with zeros for actions that are none."""
+        return x if self.there is None else torch.where(self.there, x, torch.zeros_like(x))
 
     def entropy(self) -> torch.Tensor:
         """Entropy (...) in nats, exact, summed over E."""
-        return -self._cross(self).sum(-1)
+        return -self._kept(self._cross(self)).sum(-1)
 
     def kl(self, other: 'BoundedNormal') -> torch.Tensor:
         """KL(self || other) (...) in nats, exact, summed over E."""
-        return (self._cross(self) - self._cross(other)).sum(-1)
+        return self._kept(self._cross(self) - self._cross(other)).sum(-1)
 
     def _log_normal(self, x: torch.Tensor) -> torch.Tensor:
         """Log-density of the normals without bounds."""
@@ -155,7 +160,7 @@ class ClippedNormal(BoundedNormal):
 
     def sample(self) -> torch.Tensor:
         """Values (..., E) in [-1, 1]."""
-        return (self.mean + self.std * torch.randn_like(self.mean)).clamp(-1, 1)
+        return self._kept((self.mean + self.std * torch.randn_like(self.mean)).clamp(-1, 1))
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Joint log-probability (...) of executed values (..., E): of the tail at a bound, of
@@ -163,7 +168,8 @@ class ClippedNormal(BoundedNormal):
         """
         at_low, at_high = self._log_tails()
         inside = self._log_normal(x.clamp(-1, 1))
-        return torch.where(x <= -1, at_low, torch.where(x >= 1, at_high, inside)).sum(-1)
+        found = torch.where(x <= -1, at_low, torch.where(x >= 1, at_high, inside))
+        return self._kept(found).sum(-1)
 
     def _log_tails(self) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.special.log_ndtr(self.low), torch.special.log_ndtr(-self.high)
@@ -182,11 +188,11 @@ class TruncatedNormal(BoundedNormal):
         """Values (..., E) in [-1, 1]."""
         low = torch.special.ndtr(self.low)
         share = low + torch.rand_like(low) * (torch.special.ndtr(self.high) - low)
-        return (self.mean + self.std * torch.special.ndtri(share)).clamp(-1, 1)
+        return self._kept((self.mean + self.std * torch.special.ndtri(share)).clamp(-1, 1))
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Joint log-density (...) of values (..., E)."""
-        return (self._log_normal(x.clamp(-1, 1)) - self._mass().log()).sum(-1)
+        return self._kept(self._log_normal(x.clamp(-1, 1)) - self._mass().log()).sum(-1)
 
     def _cross(self, other):
         return self._inside(other) / self._mass() - other._mass().log()

@@ -18,10 +18,11 @@ from torch import nn
 
 from ..batch import Batch, Dream
 from ..optim import Optimizer
+from ..tasks import Tasks
 
 Carry = dict[str, torch.Tensor]
 Metrics = dict[str, torch.Tensor]
-Act = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Act = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]]
 
 # `agent.world` -> the module, below this package, and its class; imported when it is asked for.
 WORLDS = {'dreamer4': 'dreamer4.world:Dreamer4', 'rssm': 'rssm.world:RSSMWorld'}
@@ -102,7 +103,7 @@ class World(Protocol):
     """A world model, as the agent uses it.
 
     Made with (obs_space, tasks, actions, config, machine): the spaces of what it observes, the
-    number of tasks, the codec of actions, the whole block `agent`, and the machine.
+    tasks (tasks.py), the codec of actions, the whole block `agent`, and the machine.
 
     Work for the device (`observe`, `features`, `losses`, `step`, `imagine`) reads no number on the
     host, so that it can be recorded; what the host decides is in `plan`.
@@ -192,8 +193,8 @@ class World(Protocol):
         with `agent.actor.backprop`, which not every model has, one reaches the actions.
 
         Args:
-            context, batch: of Losses. act: features (W, F) -> action codes (W, M) and the features
-                (W, A) by which the model is told of them.
+            context, batch: of Losses. act: features (W, F) and numbers of tasks, long (W,) or None
+                -> action codes (W, M) and the features (W, A) by which the model is told of them.
         """
 
     # -- measuring
@@ -215,7 +216,7 @@ class World(Protocol):
         """Everything with a state_dict but the optimizers, by its name in a checkpoint."""
 
 
-def build(config, obs_space: Mapping, tasks: int, actions, machine) -> World:
+def build(config, obs_space: Mapping, tasks: Tasks, actions, machine) -> World:
     """The world model of a block `agent`; arguments as for World.
 
     Raises:

@@ -17,8 +17,9 @@ from ... import ranks
 from ...nets.conv import ConvDecoder, ConvEncoder
 from ...nets.layers import mlp
 from ...nets.outputs import symlog
+from ...tasks import Weights
 from ...vectors import safe, vector_size, vectorize
-from .tokenizer import Tokenizer, TokenizerConfig
+from .tokenizer import NONE, Tokenizer, TokenizerConfig
 
 # observed numbers, in all, that are latents as they are; more would make the dynamics slow
 DIRECT = 256
@@ -77,10 +78,10 @@ class ConvTokenizer(Tokenizer):
             self.outward = mlp(latent, config.width, config.depth)
             self.unbottleneck = nn.Linear(config.width, total)
 
-    def measure(self, obs: Mapping[str, torch.Tensor]) -> None:
-        super().measure(obs)
+    def measure(self, obs: Mapping[str, torch.Tensor], present: Weights = NONE) -> None:
+        super().measure(obs, present)
         for key in self.direct:
-            self.numbers[safe(key)].measure(rows(obs[key]))
+            self.numbers[safe(key)].measure(rows(obs[key]), present.get(key))
 
     def encode(
         self,
@@ -153,9 +154,19 @@ class NumberScale(nn.Module):
         return 6 * self.variance.sqrt().clamp(min=LEAST_STD)
 
     @torch.no_grad()
-    def measure(self, x: torch.Tensor) -> None:
-        """Fold numbers (B, T, size) into mean and variance; every frame ever given weighs alike."""
+    def measure(self, x: torch.Tensor, present: torch.Tensor | None = None) -> None:
+        """Fold numbers (B, T, size) into mean and variance; every frame ever given weighs alike,
+        but those nothing whose weight in `present`, 1 or 0, is 0.
+        """
         x = x.flatten(0, 1)
+        if present is not None:  # a frame without a number counts as one with the usual one
+            weight = present.flatten(0, 1)
+            total = weight.sum(0)
+            usual = (x * weight).sum(0) / total.clamp(min=1)
+            # padded deviations are zero: the others are drawn out so that the variance is theirs
+            grown = (len(x) / total.clamp(min=1)).sqrt()
+            x = torch.where(weight > 0, usual + (x - usual) * grown, usual)
+            x = torch.where(total > 0, x, self.mean)
         seen, middle = len(x) * ranks.count(), ranks.mean(x.mean(0))
         share = seen / (self.count + seen)
         gap = middle - self.mean

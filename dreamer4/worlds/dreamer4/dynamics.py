@@ -114,6 +114,23 @@ class Context:
         )
 
 
+class TextEmbedding(nn.Module):
+    """What tasks ask for, embedded by somebody else, as a part of the agent token; zero at first.
+
+    Args:
+        text: (tasks, features). width: D.
+    """
+
+    def __init__(self, text: torch.Tensor, width: int):
+        super().__init__()
+        self.register_buffer('text', text.clone())
+        self.project = zero_init(nn.Linear(text.shape[1], width))
+
+    def forward(self, task: torch.Tensor) -> torch.Tensor:
+        """Numbers of tasks, long (...), -> (..., D)."""
+        return self.project(self.text[task])
+
+
 class Dynamics(nn.Module):
     """Predicts the clean latent of a frame from its noisy one, the action that led to it and the
     past.
@@ -123,7 +140,8 @@ class Dynamics(nn.Module):
 
     Args:
         latent_shape: (L, Z) of the tokenizer; L must be a multiple of pack.
-        action_features: A. tasks: number of tasks; each adds its own embedding to the agent token.
+        action_features: A. tasks: number of tasks; each adds its own embedding to the agent token,
+            or what is made of its embedding in `text` (tasks, features).
         config: see DynamicsConfig. `levels` is K_max = 1 / d_min, a power of two; `context_signal`
             the signal level in [0, 1] of committed frames, rounded to a multiple of d_min. (The
             paper's tau_ctx = 0.1 is the noise; read as signal it destroys the context.)
@@ -138,6 +156,7 @@ class Dynamics(nn.Module):
         tasks: int,
         config: DynamicsConfig,
         shortcut: bool = True,
+        text: torch.Tensor | None = None,
     ):
         super().__init__()
         self.config = config
@@ -167,8 +186,11 @@ class Dynamics(nn.Module):
         self.no_action = nn.Parameter(EMBED_STD * torch.randn(width))
         self.level = nn.Embedding(config.levels + 1, width // 2)
         self.step_size = nn.Embedding(self.step_sizes, width - width // 2)
-        self.task = nn.Embedding(tasks, width)
-        nn.init.zeros_(self.task.weight)
+        if text is None:
+            self.task = nn.Embedding(tasks, width)
+            nn.init.zeros_(self.task.weight)
+        else:
+            self.task = TextEmbedding(text, width)
         self.transformer = Transformer(
             width, config.depth, config.heads, config.kv_heads, config.time_every, config.softcap
         )
@@ -203,7 +225,9 @@ class Dynamics(nn.Module):
             x, present = self.transformer(x, self.bare_mask, view, self.bare['latent'], wanted)
             return (x[:, :, 0] if agent else self.latent_out(x)).float(), present
         place, task = self.place[self.layout['agent']], frames.given.task
-        token = place + (self.task.weight[0] if task is None else self.task(task)[:, :, None])
+        if task is None:
+            task = torch.zeros_like(frames.level)
+        token = place + self.task(task)[:, :, None]
         x = torch.cat([x, token.expand(*frames.level.shape, -1, -1)], 2)
         x, present = self.transformer(x, self.space_mask, view, self.layout['agent'], wanted)
         return x[:, :, 0].float(), present

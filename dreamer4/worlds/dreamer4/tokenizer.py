@@ -19,11 +19,14 @@ from ...cameras import Places
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
+from ...tasks import Tasks, Weights, centred, vary, weighted_mean
 from ...vectors import safe, split_space, vector_size, vectorize
 
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
 EMBED_STD = 0.5
+NONE: Weights = {}  # nothing that a task could lack
+ONE = Tasks({})
 
 
 @dataclass(frozen=True)
@@ -191,12 +194,13 @@ class Tokenizer(nn.Module):
             ].float()
         return out
 
-    def measure(self, obs: Mapping[str, torch.Tensor]) -> None:
+    def measure(self, obs: Mapping[str, torch.Tensor], present: Weights = NONE) -> None:
         """Fold the images of obs, key -> (B, T, ...) as stored, into what the tokenizer knows of
-        their mean and spread.
+        their mean and spread; `present` as Tasks.present() has it.
         """
+        dark = self.config.camera_dropout > 0
         for key in self.images:
-            self.scale[safe(key)].measure(obs[key], self.config.camera_dropout > 0)
+            self.scale[safe(key)].measure(obs[key], dark or key in present)
 
     def losses(
         self,
@@ -204,6 +208,8 @@ class Tokenizer(nn.Module):
         is_first: torch.Tensor,
         perceptual: nn.Module | None = None,
         latent: torch.Tensor | None = None,
+        tasks: Tasks = ONE,
+        task: torch.Tensor | None = None,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Reconstruction losses of frames with dropped patches (Dreamer 4, Eq. 5).
 
@@ -215,6 +221,7 @@ class Tokenizer(nn.Module):
             obs: key -> (B, T, ...) as stored. is_first: bool (B, T).
             perceptual: distance of two images (B, T, H, W, C) in [0, 1] -> scalar, or None.
             latent: (B, T, L, Z) of these frames where they are known and drop no patches.
+            tasks, task: of several tasks, and long (B, T) of the frames; padding is not scored.
 
         Returns:
             losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights;
@@ -234,8 +241,11 @@ class Tokenizer(nn.Module):
             'image': {k: obs[k].float() / 255 for k in self.images},
             'vector': {k: vectorize(obs[k], s) for k, s in self.vectors.items()},
         }
+        present = tasks.present(task)
         losses = {
-            kind: sum((guess[k] - x).square().mean() for k, x in keys.items())
+            kind: sum(
+                weighted_mean((guess[k] - x).square(), present.get(k)) for k, x in keys.items()
+            )
             for kind, keys in truth.items()
             if keys
         }
@@ -243,19 +253,23 @@ class Tokenizer(nn.Module):
             'latent_std': latent.detach().std(),
             'latent_spread': latent.detach().flatten(0, 1).std(0).mean(),
         }
-        metrics |= self._explained(
-            obs, truth, {kind: loss.detach() for kind, loss in losses.items()}
-        )
+        reached = {kind: loss.detach() for kind, loss in losses.items()}
+        metrics |= self._explained(truth, reached, present, task, tasks.count)
         if perceptual is not None and self.images:
-            losses['lpips'] = sum(perceptual(guess[k], x) for k, x in truth['image'].items())
+            shown = {
+                k: torch.where(present[k] > 0, guess[k], x) if k in present else guess[k]
+                for k, x in truth['image'].items()
+            }
+            losses['lpips'] = sum(perceptual(shown[k], x) for k, x in truth['image'].items())
         return losses, metrics
 
-    def _explained(self, obs, truth, losses) -> dict[str, torch.Tensor]:
-        """How much of what differs among the frames is reconstructed, and whether anything differs.
+    def _explained(self, truth, losses, present, task, count) -> dict[str, torch.Tensor]:
+        """How much of what differs among the frames of a task is reconstructed, and whether
+        anything differs.
 
         Args:
-            obs: as stored. truth: kind -> key -> targets. losses: kind -> mean squared error,
-                summed over keys.
+            truth: kind -> key -> targets. losses: kind -> mean squared error, summed over keys.
+            present, task, count: see Tasks.
 
         Returns:
             unexplained: share of the variance that is left, of images or, where those are all the
@@ -263,11 +277,14 @@ class Tokenizer(nn.Module):
             varies. frames_vary, images_vary: 1, or 0 where all are the same. pixel_std.
         """
         spread = {
-            kind: sum((x - x.mean((0, 1))).square().mean() for x in truth[kind].values())
+            kind: sum(
+                weighted_mean(centred(x, task, count).square(), present.get(k))
+                for k, x in truth[kind].items()
+            )
             for kind in losses
         }
         varies = {
-            kind: sum((obs[k] != obs[k][:1, :1]).any() for k in truth[kind]) > 0 for kind in losses
+            kind: sum(vary(x, task, count) for x in truth[kind].values()) > 0 for kind in losses
         }
         unexplained = torch.zeros_like(next(iter(losses.values())))
         for kind in reversed(losses):

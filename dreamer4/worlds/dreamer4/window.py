@@ -55,7 +55,7 @@ def observe(world, carry: Carry, seen: Mapping[str, torch.Tensor], action: torch
         carry |= {f'obs/{k}': push(carry[f'obs/{k}'], seen[k]) for k in world.keys}
         frames, is_first = {k: carry[f'obs/{k}'] for k in world.keys}, carry['is_first']
     carry['latent'] = push(carry['latent'], world.encode(frames, is_first, NEWEST)[:, -1])
-    if world.tasks > 1:
+    if world.tasks.count > 1:
         carry['task'] = push(carry['task'], seen['task_id'].long())
     return carry
 

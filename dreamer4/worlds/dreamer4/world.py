@@ -22,6 +22,7 @@ from ...nets.attention import Attention
 from ...nets.transformer import Block, Transformer
 from ...openloop import last_given
 from ...optim import Optimizer, RunningRMS, SlowCopy, descend
+from ...tasks import Tasks
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import perceptual, report, shortcut, window
 from .conv_tokenizer import ConvTokenizer
@@ -72,7 +73,7 @@ class Dreamer4:
     def __init__(
         self,
         obs_space: Mapping[str, spaces.Space],
-        tasks: int,
+        tasks: Tasks,
         actions: Actions,
         config: AgentConfig,
         machine: Machine,
@@ -81,7 +82,8 @@ class Dreamer4:
         self.keys, self.tasks = sorted(obs_space), tasks
         self.tokenizer = TOKENIZERS[config.tokenizer.kind](obs_space, config.tokenizer)
         latent, large = self.tokenizer.latent_shape, config.shortcut.bootstrap > 0
-        self.dynamics = Dynamics(latent, actions.features, tasks, config.dynamics, shortcut=large)
+        shapes = latent, actions.features, tasks.count
+        self.dynamics = Dynamics(*shapes, config.dynamics, large, tasks.text)
         self.heads = Heads(
             config.dynamics.width,
             self.dynamics.tokens * self.dynamics.coordinates.viewed,
@@ -209,20 +211,24 @@ class Dreamer4:
         count, (rows, time), device = self.config.batch.frames, batch.shape, batch.is_first.device
         if self.config.tokenizer.mask_max or self.config.tokenizer.time_every:
             latent = None  # frames with dropped patches have latents of their own
+        task = batch.task
         if self.config.tokenizer.time_every:
             part = batch.first(max(1, count // time))
             obs, is_first = {k: part.obs[k] for k in self.keys}, part.is_first
+            task = part.task
         else:
             index = torch.rand(rows * time, device=device).argsort()[:count]
             obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in self.keys}
             is_first = torch.ones(len(index), 1, dtype=torch.bool, device=device)
+            task = None if task is None else task.flatten()[index][:, None]
             if latent is not None:
                 latent = latent.flatten(0, 1)[index][:, None]
         if plan.measure:
             # later it stays: latents that have been learned from must not move
-            self.tokenizer.measure(obs)
+            self.tokenizer.measure(obs, self.tasks.present(task))
         with self.machine.autocast():
-            parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual, latent)
+            known = latent, self.tasks, task
+            parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual, *known)
         # of normalised losses: before, it would be divided out
         weights = {'lpips': perceptual.weight(self.config.tokenizer)}
         loss = sum(weights.get(k, 1.0) * self.rms(k, v) for k, v in parts.items())
@@ -275,7 +281,7 @@ class Dreamer4:
 
     def given(self, batch: Batch) -> Given:
         """What is known of the frames of a batch besides what they show."""
-        return Given(self.actions.embed(batch.prev_action), batch.prev_valid, self._task(batch))
+        return Given(self.actions.embed(batch.prev_action), batch.prev_valid, batch.task)
 
     def encode(
         self, frames: Mapping[str, torch.Tensor], is_first: torch.Tensor, wanted=slice(None)
@@ -284,9 +290,6 @@ class Dreamer4:
         return self.dynamics.pack(
             self.slow_tokenizer.module.encode(frames, is_first, frames=wanted)
         )
-
-    def _task(self, batch: Batch) -> torch.Tensor | None:
-        return batch.obs['task_id'].long() if self.tasks > 1 else None
 
     def _usable(self, batch: Batch) -> torch.Tensor:
         """bool (B, T): frames that heads learn from and dreams start at, with a past and not cut
@@ -300,6 +303,7 @@ class Dreamer4:
     def imagine(self, context: Context, batch: Batch, act: Act) -> Dream:
         c = self.config
         rows, frames = draw_starts(self._usable(batch) & ~batch.is_terminal, c.imagination.starts)
+        task = batch.task_at(rows, frames)
         found = imagine(
             self.dynamics,
             self.heads,
@@ -308,12 +312,12 @@ class Dreamer4:
             frames,
             c.imagination.horizon,
             c.shortcut.steps,
-            lambda x, t: act(x)[0],
-            self._task(batch),
+            lambda x, t: act(x, task)[0],
+            batch.task,
         )
         reward, cont = self.heads.reward(found.inputs), self.heads.cont(found.inputs)
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
-        return Dream(found.inputs, found.action, reward, cont, rows, frames)
+        return Dream(found.inputs, found.action, reward, cont, rows, frames, task)
 
     # -- measuring
 
@@ -337,9 +341,7 @@ class Dreamer4:
             context = self.commit(batch)
             start = last_given(batch, c.actor.context)
             known = self.dynamics, self.heads, context, batch, start
-            metrics = report.model_metrics(
-                *known, c.shortcut.steps, c.value.gamma, self._task(batch)
-            )
+            metrics = report.model_metrics(*known, c.shortcut.steps, c.value.gamma, batch.task)
         return metrics, context, start
 
     def summary(self) -> Summary:

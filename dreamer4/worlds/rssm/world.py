@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import nn
 
+from embodied.tasks import KEY
+
 from ...actions import Actions
 from ...agent_config import AgentConfig
 from ...batch import Batch, Dream, draw_starts
@@ -21,6 +23,7 @@ from ...machine import Machine
 from ...nets.layers import MLP
 from ...optim import Optimizer, frozen
 from ...scores import shared_mean
+from ...tasks import Tasks
 from ...vectors import vectorize
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import report
@@ -106,16 +109,19 @@ class RSSMWorld:
     def __init__(
         self,
         obs_space: Mapping[str, spaces.Space],
-        tasks: int,
+        tasks: Tasks,
         actions: Actions,
         config: AgentConfig,
         machine: Machine,
     ):
         self.config, self.machine, self.actions = config, machine, actions
-        seen = dict(obs_space) | ({'task_id': spaces.Discrete(tasks)} if tasks > 1 else {})
+        several = {KEY: spaces.Discrete(tasks.count)} if tasks.count > 1 else {}
+        seen, self.tasks = dict(obs_space) | several, tasks
         self.keys = sorted(seen)
         self.net = Net(seen, actions, config).to(machine.device)
         self.parts, self.notes = [self.net.rssm.feature_size], []
+        if tasks.text is not None:
+            self.notes = ['env.tasks.text is not read: an RSSM observes the number of the task.']
         self.optimizers = {'model': Optimizer('model', [self.net], config.optim.model)}
 
     # -- acting
@@ -194,7 +200,12 @@ class RSSMWorld:
         over keys (DreamerV3, Eq. 4), scalars.
         """
         guess, truth = self.net.decode(state), self.net.targets(batch.obs)
-        error = lambda key: (guess[key] - truth[key]).square().flatten(2).sum(-1).mean()
+        present = self.tasks.present(batch.task)
+
+        def error(key: str) -> torch.Tensor:
+            square = (guess[key] - truth[key]).square() * present.get(key, 1.0)
+            return square.flatten(2).sum(-1).mean()
+
         kinds = {'image': self.net.decoder.images, 'vector': self.net.decoder.vectors}
         return {kind: sum(error(k) for k in keys) for kind, keys in kinds.items() if keys}
 
@@ -236,10 +247,11 @@ class RSSMWorld:
         """
         c = self.config
         rows, frames = draw_starts(~batch.is_terminal, c.imagination.starts)
+        task = batch.task_at(rows, frames)
         codes = []
 
         def choose(state: State, step: int) -> torch.Tensor:
-            code, told = act(state.feature.detach())
+            code, told = act(state.feature.detach(), task)
             codes.append(code)
             return told
 
@@ -249,7 +261,7 @@ class RSSMWorld:
             reward, cont = self.net.reward(x), self.net.cont(x)
         real = 1 - batch.is_terminal[rows, frames].float()
         cont = torch.cat([real[:, None], cont[:, 1:]], 1)
-        return Dream(x, torch.stack(codes, 1), reward, cont, rows, frames)
+        return Dream(x, torch.stack(codes, 1), reward, cont, rows, frames, task)
 
     # -- measuring
 

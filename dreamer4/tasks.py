@@ -1,0 +1,88 @@
+"""What the networks know of several tasks: how many there are, what each asks for, and which
+numbers of an observation it has, as the others are padding that nobody learns from.
+
+Letters: N tasks, B sequences, T time.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from embodied.base import is_image
+from embodied.tasks import KEY, TaskId
+
+Weights = Mapping[str, torch.Tensor]
+
+
+class Tasks(nn.Module):
+    """The tasks of an observation space; one where it numbers none.
+
+    Args:
+        obs_space: key -> space of what is observed, with the TaskId of several tasks.
+
+    Attributes:
+        count: N. text: (N, features) embeddings of what they ask for, or None.
+        padded: whether some of them lack a part of the observation.
+    """
+
+    def __init__(self, obs_space: Mapping[str, spaces.Space]):
+        super().__init__()
+        space = obs_space.get(KEY)
+        self.count = int(space.n) if space is not None else 1
+        self._names, text = {}, None
+        if isinstance(space, TaskId):
+            text = None if space.text is None else torch.from_numpy(space.text)
+            for number, (key, known) in enumerate(sorted(space.obs_space.items())):
+                present = space.present(key) if key in obs_space and key != KEY else None
+                if present is not None and not key.startswith('log/'):
+                    self._names[key] = f'present_{number}', is_image(known)
+                    table = torch.from_numpy(present).float()
+                    self.register_buffer(f'present_{number}', table, persistent=False)
+        self.register_buffer('text', text, persistent=False)
+        self.padded = bool(self._names)
+
+    def present(self, task: torch.Tensor | None) -> Weights:
+        """Key -> weights 1 and 0 of its numbers: (B, T, size), of images (B, T, 1, 1, 1); only of
+        keys that some task lacks.
+
+        Args:
+            task: long (B, T); None where there is one task.
+        """
+        if task is None:
+            return {}
+        found = {k: (getattr(self, name)[task], image) for k, (name, image) in self._names.items()}
+        return {k: x[..., None, None] if image else x for k, (x, image) in found.items()}
+
+
+def weighted_mean(x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Mean of x where weight is 1; zero where it nowhere is."""
+    if weight is None:
+        return x.mean()
+    weight = weight.expand_as(x)
+    return (x * weight).sum() / weight.sum().clamp(min=1)
+
+
+def centred(x: torch.Tensor, task: torch.Tensor | None, count: int) -> torch.Tensor:
+    """x (B, T, ...) less its mean over the frames of the same task: what differs between tasks is
+    not to be explained.
+
+    Args:
+        task: long (B, T); None where there is one task. count: N.
+    """
+    if task is None:
+        return x - x.mean((0, 1))
+    one_hot = nn.functional.one_hot(task.flatten(), count).to(x.dtype)
+    flat = x.flatten(0, 1).flatten(1)
+    means = one_hot.T @ flat / one_hot.sum(0).clamp(min=1)[:, None]
+    return (flat - one_hot @ means).reshape(x.shape)
+
+
+def vary(x: torch.Tensor, task: torch.Tensor | None, count: int) -> torch.Tensor:
+    """bool: whether frames x (B, T, ...) of one task differ; arguments as of centred()."""
+    if task is None:
+        return (x != x[:1, :1]).any()
+    flat, task = x.flatten(0, 1), task.flatten()
+    first = nn.functional.one_hot(task, count).argmax(0)
+    return (flat != flat[first][task]).any()

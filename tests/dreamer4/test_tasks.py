@@ -1,0 +1,160 @@
+"""What the networks make of several tasks: padding teaches nothing, and the task is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from dreamer4.actions import Actions
+from dreamer4.agent import Agent
+from dreamer4.tasks import Tasks, centred, vary, weighted_mean
+from dreamer4.worlds.dreamer4.conv_tokenizer import NumberScale
+from dreamer4.worlds.dreamer4.dynamics import TextEmbedding
+from embodied.base import FLAG, outcome
+from embodied.config import parse
+from embodied.tasks import join
+
+BOX = lambda *shape: spaces.Box(-1, 1, shape, np.float32)
+IMAGE = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+CHOICE = lambda n: spaces.Discrete(n, dtype=np.int32)
+
+
+def tasks(text=None):
+    """One that sees an image and two numbers and has four choices; one of three numbers that has
+    two choices and a real action.
+    """
+    return join(
+        ['a', 'b'],
+        [{'x': BOX(2), 'image': IMAGE}, {'x': BOX(3)}],
+        [{'go': CHOICE(4), 'reset': FLAG}, {'go': CHOICE(2), 'arm': BOX(2), 'reset': FLAG}],
+        [1, 1],
+        text=text,
+    )
+
+
+@pytest.mark.parametrize('continuous', ['bins', 'normal', 'truncnormal'])
+def test_a_policy_chooses_what_its_task_has_and_learns_nothing_of_the_rest(continuous):
+    space = {k: s for k, s in tasks().act_space.items() if k != 'reset'}
+    actions = Actions(space, continuous, 5, 0.01, tasks())
+    outputs = torch.randn(300, actions.outputs, requires_grad=True)
+    task = torch.arange(300) % 2
+    policy = actions.policy(outputs, task)
+    for code in (policy.sample(), actions.uniform(300, task=task), policy.mode()):
+        found = actions.decode(code)
+        assert found['go'][task == 1].max() == 1 and not found['arm'][task == 0].any()
+    assert set(actions.decode(policy.sample())['go'][task == 0].tolist()) == {0, 1, 2, 3}
+
+    first = task == 0
+    total = policy.log_prob(policy.sample())[first].sum() + policy.entropy()[first].sum()
+    (slope,) = torch.autograd.grad(
+        total + policy.kl(actions.policy(outputs * 0, task)).sum(), outputs
+    )
+    assert torch.isfinite(slope).all()
+    moved = slope[first].abs().sum(0) > 0
+    assert moved.sum() == 4  # the choices of 'go', nothing of 'arm'
+    alone = Actions({'go': CHOICE(4)}, continuous, 5, 0.01)
+    logits = outputs[first][:, moved]
+    own = alone.policy(logits)
+    assert torch.allclose(policy.entropy()[first], own.entropy(), atol=1e-5)
+
+
+def test_stored_padding_has_probability_one():
+    space = {k: s for k, s in tasks().act_space.items() if k != 'reset'}
+    actions = Actions(space, 'bins', 5, 0.0, tasks())
+    stored = {'go': torch.tensor([1]), 'arm': torch.zeros(1, 2)}
+    policy = actions.policy(torch.randn(1, actions.outputs), torch.tensor([0]))
+    alone = policy.log_probs[[count for _, count in actions.groups].index(4)][0, 0, 1]
+    assert torch.allclose(policy.log_prob(actions.encode(stored)), alone)
+
+
+def test_means_are_over_what_is_there():
+    known = Tasks(tasks().obs_space)
+    present = known.present(torch.tensor([[0, 1]]))
+    assert present['x'].tolist() == [[[1, 1, 0], [1, 1, 1]]]
+    assert present['image'].shape == (1, 2, 1, 1, 1)
+    x = torch.tensor([[[1.0, 1, 99], [2, 2, 2]]])
+    assert weighted_mean(x, present['x']) == torch.tensor(8 / 5)
+    assert weighted_mean(torch.ones(1, 2, 4, 4, 3), present['image']) == 1
+    assert Tasks({}).present(None) == {} and Tasks({}).count == 1
+
+
+def test_what_differs_between_tasks_is_not_to_be_explained():
+    task = torch.tensor([[0, 1, 0, 1]])
+    x = torch.tensor([[[1.0], [5.0], [1.0], [5.0]]])
+    assert not centred(x, task, 3).any() and not vary(x, task, 3) and vary(x, None, 1)
+    x[0, 3] = 7
+    assert centred(x, task, 3).flatten().tolist() == [0, -1, 0, 1] and vary(x, task, 3)
+
+
+def test_scales_are_those_of_the_numbers_that_are_there():
+    scale, x = NumberScale(2), torch.randn(8, 50, 2) * 3 + 1
+    present = torch.ones_like(x)
+    x[4:, :, 1], present[4:, :, 1] = 0.0, 0.0
+    scale.measure(x, present)
+    part = x[:4, :, 1]
+    assert torch.allclose(scale.mean[1], part.mean(), atol=1e-5)
+    assert torch.allclose(scale.variance[1], part.var(correction=0), rtol=1e-4)
+
+
+def test_a_text_reaches_the_agent_token():
+    made = TextEmbedding(torch.eye(3), 8)
+    assert not made(torch.tensor([0, 2])).any()
+    torch.nn.init.normal_(made.project.weight)
+    assert not torch.equal(made(torch.tensor(0)), made(torch.tensor(2)))
+
+
+def rows(space, length, seed=0):
+    """Rows (4, length) of both tasks in turn, with noise where there is padding."""
+    rng, shape = np.random.default_rng(seed), (4, length)
+    flags = {k: np.broadcast_to(v, shape).copy() for k, v in outcome().items()}
+    return flags | {
+        'x': rng.normal(size=(*shape, 3)).astype(np.float32),
+        'image': rng.integers(0, 255, (*shape, 16, 16, 3), np.uint8),
+        'task_id': np.tile(np.int32([0, 1, 0, 1])[:, None], (1, length)),
+        'go': rng.integers(0, 2, shape, np.int32),
+        'arm': np.zeros((*shape, 2), np.float32),
+    }
+
+
+def agent(space, *flags):
+    config = parse(
+        ['--configs', 'pixel', 'debug', '--machine.threads', '1', *flags],
+        Path(__file__).parents[2] / 'configs',
+    )
+    return Agent.from_config(config, space.obs_space, space.act_space)
+
+
+@pytest.mark.parametrize('kind', ['patches', 'conv'])
+def test_a_tokenizer_is_not_scored_on_padding(kind):
+    made = agent(tasks(), '--agent.tokenizer.kind', kind)
+    tokenizer, found = made.world.tokenizer, rows(tasks(), 6)
+    task = torch.from_numpy(found['task_id']).long()
+    obs = {k: torch.from_numpy(found[k]) for k in ('x', 'image')}
+    first = torch.zeros(4, 6, dtype=torch.bool)
+    spoiled = {k: v.clone() for k, v in obs.items()}
+    spoiled['x'][::2, :, 2] = 9.0  # that task 0 has not
+    spoiled['image'][1::2] = 77
+    latent = tokenizer.encode(obs, first).detach()
+    score = lambda seen: tokenizer.losses(seen, first, None, latent, made.world.tasks, task)
+    (losses, metrics), (others, told) = score(obs), score(spoiled)
+    assert losses and all(torch.equal(losses[k], others[k]) for k in losses)
+    assert torch.equal(metrics['unexplained'], told['unexplained'])
+
+
+@pytest.mark.parametrize('flags', [(), ('--agent.world', 'rssm')])
+def test_an_agent_acts_and_learns_in_both_tasks(flags):
+    text = None if flags else np.eye(2, 5)
+    space = tasks(text)
+    made = agent(space, *flags)
+    assert (made.world.tasks.text is not None) == (text is not None)
+    obs = {k: v[:, 0] for k, v in rows(space, 1).items()} | {'is_first': np.ones(4, bool)}
+    for mode in ('train', 'sample', 'mode'):
+        _, action = made.policy(made.init_policy(4), obs, mode)
+        assert action['go'][1::2].max() <= 1 and abs(action['arm'][::2]).max() < 1e-6
+    batch = made.batch(rows(space, made.config.batch.length + 1))
+    assert batch.task.shape == batch.shape
+    plan = made.updater.plan(0, batch.shape, made.schedule)
+    metrics = made.updater.carry_out(plan, batch)
+    assert metrics and all(torch.isfinite(torch.as_tensor(v)).all() for v in metrics.values())
