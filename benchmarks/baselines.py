@@ -16,7 +16,7 @@ from gymnasium import spaces
 from embodied import envs
 from embodied.base import Env, Spaces, sample
 from embodied.config import parse as parse_config
-from embodied.run.evaluate import Evaluation
+from embodied.run.evaluation import Evaluation
 from embodied.seeds import derive
 
 from .command import start, write

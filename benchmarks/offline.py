@@ -24,7 +24,7 @@ from embodied.base import Env, sample
 from embodied.config import Config
 from embodied.interval import interval
 from embodied.replay import Replay, ReplayConfig
-from embodied.run.evaluate import Evaluation
+from embodied.run.evaluation import Evaluation
 from embodied.seeds import derive
 
 from .command import start, write

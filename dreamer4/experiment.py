@@ -8,7 +8,8 @@ from embodied.checkpoint import find_save
 from embodied.config import Config, configs_dir, expand_timestamp, parse
 from embodied.errors import ConfigError
 from embodied.run import evaluate
-from embodied.run.evaluate import Evaluation, store
+from embodied.run.evaluate import store
+from embodied.run.evaluation import Evaluation
 from embodied.seeds import derive
 
 from . import parts, runs
@@ -84,7 +85,8 @@ class Experiment:
             flags: keys of the block `eval`, such as episodes=100.
         """
         made = parts.Parts(self.config.update({'eval': flags}), self.logdir)
-        result = evaluate(self.agent, made.env, made.setup.eval, made.setup.driver)
+        setup = made.setup
+        result = evaluate(self.agent, made.env, setup.eval, setup.driver, tasks=made.tasks)
         if (self.logdir / 'ckpt').is_dir():
             store(result, made.setup, find_save(self.logdir))
         return result

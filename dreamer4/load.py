@@ -27,7 +27,8 @@ def load(
 
     Args:
       logdir: folder of the run. seed: of the environment, and of what the agent draws.
-      task: the run's own if not given. A run whose task names a module, as in
+      task: the run's own if not given; of several, an env that takes turns in them, or one of
+          them. A run whose task names a module, as in
           gym_minigrid:MiniGrid-Empty-5x5-v0, needs it, or trust.
       trust: import the module that the run names, where it is an installed package.
       machine: keys of the block `machine`, such as device='cpu'; those of the run do not matter.
@@ -40,7 +41,8 @@ def load(
     config = stored(logdir, machine)
     if not task:
         envs.check_stored(config.task, trust, logdir)
-    env = envs.make(task or config.task, config.env.to_dict(), derive(seed, 'env'))
+    settings, tasks = config.env.to_dict(), runs.read_tasks(logdir)
+    env = envs.make(task or config.task, settings, derive(seed, 'env'), tasks)
     return restored(logdir, config, env.obs_space, env.act_space, seed), env
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from embodied import envs
 from embodied.base import RandomAgent, Spaces
 from embodied.config import Config, expand_timestamp
-from embodied.drive import DriverConfig
+from embodied.drive import Driver, DriverConfig
 from embodied.errors import ConfigError
 from embodied.log import Logger, LoggerConfig, Silent
 from embodied.machine import memory_gb, over_disk, over_memory
@@ -34,6 +34,7 @@ from embodied.run import (
     train,
 )
 from embodied.seeds import derive
+from embodied.tasks import KEY, TaskId
 
 from . import __version__, runs
 
@@ -130,6 +131,8 @@ class Parts:
         warnings = (*self.setup.warnings, *self._budget_warnings())
         self.setup = replace(self.setup, warnings=warnings)
         settle(self.machine)
+        if script != 'offline':
+            self.setup = replace(self.setup, tasks=self.tasks)
         if script in ('train', 'train_eval'):
             train(
                 self.agent,
@@ -222,7 +225,7 @@ class Parts:
         if self.setup.from_checkpoint is not None:
             return self.agent(obs_space, act_space)
         self._keep_config()
-        return RandomAgent(act_space, derive(self.config.seed, 'agent'))
+        return RandomAgent(act_space, derive(self.config.seed, 'agent'), self.space)
 
     def _keep_config(self) -> None:
         """Write config.yaml, now that the envs and the replay exist: a start that fails leaves
@@ -232,15 +235,43 @@ class Parts:
             self.setup.logdir.mkdir(parents=True, exist_ok=True)
             self.config.save(self.setup.logdir / 'config.yaml')
 
-    def env(self, kind: str, index: int):
-        return envs.Maker(
-            self.config.task, self.config.env.to_dict(), derive(self.config.seed, kind, index)
-        )
+    def env(self, kind: str, index: int, task: str = ''):
+        """Constructor of env `index` of a kind; of one of several tasks, if it is named."""
+        config, seed = self.config.env.to_dict(), derive(self.config.seed, kind, index)
+        if self.space is None:
+            return envs.Maker(self.config.task, config, seed)
+        index, count = (0, 1) if task else (index, self.setup.run.envs * self.ranks.count)
+        return envs.deal(task or self.config.task, config, self.space, index, count, seed)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of several tasks; none for one."""
+        return () if self.space is None else envs.members(self.config.task)
+
+    @functools.cached_property
+    def space(self) -> TaskId | None:
+        """Several tasks: those of the run that goes on or is taken up, else as a worker finds them;
+        None for one task.
+        """
+        tasks = envs.members(self.config.task)
+        for folder in filter(None, (self.setup.from_checkpoint, self.setup.logdir)):
+            known = runs.read_tasks(runs.folder_of(folder))
+            if known is not None and set(tasks) <= set(known.names):
+                return known
+        if len(tasks) < 2:
+            return None
+        prober = envs.prober(tasks, self.config.env.to_dict())
+        driver = self.setup.driver
+        parallel = driver.parallel is not False  # no renderer is to be opened beside the learner
+        patience = driver.start_timeout * len(tasks)
+        driver = replace(driver, parallel=parallel, start_timeout=patience)
+        with contextlib.closing(Driver([prober], driver, notes=False)) as probe:
+            return probe.obs_space[KEY]
 
     def replay(self, obs_space, act_space, meta, on_event):
-        block = envs.block(self.config.task)
+        blocks = envs.blocks(self.config.task)
         number = self.ranks.number
-        meta = meta | {'env': {block: self.config.env[block].to_dict()}}
+        meta = meta | {'env': {block: self.config.env[block].to_dict() for block in blocks}}
         return Replay(
             self.replay_config,
             shard(self._replay_folder(), number, self.ranks.count),

@@ -20,6 +20,7 @@ from embodied.files import whole
 from embodied.replay import meta as metas
 from embodied.replay.infer import folder_of as folder_of_rows
 from embodied.replay.schema import Schema
+from embodied.tasks import KEY, TaskId
 
 from . import versions
 
@@ -49,10 +50,10 @@ def read(logdir: Path) -> Config:
 
 
 def binding(values: Mapping[str, T], pattern: str, task: str) -> dict[str, T]:
-    """Those of some keys that match a pattern; env settings only of the suite of the task, if there
-    is one.
+    """Those of some keys that match a pattern; env settings only of the suites of the task, if
+    there is one.
     """
-    own = f'env.{envs.block(task)}.' if task else 'env.'
+    own = tuple(f'env.{block}.' for block in envs.blocks(task)) if task else 'env.'
     return {
         key: value
         for key, value in values.items()
@@ -138,6 +139,13 @@ def write_spaces(logdir: Path, obs_space: Spaces, act_space: Spaces) -> None:
     (logdir / SPACES).mkdir(exist_ok=True)
     with whole(logdir / SPACES / metas.FILENAME) as file:
         file.write(metas.encode(schema, obs_space, act_space, {}))
+
+
+def read_tasks(logdir: Path) -> TaskId | None:
+    """The tasks of a run of several; None for another run, or none."""
+    known = metas.read(logdir / SPACES)
+    space = known[1].get(KEY) if known and known[1] else None
+    return space if isinstance(space, TaskId) else None
 
 
 def read_spaces(logdir: Path) -> tuple[Spaces, Spaces]:

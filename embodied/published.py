@@ -164,6 +164,37 @@ def summary(logdir: Path, last: int) -> dict:
     }
 
 
+def summaries(logdir: Path, last: int) -> list[dict]:
+    """What a run scored in each of its tasks; as summary() where it has one. Raises ConfigError."""
+    path, found = logdir / 'eval' / 'eval.json', {}
+    if path.exists():
+        found = json.loads(path.read_text()).get('tasks', {})
+        return [
+            {
+                'task': task,
+                'score': each['mean'],
+                'episodes': each['episodes'],
+                'goals': each['goals'],
+                'source': 'evaluation',
+            }
+            for task, each in found.items()
+        ] or [summary(logdir, last)]
+    lines = [line for line in read_lines(logdir / 'scores.jsonl') if line['score'] is not None]
+    for line in lines:
+        if 'task' in line:
+            found.setdefault(line['task'], []).append(line)
+    return [
+        {
+            'task': task,
+            'score': float(np.mean([line['score'] for line in own[-last:]])),
+            'episodes': len(own[-last:]),
+            'goals': goal_rates(line['goals'] for line in own if 'goals' in line),
+            'source': 'training',
+        }
+        for task, own in found.items()
+    ] or [summary(logdir, last)]
+
+
 def report(runs: Sequence[Mapping]) -> list[str]:
     """Lines about runs, as summary() has them."""
     lines, by_task = [], {}
@@ -201,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--last', type=int, default=100, help='newest training episodes that count')
     args = parser.parse_args(argv)
     try:
-        runs = [summary(logdir, args.last) for logdir in args.logdirs]
+        runs = [run for logdir in args.logdirs for run in summaries(logdir, args.last)]
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing as mp
 
 from dreamer4 import main as command
-from embodied.run.evaluate import Evaluation, joined
+from embodied.run.evaluation import Evaluation, joined
 
 FLAGS = (
     '--configs pixel debug --task pixel_catch --env.pixel.size 16 --agent.tokenizer.patch 8'

@@ -33,8 +33,8 @@ def maker(args: argparse.Namespace, say: Say) -> tuple[Callable[[Callable], Game
     config = stored(logdir, {'device': args.device, 'threads': args.threads})
     settle(config.machine.build(MachineConfig))
     obs_space, act_space = runs.read_spaces(logdir)
-    block = envs.block(config.task)
-    meta = {'task': config.task, 'env': {block: config.env[block].to_dict()}}
+    settings = {block: config.env[block].to_dict() for block in envs.blocks(config.task)}
+    meta = {'task': config.task, 'env': settings}
     recorder = Recorder(args.out or logdir / 'play', obs_space, act_space, meta)
 
     def make(on_episode: Callable) -> Game:
@@ -53,7 +53,8 @@ def make_env(config: Config, args: argparse.Namespace, logdir, say: Say) -> Env 
         if not config.task:
             raise ConfigError('the run names no task')
         envs.check_stored(config.task, args.trust, logdir)
-        return envs.make(config.task, config.env.to_dict(), derive(args.seed, 'env'))
+        tasks = runs.read_tasks(logdir)
+        return envs.make(config.task, config.env.to_dict(), derive(args.seed, 'env'), tasks)
     except EmbodiedError as error:
         say(f'The dream is alone: {str(error).splitlines()[0]}')
         return None

@@ -22,7 +22,7 @@ MISFIT = (
     ValueError,
 )
 
-OnEpisode = Callable[[float, int, dict[str, float]], None]
+OnEpisode = Callable[..., None]  # (score, length, logs[, task])
 # trees of a part that every rank has of its own, one of each rank that saved -> one for each rank
 # of this run; without it the part begins anew where there are more or fewer ranks
 Deal = Callable[[list[Any]], list[Any]]
@@ -66,12 +66,12 @@ class Agreement:
         """The counters are those of a checkpoint, which all ranks know."""
         self._known.load(self._counters.save())
 
-    def episode(self, score: float, length: int, logs: dict[str, float]) -> None:
-        """An episode of this rank has come to its end."""
+    def episode(self, score: float, length: int, logs: dict[str, float], *task: str) -> None:
+        """An episode of this rank has come to its end; of which task, where there are several."""
         if self._ranks.count == 1:
-            self._on_episode(score, length, logs)
+            self._on_episode(score, length, logs, *task)
         else:
-            self._untold.append((score, length, logs))
+            self._untold.append((score, length, logs, *task))
 
     def agree(self) -> None:
         """To be called by all ranks at the same places: before what is due is asked, and once for
@@ -81,11 +81,14 @@ class Agreement:
             return
         own, known = self._counters, self._known
         saves = not self._ranks.number and (self._saves or self._due())
-        told = own.step - known.step, own.episodes - known.episodes, len(self._untold)
+        counts = ('step', 'episodes', 'missing')
+        made = [getattr(own, name) - getattr(known, name) for name in counts]
         ends = self._ends or self._interrupt.asked
-        step, episodes, untold, ends, saves = self._ranks.sum([*told, ends, saves])
-        own.step, own.episodes = known.step + int(step), known.episodes + int(episodes)
-        known.step, known.episodes = own.step, own.episodes
+        *made, untold, ends, saves = self._ranks.sum([*made, len(self._untold), ends, saves])
+        for name, count in zip(counts, made):
+            total = getattr(known, name) + int(count)
+            setattr(own, name, total)
+            setattr(known, name, total)
         self._ends, self._saves = ends > 0, saves > 0
         if untold:
             for episode in sum(self._ranks.gather(self._untold), []):

@@ -6,6 +6,7 @@ from ..base import Agent, Feed
 from ..drive import Driver
 from ..pictures import readings
 from ..replay import Replay
+from ..tasks import names_of, repeats_of
 from .setup import Setup
 
 
@@ -26,10 +27,21 @@ def banner(
             f' {per_decision:.3g} updates per decision, rendering:'
             f' {", ".join(driver.renderers) or "none that is named"}'
         )
-        lines += readings(driver.obs_space, driver.act_space)
+        lines += told_of_tasks(driver) + readings(driver.obs_space, driver.act_space)
     return [
         *lines,
         ' '.join(filter(None, [replay.estimate(), feed.describe() if feed else ''])),
         *(agent.summary().splitlines() if hasattr(agent, 'summary') else []),
         *setup.warnings,
     ]
+
+
+def told_of_tasks(driver: Driver) -> list[str]:
+    """A line on several tasks: how they are dealt over the envs, and their frames per decision."""
+    found = zip(names_of(driver.obs_space), repeats_of(driver.obs_space))
+    named = [f'{name} ({repeat})' for name, repeat in found]
+    if not named:
+        return []
+    few = driver.num_envs < len(named)
+    how = 'envs take turns in them' if few else 'every env has one of them'
+    return [f'{len(named)} tasks (frames per decision), {how}: {", ".join(named)}']

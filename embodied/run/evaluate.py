@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from ..base import Agent, Env, Values, is_image
 from ..drive import Driver, DriverConfig
 from ..errors import ConfigError
 from ..files import whole
-from ..interval import interval
 from ..log.metrics import is_goal
 from ..media import UNSHOWABLE, gif
 from ..published import goal_rates
 from ..wrappers import TimeLimit
+from .evaluation import Evaluation, facts, of_tasks
 from .film import Film
 
 MODES = ('sample', 'mode')
@@ -55,58 +55,6 @@ class EvalConfig:
             raise ConfigError(f'eval.videos must not be negative, got {self.videos}.')
         if self.mode not in MODES:
             raise ConfigError(f"eval.mode must be 'sample' or 'mode', got {self.mode!r}.")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What came out.
-
-    Attributes:
-      returns, lengths: sum of rewards and number of decisions of each episode, env by env.
-      videos: name -> uint8 (T, H, W, C), one for each recorded episode and image.
-      cut: episodes cut after eval.length decisions; their returns are those up to the cut.
-      goals: goal -> share of episodes that reached it; goals are log/success and
-        log/achievement_...
-    """
-
-    returns: list[float]
-    lengths: list[int]
-    videos: dict[str, np.ndarray]
-    cut: int = 0
-    goals: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.returns))
-
-    @property
-    def std(self) -> float:
-        """Standard deviation between episodes, 0 for a single one."""
-        return float(np.std(self.returns, ddof=1)) if len(self.returns) > 1 else 0.0
-
-    @property
-    def ci95(self) -> float | None:
-        """Half-width of the 95 % interval of the mean (Student's t), None for a single episode."""
-        return interval(self.returns)
-
-    def __str__(self) -> str:
-        interval = (
-            ''
-            if self.ci95 is None
-            else (
-                f', 95 % interval of the mean {self.mean - self.ci95:.4g} to'
-                f' {self.mean + self.ci95:.4g}'
-            )
-        )
-        cut = (
-            f', {self.cut} of them cut after {max(self.lengths):,} decisions (eval.length)'
-            if self.cut
-            else ''
-        )
-        return (
-            f'return {self.mean:.4g}, standard deviation {self.std:.4g}{interval},'
-            f' {len(self.returns)} episodes{cut}'
-        )
 
 
 @dataclass(frozen=True)
@@ -166,6 +114,8 @@ class FirstEpisodes:
         self.decisions += not row['is_first']
         for key in filter(is_goal, row):
             name = key.removeprefix('log/')
+            if np.isnan(row[key]):
+                continue  # a goal of another task
             episode['goals'][name] = int(episode['goals'].get(name, 0) or row[key] > 0)
         if len(self._done[worker]) < self._videos[worker]:
             for key, value in row.items():
@@ -193,23 +143,27 @@ class FirstEpisodes:
 
 def evaluate(
     agent: Agent,
-    make_env: Callable[[str, int], Callable[[], Env]],
+    make_env: Callable[..., Callable[[], Env]],
     config: EvalConfig,
     driver: DriverConfig,
     videos: int = 0,
     on_event: Callable[[str], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     notes: bool = True,
+    tasks: Sequence[str] = (),
 ) -> Evaluation | None:
-    """Run config.episodes episodes of at most config.length decisions, and show progress.
+    """Run config.episodes episodes of at most config.length decisions, of each of several tasks one
+    after another, and show progress.
 
     Args:
       agent: its policy acts in config.mode.
-      make_env: make_env('eval', i) is the constructor of env i.
+      make_env: make_env('eval', i) is the constructor of env i, make_env('eval', i, task) that of
+        one of several tasks.
       config, driver: blocks of the config; there are never more envs than episodes.
-      videos: episodes to record.
+      videos: episodes to record, of each task.
       on_event, notes: as in Driver.
       interrupted: asked once per driver step.
+      tasks: names of several tasks, none for one.
 
     Returns:
       the evaluation, or None if it was interrupted.
@@ -217,9 +171,36 @@ def evaluate(
     Raises:
       EnvError: the envs fail more often than the driver's config allows.
     """
+    common = config, driver, videos, on_event, interrupted, notes
+    if not tasks:
+        return one_task(agent, functools.partial(make_env, 'eval'), *common)
+    found = {}
+    for task in tasks:
+        make = lambda index, task=task: make_env('eval', index, task)
+        part = one_task(agent, make, *common, about=f'{task}: ')
+        if part is None:
+            return None
+        found[task] = part
+    return of_tasks(found)
+
+
+def one_task(
+    agent: Agent,
+    make_env: Callable[[int], Callable[[], Env]],
+    config: EvalConfig,
+    driver: DriverConfig,
+    videos: int,
+    on_event: Callable[[str], None] | None,
+    interrupted: Callable[[], bool],
+    notes: bool,
+    about: str = '',
+) -> Evaluation | None:
+    """The episodes of one task; make_env(i) is the constructor of env i, the rest is as in
+    evaluate().
+    """
     quotas = spread(config.episodes, min(config.envs, config.episodes))
     episodes, progress = FirstEpisodes(quotas, videos, config.length), Progress()
-    makers = [Limited(make_env('eval', index), config.length) for index in range(len(quotas))]
+    makers = [Limited(make_env(index), config.length) for index in range(len(quotas))]
     envs = Driver(makers, driver, on_event, notes)
     with contextlib.closing(envs), contextlib.closing(progress):
         envs.on_row(episodes)
@@ -229,7 +210,7 @@ def evaluate(
                 return None
             envs(functools.partial(agent.policy, mode=config.mode), steps=1)
             progress(
-                f'evaluating: {episodes.count} of {config.episodes} episodes,'
+                f'evaluating: {about}{episodes.count} of {config.episodes} episodes,'
                 f' {episodes.decisions:,} decisions'
             )
     return episodes.result()
@@ -263,43 +244,18 @@ def spread(total: int, parts: int) -> list[int]:
     return [total // parts + (index < total % parts) for index in range(parts)]
 
 
-def joined(parts: list[Evaluation | None]) -> Evaluation | None:
-    """One evaluation of what several processes have made of it; None if one was interrupted."""
-    if any(part is None for part in parts):
-        return None
-    if len(parts) == 1:
-        return parts[0]
-    total = sum(len(part.returns) for part in parts)
-    return Evaluation(
-        returns=[x for part in parts for x in part.returns],
-        lengths=[x for part in parts for x in part.lengths],
-        videos={name: film for part in parts for name, film in part.videos.items()},
-        cut=sum(part.cut for part in parts),
-        goals={
-            goal: sum(part.goals.get(goal, 0.0) * len(part.returns) for part in parts) / total
-            for goal in sorted({goal for part in parts for goal in part.goals})
-        },
-    )
-
-
 def store(result: Evaluation, setup: Any, save: Path) -> None:
     """Write logdir/eval/eval.json. Args: as in train(), and the checkpoint that was evaluated."""
     folder = setup.logdir / 'eval'
     folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        'mean': result.mean,
-        'std': result.std,
-        'ci95': result.ci95,
-        'episodes': len(result.returns),
-        'returns': result.returns,
-        'lengths': result.lengths,
-        'cut': result.cut,
-        'goals': result.goals,
+    content = facts(result) | {
         'task': setup.task,
         'checkpoint': str(save),
         'seed': setup.seed,
         'mode': setup.eval.mode,
     }
+    if result.tasks:
+        content['tasks'] = {task: facts(each) for task, each in result.tasks.items()}
     with whole(folder / 'eval.json') as file:
         file.write(json.dumps(content, indent=1).encode() + b'\n')
 
@@ -328,7 +284,9 @@ def eval_only(
     with contextlib.closing(probe):
         agent = make_agent(probe.obs_space, probe.act_space)
     save = load_agent(agent)
-    result = evaluate(agent, make_env, setup.eval, setup.driver, setup.eval.videos)
+    result = evaluate(
+        agent, make_env, setup.eval, setup.driver, setup.eval.videos, tasks=setup.tasks
+    )
     folder = setup.logdir / 'eval'
     folder.mkdir(parents=True, exist_ok=True)
     for name, frames in result.videos.items():
@@ -339,5 +297,7 @@ def eval_only(
         except UNSHOWABLE as error:  # a video is worth less than the numbers
             print(f'The video {name} cannot be written: {type(error).__name__}: {error}')
     store(result, setup, save)
+    for task, each in result.tasks.items():
+        print(f'  {task}: {each}')
     print(f'{setup.task}: {result}. Written to {folder}.')
     return result

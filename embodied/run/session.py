@@ -26,6 +26,7 @@ from ..log.metrics import EpisodeStats, Window, goals_of
 from ..log.progress import ending
 from ..replay import Replay
 from ..replay.shard import take_up
+from ..tasks import names_of, repeats_of
 from .agreement import Agreement, Deal, Trees, regrouped
 from .banner import banner
 from .interrupt import Interrupt
@@ -154,7 +155,7 @@ class Session:
                 folder=self.folder / 'stacks',
             )
         )
-        self.counters.repeat = driver.repeat
+        self.counters.repeat, self.counters.repeats = driver.repeat, repeats_of(driver.obs_space)
         driver.on_row(self.counters.row)
         return driver
 
@@ -196,7 +197,7 @@ class Session:
                 lambda tree: driver.load(tree, agent.load_carry),
                 own=True,
             )
-            episodes = EpisodeStats(self._agreement.episode)
+            episodes = EpisodeStats(self._agreement.episode, names_of(driver.obs_space))
             self.track('episodes', episodes.save, episodes.load, own=True)
             driver.on_row(episodes)
             driver.reset(agent.init_policy)
@@ -289,10 +290,10 @@ class Session:
         if self._agreement.save_due():
             self._write_checkpoint()
 
-    def _log_episode(self, score: float, length: int, logs: dict[str, float]) -> None:
-        self.logger.score(score, length, goals_of(logs))
-        self.metrics.add({'score': score, 'length': length}, 'episode')
-        self.metrics.add(logs, 'episode')
+    def _log_episode(self, score: float, length: int, logs: dict, task: str = '') -> None:
+        self.logger.score(score, length, goals_of(logs), task)
+        own = {f'score/{task}': score} if task else {}
+        self.metrics.add({'score': score, 'length': length} | own | logs, 'episode')
 
     def _set_lines_aside(self) -> None:
         """The counters begin at 0: lines of a run that ended before its first checkpoint would

@@ -10,13 +10,14 @@ from ..errors import ConfigError
 from ..log import Logger
 from ..ranks import Ranks
 from ..replay import Replay
+from ..tasks import KEY
 from ..tree_spec import COUNT, demand
 from .evaluate import EvalConfig
 
 # (obs_space, act_space), as the driver has them
 MakeAgent = Callable[[Spaces, Spaces], Agent]
-# ('env' or 'eval', number) -> constructor of that env
-MakeEnv = Callable[[str, int], Callable[[], Env]]
+# ('env' or 'eval', number[, one of several tasks]) -> constructor of that env
+MakeEnv = Callable[..., Callable[[], Env]]
 # ([obs_space, act_space, meta,] on_event); offline: on_event
 MakeReplay = Callable[..., Replay]
 MakeLogger = Callable[['Counters', Callable[[str], None]], Logger]  # (counters, on_event)
@@ -65,6 +66,7 @@ class Setup:
       from_checkpoint: logdir, ckpt folder or single save that the agent starts from; None for none.
       run, eval, driver: blocks of the config.
       warnings: what a person should know before it runs.
+      tasks: names of several tasks, which are evaluated one by one; none for one.
       ranks: the processes that make the run together.
     """
 
@@ -77,6 +79,7 @@ class Setup:
     driver: DriverConfig
     warnings: tuple[str, ...] = ()
     ranks: Ranks = Ranks()
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass
@@ -87,21 +90,25 @@ class Counters:
       step: decisions.
       updates: calls of agent.train() in this run.
       episodes: those that came to their end.
-      repeat: frames per decision.
+      repeat: frames per decision. repeats: those of several tasks, by number.
     """
 
     step: int = 0
     updates: int = 0
     episodes: int = 0
     repeat: int = 1
+    repeats: tuple[int, ...] = ()
+    missing: int = 0  # frames that decisions of fewer than `repeat` lack
 
     @property
     def frames(self) -> int:
-        return self.step * self.repeat
+        return self.step * self.repeat - self.missing
 
     def row(self, row: Values, worker: int) -> None:
         """Count one row; a listener of the driver."""
         self.step += not row['is_first']
+        if self.repeats and not row['is_first']:
+            self.missing += self.repeat - self.repeats[int(row[KEY])]
         self.episodes += bool(row['is_last'])
 
     def __call__(self) -> dict[str, int]:
@@ -113,8 +120,10 @@ class Counters:
         }
 
     def save(self) -> dict[str, int]:
-        return {'step': self.step, 'updates': self.updates, 'episodes': self.episodes}
+        counts = {'step': self.step, 'updates': self.updates, 'episodes': self.episodes}
+        return counts | ({'missing': self.missing} if self.missing else {})
 
     def load(self, tree: dict[str, int]) -> None:
         demand(tree, dict.fromkeys(('step', 'updates', 'episodes'), COUNT), 'The counters')
         self.step, self.updates, self.episodes = tree['step'], tree['updates'], tree['episodes']
+        self.missing = int(tree.get('missing', 0))

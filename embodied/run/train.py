@@ -11,7 +11,8 @@ from ..log.jsonl import JsonLines
 from ..replay import Replay
 from ..replay.shard import take_all
 from ..tree_spec import ANYTHING, COUNT, FLAG, Maybe, demand
-from .evaluate import Evaluation, evaluate, joined, spread
+from .evaluate import evaluate, spread
+from .evaluation import Evaluation, joined
 from .session import Session
 from .setup import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Setup
 
@@ -239,13 +240,18 @@ class Evaluator:
                     'std': result.std,
                     'episodes': count,
                 }
+                | ({'tasks': {k: v.mean for k, v in result.tasks.items()}} if result.tasks else {})
             )
         session.logger.add(
             {'score': result.mean, 'std': result.std, 'episodes': count, 'cut': result.cut}, 'eval'
         )
         session.logger.add(result.goals, 'eval/goal')
+        for task, each in result.tasks.items():
+            session.logger.add({'score': each.mean}, f'eval/{task}')
         session.logger.add(result.videos, 'eval')
         session.event(f'Evaluation at {now["frames"]:,} frames: {result}')
+        for task, each in result.tasks.items():
+            session.event(f'  {task}: {each}')
 
     def _evaluated(self) -> Evaluation | None:
         """This rank's share of the episodes, in envs of its own; videos are rank 0's."""
@@ -255,13 +261,16 @@ class Evaluator:
             return Evaluation([], [], {})
         return evaluate(
             self._agent,
-            lambda kind, index: self._make_env(kind, number * setup.eval.envs + index),
+            lambda kind, index, *task: self._make_env(
+                kind, number * setup.eval.envs + index, *task
+            ),
             replace(setup.eval, episodes=episodes),
             setup.driver,
             not number,
             self._session.event,
             lambda: self._session.interrupted,
             notes=False,
+            tasks=setup.tasks,
         )
 
     def _save(self) -> Values:

@@ -13,7 +13,8 @@ from embodied import errors
 from embodied.base import Env
 from embodied.envs.dummy import Dummy, DummyConfig
 from embodied.run import eval_only, evaluate, load_agent, train
-from embodied.run.evaluate import EvalConfig, Evaluation, FirstEpisodes, spread
+from embodied.run.evaluate import EvalConfig, FirstEpisodes, spread
+from embodied.run.evaluation import Evaluation
 from embodied.wrappers import wrap
 
 evaluation = sys.modules['embodied.run.evaluate']  # the package has a function of the same name

@@ -1,0 +1,88 @@
+"""Two tasks in one agent, from the command line to the numbers: train, resume, evaluate, offline,
+load, and what is said of it.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from dreamer4 import load as loading
+from dreamer4 import runs
+from dreamer4.main import main
+from embodied.checks import main as check
+from embodied.errors import ConfigError
+from embodied.log.jsonl import read_lines
+from embodied.published import summaries
+from embodied.yaml_tree import read_yaml
+
+FLAGS = ['--configs', 'pixel', 'debug', '--machine.threads', '1', '--run.prefill', '160']
+TASKS = 'pixel_reach,pixel_catch'
+
+
+@pytest.fixture(scope='module')
+def logdir(tmp_path_factory):
+    """A run whose one env takes turns in two tasks, resumed once."""
+    folder = tmp_path_factory.mktemp('runs') / 'two'
+    for steps in ('200', '240'):
+        flags = [*FLAGS, '--task', TASKS, '--run.envs', '1', '--run.steps', steps]
+        assert main([*flags, '--logdir', str(folder), '--run.log_every', '50']) == 0
+    return folder
+
+
+def test_scores_and_metrics_name_their_task(logdir):
+    scores = list(read_lines(logdir / 'scores.jsonl'))
+    assert {line['task'] for line in scores} == {'pixel_reach', 'pixel_catch'}
+    assert {line['length'] for line in scores if line['task'] == 'pixel_reach'} == {50}
+    metrics = {key for line in read_lines(logdir / 'metrics.jsonl') for key in line}
+    assert {'episode/score/pixel_reach', 'episode/score_of_tasks'} <= metrics
+    assert read_yaml(logdir / 'config.yaml').values['task'] == TASKS
+    said = (logdir / 'events.log').read_text()
+    assert 'envs take turns in them: pixel_reach (1), pixel_catch (1)' in said
+    assert 'Continuing' in said
+    meta = json.loads((logdir / 'replay' / 'meta.json').read_text())['meta']
+    assert set(meta['env']) == {'pixel', 'tasks'}
+
+
+def test_every_task_is_evaluated_in_as_many_episodes(logdir, capsys):
+    flags = ['--script', 'eval_only', '--from_checkpoint', str(logdir), '--eval.episodes', '3']
+    assert main([*flags, '--eval.envs', '2', '--machine.threads', '1']) == 0
+    found = json.loads((logdir / 'eval' / 'eval.json').read_text())
+    assert {task: each['episodes'] for task, each in found['tasks'].items()} == {
+        'pixel_reach': 3,
+        'pixel_catch': 3,
+    }
+    means = [each['mean'] for each in found['tasks'].values()]
+    assert found['mean'] == pytest.approx(np.mean(means)) and found['episodes'] == 6
+    assert 'pixel_catch: return' in capsys.readouterr().out
+    told = {run['task']: run['episodes'] for run in summaries(logdir, 100)}
+    assert told == {'pixel_reach': 3, 'pixel_catch': 3}
+
+
+def test_an_agent_of_several_tasks_is_loaded_for_one_of_them(logdir):
+    agent, env = loading.load(logdir, task='pixel_catch', threads=1)
+    rows = list(loading.play(agent, env, 9))
+    assert {int(row['task_id']) for row in rows} == {1}
+    with pytest.raises(ConfigError, match='pixel_memory.*pixel_'):
+        loading.load(logdir, task='pixel_memory')
+    assert runs.read_tasks(logdir).names == ('pixel_reach', 'pixel_catch')
+
+
+def test_it_learns_offline_from_the_same_rows(logdir, tmp_path):
+    flags = ['--script', 'offline', '--replay.directory', str(logdir / 'replay')]
+    made = [*FLAGS, *flags, '--logdir', str(tmp_path / 'off'), '--run.updates', '4']
+    assert main(made) == 0
+    assert read_yaml(tmp_path / 'off' / 'config.yaml').values['task'] == TASKS
+    assert runs.read_tasks(tmp_path / 'off').names == ('pixel_reach', 'pixel_catch')
+
+
+def test_a_wrong_task_in_a_list_is_refused_with_the_nearest(tmp_path, capsys):
+    assert main([*FLAGS, '--task', 'pixel_catch,pixel_rich', '--logdir', str(tmp_path)]) == 2
+    assert 'pixel_reach' in capsys.readouterr().err
+
+
+def test_checks_take_several_tasks(capsys):
+    assert check(['--task', TASKS, '--steps', '60']) == 0
+    assert (
+        '2 tasks, an episode of each in turn: pixel_reach, pixel_catch' in capsys.readouterr().out
+    )
