@@ -22,7 +22,7 @@ class Silent:
     def text(self, name: str, text: str) -> None:
         pass
 
-    def write(self) -> None:
+    def write(self, *told: Any) -> None:
         pass
 
     def line(self, share: float, *told: Any, **more: Any) -> None:
