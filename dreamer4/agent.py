@@ -26,7 +26,8 @@ from .notices import Notices
 from .player import Player
 from .record import CudaGraphs, plainly
 from .schedule import Schedule
-from .state import fetch, fitting, held, pack_tree, unpack_tree
+from .sharing import Blocks, fitted
+from .state import fetch, fitting, held, modules, pack_tree, unpack_tree
 from .summary import describe
 from .tasks import Tasks
 from .updater import Updater, accepted
@@ -90,6 +91,8 @@ class Agent:
         self.schedule = Schedule(config.schedule, self.world.stages)
         self.updates, self.notices = 0, Notices(self.world.notes)
         ranks.align(held(self.world, self.actor_critic))
+        self.blocks = Blocks(*modules(self.world, self.actor_critic))
+        self.blocks.gather()
 
     # -- what it is and how it goes
 
@@ -171,6 +174,10 @@ class Agent:
         Raises:
             NonFiniteLoss: before any parameter of the failing part moved.
         """
+        with self.blocks.learning():
+            return self._train(meal)
+
+    def _train(self, meal: Meal) -> dict[str, float]:
         batch, run = meal.batch, self.recorder.run if self.recorder else plainly
         plan = self.updater.plan(self.updates, batch.shape, self.schedule)
         work = lambda flat: self.updater.carry_out(plan, Batch.of(flat))
@@ -216,11 +223,15 @@ class Agent:
 
     def save(self) -> dict:
         """Everything that decides how training goes on, as nested dicts of numpy arrays and JSON
-        values.
+        values; on rank 0, where all ranks come to this call.
         """
+        if ranks.number() and not self.blocks:
+            return {}
         state = {name: part.state_dict() for name, part in self._parts().items()}
         told, random = list(self.notices.told), self.machine.save()
-        return pack_tree(state | {'updates': self.updates, 'told': told, 'random': random})
+        tree = pack_tree(state | {'updates': self.updates, 'told': told, 'random': random})
+        self.blocks.gather()
+        return tree
 
     def save_pretrained(self, folder: Place, run: Place | None = None, push: str = '') -> Path:
         """Write it as a folder that from_pretrained() loads anywhere; see pretrained.py."""
@@ -237,17 +248,19 @@ class Agent:
         tree = unpack_tree(tree)
         if self.recorder:
             self.recorder.forget()
+        self.blocks.part()
         with fitting():
             for name, part in self._parts().items():
                 # a model that travels comes without optimizers: they begin anew
                 if name in tree or not name.startswith('optim_'):
-                    part.load_state_dict(tree[name])
+                    part.load_state_dict(fitted(part, tree[name]))
             self.updates, self.notices.told = int(tree['updates']), list(tree.get('told', []))
             if ranks.number():  # there may have been no such rank
                 self.machine.seed(ranks.own(self._seed, self.updates))
             else:
                 self.machine.load(tree['random'])
         ranks.align(held(self.world, self.actor_critic))
+        self.blocks.gather()
 
     def _parts(self) -> dict:
         """Everything with a state_dict, by its name in a checkpoint."""

@@ -16,7 +16,7 @@ from .cache import CacheConfig
 from .nets.attention import KERNELS
 
 PRECISIONS = ('auto', 'float32', 'bfloat16')
-SHARDS = ('ddp', 'none')
+SHARDS = ('ddp', 'fsdp', 'none')
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,15 @@ class Machine:
         self._inside = False
         self.seed(seed)
 
-    def autocast(self) -> AbstractContextManager:
-        """bfloat16 autocast where configured ('auto': on CUDA), else nothing."""
+    @property
+    def half(self) -> bool:
+        """Whether products are of bfloat16 ('auto': on CUDA)."""
         kind = self.config.precision
-        if kind == 'float32' or (kind == 'auto' and self.device.type != 'cuda'):
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return kind == 'bfloat16' or (kind == 'auto' and self.device.type == 'cuda')
+
+    def autocast(self) -> AbstractContextManager:
+        """bfloat16 autocast where configured, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
 
     def seed(self, seed: int) -> None:
         """Begin the stream of a seed."""
@@ -179,6 +182,8 @@ def check(machine: MachineConfig, agent: AgentConfig) -> None:
             'machine.checkpointing and machine.accumulate are for transformers, but agent.world is'
             ' rssm; leave them at false and 1'
         )
+    if machine.shard == 'fsdp':
+        check_shared(machine, agent)
     if machine.threads < 0:
         raise ValueError(f'machine.threads must be >= 0 (0: torch decides); got {machine.threads}')
     if machine.attention == 'fused' and agent.dynamics.softcap:
@@ -186,3 +191,24 @@ def check(machine: MachineConfig, agent: AgentConfig) -> None:
             'machine.attention fused has no soft cap, but agent.dynamics.softcap is'
             f' {agent.dynamics.softcap}; take auto'
         )
+
+
+def check_shared(machine: MachineConfig, agent: AgentConfig) -> None:
+    """Refuse what cannot go with parameters that are shared among ranks.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if agent.world == 'rssm':
+        raise ValueError(
+            'machine.shard fsdp shares transformers, but agent.world is rssm; take ddp'
+        )
+    if machine.compile:
+        raise ValueError('machine.shard fsdp does not go with machine.compile; take ddp')
+    for name in ('tokenizer', 'model'):
+        block = getattr(agent.optim, name)
+        if block.rule == 'laprop' and block.adaptive_clip:
+            raise ValueError(
+                f'machine.shard fsdp: agent.optim.{name}.adaptive_clip takes norms of whole'
+                ' tensors, and no rank has them; take 0'
+            )

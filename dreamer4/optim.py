@@ -15,6 +15,7 @@ from embodied.errors import EmbodiedError
 
 from . import ranks
 from .laprop import LaProp
+from .sharing import Blocks, clip, is_shared, own, parted, share, widened
 
 
 class NonFiniteLoss(EmbodiedError):
@@ -57,12 +58,20 @@ class Optimizer:
             if isinstance(m, nn.Linear)
         }
         self.parameters = [p for root in modules for p in root.parameters() if p.requires_grad]
+        # what moves: of a parameter that ranks share, the part that is stored here
+        self._moved = {
+            id(p): nn.Parameter(own(p.detach())) for p in filter(is_shared, self.parameters)
+        }
+        moved = lambda some: [self._moved.get(id(p), p) for p in some]
         groups = [
             {
-                'params': [p for p in self.parameters if id(p) in matrices],
+                'params': moved(p for p in self.parameters if id(p) in matrices),
                 'weight_decay': config.weight_decay,
             },
-            {'params': [p for p in self.parameters if id(p) not in matrices], 'weight_decay': 0.0},
+            {
+                'params': moved(p for p in self.parameters if id(p) not in matrices),
+                'weight_decay': 0.0,
+            },
         ]
         device = self.parameters[0].device
         # a tensor: a recorded step reads what stands there when it is replayed
@@ -94,9 +103,13 @@ class Optimizer:
         """Clip the gradients that are there and step; nothing moves if one of them or `loss` is
         not finite.
         """
-        ranks.average(self.parameters)
+        whole = [p for p in self.parameters if id(p) not in self._moved]
+        ranks.average(whole)
+        for p in self.parameters:
+            if (part := self._moved.get(id(p))) is not None:
+                part.grad = None if p.grad is None else own(p.grad)  # averaged on its way back
         loss = ranks.mean(loss.detach())
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
+        norm = clip(whole, self._moved.values(), self.config.clip or math.inf)
         # the fused kernel leaves everything as it is where this is 1
         self.adam.found_inf = (~torch.isfinite(loss + norm)).float()
         self.adam.grad_scale = None
@@ -126,32 +139,43 @@ class Optimizer:
 
     def state_dict(self) -> dict:
         """Moments by parameter number, and the number of updates."""
-        state = self.adam.state_dict()['state']
+        state, of = self.adam.state_dict()['state'], self._numbered()
+        wide = lambda i, entry: {k: widened(x, of[i]) for k, x in entry.items()}
         return {
             'updates': self.updates,
             'scale': self.scale,
-            'moments': {str(i): dict(entry) for i, entry in state.items()},
+            'moments': {str(i): wide(i, entry) for i, entry in state.items()},
         }
+
+    def _numbered(self) -> dict[int, nn.Parameter]:
+        """Number of a parameter in the state -> the parameter."""
+        shared = {id(self._moved[id(p)]): p for p in self.parameters if id(p) in self._moved}
+        params = (p for group in self.adam.param_groups for p in group['params'])
+        return {i: shared.get(id(p), p) for i, p in enumerate(params)}
 
     def load_state_dict(self, state: dict) -> None:
         self.updates, self.scale = int(state['updates']), float(state['scale'])
-        full = self.adam.state_dict()
+        full, of = self.adam.state_dict(), self._numbered()
         full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
-        shapes = dict(
-            enumerate(p.shape for group in self.adam.param_groups for p in group['params'])
-        )
         # torch would take moments of any shape, and fail at the first step
         for i, entry in full['state'].items():
             if (
-                i not in shapes
-                or any(entry[name].shape != shapes[i] for name in ('exp_avg', 'exp_avg_sq'))
+                i not in of
+                or any(entry[name].shape != of[i].shape for name in ('exp_avg', 'exp_avg_sq'))
                 or not entry['step'] >= 0
             ):
                 raise ValueError(f'{self.name}: the moments of parameter {i} do not have its shape')
+            entry |= {k: own(parted(entry[k], of[i])).clone() for k in ('exp_avg', 'exp_avg_sq')}
         self.adam.load_state_dict(full)
         self._read_rate()  # it would read a copy
-        self.adam.zero_grad(set_to_none=True)
+        self.clear()
         self.adam.found_inf = None  # both may lie in the memory of a recording that is dropped now
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.adam.zero_grad(set_to_none=True)
+        for p in self.parameters:
+            p.grad = None
 
     def _read_rate(self) -> None:
         for group in self.adam.param_groups:
@@ -167,7 +191,7 @@ def descend(loss: torch.Tensor, *optimizers: Optimizer) -> dict[str, torch.Tenso
         1 if the part did not move.
     """
     for optimizer in optimizers:
-        optimizer.adam.zero_grad(set_to_none=True)
+        optimizer.clear()
     loss.backward()
     return {k: v for optimizer in optimizers for k, v in optimizer.move(loss).items()}
 
@@ -197,12 +221,20 @@ class SlowCopy:
     def __init__(self, source: nn.Module, rate: float):
         self.source, self.rate = source, rate
         self.module = copy.deepcopy(source).requires_grad_(False)
+        self._blocks = Blocks()
+
+    def share(self, machine) -> None:
+        """Let the ranks share its transformers, as they do those of the source: see sharing.py."""
+        share(self.module, machine)
+        self._blocks = Blocks(self.module, self.source)
 
     @torch.no_grad()
     def follow(self, rate: float | None = None) -> None:
         """Take the share `rate` of the difference, 1 copies; None for the copy's own rate."""
         rate = self.rate if rate is None else rate
-        ours, theirs = list(self.module.parameters()), list(self.source.parameters())
+        self._blocks.part()  # what is whole would stay as it is
+        ours = [own(p) for p in self.module.parameters()]
+        theirs = [own(p) for p in self.source.parameters()]
         # torch takes no empty lists, and a tokenizer of a few numbers has no parameters
         if ours and rate >= 1:
             torch._foreach_copy_(ours, theirs)

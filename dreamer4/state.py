@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 
 from embodied.errors import CheckpointError
 
 from . import ranks
+from .sharing import is_shared, whole
 
 # what a tree of another form runs into
 MISFIT = (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError)
@@ -21,7 +23,7 @@ def pack_tree(tree):
     if isinstance(tree, dict):
         return {str(k): pack_tree(v) for k, v in tree.items()}
     if isinstance(tree, torch.Tensor):
-        return tree.detach().cpu().numpy().copy()
+        return whole(tree.detach()).cpu().numpy().copy()
     return tree
 
 
@@ -42,11 +44,16 @@ def fetch(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
     return dict(zip(metrics, values.tolist()))
 
 
-def held(*owners) -> Iterator[torch.Tensor]:
-    """What the networks of parts with a state() hold: all ranks have the same."""
+def modules(*owners) -> Iterator[nn.Module]:
+    """The networks of parts with a state()."""
     for part in (part for owner in owners for part in owner.state().values()):
-        module = getattr(part, 'module', part)
-        yield from (*module.parameters(), *module.buffers())
+        yield getattr(part, 'module', part)
+
+
+def held(*owners) -> Iterator[torch.Tensor]:
+    """What the networks of parts with a state() hold and all ranks have the same of."""
+    for module in modules(*owners):
+        yield from (x for x in (*module.parameters(), *module.buffers()) if not is_shared(x))
 
 
 @contextmanager

@@ -152,8 +152,9 @@ class Trees:
         own, failed = {}, ''
         try:
             for name, (save, _) in self._parts.items():
+                tree = save()  # by all ranks: they may share what rank 0 writes
                 if not self._ranks.number or name in self._own:
-                    own[self._named(name, self._ranks.number)] = save()
+                    own[self._named(name, self._ranks.number)] = tree
         # the others wait for this rank
         except (CheckpointError, ReplayWriteError, OSError) as error:
             failed = f'{named(self._ranks.number)}: {error}'

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from gymnasium import spaces
 from tiny import tiny
 
-from dreamer4 import ranks
+from dreamer4 import ranks, sharing
 from dreamer4.agent import Agent
 from dreamer4.feed import Meal
 from dreamer4.optim import NonFiniteLoss
@@ -39,6 +39,7 @@ SETTINGS = {
 UPDATES = 20
 WAYS = {
     'dreamer4': {},
+    'fsdp': {'machine.shard': 'fsdp'},
     'rssm': {'world': 'rssm', 'rssm.free_of': 'batch', 'actor.loss': 'reinforce'},
 }
 
@@ -100,7 +101,7 @@ def learned(way, broken=None):
             found['reward'][:] = np.nan
         agent.train(Meal(agent.batch(found), None))
         stages.append(agent.schedule.stage)
-    return stages, {k: v.detach().numpy().copy() for k, v in named(agent)}
+    return stages, {k: sharing.whole(v.detach()).numpy().copy() for k, v in named(agent)}
 
 
 def named(agent):
@@ -151,6 +152,57 @@ def test_two_processes_learn_what_one_learns_through_all_stages(way, even):
                 name,
                 np.abs(found[name] - x).max(),
             )
+
+
+SOON = {f'schedule.{name}_updates': 1 for name in ('tokenizer', 'dynamics', 'value')}
+
+
+def shared():
+    """Two agents that share their transformers; the second is loaded from what the first saved."""
+    settings = tiny(**SETTINGS | SOON | WAYS['fsdp'] | {'machine.precision': 'bfloat16'})
+    agent, other = (Agent(OBS, ACT, *settings, seed) for seed in (0, 1))
+    found = {k: v[ranks.number() :: 2] for k, v in rows(0).items()}
+
+    def learn(one, updates):
+        for _ in range(updates):
+            one.train(Meal(one.batch(found), None))
+
+    learn(agent, 4)
+    box = [agent.save()]
+    dist.broadcast_object_list(box, 0)
+    other.load(box[0])
+    for _ in range(3 * ranks.number()):  # no rank waits for the other
+        obs = {'image': np.zeros((1, 16, 16, 3), np.uint8), 'is_first': np.ones(1, bool)}
+        other.policy(other.init_policy(1), obs, 'mode')
+    learn(agent, 1)
+    learn(other, 1)
+    blocks = list(other.world.dynamics.transformer.blocks)
+    held = sum(sharing.own(p).numel() for b in blocks for p in b.parameters())
+    other.blocks.part()
+    kept = sum(sharing.own(p).numel() for b in blocks for p in b.parameters())
+    return agent.save(), other.save(), held / kept
+
+
+def leaves(tree, name=''):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f'{name}.{key}')
+        elif isinstance(value, np.ndarray) and '.random.' not in f'{name}.{key}':
+            yield f'{name}.{key}', value
+
+
+def test_what_ranks_share_is_saved_whole_and_goes_on(even):
+    """Moments and bfloat16 included; acting is no work that ranks do together."""
+    (saved, again, held), (_, _, other) = together(shared, 2)
+    saved, again = dict(leaves(saved)), dict(leaves(again))
+    assert saved.keys() == again.keys() and any('.optim_model.moments' in k for k in saved)
+    for name, x in saved.items():
+        assert np.allclose(again[name], x, atol=1e-6), name
+    assert held == other == pytest.approx(2)
+    alone = Agent(OBS, ACT, *tiny(**SETTINGS), 0)
+    assert {k: v.shape for k, v in leaves(alone.save()) if 'moments' not in k} == {
+        k: v.shape for k, v in saved.items() if 'moments' not in k
+    }
 
 
 def broken():

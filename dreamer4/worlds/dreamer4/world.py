@@ -22,6 +22,7 @@ from ...nets.attention import Attention
 from ...nets.transformer import Block, Transformer
 from ...openloop import last_given
 from ...optim import Optimizer, RunningRMS, SlowCopy, descend
+from ...sharing import Blocks, share
 from ...tasks import Tasks
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import perceptual, report, shortcut, window
@@ -98,6 +99,10 @@ class Dreamer4:
             if module is not None:
                 put(module, machine)
         self.slow_tokenizer = SlowCopy(self.tokenizer, config.tokenizer_training.slow)
+        share(self.tokenizer, machine)
+        share(self.dynamics, machine)
+        self.slow_tokenizer.share(machine)
+        self.blocks = Blocks(self.dynamics)
         self.optimizers = {
             'model': Optimizer('model', [self.dynamics, self.heads], config.optim.model)
         }
@@ -303,18 +308,10 @@ class Dreamer4:
     def imagine(self, context: Context, batch: Batch, act: Act) -> Dream:
         c = self.config
         rows, frames = draw_starts(self._usable(batch) & ~batch.is_terminal, c.imagination.starts)
-        task = batch.task_at(rows, frames)
-        found = imagine(
-            self.dynamics,
-            self.heads,
-            context,
-            rows,
-            frames,
-            c.imagination.horizon,
-            c.shortcut.steps,
-            lambda x, t: act(x, task)[0],
-            batch.task,
-        )
+        task, size = batch.task_at(rows, frames), (c.imagination.horizon, c.shortcut.steps)
+        known, chosen = (context, rows, frames), lambda x, t: act(x, task)[0]
+        with self.blocks.kept():
+            found = imagine(self.dynamics, self.heads, *known, *size, chosen, batch.task)
         reward, cont = self.heads.reward(found.inputs), self.heads.cont(found.inputs)
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
         return Dream(found.inputs, found.action, reward, cont, rows, frames, task)
