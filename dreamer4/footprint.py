@@ -22,7 +22,7 @@ from .actor_critic import ActorCritic
 from .agent_config import AgentConfig
 from .batch import Batch, Dream, make_batch
 from .machine import Machine, MachineConfig
-from .nets.transformer import Block
+from .nets.transformer import Block, Transformer
 from .summary import parameters, update_flops
 from .tasks import Tasks
 
@@ -52,6 +52,7 @@ class Footprint:
     Attributes:
         parameters: optimizer -> numbers that it moves. copies: numbers that are only kept: slow
             copies, a frozen loss network.
+        shared, shared_copies: those of them that stand in transformers, which ranks can share.
         saved: phase -> what autograd saves in it: 'tokenizer' where that learns in a step of its
             own, 'model', and 'policy', the actor and the critic.
         memory: bytes of a dream's keys and values, for each sequence of the batch.
@@ -61,6 +62,8 @@ class Footprint:
 
     parameters: dict[str, int]
     copies: int
+    shared: dict[str, int]
+    shared_copies: int
     saved: dict[str, Saved]
     memory: float
     block: int
@@ -167,21 +170,36 @@ def measure(
     """
     config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
     whole = Parts.build(obs_space, act_space, config, machine)
-    optimizers = whole.world.optimizers | whole.actor_critic.optimizers
-    learned = {name: sum(p.numel() for p in o.parameters) for name, o in optimizers.items()}
-    own = {p for module in whole.modules() for p in module.parameters()}
+    learned, copies = numbers(whole)
+    shared, shared_copies = numbers(whole, Transformer)
     blocks = [m for part in whole.modules() for m in part.modules() if isinstance(m, Block)]
     few, many = (counted(obs_space, act_space, share(config, rows), machine) for rows in ROWS)
     lines = {name: line(few[name], many[name]) for name in few}
     memory = lines.pop('memory')
     return Footprint(
         parameters=learned,
-        copies=sum(p.numel() for p in own) - sum(learned.values()),
+        copies=copies,
+        shared=shared,
+        shared_copies=shared_copies,
         saved=lines,
         memory=memory.row,
         block=max(map(parameters, blocks), default=max(learned.values())),
         flops=update_flops(whole),
     )
+
+
+def numbers(parts: Parts, kind: type[nn.Module] = nn.Module) -> tuple[dict[str, int], int]:
+    """Optimizer -> numbers that it moves, and numbers that are only kept, within modules of a
+    kind.
+    """
+    found = [m for part in parts.modules() for m in part.modules() if isinstance(m, kind)]
+    own = {p for module in found for p in module.parameters()}
+    optimizers = parts.world.optimizers | parts.actor_critic.optimizers
+    learned = {
+        name: sum(p.numel() for p in optimizer.parameters if p in own)
+        for name, optimizer in optimizers.items()
+    }
+    return learned, sum(p.numel() for p in own) - sum(learned.values())
 
 
 def line(few: float, many: float) -> Saved:

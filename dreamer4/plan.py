@@ -24,13 +24,14 @@ from .agent_config import check as check_agent
 from .footprint import FLOAT, Footprint, measure
 from .machine import MachineConfig
 
-KINDS = ('none', 'ddp', 'fsdp')  # all on one; the batch is shared; the networks are, too
+KINDS = ('none', 'ddp', 'fsdp')  # all on one; the batch is shared; the transformers are, too
 MOMENTS = 2  # of AdamW and LaProp, beside the parameters and their gradients
 HALF = 2  # bytes of a gathered parameter
-GATHERED = 2  # blocks that are whole at once: the one in use and the next
-# passes over the world model that gather its blocks: committed and denoising, both ways; two of the
-# teacher; and one for all steps of the dreams, which keep what was gathered
-GATHERS = 2 * 2 + 2 + 1
+GATHERED = 2  # blocks whose gradients are whole at once: the one in use and the next
+# passes that gather blocks. Of the dynamics: committed and denoising, both ways; two of the
+# teacher; one for all steps of the dreams, which keep what was gathered. Of the tokenizer: both
+# ways, and one of its slow copy.
+GATHERS = {'model': 2 * 2 + 2 + 1, 'tokenizer': 2 + 1}
 KEPT = 0.9  # of a GPU: CUDA itself and what the allocator cannot use take the rest
 MOST = 4096  # GPUs that are tried
 
@@ -87,22 +88,25 @@ def divide(found: Footprint, config: AgentConfig, kind: str, gpus: int) -> Share
     rows = max(1.0, config.batch.size / gpus)
     grown = rows * gpus / config.batch.size
     learned, largest = sum(found.parameters.values()), max(found.parameters.values())
-    parts = gpus if kind == 'fsdp' else 1
+    shared = sum(found.shared.values()) if kind == 'fsdp' else 0
+    copies = found.shared_copies if kind == 'fsdp' else 0
+    apart = 1 - 1 / gpus  # of what is shared, others have so much
     buffers = {
         'none': 0.0,
         'ddp': FLOAT * largest,  # the gradients once more, in one piece
-        'fsdp': GATHERED * found.block * (HALF + FLOAT),
+        # a dream keeps the dynamics whole
+        'fsdp': HALF * found.shared.get('model', 0) + GATHERED * found.block * FLOAT,
     }[kind]
     working = found.working(rows)
     if kind == 'fsdp':  # weights in half precision are those of the gathered blocks
-        working -= max(saved.fixed for saved in found.saved.values()) * (1 - 1 / gpus)
+        working -= max(saved.fixed for saved in found.saved.values()) * apart * shared / learned
     return Share(
         kind=kind,
         gpus=gpus,
         rows=rows,
-        parameters=FLOAT * (learned + found.copies) / parts,
-        gradients=FLOAT * learned / parts,
-        moments=MOMENTS * FLOAT * learned / parts,
+        parameters=FLOAT * (learned + found.copies - (shared + copies) * apart),
+        gradients=FLOAT * (learned - shared * apart),
+        moments=MOMENTS * FLOAT * (learned - shared * apart),
         buffers=buffers if gpus > 1 else 0.0,
         working=working,
         sent=sent(found, config, kind, gpus),
@@ -116,11 +120,12 @@ def sent(found: Footprint, config: AgentConfig, kind: str, gpus: int) -> float:
     """
     dream = config.imagination.epochs / config.imagination.every
     steps = {'policy': dream, 'value': dream, 'tokenizer': 1 / config.tokenizer_training.every}
-    numbers = {name: count * steps.get(name, 1.0) for name, count in found.parameters.items()}
-    ring, total = (gpus - 1) / gpus, sum(numbers.values())
-    if kind != 'fsdp':
-        return 2 * ring * FLOAT * total
-    return ring * (FLOAT * total + GATHERS * HALF * total)
+    ring, total = (gpus - 1) / gpus, 0.0
+    for name, count in found.parameters.items():
+        shared = found.shared[name] if kind == 'fsdp' else 0
+        bytes_of = 2 * FLOAT * (count - shared) + (FLOAT + GATHERS.get(name, 0) * HALF) * shared
+        total += steps.get(name, 1.0) * bytes_of
+    return ring * total
 
 
 def fewest(found: Footprint, config: AgentConfig, kind: str, memory: float) -> int | None:

@@ -28,6 +28,11 @@ def test_the_plan_counts_the_numbers_of_a_real_agent(counted):
     kept = agent.world.slow_tokenizer, *vars(agent.actor_critic).values()
     copies = [part.module for part in kept if hasattr(part, 'rate')]
     assert counted.copies == sum(p.numel() for copy in copies for p in copy.parameters())
+    layers = [agent.world.dynamics.transformer]
+    assert counted.shared['model'] == sum(p.numel() for m in layers for p in m.parameters())
+    slow = agent.world.slow_tokenizer.module
+    layers = slow.encoder, slow.decoder
+    assert counted.shared_copies == sum(p.numel() for m in layers for p in m.parameters())
 
 
 def test_nothing_is_allocated():
@@ -69,7 +74,10 @@ def test_each_of_many_holds_its_share(counted):
     alone, ddp, fsdp = (plan.divide(counted, config, kind, 4) for kind in plan.KINDS)
     assert (alone.gpus, ddp.rows, fsdp.rows) == (1, 2, 2)
     assert alone.sent == 0 and alone.buffers == 0
-    assert ddp.moments == alone.moments == 4 * fsdp.moments
+    learned, shared = (sum(part.values()) for part in (counted.parameters, counted.shared))
+    assert 0 < shared < learned and set(counted.shared) == set(counted.parameters)
+    assert ddp.moments == alone.moments == 8 * learned
+    assert fsdp.moments == pytest.approx(8 * (learned - shared * 3 / 4))
     assert ddp.working == counted.working(2) < alone.working
     # an all-reduce of n sends 2 (n - 1) / n of the gradients, 4 bytes each
     assert ddp.sent == pytest.approx(2 * 3 / 4 * 4 * sum(counted.parameters.values()))
