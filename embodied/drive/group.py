@@ -3,6 +3,7 @@ caller's.
 """
 
 import contextlib
+import itertools
 import json
 import pickle
 import traceback
@@ -14,6 +15,7 @@ import numpy as np
 from ..base import Spaces
 from ..contract import nonfinite, spoken
 from ..errors import EnvContractError, EnvNonFinite
+from ..together import NotYet, together
 from .arena import Arena, map_memory
 
 
@@ -39,8 +41,9 @@ class EnvGroup:
         act_space, repeat, tasks, notes.
         """
         self.close()
-        for self.current, constructor in constructors.items():
-            self._envs[self.current] = pickle.loads(constructor)()
+        with together():
+            for self.current, constructor in constructors.items():
+                self._envs[self.current] = pickle.loads(constructor)()
         infos = {index: _describe(env) for index, env in self._envs.items()}
         tasks = {index: info.pop('task') for index, info in infos.items()}
         first, *others = infos.items()
@@ -66,11 +69,18 @@ class EnvGroup:
         # envs may keep what they are given
         actions = {key: array.copy() for key, array in self._arena.action.items()}
         busy = self._arena.busy
-        for index, env in self._envs.items():
+        waiting = []
+        for index, env in itertools.chain(self._envs.items(), waiting):
             self.current = index
             action = {key: array[index] for key, array in actions.items()}
             busy[index] = True
-            obs = env.step(action)
+            try:
+                obs = env.step(action)
+            except NotYet as error:  # a lane of a vectorised env, whose other lanes come first
+                if len(waiting) == len(self._envs):
+                    raise EnvContractError(f'env {index} waits for lanes that are idle') from error
+                waiting.append((index, env))
+                continue
             busy[index] = False
             self._write(index, obs)
             if action['reset'] and not obs['is_first']:

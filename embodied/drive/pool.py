@@ -156,7 +156,9 @@ class Pool:
 
     def _start(self):
         failures, faults = [], []
-        for plan in plans(self.num_envs, self.config.envs_per_worker, self.parallel):
+        together = all(getattr(make, 'together', False) for make in self._make_envs)
+        ways = plans(self.num_envs, self.config.envs_per_worker, self.parallel, together)
+        for plan in ways:
             if (
                 plan.against_crowding
                 and all(fault.graphics for _, fault in faults)

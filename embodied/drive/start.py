@@ -22,12 +22,14 @@ class Plan:
       envs_per_worker: of each process.
       environ: variables that differ from the caller's.
       against_crowding: it helps only where processes hinder each other.
+      together: the envs are of one worker, in the calling process as well.
     """
 
     text: str
     envs_per_worker: int
     environ: dict
     against_crowding: bool = False
+    together: bool = False
 
     def workers(
         self,
@@ -39,10 +41,8 @@ class Plan:
         """Workers for these envs, which are not started yet."""
         envs = dict(enumerate(pickled(make_envs)))
         if not parallel:
-            return [
-                LocalWorker({index: constructor}, arena_fd, watch)
-                for index, constructor in envs.items()
-            ]
+            shares = [envs] if self.together else [{index: envs[index]} for index in envs]
+            return [LocalWorker(share, arena_fd, watch) for share in shares]
         groups = np.array_split(np.arange(len(envs)), -(-len(envs) // self.envs_per_worker))
         return [
             ProcessWorker({int(index): envs[index] for index in group}, arena_fd, self.environ)
@@ -50,15 +50,18 @@ class Plan:
         ]
 
 
-def plans(num_envs: int, envs_per_worker: int, parallel: bool) -> Iterator[Plan]:
+def plans(
+    num_envs: int, envs_per_worker: int, parallel: bool, together: bool = False
+) -> Iterator[Plan]:
     """Ways to start; rendering in many processes at once hangs on some drivers.
 
     Args:
       envs_per_worker: as configured, 0 to spread them over the cores.
+      together: all are to be in one worker: lanes of a vectorised env.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    group = envs_per_worker or -(-num_envs // cores)
-    yield Plan('as configured', group, {})
+    group = num_envs if together else envs_per_worker or -(-num_envs // cores)
+    yield Plan('as configured', group, {}, together=together)
     if not parallel:
         return
     if group < num_envs:

@@ -59,6 +59,12 @@ class Maker:
     def __call__(self) -> Env:
         return make(self.task, self.config, self.seed)
 
+    @property
+    def together(self) -> bool:
+        """Whether all envs of a driver are to be in one worker: lanes of a vectorised env."""
+        settings = self.config.get(block(self.task), {})
+        return split(self.task)[0] == 'gym' and bool(settings.get('vector', False))
+
     def renewed(self, count: int) -> 'Maker':
         """Constructor of replacement number `count` after a crash: the same task with a new random
         stream.

@@ -8,7 +8,6 @@ else 'state'; a single action 'action'.
 
 import dataclasses
 import inspect
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..errors import ConfigError, EnvContractError
 from ..pictures import picture
 from ..wrappers import ActionRepeat, ReadImages, UnifyDtypes
 from . import unknown
+from .ids import unknown_id
 from .imports import demand, load_module
 from .leaves import (
     UNSEEN,
@@ -38,26 +38,6 @@ from .leaves import (
 )
 
 RENDERED = 64  # height and width of rendered frames if no size is given
-FORM = (
-    'An id that a package registers is written gym_<module>:<Id>, '
-    'as in gym_minigrid:MiniGrid-Empty-5x5-v0.'
-)
-# Prefix of ids -> the module that registers them.
-REGISTERED_BY = {
-    'ALE/': 'ale_py',
-    'MiniGrid-': 'minigrid',
-    'BabyAI-': 'minigrid',
-    'MiniWorld-': 'miniworld',
-    'miniwob/': 'miniwob',
-    'highway-': 'highway_env',
-    'Fetch': 'gymnasium_robotics',
-    'Adroit': 'gymnasium_robotics',
-    'PointMaze': 'gymnasium_robotics',
-    'AntMaze': 'gymnasium_robotics',
-    'Panda': 'panda_gym',
-    'FlappyBird-': 'flappy_bird_gymnasium',
-    'gym_pusht/': 'gym_pusht',
-}
 OLD = (
     'It speaks the old Gym API: let reset(seed=None) return (observation, info) and step() '
     'return (observation, reward, '
@@ -75,11 +55,13 @@ class GymConfig:
       size: height and width that images are resized to; 0 leaves observed ones as they are and
         renders 64.
       repeat: frames per decision, >= 1.
+      vector: all envs of a worker are lanes of one vectorised env, see vectors.py.
     """
 
     image: bool
     size: int
     repeat: int
+    vector: bool
 
 
 def check(name: str, config: GymConfig) -> None:
@@ -103,6 +85,11 @@ def check_values(config: GymConfig) -> None:
             f'env.gym.repeat must be at least 1 and env.gym.size at least 0, got {config.repeat} '
             f'and {config.size}.'
         )
+    if config.vector and config.repeat > 1:
+        raise ConfigError(
+            f'env.gym.vector true steps all envs once per decision; env.gym.repeat must be 1 then,'
+            f' got {config.repeat}.'
+        )
 
 
 def make(name: str, config: GymConfig, seed: int) -> Env:
@@ -121,8 +108,13 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
             )
     render = {'render_mode': 'rgb_array'} if config.image else {}
     try:
-        # this module checks every step itself
-        env = gymnasium.make(identifier, disable_env_checker=True, **render)
+        if config.vector:
+            from .vectors import lane
+
+            env = lane(identifier, render)
+        else:
+            # this module checks every step itself
+            env = gymnasium.make(identifier, disable_env_checker=True, **render)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise ConfigError(f'gym_{name} cannot be made: {error}') from error
     return repeated(
@@ -133,22 +125,6 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
 def repeated(env: Env, repeat: int) -> Env:
     """An env that takes each action `repeat` times."""
     return ActionRepeat(env, repeat) if repeat > 1 else env
-
-
-def unknown_id(identifier: str) -> str:
-    """Advice about an id that Gymnasium does not know."""
-    for begin, module in REGISTERED_BY.items():
-        if identifier.startswith(begin):
-            other = ''
-            if begin == 'ALE/':
-                game = identifier.removeprefix(begin).partition('-')[0]
-                other = f', or atari_{re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", game).lower()}'
-            return (
-                f'The id {identifier!r} is registered by the module {module}: '
-                f'write --task gym_{module}:{identifier}{other}.'
-            )
-    known = [f'gym_{each}' for each in gymnasium.registry]
-    return f'{unknown("task", f"gym_{identifier}", known)} {FORM}'
 
 
 def from_gymnasium(
@@ -185,7 +161,7 @@ class Gymnasium(Env):
     ):
         self._env, self._seed, self._size, self._notes, self._noted = env, seed, size, [], set()
         self._logs, self.repeat = logs, int(getattr(env, 'frames_per_step', 1))
-        self.title = title(env)
+        self.title, self._told = title(env), getattr(env, 'told', [])
         self._read_actions(env)
         self._read_observations(env)
         self._renders = image and not any(picture(leaf.space) for leaf in self._observed.values())
@@ -280,7 +256,8 @@ class Gymnasium(Env):
 
     def notes(self):
         notes, self._notes = self._notes, []
-        return notes
+        told, self._told[:] = list(self._told), []
+        return notes + told
 
     def step(self, action: Values) -> Values:
         if action['reset'] or self._done:

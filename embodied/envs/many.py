@@ -111,10 +111,10 @@ class Turns(Env):
         self.repeat = max(space.repeats)
 
     def step(self, action: Values) -> Values:
-        if begins := bool(self._over or action['reset']):
-            self._turn = (self._turn + 1) % len(self._makers)
-        obs = self._env(self._turn).step({**action, 'reset': np.bool_(begins)})
-        self._over = bool(obs['is_last'])
+        begins = bool(self._over or action['reset'])
+        turn = (self._turn + begins) % len(self._makers)
+        obs = self._env(turn).step({**action, 'reset': np.bool_(begins)})
+        self._turn, self._over = turn, bool(obs['is_last'])  # here, for a lane may say NotYet
         return obs
 
     def _env(self, turn: int) -> Env:
@@ -161,6 +161,10 @@ class OneOf:
     @property
     def task(self) -> str:
         return self.space.names[self.number]
+
+    @property
+    def together(self) -> bool:
+        return getattr(self.make, 'together', False)
 
     def renewed(self, count: int) -> 'OneOf':
         """The constructor of replacement number `count`, as in envs.Maker."""

@@ -71,6 +71,10 @@ class Limited:
     def task(self) -> str:
         return getattr(self.make, 'task', '')
 
+    @property
+    def together(self) -> bool:
+        return getattr(self.make, 'together', False)
+
     def renewed(self, count: int) -> 'Limited':
         """The constructor of replacement number `count`, as in envs.Maker."""
         renew = getattr(self.make, 'renewed', None)

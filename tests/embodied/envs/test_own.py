@@ -108,7 +108,7 @@ def test_a_seed_is_given_to_what_takes_one(module, name):
 
 
 def test_settings_of_gymnasium_envs_hold_for_them_too(module):
-    config = {**CONFIG, 'gym': {'image': True, 'size': 8, 'repeat': 2}}
+    config = {**CONFIG, 'gym': {'image': True, 'size': 8, 'repeat': 2, 'vector': False}}
     env = envs.make(f'{module}:Gym', config, 0)
     assert env.repeat == 2 and env.obs_space['image'].shape == (8, 8, 3)
     assert (
