@@ -37,6 +37,9 @@ def make(directory: Path | None, max_gb: float = 1.0, disk_gb: float = 2.0) -> R
         resume='manifest',
         demos='',
         demo_share=0.0,
+        held_out=0.0,
+        relevant=0.0,
+        relevance='demos',
         prefetch=True,
     )
     return Replay(config, directory, seed=0)

@@ -25,7 +25,7 @@ from .machine import check as check_machine
 from .notices import Notices
 from .player import Player
 from .record import CudaGraphs, plainly
-from .schedule import Schedule
+from .schedule import MODEL, Schedule
 from .sharing import Blocks, fitted
 from .state import fetch, fitting, held, modules, pack_tree, unpack_tree
 from .summary import describe
@@ -88,7 +88,7 @@ class Agent:
         self.optimizers = self.world.optimizers | self.actor_critic.optimizers
         graphs = machine.config.graphs and self.device.type == 'cuda' and ranks.count() == 1
         self.recorder = CudaGraphs(self.device) if graphs else None
-        self.schedule = Schedule(config.schedule, self.world.stages)
+        self.schedule = Schedule(config.schedule, self.world.stages, config.batch.long_last)
         self.updates, self.notices = 0, Notices(self.world.notes)
         ranks.align(held(self.world, self.actor_critic))
         self.blocks = Blocks(*modules(self.world, self.actor_critic))
@@ -111,11 +111,19 @@ class Agent:
         stage, words = self.schedule.stage, self.schedule.waits_for()
         waits = words.removeprefix(stage).strip()
         watched = self.world.watched.get(stage, ()) + WATCHED.get(stage, ())
-        return Status(stage, waits, stage == self.schedule.stages[-1], watched)
+        settled = stage == self.schedule.stages[-1]
+        return Status(stage, waits, settled, watched, self.schedule.over)
 
     def events(self) -> list[str]:
         """Sentences that a person should read, each once: those since the last call."""
         return self.notices.take()
+
+    def take(self, phases: tuple[str, ...], anew: bool) -> None:
+        """Learn some phases, keys of schedule.PHASES; see embodied.Agent."""
+        before = self.schedule.stage
+        self.schedule.take(phases, anew)
+        if self.schedule.stage != before or (anew and phases):
+            self._enter()
 
     def summary(self) -> str:
         """Parts, parameters and estimated FLOPs per update, as a table."""
@@ -164,8 +172,12 @@ class Agent:
     def needs(self) -> Needs:
         """What the next update is to be made of."""
         size, length = self.world.shape(self.updates, self.schedule.begun)
+        if self.schedule.all_long:
+            size, length = self.config.batch.long
         measured = self.config.schedule.gate_sequences, self.config.batch.length + 1
-        return Needs((size, length + 1), measured, self.schedule.gate_due())
+        heads = 'agent' if 'agent' in self.schedule.stages else 'dynamics'
+        gate, relevant = self.schedule.gate_due(), self.schedule.reached(heads)
+        return Needs((size, length + 1), measured, gate, relevant)
 
     @own_stream
     def train(self, meal: Meal) -> dict[str, float]:
@@ -193,10 +205,31 @@ class Agent:
 
     @torch.no_grad()
     def _gate(self, batch: Batch) -> dict[str, float]:
-        """Measure the world model open loop; the policy may start once it predicts the reward."""
-        metrics = fetch(self.world.measure(batch))
-        self.schedule.note(metrics)
-        return {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
+        """Measure the world model open loop, where the policy may start once it predicts the
+        reward; and what the stage is to lower, where that ends it.
+        """
+        stage, out = self.schedule.stage, {}
+        if stage in MODEL:
+            metrics = fetch(self.world.measure(batch))
+            self.schedule.note(metrics)
+            out = {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
+        if self.config.schedule.plateau and stage != 'value':
+            with self.machine.fixed():
+                score = fetch({'score': self._score(stage, batch)})['score']
+            self.schedule.compare(score)
+            out[f'held_out/{stage}'] = score
+        return out
+
+    def _score(self, stage: str, batch: Batch) -> torch.Tensor:
+        """What a stage is to lower (scalar), on sequences that should be none of those it learns
+        from: of the policy the mean reward of dreams, negative.
+        """
+        with self.machine.autocast():
+            if stage != 'policy':
+                return self.world.score(stage, batch)
+            dream = self.world.imagine(self.world.recall(batch), batch, self.updater.choose)
+        alive = dream.cont.cumprod(1)[:, :-1]
+        return -(dream.reward[:, 1:] * alive).mean()
 
     def _advance(self) -> None:
         """Go to the next stage if it is time; some stages begin with a copy."""
@@ -204,6 +237,10 @@ class Agent:
         self.notices.add(self.schedule.advance())
         if self.schedule.stage == before:
             return
+        self._enter()
+
+    def _enter(self) -> None:
+        """The current stage begins."""
         if self.recorder:
             self.recorder.forget()  # the plans of a stage do not come again
         self.world.enter(self.schedule.stage)

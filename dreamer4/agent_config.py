@@ -29,6 +29,7 @@ class BatchConfig:
     length: int
     long_length: int
     long_every: int
+    long_last: int
     single: float
     frames: int
 
@@ -40,12 +41,17 @@ class BatchConfig:
     @property
     def longest(self) -> int:
         """Frames of the longest sequence."""
-        return max(self.length, self.long_length if self.long_every else 0)
+        return max(self.length, self.long_length if self.long_every or self.long_last else 0)
+
+    @property
+    def long(self) -> tuple[int, int]:
+        """(B, T) of a long batch."""
+        return max(1, self.frames_per_update // self.long_length), self.long_length
 
     def shape(self, update: int) -> tuple[int, int]:
         """(B, T) of an update: every long_every-th batch is long (Dreamer 4, Section 3.4)."""
         if self.long_every and update % self.long_every == self.long_every - 1:
-            return max(1, self.frames_per_update // self.long_length), self.long_length
+            return self.long
         return self.size, self.length
 
 

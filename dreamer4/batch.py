@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 
-from embodied.base import UNLABELED, Spaces
+from embodied.base import MIX, UNLABELED, Spaces
 from embodied.tasks import KEY
 
 from .actions import Actions
@@ -39,6 +39,8 @@ class Batch:
         reward: (B, T) float32, received on arrival at the frame; zero where it is not known.
         reward_valid: bool (B, T), False where neither the reward nor is_terminal is known.
         is_first, is_last, is_terminal: bool (B, T).
+        imitated: bool (B, T), frames whose action behaviour cloning learns; None for all.
+        predicted: bool (B, T), frames that the dynamics learn to predict; None for all.
     """
 
     obs: dict[str, torch.Tensor]
@@ -51,6 +53,8 @@ class Batch:
     is_first: torch.Tensor
     is_last: torch.Tensor
     is_terminal: torch.Tensor
+    imitated: torch.Tensor | None = None
+    predicted: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,6 +72,7 @@ class Batch:
     def flat(self) -> dict[str, torch.Tensor]:
         """All tensors by name; observations are called 'obs/<key>'."""
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'obs'}
+        rest = {name: value for name, value in rest.items() if value is not None}
         return {f'obs/{k}': v for k, v in self.obs.items()} | rest
 
     def blame(self) -> str:
@@ -222,7 +227,7 @@ def make_batch(
             'batch: expected at least 2 rows of time, the first only for the shift, got'
             f' {rows["is_first"].shape}'
         )
-    put = {k: move(v, device) for k, v in rows.items() if k in needed or k in UNLABELED}
+    put = {k: move(v, device) for k, v in rows.items() if k in {*needed, *UNLABELED, *MIX}}
     acted, paid = (known(put, label) for label in ('unlabeled_action', 'unlabeled_reward'))
     for keys, where in ((actions.spaces, acted), (('reward', 'is_terminal'), paid)):
         put |= (
@@ -243,6 +248,7 @@ def make_batch(
         is_first=put['is_first'][:, 1:],
         is_last=put['is_last'][:, 1:],
         is_terminal=put['is_terminal'][:, 1:],
+        **{k: put[k][:, 1:] for k in MIX if k in put},
     )
 
 

@@ -28,11 +28,13 @@ class Needs:
     Attributes:
         batch: (sequences, rows) of the next update. measured: of what gates and reports look at.
         gate: whether the next update ends with a measurement.
+        relevant: whether a share of the sequences is drawn to be imitated alone.
     """
 
     batch: tuple[int, int]
     measured: tuple[int, int]
     gate: bool
+    relevant: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Feed:
         device: torch.device,
         gigabytes: float,
     ):
-        self._needs, self._make = needs, make
+        self._needs, self._make, self._replay = needs, make, replay
         self._ahead = Ahead(replay)
         self._images = Images(self._ahead, device, gigabytes) if gigabytes else None
         self._sample = self._images.sample if self._images else self._ahead.sample
@@ -71,8 +73,12 @@ class Feed:
             ReplayEmptyError: there are not so many rows.
         """
         needs = self._needs()
-        batch = self._make(self._sample(*needs.batch))
-        return Meal(batch, self._make(self._sample(*needs.measured)) if needs.gate else None)
+        batch = self._make(self._sample(*needs.batch, relevant=needs.relevant))
+        if not needs.gate:
+            return Meal(batch, None)
+        # what is held out is the same each time, so that measures of it can be compared
+        fixed = (0,) if self._replay.held_out else ()
+        return Meal(batch, self._make(self._sample(*needs.measured, *fixed)))
 
     def take(self, count: int) -> Iterator[Meal]:
         """The next `count`, one for each update: the agent must have learned from one before it
@@ -107,7 +113,12 @@ class Ahead:
         self._expected, self.next = draws, None
 
     def sample(
-        self, batch: int, length: int, draw: int | None = None, without: tuple[str, ...] = ()
+        self,
+        batch: int,
+        length: int,
+        draw: int | None = None,
+        without: tuple[str, ...] = (),
+        relevant: bool = False,
     ) -> Rows:
         """As Replay.sample. A draw that was prepared for another state of the replay is made anew;
         one of another kind that comes in between, such as a measurement, is none of those expected.
@@ -115,7 +126,9 @@ class Ahead:
         more = {'without': without} if without else {}
         if draw is not None:
             return self.replay.sample(batch, length, draw, **more)
-        kind, prepared = (batch, length, without), None
+        if relevant:
+            more['relevant'] = True
+        kind, prepared = (batch, length, without, relevant), None
         announced = self.next is None or self.next[0] == kind
         if announced and self.next is not None:
             prepared, self.next = self.next[1].result(), None
@@ -146,19 +159,21 @@ class Images:
         size = f'{self._bytes / 1e9:.3g} GB on {self._device}'
         return f'{size} hold the images of {rows:,} rows.' if rows else ''
 
-    def sample(self, batch: int, length: int, draw: int | None = None) -> Rows:
+    def sample(
+        self, batch: int, length: int, draw: int | None = None, relevant: bool = False
+    ) -> Rows:
         """As Replay.sample; images are tensors on the device, if so many fit."""
-        images = self._shapes()
+        images, more = self._shapes(), {'relevant': relevant}
         if not images or batch * length > self._limit():
-            return self._ahead.sample(batch, length, draw)
+            return self._ahead.sample(batch, length, draw, **more)
         if self._store is None:
             columns = {key: (shape, torch.uint8) for key, shape in images.items()}
             self._store = Store(columns, self._limit(), self._device)
-        out = self._ahead.sample(batch, length, draw, tuple(images))
+        out = self._ahead.sample(batch, length, draw, tuple(images), **more)
         try:
             found = self._store.get(out['row_id'], lambda ids, _: self._read(ids, images))
         except ReplayError:  # a chunk turned out to be broken since
-            return self._ahead.sample(batch, length, draw)
+            return self._ahead.sample(batch, length, draw, **more)
         return out | found
 
     def _read(self, ids: np.ndarray, images: Mapping) -> dict[str, torch.Tensor]:

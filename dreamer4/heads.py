@@ -144,6 +144,9 @@ class Heads(nn.Module):
             self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)),
             None if batch.task is None else batch.task[..., None],
         )
+        acted = batch.action_valid
+        if batch.imitated is not None:
+            acted = acted & batch.imitated
         there = ahead(batch.is_first, count) & weight[..., None]
         errors = {
             'reward': (
@@ -152,7 +155,7 @@ class Heads(nn.Module):
             ),
             'behaviour': (
                 -behaviour.log_prob(shifted(batch.action, count)),
-                there & shifted(batch.action_valid, count),
+                there & shifted(acted, count),
             ),
             'cont': (
                 F.binary_cross_entropy_with_logits(

@@ -84,6 +84,16 @@ class Machine:
             self._random, self._inside = self._current(), False
             self._set(outer)
 
+    @contextmanager
+    def fixed(self) -> Iterator[None]:
+        """A context in which torch draws the same numbers each time; the stream stays as it is."""
+        before = self._current()
+        try:
+            torch.manual_seed(0)
+            yield
+        finally:
+            self._set(before)
+
     def save(self) -> dict[str, torch.Tensor]:
         """The state of the stream, per kind of device."""
         return self._current() if self._inside else dict(self._random)

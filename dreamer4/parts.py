@@ -60,6 +60,8 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
         raise ConfigError(
             '--from_checkpoint is missing: the eval_only script evaluates a checkpoint'
         )
+    if config.phases and config.script != 'offline':
+        raise ConfigError('--phases are those of --script offline; the other scripts have none')
     if config.task:
         envs.check(config.task, config.env.to_dict())
     if config.script == 'offline':
@@ -114,13 +116,25 @@ class Parts:
             run=config.run.build(RunConfig),
             eval=config.eval.build(EvalConfig),
             driver=config.driver.build(DriverConfig),
+            phases=tuple(map(str, config.phases)),
             ranks=ranks,
             warnings=(note,) if note else (),
         )
         self.logger_config = config.logger.build(LoggerConfig)
         self.replay_config = share_of_budgets(config.replay.build(ReplayConfig), ranks.count)
 
+    def _check_held_out(self) -> None:
+        """Refuse to wait for a measure of episodes that nobody holds out."""
+        if self.config.script != 'offline' or not self.config.agent.schedule.plateau:
+            return
+        if not self.config.replay.held_out:
+            raise ConfigError(
+                'agent.schedule.plateau measures episodes that nothing learns from: give them a'
+                ' share, as in --replay.held_out 0.05'
+            )
+
     def run(self) -> int:
+        self._check_held_out()
         script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
         if not self.ranks.number:
             print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)

@@ -4,12 +4,25 @@ the one before is ready.
 Ready is measured, not counted (counts are lower bounds): a policy that starts before the model
 predicts its reward collapses onto a wrong answer and then collects data in which the model cannot
 learn better.
+
+Offline the data do not change, so a stage may also go on until a measure of episodes that nothing
+learned from stops improving; and stages are told off in phases, as the paper counts them.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from embodied.errors import ConfigError
+
+# Phase, as --phases names it -> its stages (Dreamer 4, Section 3: 1a tokenizer, 1b dynamics, 2
+# agent finetuning, 3 imagination training).
+PHASES = {
+    '1a': ('tokenizer',),
+    '1b': ('dynamics',),
+    '2': ('agent',),
+    '3': ('value', 'policy'),
+}
 LAST = ('value', 'policy')  # stages that follow those of every world model
 # Range that a measure is kept in before it is averaged: one bad measurement weighs no more than
 # knowing nothing.
@@ -36,6 +49,8 @@ NOTHING = {  # measure -> what there is not in the data, where it cannot be meas
     ),
     'action_effect': 'all take the same actions, so what they change cannot be told',
 }
+MODEL = ('dynamics', 'agent')  # stages in which the dynamics learn
+LEAST_GAIN = 1e-3  # share of a held-out measure that a better one is better by
 SLOWEST = 0.1  # of a learning rate that falls: a run that goes on must be able to learn what is new
 
 
@@ -46,12 +61,15 @@ class ScheduleConfig:
     tokenizer_updates: int
     tokenizer_unexplained: float
     dynamics_updates: int
+    agent_updates: int
     reward_skill: float
     latent_error: float
     action_effect: float
     gate_every: int
     gate_sequences: int
     value_updates: int
+    policy_updates: int
+    plateau: int
     patience: int
     anneal: int
 
@@ -60,12 +78,71 @@ class Schedule:
     """The current stage, the smoothed measures that end it, and the updates spent in it.
 
     Args:
-        config: see ScheduleConfig. stages: of the world model, in order.
+        config: see ScheduleConfig. stages: of the world model, in order. long_last: updates on long
+            sequences alone with which a stage of the dynamics ends.
+
+    Attributes:
+        until: the last stage that this run is to make. over: it is made.
+        best: the lowest held-out measure of the current stage, None before there is one. stale:
+            measurements since then.
+        long: the updates of the current stage that were made of long sequences alone.
     """
 
-    def __init__(self, config: ScheduleConfig, stages: tuple[str, ...]):
-        self.config, self.stages = config, (*stages, *LAST)
-        self.stage, self.updates, self.measures = self.stages[0], 0, {}
+    def __init__(self, config: ScheduleConfig, stages: tuple[str, ...], long_last: int = 0):
+        self.config, self.stages, self.long_last = config, (*stages, *LAST), long_last
+        self.measures, self.until, self.over = {}, self.stages[-1], False
+        self._go_to(self.stages[0])
+
+    def _go_to(self, stage: str) -> None:
+        self.stage, self.updates = stage, 0
+        self.best, self.stale, self.long = None, 0, 0
+
+    def take(self, phases: tuple[str, ...], anew: bool) -> None:
+        """End after the last of some phases, and begin with the first.
+
+        Args:
+            phases: keys of PHASES, in order and without a gap; none for all that are left.
+            anew: begin with the first phase, from whatever stage a checkpoint was in; else the
+                stage stays, as where a run is resumed.
+
+        Raises:
+            ConfigError: there is no such phase, or what it builds on has not been learned.
+        """
+        wanted = list(phases)
+        order = [name for name in PHASES if name in wanted]
+        gaps = any(
+            name not in wanted for name in list(PHASES)[_place(order, 0) : _place(order, -1)]
+        )
+        if sorted(wanted) != sorted(order) or gaps:
+            raise ConfigError(
+                f'--phases names some of {" ".join(PHASES)}, in succession; got {" ".join(wanted)}'
+            )
+        stages = [stage for name in order for stage in PHASES[name]]
+        if lacking := [stage for stage in stages if stage not in self.stages]:
+            raise ConfigError(
+                f'--phases {" ".join(wanted)}: this agent learns in the stages'
+                f' {", ".join(self.stages)}, there is no stage {lacking[0]}'
+                + (
+                    '; give it updates of its own with agent.schedule.agent_updates (preset paper)'
+                    if lacking[0] == 'agent'
+                    else ''
+                )
+            )
+        self.until = stages[-1] if stages else self.stages[-1]
+        passed = self._number(self.stage) > self._number(self.until)
+        self.over = self.over and (passed or self.stage == self.stages[-1])
+        if anew and stages:
+            if not self.reached(stages[0]):
+                raise ConfigError(
+                    f'--phases {" ".join(wanted)} begins with the stage {stages[0]}, but the agent'
+                    f' has only come to {self.stage}; begin with an earlier phase, or'
+                    ' --from_checkpoint a run that has made it'
+                )
+            self.over = False
+            self._go_to(stages[0])
+
+    def _number(self, stage: str) -> int:
+        return self.stages.index(stage)
 
     @property
     def begun(self) -> tuple[str, ...]:
@@ -107,12 +184,28 @@ class Schedule:
         return max(SLOWEST, 1 / (1 + (self.updates / self.config.anneal) ** 2))
 
     def gate_due(self) -> bool:
-        """Whether this update should measure the world model open loop."""
+        """Whether this update should end with a measurement: of the world model open loop while the
+        dynamics learn, and in every stage where held-out measures end it.
+        """
         return (
-            self.stage == 'dynamics'
+            (self.stage in MODEL or self.config.plateau > 0)
             and self.updates > 0
             and self.updates % self.config.gate_every == 0
         )
+
+    def compare(self, value: float) -> None:
+        """Fold in the held-out measure of the current stage; lower is better."""
+        if not math.isfinite(value):
+            return
+        if self.best is None or value < self.best - LEAST_GAIN * abs(self.best):
+            self.best, self.stale = value, 0
+        else:
+            self.stale += 1
+
+    @property
+    def all_long(self) -> bool:
+        """Whether the stage has learned what it should and ends with long sequences alone."""
+        return self.long > 0
 
     def advance(self) -> list[str]:
         """Count one update and enter the next stage if this one is done.
@@ -121,7 +214,10 @@ class Schedule:
             sentences about a stage that ended without being measured to be ready.
         """
         self.updates += 1
-        if self.stage == self.stages[-1] or self.waits_for():
+        if self.over or not self.all_long and (self._endless() or self.waits_for()):
+            return []
+        if self.stage in MODEL and self.long < self.long_last:
+            self.long += 1
             return []
         words = [
             f'The {self.stage} stage ends unmeasured: {NOTHING[name]}.'
@@ -133,8 +229,15 @@ class Schedule:
                 f'The {self.stage} stage ends by schedule.patience, after {self.updates:,} updates:'
                 f' {unmet}.'
             )
-        self.stage, self.updates = self.stages[len(self.begun)], 0
+        self.over = self.stage == self.until
+        if self.stage != self.stages[-1]:
+            self._go_to(self.stages[len(self.begun)])
         return words
+
+    def _endless(self) -> bool:
+        """Whether nothing ends the current stage: the policy learns until the run is ended."""
+        c = self.config
+        return self.stage == self.stages[-1] and not (c.policy_updates or c.plateau)
 
     def waits_for(self) -> str:
         """What keeps the current stage from ending, in words; empty if nothing does."""
@@ -142,7 +245,9 @@ class Schedule:
         least = {
             'tokenizer': c.tokenizer_updates,
             'dynamics': c.dynamics_updates,
+            'agent': c.agent_updates,
             'value': c.value_updates,
+            'policy': c.policy_updates,
         }.get(self.stage, 0)
         if self.updates < least:
             return f'{self.stage} {self.updates}/{least}'
@@ -156,13 +261,16 @@ class Schedule:
         for.
         """
         c = self.config
+        skill = {'reward_skill': (c.reward_skill, True)}
+        video = {
+            'latent_error': (c.latent_error, False),
+            'action_effect': (c.action_effect, True),
+        }
+        apart = 'agent' in self.stages  # where nothing predicts the reward before
         limits = {
             'tokenizer': {'unexplained': (c.tokenizer_unexplained, False)},
-            'dynamics': {
-                'reward_skill': (c.reward_skill, True),
-                'latent_error': (c.latent_error, False),
-                'action_effect': (c.action_effect, True),
-            },
+            'dynamics': video if apart else skill | video,
+            'agent': skill,
         }
         return {name: limit for name, limit in limits.get(self.stage, {}).items() if limit[0]}
 
@@ -182,10 +290,21 @@ class Schedule:
                 continue
             shown = 'not measured yet' if value is None else f'{value:.2f}'
             return f'{name} {shown}, needs {">" if above else "<"} {limit}'
+        plateau = self.config.plateau if self.stage != 'value' else 0
+        if self.stale < plateau:
+            shown = 'not measured yet' if self.best is None else f'best {self.best:.4g}'
+            return f'held-out measure {shown}, {self.stale}/{plateau} without a better one'
         return ''
 
     def state_dict(self) -> dict:
-        return {'stage': self.stage, 'updates': self.updates, 'measures': dict(self.measures)}
+        return {
+            'stage': self.stage,
+            'updates': self.updates,
+            'measures': dict(self.measures),
+            'held_out': {'best': self.best, 'stale': self.stale},
+            'long': self.long,
+            'over': self.over,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         if state['stage'] not in self.stages:
@@ -195,3 +314,11 @@ class Schedule:
             name: None if value is None else float(value)
             for name, value in state['measures'].items()
         }
+        held_out = state.get('held_out', {})  # older runs have none of what follows
+        self.best, self.stale = held_out.get('best'), int(held_out.get('stale', 0))
+        self.long, self.over = int(state.get('long', 0)), bool(state.get('over', False))
+
+
+def _place(names: list[str], index: int) -> int:
+    """Where one of some phases stands among all; 0 for none."""
+    return list(PHASES).index(names[index]) if names else 0

@@ -37,6 +37,9 @@ REWARD = spaces.Box(-np.inf, np.inf, (), np.float32)
 OUTCOME = {'reward': REWARD, 'is_first': FLAG, 'is_last': FLAG, 'is_terminal': FLAG}
 # keys of a row that may be there, bool
 UNLABELED = ('unlabeled', 'unlabeled_action', 'unlabeled_reward')
+# keys that a draw of a replay may add, bool: the action of a row is to be imitated; the dynamics
+# are to predict the row
+MIX = ('imitated', 'predicted')
 
 Spaces = dict[str, spaces.Space]
 Values = dict[str, Any]
@@ -131,12 +134,14 @@ class Status(NamedTuple):
       waits: what the stage waits for, in words, '' for nothing.
       settled: the pace will stay: no later stage costs more.
       metrics: names of what train() returns that matter in this stage.
+      over: there is nothing left that this run is to learn.
     """
 
     stage: str = ''
     waits: str = ''
     settled: bool = True
     metrics: tuple[str, ...] = ()
+    over: bool = False
 
 
 class Feed(Protocol):
@@ -223,6 +228,17 @@ class Agent(Protocol):
     def events(self) -> list[str]:
         """Sentences that a person should read, each once: those since the last call."""
 
+    def take(self, phases: tuple[str, ...], anew: bool) -> None:
+        """Learn some phases of what there is to learn; status() says when they are over.
+
+        Args:
+          phases: their names, none for all.
+          anew: begin with the first of them; else go on where the agent is.
+
+        Raises:
+          ConfigError: there is no such phase, or it needs what was not learned.
+        """
+
 
 class RandomAgent:
     """Draws every action uniformly from its space; satisfies Agent, except that it cannot learn."""
@@ -272,6 +288,9 @@ class RandomAgent:
 
     def load_carry(self, tree: Values) -> dict:
         return {}
+
+    def take(self, phases: tuple[str, ...], anew: bool) -> None:
+        raise EmbodiedError('A RandomAgent cannot be trained: it has no parameters.')
 
     def status(self) -> Status:
         return Status('random')

@@ -30,7 +30,7 @@ BLOCKS = {
     'agent': AgentConfig,
     'machine': machine.MachineConfig,
 }
-TOP = {'script', 'task', 'logdir', 'seed', 'from_checkpoint', 'trust'}
+TOP = {'script', 'task', 'logdir', 'seed', 'from_checkpoint', 'phases', 'trust'}
 
 
 def fields(kind, prefix):

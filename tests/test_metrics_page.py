@@ -14,6 +14,7 @@ PAGE = (Path(__file__).parents[1] / 'docs' / 'metrics.md').read_text()
 TABLES = PAGE.split('## Pictures')[0]
 ELSEWHERE = {  # what a healthy run at debug size without LPIPS does not log
     'tokenizer/lpips',
+    'held_out/<stage>',
     'nonfinite',
     'nonfinite/<name>',
 }

@@ -46,7 +46,7 @@ def rows():
     """Ten rows as the driver hands them to the replay, and the replay's copy of them."""
     driver = Driver([Payer], DriverConfig(False, True, 9.0, 9.0, 0, 0, 9.0))
     replay = Replay(
-        ReplayConfig('', 1.0, 1.0, 4, 1.0, 0.0, 0.0, 10, 'all', '', 0.0, True),
+        ReplayConfig('', 1.0, 1.0, 4, 1.0, 0.0, 0.0, 10, 'all', '', 0.0, 0.0, 0.0, 'demos', True),
         None,
         0,
         driver.obs_space,

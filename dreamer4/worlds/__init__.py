@@ -197,7 +197,13 @@ class World(Protocol):
                 -> action codes (W, M) and the features (W, A) by which the model is told of them.
         """
 
+    def recall(self, batch: Batch) -> Any:
+        """The states that a batch leads to, as Losses.context, where nothing is to be learned."""
+
     # -- measuring
+
+    def score(self, stage: str, batch: Batch) -> torch.Tensor:
+        """What a stage of the world's own is to lower, a scalar without gradient."""
 
     def measure(self, batch: Batch) -> Metrics:
         """Diagnostics of fresh sequences. Those that gates wait for are 'reward_skill', with

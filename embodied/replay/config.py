@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import ConfigError
+from .mix import Relevance
 from .selectors import Mixture
 
 
@@ -20,6 +21,9 @@ class ReplayConfig:
       resume: 'manifest' restores the rows that the checkpoint names, 'all' every row in the folder.
       demos: folder of a further replay that is only read, '' for none.
       demo_share: share of each batch that comes from it, in [0, 1].
+      held_out: share of the episodes of a folder that is only read which training does not draw.
+      relevant: share of the sequences of relevant episodes, where such are asked for.
+      relevance: which episodes those are, see mix.Relevance.
       prefetch: whether a feed may have the next draw prepared by a thread.
     """
 
@@ -34,6 +38,9 @@ class ReplayConfig:
     resume: str
     demos: str
     demo_share: float
+    held_out: float
+    relevant: float
+    relevance: str
     prefetch: bool
 
     @property
@@ -52,6 +59,13 @@ class ReplayConfig:
             raise ConfigError(f'replay.chunk_rows must be at least 1, got {self.chunk_rows}.')
         if self.resume not in ('manifest', 'all'):
             raise ConfigError(f"replay.resume must be 'manifest' or 'all', got {self.resume!r}.")
+        Relevance.read(self.relevance)
+        for name in ('held_out', 'relevant'):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f'replay.{name} must lie in [0, 1), got {getattr(self, name)}: the rest is'
+                    ' learned from.'
+                )
         if not 0 <= self.demo_share <= 1:
             raise ConfigError(f'replay.demo_share must lie in [0, 1], got {self.demo_share}.')
 
@@ -70,5 +84,8 @@ def unlimited(max_gb: float, resume: str = 'all') -> ReplayConfig:
         resume=resume,
         demos='',
         demo_share=0.0,
+        held_out=0.0,
+        relevant=0.0,
+        relevance='demos',
         prefetch=False,
     )

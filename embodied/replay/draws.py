@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..base import MIX
 from ..errors import OutOfResources, ReplayEmptyError, ReplayError
+from .config import ReplayConfig
 from .demos import Demos
-from .sampler import DEMOS, INDEX_BIT, ORDER, ROW_ID, Sampler
+from .mix import Relevance
+from .sampler import DEMOS, INDEX_BIT, ORDER, RELEVANT, ROW_ID, Sampler
 from .shelf import Shelf
 
 
@@ -42,10 +45,13 @@ class Draws:
         shelf: Shelf,
         sampler: Sampler,
         demos: Demos | None,
+        config: ReplayConfig,
         lock: threading.Condition,
     ):
-        """Args: the rows, and who draws them; demonstrations; the lock of both."""
+        """Args: the rows, and who draws them; demonstrations; the shares; the lock of both."""
         self._shelf, self._sampler, self._demos, self._lock = shelf, sampler, demos, lock
+        self._share = config.relevant
+        self._of_demos = demos is not None and Relevance.read(config.relevance).kind == 'demos'
         self.made = 0
 
     def clear(self) -> None:
@@ -53,22 +59,30 @@ class Draws:
         self._sampler.clear()
 
     def next(
-        self, batch: int, length: int, without: tuple[str, ...], prepared: Prepared | None
+        self,
+        batch: int,
+        length: int,
+        without: tuple[str, ...],
+        relevant: bool,
+        prepared: Prepared | None,
     ) -> dict[str, np.ndarray]:
         """The next draw; see Replay.sample()."""
+        kind = batch, length, without, relevant
         with self._lock:
-            if prepared is None or prepared.state != self._state(batch, length, without):
-                prepared = self._prepared(batch, length, without)
+            if prepared is None or prepared.state != self._state(*kind):
+                prepared = self._prepared(*kind)
             self.made += 1
             for slot, row in prepared.fresh.items():
                 self._shelf.streams[slot].fresh = row
             return prepared.rows
 
-    def prepare(self, batch: int, length: int, without: tuple[str, ...]) -> Prepared | None:
+    def prepare(
+        self, batch: int, length: int, without: tuple[str, ...], relevant: bool
+    ) -> Prepared | None:
         """See Replay.prepare()."""
         with self._lock:
             try:
-                return self._prepared(batch, length, without)
+                return self._prepared(batch, length, without, relevant)
             except (ReplayError, OutOfResources):
                 return None
 
@@ -77,7 +91,7 @@ class Draws:
     ) -> dict[str, np.ndarray]:
         """The draw of a number, which takes no part in the sequence of draws."""
         with self._lock:
-            return self._draw(batch, length, without, number)[0]
+            return self._draw(batch, length, without, False, number)[0]
 
     def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
         """See Replay.rows(). Call with the lock held."""
@@ -106,7 +120,12 @@ class Draws:
         return Prepared(self._state(*kind), rows, fresh)
 
     def _draw(
-        self, batch: int, length: int, without: tuple[str, ...], draw: int | None = None
+        self,
+        batch: int,
+        length: int,
+        without: tuple[str, ...],
+        relevant: bool,
+        draw: int | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[int, int]]:
         """Rows of one draw, and what newest-first would have handed out with them: stream slot
         -> first row that is still fresh.
@@ -116,25 +135,60 @@ class Draws:
                 f'There is no sequence of {length} rows yet: the replay has not seen a row.'
             )
         demos, number = self._demos, self.made if draw is None else draw
-        chance = self._sampler.generator(number, DEMOS)
-        theirs = demos.count(batch, chance) if demos else 0
+        theirs = demos.count(batch, self._sampler.generator(number, DEMOS)) if demos else 0
         own = batch - theirs
+        out = self._empty(batch, length, without)
+        part = lambda begin, end: {key: array[begin:end] for key, array in out.items()}
+        chosen = self._relevant(own, number) if relevant else 0
+        fresh = self._sampler.draw(part(0, own - chosen), number, draw is None)
+        if chosen:
+            self._sampler.draw(part(own - chosen, own), number, relevant=True)
+        if theirs:
+            # numbers of their own, though one of them decided how many sequences there are
+            demos.fill(part(own, batch), self._sampler.generator(number, DEMOS))
+        if relevant and (self._of_demos or self._split_by_relevance):
+            out |= self._roles(out[ROW_ID], own - chosen, own)
+        if theirs or chosen:
+            # a place in the batch tells nothing of where a sequence is from
+            order = self._sampler.generator(number, ORDER).permutation(batch)
+            out = {key: array[order] for key, array in out.items()}
+        return out, fresh
+
+    def _empty(self, batch: int, length: int, without: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Arrays for a draw; flags that only demonstrations have are not set."""
         out = {
             key: np.empty((batch, length, *shape), dtype)
             for key, dtype, shape in self._shelf.schema.specs
             if key not in without
         }
         out[ROW_ID] = np.empty((batch, length), np.int64)
-        fresh = self._sampler.draw(
-            {key: array[:own] for key, array in out.items()}, number, draw is None
-        )
-        added = demos.labels.added if demos else ()
-        out |= {flag: np.zeros((batch, length), bool) for flag in added if flag not in without}
-        if theirs:
-            # numbers of their own, though one of them decided how many sequences there are
-            chance = self._sampler.generator(number, DEMOS)
-            demos.fill({key: array[own:] for key, array in out.items()}, chance)
-            # a place in the batch tells nothing of where a sequence is from
-            order = self._sampler.generator(number, ORDER).permutation(batch)
-            out = {key: array[order] for key, array in out.items()}
-        return out, fresh
+        added = self._demos.labels.added if self._demos else ()
+        return out | {
+            flag: np.zeros((batch, length), bool) for flag in added if flag not in without
+        }
+
+    @property
+    def _split_by_relevance(self) -> bool:
+        split = self._sampler.split
+        return split is not None and len(split.relevant.slots) > 0
+
+    def _relevant(self, own: int, number: int) -> int:
+        """How many of so many sequences are to be relevant ones: the share, in expectation; never
+        all, for the dynamics learn from the others.
+        """
+        if not self._split_by_relevance:
+            return 0
+        chance = self._sampler.generator(number, RELEVANT)
+        return min(int(own * self._share + chance.random()), own - 1)
+
+    def _roles(self, ids: np.ndarray, begin: int, end: int) -> dict[str, np.ndarray]:
+        """MIX of the rows `ids` (batch, length) of which the sequences from `begin` to `end` are
+        relevant, those before it are not, and demonstrations follow.
+        """
+        imitated, predicted = np.zeros(ids.shape, bool), np.ones(ids.shape, bool)
+        if self._of_demos:
+            imitated[end:], predicted[end:] = True, False
+        else:
+            imitated[begin:end] = self._sampler.relevant(ids[begin:end])
+            predicted[begin:end] = False
+        return dict(zip(MIX, (imitated, predicted)))

@@ -21,6 +21,7 @@ from . import meta as metas
 from .config import ReplayConfig
 from .demos import Demos
 from .draws import Draws, Prepared
+from .mix import Relevance, Split
 from .sampler import Sampler
 from .schema import Schema
 from .store import Store
@@ -80,7 +81,8 @@ class Replay:
         has_demos = config.demos and config.demo_share
         self._demos = Demos(config, on_event) if has_demos else None
         sampler = Sampler(self._shelf, config.mixture, seed)
-        self._draws = Draws(self._shelf, sampler, self._demos, self._lock)
+        self._draws = Draws(self._shelf, sampler, self._demos, config, self._lock)
+        self._config, self._sampler, self._on_event = config, sampler, on_event
         self._store.settle(obs_space, act_space, meta)
 
     schema = property(lambda self: self._store.schema)
@@ -163,6 +165,7 @@ class Replay:
         draw: int | None = None,
         without: Iterable[str] = (),
         prepared: Prepared | None = None,
+        relevant: bool = False,
     ) -> dict[str, np.ndarray]:
         """Draw sequences of consecutive rows of one worker each.
 
@@ -176,9 +179,10 @@ class Replay:
           length: rows of each.
           draw: with a number, the draw of that number is made without taking part in the sequence
             of draws: the counter stays, nothing counts as handed out, and uniform takes the place
-            of newest. For reports.
+            of newest. For reports: after split() such draws are of what is held out.
           without: keys to leave out, for who has them already.
           prepared: of prepare(), taken if it is what would be drawn now.
+          relevant: whether relevant episodes have their share, and rows the flags of mix.MIX.
 
         Returns:
           Key of the row -> fresh array (batch, length, *shape), and 'row_id', int64 (batch,
@@ -194,13 +198,34 @@ class Replay:
             raise ValueError(f'batch and length must be at least 1, got {batch} and {length}.')
         if draw is not None:
             return self._draws.peek(batch, length, tuple(without), draw)
-        return self._draws.next(batch, length, tuple(without), prepared)
+        return self._draws.next(batch, length, tuple(without), relevant, prepared)
 
-    def prepare(self, batch: int, length: int, without: Iterable[str] = ()) -> Prepared | None:
+    def prepare(
+        self, batch: int, length: int, without: Iterable[str] = (), relevant: bool = False
+    ) -> Prepared | None:
         """The next draw, made and not handed out, for sample(): another thread may have it made
         while the caller works. None where it fails, which whoever asks for the draw will be told.
         """
-        return self._draws.prepare(batch, length, tuple(without))
+        return self._draws.prepare(batch, length, tuple(without), relevant)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether there are episodes that draws with a number alone are of."""
+        return self._sampler.split is not None and len(self._sampler.split.measured.slots) > 0
+
+    def split(self, length: int) -> None:
+        """Set the share replay.held_out of the episodes aside, and find the relevant ones, as
+        mix.Split does; of a loaded replay that nobody adds to. Args: rows of the longest sequence.
+        """
+        c, relevance = self._config, Relevance.read(self._config.relevance)
+        asked = relevance if c.relevant and relevance.kind != 'demos' else None
+        if not self._read_only or not (c.held_out or asked):
+            return
+        with self._lock:
+            found = list(self._store.episodes(asked.key if asked else ''))
+            self._sampler.split = split = Split(found, c.held_out, asked, length)
+        parts = ', '.join(f'{count:,} {what}' for what, count in split.counts.items())
+        self._on_event(f'Episodes of {self._store.folder.path}: {parts}.')
 
     def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
         """Read rows that sample() has named.

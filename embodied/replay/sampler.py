@@ -7,11 +7,12 @@ import numpy as np
 
 from ..errors import ReplayEmptyError, ReplayError
 from ..tasks import KEY
+from .mix import Split
 from .selectors import Mixture, Selection
 from .shelf import Shelf, Unusable
 from .streams import Stream
 
-MAIN, DEMOS, ORDER = 0, 1, 2  # the independent random streams of one draw
+MAIN, DEMOS, ORDER, RELEVANT = 0, 1, 2, 3  # the independent random streams of one draw
 
 ROW_ID = 'row_id'  # key of a draw: which row it is, until clear() is called
 # of a row id: below the number within its stream, then the stream's slot, then the number of the
@@ -26,12 +27,14 @@ class Sampler:
 
     Attributes:
       index: number of this index among all of the process, part of the ids of its rows.
+      split: what of the rows is learned from and what is measured on; None where all are both.
     """
 
     def __init__(self, shelf: Shelf, mixture: Mixture, seed: int):
         """Args: where the rows are; what sequences are drawn from; an integer >= 0."""
         self._shelf, self._mixture = shelf, mixture
         self._key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+        self.split: Split | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -46,13 +49,21 @@ class Sampler:
         """
         return np.random.Generator(np.random.Philox(counter=[0, 0, part, number], key=self._key))
 
-    def draw(self, out: dict[str, np.ndarray], number: int, newest: bool = True) -> dict[int, int]:
+    def draw(
+        self,
+        out: dict[str, np.ndarray],
+        number: int,
+        newest: bool = True,
+        relevant: bool = False,
+    ) -> dict[int, int]:
         """Fill arrays with the sequences of one draw.
 
         Args:
           out: key -> (batch, length, *shape), ROW_ID among them.
           number: of the draw.
-          newest: whether the share of newest rows is handed out.
+          newest: whether the draw is one to learn from, and the share of newest rows is handed out;
+              else it is to measure on.
+          relevant: only sequences of relevant episodes.
 
         Returns:
           Stream slot -> first row that is still fresh, once the draw is used.
@@ -63,7 +74,7 @@ class Sampler:
         """
         while True:  # a chunk that turns out to be broken is no longer part of the streams
             try:
-                selection = self._select(*out[ROW_ID].shape, number, newest)
+                selection = self._select(*out[ROW_ID].shape, number, newest, relevant)
             except Unusable as unusable:
                 self._shelf.set_aside(unusable)
                 continue
@@ -109,12 +120,32 @@ class Sampler:
             self._shelf.set_aside(unusable)
             raise ReplayError(f'Rows that had been drawn cannot be read: {unusable}') from unusable
 
+    def relevant(self, ids: np.ndarray) -> np.ndarray:
+        """bool, of the shape of `ids`: whether rows belong to relevant episodes that are learned
+        from.
+        """
+        slots = ids >> SLOT_BIT & ((1 << INDEX_BIT - SLOT_BIT) - 1)
+        return self.split.relevant.hold(slots, ids & ((1 << SLOT_BIT) - 1))
+
     def _choose(
-        self, batch: int, length: int, rng: np.random.Generator, newest: bool = True
+        self,
+        batch: int,
+        length: int,
+        rng: np.random.Generator,
+        newest: bool = True,
+        relevant: bool = False,
     ) -> Selection | None:
-        shelf, tasks = self._shelf, self._tasks()
+        shelf, split = self._shelf, self.split
+        if split is not None:
+            if relevant:
+                found = split.draw_relevant(shelf.streams, batch, length, rng)
+            else:
+                held_out = not newest and len(split.measured.slots)
+                spans = split.measured if held_out else split.learned
+                found = split.draw(spans, shelf.streams, batch, length, rng)
+            return found and Selection(*found, {})
         return self._mixture.choose(
-            shelf.streams, batch, length, rng, seen=shelf.seen, newest=newest, tasks=tasks
+            shelf.streams, batch, length, rng, seen=shelf.seen, newest=newest, tasks=self._tasks()
         )
 
     def _tasks(self) -> np.ndarray | None:
@@ -130,8 +161,11 @@ class Sampler:
                 stream.task = int(shelf.value(stream, int(streams.begins[slot]), KEY))
         return np.array([-1 if stream.task is None else stream.task for stream in streams])
 
-    def _select(self, batch: int, length: int, number: int, newest: bool) -> Selection:
-        selection = self._choose(batch, length, self.generator(number, MAIN), newest)
+    def _select(
+        self, batch: int, length: int, number: int, newest: bool, relevant: bool
+    ) -> Selection:
+        rng = self.generator(number, RELEVANT if relevant else MAIN)
+        selection = self._choose(batch, length, rng, newest, relevant)
         if selection is None and batch:
             streams = self._shelf.streams
             raise ReplayEmptyError(

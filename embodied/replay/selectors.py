@@ -93,10 +93,10 @@ class Mixture:
         late = self._recent(streams, length, seen) if self.recent else None
         for task in np.unique(drawn):
             own, places = tasks == task, np.flatnonzero(drawn == task)
-            slots[places], rows[places] = _pick(counts * own, streams.begins, len(places), rng)
+            slots[places], rows[places] = pick(counts * own, streams.begins, len(places), rng)
             if late is not None and (late[1] * own).any():
                 places = np.flatnonzero((drawn == task) & recent)
-                slots[places], rows[places] = _pick(late[1] * own, late[0], len(places), rng)
+                slots[places], rows[places] = pick(late[1] * own, late[0], len(places), rng)
             if self.newest and newest:
                 places = np.flatnonzero((drawn == task) & newly & ~recent)
                 fresh |= _take_newest(streams, places, slots, rows, length, own)
@@ -115,11 +115,11 @@ class Mixture:
         return begins, counts
 
 
-def _pick(
+def pick(
     counts: np.ndarray, begins: np.ndarray, num: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slots and first rows of `num` windows, each of the sum(counts) windows being equally
-    likely.
+    """Slots, numbers within `counts` and `begins`, and first rows of `num` windows, each of the
+    sum(counts) windows being equally likely.
     """
     upto = np.cumsum(counts)
     chosen = rng.integers(0, upto[-1], num)

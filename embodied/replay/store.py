@@ -17,6 +17,7 @@ from .chunk import STEPID
 from .config import ReplayConfig
 from .finite import Finite
 from .folder import Folder, listing
+from .mix import Episode, episodes_of
 from .restore import Restorer
 from .sampler import ROW_ID
 from .schema import Schema
@@ -190,6 +191,15 @@ class Store:
                     f' ignored: {listing(ignored)}.'
                 )
             return
+
+    def episodes(self, key: str) -> list[Episode]:
+        """All episodes, as mix.episodes_of() has them; damaged chunks are set aside."""
+        columns = {name: (dtype, shape) for name, dtype, shape in self.schema.specs}
+        while True:
+            try:
+                return list(episodes_of(self.shelf.streams, columns, key))
+            except Unusable as unusable:
+                self.shelf.set_aside(unusable)
 
     # Words
 

@@ -14,7 +14,8 @@ CHECKED = 64  # sequences whose actions are checked before learning
 def offline(
     make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup
 ) -> None:
-    """Run for run.updates updates or until a signal asks for the end; then save.
+    """Run for run.updates updates, until the phases are over or until a signal asks for the end;
+    then save.
 
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder
@@ -43,20 +44,23 @@ def offline(
                 f' longest stream of the folder has {replay.longest:,}; lower agent.batch.length or'
                 ' agent.batch.long_length'
             )
+        replay.split(agent.sequence_rows)
         rows = replay.sample(CHECKED, agent.sequence_rows, draw=0, without=replay.obs_space)
         check_actions(rows, replay.act_space)
         session.track_parts(agent, None, None)
         session.track(
             'draws', lambda: {'draws': replay.draws}, lambda tree: replay.seek(drawn(tree))
         )
-        if not session.begin():
+        resumed = session.begin()
+        if not resumed:
             session.warm_start(agent)
+        agent.take(setup.phases, anew=not resumed)
         feed = agent.feed(replay)
         session.banner(agent, None, replay, feed)
 
         counters, total = session.counters, setup.run.updates
         batches = feed.take(max(0, total - counters.updates))
-        while session.goes_on(counters.updates < total):
+        while session.goes_on(counters.updates < total and not agent.status().over):
             session.metrics.add(agent.train(next(batches)))
             counters.updates += 1
             session.agree()

@@ -65,6 +65,7 @@ class Setup:
       logdir: its folder.
       from_checkpoint: logdir, ckpt folder or single save that the agent starts from; None for none.
       run, eval, driver: blocks of the config.
+      phases: of offline learning, by the names that the agent knows; none for all.
       warnings: what a person should know before it runs.
       tasks: names of several tasks, which are evaluated one by one; none for one.
       ranks: the processes that make the run together.
@@ -77,6 +78,7 @@ class Setup:
     run: RunConfig
     eval: EvalConfig
     driver: DriverConfig
+    phases: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     ranks: Ranks = Ranks()
     tasks: tuple[str, ...] = ()

@@ -24,6 +24,9 @@ CONFIG = dict(
     resume='manifest',
     demos='',
     demo_share=0.0,
+    held_out=0.0,
+    relevant=0.0,
+    relevance='demos',
     prefetch=True,
 )
 ROW = 48 + 8 + 4 + 3  # bytes

@@ -1,17 +1,23 @@
 """Stages end by measurement and never before their least number of updates."""
 
+import pytest
+
 from dreamer4.schedule import SLOWEST, Schedule, ScheduleConfig
+from embodied.errors import ConfigError
 
 SETTINGS = dict(
     tokenizer_updates=2,
     tokenizer_unexplained=0.1,
     dynamics_updates=2,
+    agent_updates=0,
     reward_skill=0.5,
     latent_error=0.8,
     action_effect=0.0,
     gate_every=1,
     gate_sequences=4,
     value_updates=1,
+    policy_updates=0,
+    plateau=0,
     patience=0,
     anneal=0,
 )
@@ -167,3 +173,81 @@ def test_a_stage_that_ends_by_patience_says_what_was_missing():
         stage == 'value'
         and 'by schedule.patience, after 5 updates: reward_skill 0.20, needs > 0.5' in words[0]
     )
+
+
+COUNTED = dict(tokenizer_unexplained=0.0, reward_skill=0.0, latent_error=0.0)
+WHOLE = ('tokenizer', 'dynamics', 'agent')
+
+
+def phased(long_last=0, **changes):
+    config = ScheduleConfig(
+        **SETTINGS | COUNTED | dict(agent_updates=2, policy_updates=2) | changes
+    )
+    return Schedule(config, WHOLE, long_last)
+
+
+def run_out(s):
+    """The stages of the updates until all is over."""
+    stages = []
+    while not s.over:
+        stages.append(s.stage)
+        s.advance()
+    return stages
+
+
+def test_phases_end_where_they_are_told_and_the_next_run_begins_behind_them():
+    s = phased()
+    s.take(('1a', '1b'), anew=True)
+    assert run_out(s) == ['tokenizer'] * 2 + ['dynamics'] * 2
+    other = phased()
+    other.load_state_dict(s.state_dict())
+    other.take(('2', '3'), anew=True)
+    assert run_out(other) == ['agent'] * 2 + ['value'] + ['policy'] * 2
+    again = phased()
+    again.load_state_dict(other.state_dict())
+    again.take(('2',), anew=True)
+    assert run_out(again) == ['agent'] * 2, 'a phase may be made anew'
+
+
+def test_a_run_that_is_resumed_goes_on_and_may_be_given_more_phases():
+    s = phased()
+    s.take(('1a',), anew=True)
+    run_out(s)
+    for phases, stages in ((('1a',), []), (('1a', '1b'), ['dynamics'] * 2), ((), None)):
+        s.take(phases, anew=False)
+        if stages is not None:
+            assert run_out(s) == stages
+    assert not s.over and s.stage == 'agent'
+
+
+def test_phases_that_cannot_be_are_refused():
+    for phases in (('1a', '2'), ('4',), ('1b', '1a', '1a')):
+        with pytest.raises(ConfigError, match='in succession'):
+            phased().take(phases, anew=True)
+    with pytest.raises(ConfigError, match='has only come to tokenizer'):
+        phased().take(('2',), anew=True)
+    with pytest.raises(ConfigError, match='agent.schedule.agent_updates'):
+        schedule().take(('1a', '1b', '2'), anew=True)
+
+
+def test_a_stage_ends_when_its_held_out_measure_no_longer_falls():
+    s = phased(plateau=2)
+    for value, stage in ((1.0, 'tokenizer'), (0.5, 'tokenizer'), (0.7, 'tokenizer')):
+        s.compare(value)
+        s.advance()
+        assert s.stage == stage
+    assert '1/2 without a better one' in s.waits_for()
+    s.compare(0.6)
+    s.advance()
+    assert s.stage == 'dynamics' and s.best is None, 'the next stage has a measure of its own'
+
+
+def test_long_sequences_alone_end_the_stages_of_the_dynamics():
+    s, long = phased(long_last=3), []
+    while not s.over:
+        long.append((s.stage, s.all_long))
+        s.advance()
+    count = lambda stage, flag: long.count((stage, flag))
+    assert count('dynamics', False) == count('agent', False) == 2
+    assert count('dynamics', True) == count('agent', True) == 3
+    assert not any(flag for stage, flag in long if stage not in ('dynamics', 'agent'))

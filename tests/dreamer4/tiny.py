@@ -67,7 +67,8 @@ def tiny(**changes) -> tuple[AgentConfig, MachineConfig]:
 
 def feed(made, sample):
     """The feed of an agent from a function (sequences, rows) -> rows, in place of a replay."""
-    return made.feed(SimpleNamespace(sample=lambda *shape: sample(*shape[:2])))
+    draw = lambda *shape, **how: sample(*shape[:2])
+    return made.feed(SimpleNamespace(sample=draw, held_out=False))
 
 
 def train(made, sample) -> dict[str, float]:

@@ -3,7 +3,8 @@ is optional.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http.client import HTTPException
 
 import torch
@@ -89,6 +90,20 @@ class Perceptual(nn.Module):
 def weight(config: TokenizerConfig) -> float:
     """Weight of the perceptual loss after it is divided by its running RMS."""
     return WEIGHT if config.lpips == 'auto' else config.lpips
+
+
+def measure(
+    config: TokenizerConfig, images: Mapping[str, spaces.Box], device: torch.device
+) -> tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None, str]:
+    """LPIPS as a measure of images (N, H, W, C) in [0, 1], each (N,); None where there is none to
+    be had, and then why.
+    """
+    found, why = find_perceptual(replace(config, lpips='auto'), images)
+    if found is None:
+        return None, why.partition('; ')[2]
+    found.to(device)
+    each = lambda guess, truth: found.model(*(found._input(x[:, None]) for x in (guess, truth)))
+    return lambda guess, truth: each(guess, truth).flatten(), ''
 
 
 def find_perceptual(

@@ -75,6 +75,23 @@ def model_metrics(
     return loop_metrics(loop, mixed, batch, start, real, heads.scalar, gamma)
 
 
+def score(world, stage: str, batch: Batch) -> torch.Tensor:
+    """World.score of a Dreamer4: share of what differs among frames that reconstructions leave
+    unexplained; open-loop error relative to repeating the last frame; loss of reward and behaviour.
+    """
+    if stage == 'tokenizer':
+        obs, tokenizer = {k: batch.obs[k] for k in world.keys}, world.tokenizer
+        latent = tokenizer.encode(obs, batch.is_first)
+        known = None, latent, world.tasks, world.tasks.of(batch.obs)
+        return tokenizer.losses(obs, batch.is_first, *known)[1]['unexplained']
+    if stage == 'dynamics':
+        return world.measure(batch)['error']
+    context = world.commit(batch)
+    x = world.heads.inputs(context.feature, context.view)
+    parts = world.heads.losses(x, batch, world.dynamics.coordinates.known(batch.is_first))
+    return parts['reward'] + parts['behaviour'] + parts['cont']
+
+
 def image_metrics(
     tokenizer: Tokenizer, batch: Batch, latent: torch.Tensor
 ) -> dict[str, torch.Tensor]:

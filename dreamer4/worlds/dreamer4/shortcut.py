@@ -72,6 +72,7 @@ def loss(
     is_first: torch.Tensor,
     config: ShortcutConfig,
     large: int,
+    predicted: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Shortcut-forcing losses with x-prediction in the coordinates of the dynamics (Dreamer 4, Eq.
     7).
@@ -88,6 +89,7 @@ def loss(
     Args:
         context: the committed sequence, with gradient. given: of its frames. is_first: bool (B, T).
         large: so many sequences, the first ones, train steps larger than d_min.
+        predicted: bool (B, T), frames that count; None for all.
 
     Returns:
         'bootstrap', of those, and 'flow', of the others, where there are any: (rows, T) float32.
@@ -103,8 +105,10 @@ def loss(
     view = beside(context) if config.history == 'commit' else View(context.mask, positions)
     guess, _ = dynamics(Frames(coordinates.tell(noisy, origin), level, size, given), view)
     known = coordinates.known(is_first)
+    if predicted is not None:
+        known = known & predicted
     weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known
-    weight = weight / ranks.mean(known.float().mean())
+    weight = weight / ranks.mean(known.float().mean()).clamp(min=1e-6)
     out = (
         {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]} if rows < batch else {}
     )

@@ -44,7 +44,7 @@ class Plan:
     Attributes:
         tokenizer: the tokenizer learns. measure: and folds its images into their mean and spread.
             joint: and it does so in one step with the dynamics, whose gradient reaches it.
-        warm: there are dynamics to dream with. model: and they and the heads learn.
+        warm: there are dynamics to dream with. model: and they learn. heads: and so do the heads.
         roles: what each of the sequences is for.
     """
 
@@ -53,6 +53,7 @@ class Plan:
     joint: bool
     warm: bool
     model: bool
+    heads: bool
     roles: Roles
 
 
@@ -66,9 +67,8 @@ class Dreamer4:
         ValueError: a setting that cannot work with these spaces.
     """
 
-    stages = ('tokenizer', 'dynamics')
     watched = {'tokenizer': ('tokenizer/unexplained',)} | dict.fromkeys(
-        ('dynamics', 'value', 'policy'), ('loss/flow', 'loss/reward')
+        ('dynamics', 'agent', 'value', 'policy'), ('loss/flow', 'loss/reward')
     )
 
     def __init__(
@@ -81,6 +81,8 @@ class Dreamer4:
     ):
         self.config, self.machine, self.actions = config, machine, actions
         self.keys, self.tasks = sorted(obs_space), tasks
+        # with 'agent' the heads wait for the dynamics (Dreamer 4, Section 3.3: agent finetuning)
+        self.stages = ('tokenizer', 'dynamics', *['agent'] * (config.schedule.agent_updates > 0))
         self.tokenizer = TOKENIZERS[config.tokenizer.kind](obs_space, config.tokenizer)
         latent, large = self.tokenizer.latent_shape, config.shortcut.bootstrap > 0
         shapes = latent, actions.features, tasks.count
@@ -167,7 +169,8 @@ class Dreamer4:
         if model:
             self.optimizers['model'].begin(1, c.model_training.rate * turn.pace if policy else 1.0)
         joint = model and tokenizer and c.tokenizer_training.model > 0
-        return Plan(tokenizer, not warm, joint, warm, model, roles)
+        heads = model and ('agent' in turn.reached or 'agent' not in self.stages)
+        return Plan(tokenizer, not warm, joint, warm, model, heads, roles)
 
     def losses(self, plan: Plan, batch: Batch) -> Losses:
         batch, metrics = dimmed(batch.shuffled(), self.tokenizer), {}
@@ -185,7 +188,7 @@ class Dreamer4:
         with self.machine.autocast():
             shared, latent = self.shared(batch) if plan.joint else (None, None)
             context = self.commit(batch, measure=True, latent=shared)
-            total, parts = self.model_loss(batch, context, plan.roles.large)
+            total, parts = self.model_loss(batch, context, plan.roles.large, plan.heads)
         metrics |= {f'loss/{k}': v.detach() for k, v in parts.items()}
         where = batch.reward_valid & ~batch.is_first
         metrics |= sizes('reward', self.heads.scalar, batch.reward, where)
@@ -240,20 +243,25 @@ class Dreamer4:
         return loss, {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
 
     def model_loss(
-        self, batch: Batch, context: Context, large: int
+        self, batch: Batch, context: Context, large: int, heads: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Weighted sum and its parts; `large` as in shortcut.loss. Flow and bootstrap are
-        normalised as one term: alone, the bootstrap of a zero output is zero.
+        """Weighted sum and its parts; `large` as in shortcut.loss, `heads`: whether they learn.
+        Flow and bootstrap are normalised as one term: alone, the bootstrap of a zero output is
+        zero.
         """
         c, given, is_first = self.config, self.given(batch), batch.is_first
-        forcing = shortcut.loss(self.dynamics, context, given, is_first, c.shortcut, large)
+        known = self.dynamics, context, given, is_first, c.shortcut, large, batch.predicted
+        forcing = shortcut.loss(*known)
         parts = {k: v.mean() for k, v in forcing.items()}
+        video = c.scales.dynamics * self.rms('dynamics', sum(parts.values()))
+        if not heads:
+            return video, parts
         feature, view = context.feature, context.view
         if c.heads.learn_on == 'noised':
             feature, view = shortcut.noised_features(self.dynamics, context, given, is_first)
         parts |= self.heads.losses(self.heads.inputs(feature, view), batch, self._usable(batch))
         return (
-            c.scales.dynamics * self.rms('dynamics', sum(parts[k] for k in forcing))
+            video
             + c.scales.reward * self.rms('reward', parts['reward'])
             + c.scales.behaviour * self.rms('behaviour', parts['behaviour'])
             + c.scales.cont * parts['cont']
@@ -316,10 +324,16 @@ class Dreamer4:
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
         return Dream(found.inputs, found.action, reward, cont, rows, frames, task)
 
+    def recall(self, batch: Batch) -> Context:
+        return self.commit(batch)
+
     # -- measuring
 
     def measure(self, batch: Batch) -> Metrics:
         return self._measured(batch)[0]
+
+    def score(self, stage: str, batch: Batch) -> torch.Tensor:
+        return report.score(self, stage, batch)
 
     def report(self, batch: Batch) -> tuple[Metrics, dict[str, np.ndarray]]:
         metrics, context, start = self._measured(batch)

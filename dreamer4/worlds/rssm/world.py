@@ -263,7 +263,13 @@ class RSSMWorld:
         cont = torch.cat([real[:, None], cont[:, 1:]], 1)
         return Dream(x, torch.stack(codes, 1), reward, cont, rows, frames, task)
 
+    def recall(self, batch: Batch) -> State:
+        return self.see(batch).state
+
     # -- measuring
+
+    def score(self, stage: str, batch: Batch) -> torch.Tensor:
+        return self.measure(batch)['error']
 
     def measure(self, batch: Batch) -> Metrics:
         return report.measure(self, batch)[0]

@@ -38,6 +38,9 @@ CONFIG = dict(
     resume='manifest',
     demos='',
     demo_share=0.0,
+    held_out=0.0,
+    relevant=0.0,
+    relevance='demos',
     prefetch=True,
 )
 MIXED = dict(uniform=0.4, recent=0.3, newest=0.3)

@@ -28,6 +28,9 @@ CONFIG = ReplayConfig(
     resume='manifest',
     demos='',
     demo_share=0.0,
+    held_out=0.0,
+    relevant=0.0,
+    relevance='demos',
     prefetch=True,
 )
 

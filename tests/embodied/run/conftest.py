@@ -48,6 +48,9 @@ REPLAY = {
     'resume': 'manifest',
     'demos': '',
     'demo_share': 0.0,
+    'held_out': 0.0,
+    'relevant': 0.0,
+    'relevance': 'demos',
     'prefetch': True,
 }
 DRIVER = {
@@ -178,6 +181,9 @@ class CheckingAgent:
 
     def events(self):
         return []
+
+    def take(self, phases, anew):
+        self.phases = phases, anew
 
 
 class World:
