@@ -4,9 +4,9 @@ its three phases, and see what each of them brings.
     python -m benchmarks.offline [--seeds 0 1 2] [--configs pixel paper] [--flags --agent.KEY VALUE]
 
 The replay: episodes of pixel_catch by its optimal policy, in which a share of the actions is
-random; of another share, from all to few, in every episode. Phase 1 trains the tokenizer, phase 2
-dynamics and heads, phase 3 the policy in the imagination of a frozen model, where it begins as the
-behaviour clone (BC). Every phase is the public command line; what is done is not repeated.
+random; of another share, from all to few, in every episode. Phase 1a trains the tokenizer, 1b the
+dynamics, 2 dynamics and heads, 3 the policy in the imagination of a frozen model, where it begins
+as the behaviour clone (BC). Every phase is the public command line; what is done is not repeated.
 Measured: open-loop reward skill on a second replay (1 perfect, 0 guessing), the return of the clone
 when phase 3 begins, and that of the policy when it ends. Results: benchmarks/results/offline.json.
 """
@@ -33,6 +33,7 @@ from .learning import RESULTS, ROOT, commit, machine
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of random actions, one episode after the other
 # for a CPU: most of an update is imagination in four steps a frame
 FLAGS = ['--agent.imagination.starts', '48']
+STAGES = ('tokenizer', 'dynamics', 'agent', 'policy')
 STREAMS = 8  # that the rows are stored in
 UNSEEN = 1000  # added to the seed of the replay that nothing learns from
 
@@ -58,8 +59,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--configs', nargs='+', default=['pixel', 'paper'])
     parser.add_argument('--rows', type=int, default=40000, help='of the replay')
-    parser.add_argument('--tokenizer', type=int, default=1000, help='updates of phase 1')
-    parser.add_argument('--dynamics', type=int, default=4000, help='updates of phase 2')
+    parser.add_argument('--tokenizer', type=int, default=1000, help='updates of phase 1a')
+    parser.add_argument('--dynamics', type=int, default=2000, help='updates of phase 1b')
+    parser.add_argument('--agent', type=int, default=2000, help='updates of phase 2')
     parser.add_argument('--policy', type=int, default=1000, help='updates of phase 3')
     parser.add_argument('--episodes', type=int, default=200, help='of an evaluation')
     parser.add_argument('--name', default='offline', help='of the result file')
@@ -73,10 +75,9 @@ def one_run(args: argparse.Namespace, seed: int) -> dict:
     config = dreamer4.create(args.task, args.configs).config
     returns = collect(args.task, config, folder / 'data', args.rows, seed)
     collect(args.task, config, folder / 'unseen', args.rows // 10, seed + UNSEEN)
-    before = args.tokenizer + args.dynamics + 1  # with the one that ends phase 2
     halfway = folder / 'halfway.json'  # phase 3 goes on in the same run
     if not halfway.exists():
-        clone = phase(args, seed, folder, before)
+        clone = phases(args, seed, folder, ['1a', '1b', '2'])
         measured = unseen_skill(clone, folder / 'unseen')
         bc = summary(clone.evaluate(episodes=args.episodes))
         write(halfway, {'measured': measured, 'bc': bc})
@@ -87,28 +88,31 @@ def one_run(args: argparse.Namespace, seed: int) -> dict:
         'configs': args.configs,
         'flags': args.flags,
         'rows': args.rows,
-        'updates': {key: getattr(args, key) for key in ('tokenizer', 'dynamics', 'policy')},
+        'updates': {key: getattr(args, key) for key in STAGES},
         'data': {'mean': float(np.mean(returns)), 'episodes': len(returns)},
         **json.loads(halfway.read_text()),
     }
-    better = phase(args, seed, folder, before + args.policy)
+    better = phases(args, seed, folder, ['1a', '1b', '2', '3'])
     found['imagination'] = summary(better.evaluate(episodes=args.episodes))
     print(table([found]), flush=True)
     return found
 
 
-def phase(args: argparse.Namespace, seed: int, folder: Path, updates: int) -> dreamer4.Experiment:
-    """The run of a seed after so many updates; one that is further already stays as it is."""
-    counts = {'tokenizer_updates': args.tokenizer, 'dynamics_updates': args.dynamics}
+def phases(
+    args: argparse.Namespace, seed: int, folder: Path, names: list[str]
+) -> dreamer4.Experiment:
+    """The run of a seed after some phases; one that is further already stays as it is."""
+    counts = {f'{stage}_updates': getattr(args, stage) for stage in STAGES}
     made = dreamer4.create(
         args.task,
         args.configs,
         folder / 'run',
         script='offline',
         seed=seed,
+        phases=names,
         replay={'directory': str(folder / 'data')},
         agent={'schedule': counts},
-        run={'updates': updates, 'report_every': 1000, 'log_every': 100},
+        run={'report_every': 1000, 'log_every': 100},
     )
     flags = {key.removeprefix('--'): value for key, value in zip(args.flags[::2], args.flags[1::2])}
     return dreamer4.Experiment(made.config.update(flags)).train()
