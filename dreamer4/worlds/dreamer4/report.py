@@ -10,7 +10,15 @@ import torch
 
 from ...batch import Batch
 from ...heads import Heads
-from ...openloop import OpenLoop, draw, loop_metrics, psnr_metrics, still_valid, told_apart
+from ...openloop import (
+    OpenLoop,
+    draw,
+    last_given,
+    loop_metrics,
+    psnr_metrics,
+    still_valid,
+    told_apart,
+)
 from .dynamics import Context, Dynamics
 from .rollout import imagine, predict
 from .tokenizer import Tokenizer
@@ -75,6 +83,33 @@ def model_metrics(
     return loop_metrics(loop, mixed, batch, start, real, heads.scalar, gamma)
 
 
+def measured(world, batch: Batch) -> tuple[dict[str, torch.Tensor], Context, int]:
+    """Diagnostics of a Dreamer4, the context that they were made in, and the last real frame of
+    it.
+    """
+    c = world.config
+    with world.machine.autocast():
+        context = world.commit(batch)
+        start = last_given(batch, c.actor.context)
+        known = world.dynamics, world.heads, context, batch, start
+        metrics = model_metrics(*known, c.shortcut.steps, c.value.gamma, batch.task)
+    return metrics, context, start
+
+
+def measured_and_shown(
+    world, batch: Batch
+) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    """World.report of a Dreamer4."""
+    metrics, context, start = measured(world, batch)
+    with world.machine.autocast():
+        latent, tokenizer = world.dynamics.unpack(context.latent), world.slow_tokenizer.module
+        metrics |= image_metrics(tokenizer, batch, latent)
+        steps = world.config.shortcut.steps
+        loop = open_loop(world.dynamics, world.heads, context, batch, start, steps)
+        videos = video(tokenizer, world.dynamics, loop, batch, start)
+    return metrics, videos
+
+
 def score(world, stage: str, batch: Batch) -> torch.Tensor:
     """World.score of a Dreamer4: share of what differs among frames that reconstructions leave
     unexplained; open-loop error relative to repeating the last frame; loss of reward and behaviour.
@@ -82,7 +117,7 @@ def score(world, stage: str, batch: Batch) -> torch.Tensor:
     if stage == 'tokenizer':
         obs, tokenizer = {k: batch.obs[k] for k in world.keys}, world.tokenizer
         latent = tokenizer.encode(obs, batch.is_first)
-        known = None, latent, world.tasks, world.tasks.of(batch.obs)
+        known = None, latent, world.tasks, batch.task
         return tokenizer.losses(obs, batch.is_first, *known)[1]['unexplained']
     if stage == 'dynamics':
         return world.measure(batch)['error']

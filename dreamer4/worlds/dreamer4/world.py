@@ -20,7 +20,6 @@ from ...heads import Heads, sizes
 from ...machine import Machine
 from ...nets.attention import Attention
 from ...nets.transformer import Block, Transformer
-from ...openloop import last_given
 from ...optim import Optimizer, RunningRMS, SlowCopy, descend
 from ...sharing import Blocks, share
 from ...tasks import Tasks
@@ -330,30 +329,13 @@ class Dreamer4:
     # -- measuring
 
     def measure(self, batch: Batch) -> Metrics:
-        return self._measured(batch)[0]
+        return report.measured(self, batch)[0]
 
     def score(self, stage: str, batch: Batch) -> torch.Tensor:
         return report.score(self, stage, batch)
 
     def report(self, batch: Batch) -> tuple[Metrics, dict[str, np.ndarray]]:
-        metrics, context, start = self._measured(batch)
-        with self.machine.autocast():
-            latent = self.dynamics.unpack(context.latent)
-            metrics |= report.image_metrics(self.slow_tokenizer.module, batch, latent)
-            steps = self.config.shortcut.steps
-            loop = report.open_loop(self.dynamics, self.heads, context, batch, start, steps)
-            videos = report.video(self.slow_tokenizer.module, self.dynamics, loop, batch, start)
-        return metrics, videos
-
-    def _measured(self, batch: Batch) -> tuple[Metrics, Context, int]:
-        """Diagnostics, the context that they were made in, and the last real frame of it."""
-        c = self.config
-        with self.machine.autocast():
-            context = self.commit(batch)
-            start = last_given(batch, c.actor.context)
-            known = self.dynamics, self.heads, context, batch, start
-            metrics = report.model_metrics(*known, c.shortcut.steps, c.value.gamma, batch.task)
-        return metrics, context, start
+        return report.measured_and_shown(self, batch)
 
     def summary(self) -> Summary:
         return summarize(self)
