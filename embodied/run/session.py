@@ -203,9 +203,10 @@ class Session:
             driver.reset(agent.init_policy)
 
     def warm_start(self, agent: Agent) -> None:
-        """Load the agent alone from setup.from_checkpoint, if that is given."""
+        """Load the agent alone from setup.from_checkpoint, if that is given; it learns on here."""
         if self.setup.from_checkpoint is not None:
             load_agent(agent, self.setup.from_checkpoint)
+            agent.take((), anew=False)
             self.event(f'The agent starts from {self.setup.from_checkpoint}.')
 
     def meta(self, driver: Driver) -> dict[str, Any]:
@@ -227,9 +228,7 @@ class Session:
         self._events.add(text)
 
     def goes_on(self, unfinished: bool) -> bool:
-        """Whether the loop should go round again: there is work left and nobody asked for the
-        end.
-        """
+        """Whether the loop goes round again: there is work left and nobody asked for the end."""
         self._complete = not unfinished
         return unfinished and not self._agreement.ends
 

@@ -63,7 +63,6 @@ def train(
         if not session.begin():
             take_all(replay, session.ranks)
             session.warm_start(agent)
-        agent.take((), anew=False)
         session.banner(agent, driver, replay, learner.feed)
         counters, total = session.counters, setup.run.steps
         while session.goes_on(counters.step < total):
