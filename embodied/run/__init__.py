@@ -1,8 +1,9 @@
-"""One file per script: train (and train_eval), evaluate, offline, collect; session.py is what they
-share, setup.py what they are told.
+"""One file per script: train (and train_eval), evaluate, compare, offline, collect; session.py is
+what they share, setup.py what they are told.
 """
 
 from .collect import collect
+from .compare import compare
 from .evaluate import EvalConfig, eval_only, evaluate
 from .offline import offline
 from .session import load_agent
@@ -15,6 +16,7 @@ __all__ = [
     'RunConfig',
     'Setup',
     'collect',
+    'compare',
     'eval_only',
     'evaluate',
     'load_agent',
