@@ -64,6 +64,7 @@ ALLOWED = {
     'dreamer4.play.pages': {'websockets'},
     'dreamer4.play.server': {'websockets'},
     'dreamer4.doctor.probes': {'numpy', 'torch (lazy)', 'dm_control (lazy)', 'OpenGL (lazy)'},
+    'dreamer4.report.figures': {'numpy', 'matplotlib (lazy)'},
     'dreamer4.nets': {'torch', 'einops'},
 }
 
@@ -149,6 +150,9 @@ WIRING = (
     'dreamer4.play.making',
     'dreamer4.play.record',
     'dreamer4.report',
+    'dreamer4.report.command',
+    'dreamer4.report.page',
+    'dreamer4.report.figures',
     'dreamer4.__main__',
     'dreamer4.doctor.__main__',
     'dreamer4.doctor.checks',

@@ -1,0 +1,162 @@
+"""From the folder of a run to its report.
+
+The rows are those that the run did not learn from, where it held some out; otherwise its own, or
+those of another folder.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from embodied.config import Config
+from embodied.console import steady
+from embodied.errors import ConfigError, EmbodiedError, EnvMissing
+from embodied.extras import require
+from embodied.files import whole
+from embodied.media import gif
+from embodied.replay import Replay, ReplayConfig
+from embodied.replay.infer import folder_of
+
+from .. import runs
+
+DRAWS = 4  # batches
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the report; returns the exit status: 0, 1 where a package is missing, or 2 for a run
+    that has none to give.
+    """
+    parser = argparse.ArgumentParser(
+        prog='python -m dreamer4.report', description='How good the parts of a trained agent are.'
+    )
+    parser.add_argument('logdir', type=Path, help='folder of a run')
+    parser.add_argument('--frames', default='', help="replay folder to predict; the run's own")
+    parser.add_argument(
+        '--draws', type=int, default=DRAWS, help='batches that numbers are means of'
+    )
+    parser.add_argument('--out', type=Path, help='folder of the report; LOGDIR/report')
+    parser.add_argument('--seed', type=int, default=0, help='of the rows that are drawn')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda')
+    args = parser.parse_args(argv)
+    with steady(patience=None):
+        try:
+            report(args.logdir, args.frames, args.draws, args.out, args.seed, args.device)
+        except EnvMissing as error:
+            print(f'dreamer4: {error}', file=sys.stderr)
+            return 1
+        except (EmbodiedError, OSError) as error:
+            print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
+            return 2
+    return 0
+
+
+def report(
+    place: Path,
+    frames: str = '',
+    draws: int = DRAWS,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = 'auto',
+) -> Path:
+    """Measure a run, and write report.json, report.html, plots and videos.
+
+    Args:
+        place: its logdir, or a checkpoint in it. frames: replay folder to predict; '' for the run's
+            own. draws: batches. out: folder, LOGDIR/report if not given. seed: of the draws.
+
+    Returns:
+        the page.
+
+    Raises:
+        ConfigError: there is no run, or no rows that its agent could predict.
+        EnvMissing: the package that draws is not installed.
+    """
+    require('matplotlib', 'report')
+    from ..load import restored, stored
+    from . import examine, figures, page
+
+    logdir = runs.folder_of(place)
+    say = lambda words: print(f'dreamer4 report: {words}', flush=True)
+    say(str(logdir))
+    config, told = stored(logdir, {'device': device}), runs.read(logdir)
+    agent = restored(logdir, config, *runs.read_spaces(logdir), seed)
+    with opened(told, logdir, frames, agent.sequence_rows, seed) as (rows, words):
+        length = agent.config.batch.length + 1
+        drawn = (
+            rows.sample(agent.config.batch.size, length, draw) for draw in range(max(1, draws))
+        )
+        found = examine.measure(agent, (agent.batch(batch) for batch in drawn), say)
+    sections = dict(found.numbers)
+    if (compared := logdir / 'compare' / 'compare.json').exists():
+        sections = {'compare': json.loads(compared.read_text())} | sections
+    say('plots and page')
+    out = out or logdir / 'report'
+    out.mkdir(parents=True, exist_ok=True)
+    plots = figures.draw(sections, page.history(logdir))
+    size = (
+        f'{max(1, draws)} batches of {agent.config.batch.size} sequences, {length - 1} frames each'
+    )
+    stage = f'agent.world {agent.config.world}, {agent.updates:,} updates, stage'
+    lines = [f'{told.task}: {stage} {agent.schedule.stage}.', f'{size}, {words}.']
+    content = page.write(found, sections, plots, f'Report of {logdir.name}', lines, logdir)
+    save(out, 'report.json', (json.dumps({'about': lines} | sections, indent=1) + '\n').encode())
+    for name, picture in plots.items():
+        save(out, f'{name.replace("/", "-")}.png', picture)
+    for name, video in found.videos.items():
+        save(out, f'{name.replace("/", "-")}.gif', gif(video, page.FPS, width=0, seconds=0))
+    save(out, 'report.html', content)
+    for key, value in sections['open_loop'].items():
+        print(f'{key:<32} {value:.4g}')
+    print(f'Open {out / "report.html"} ({len(plots)} plots, {len(found.videos)} videos).')
+    return out / 'report.html'
+
+
+def save(folder: Path, name: str, content: bytes) -> None:
+    with whole(folder / name) as file:
+        file.write(content)
+
+
+@contextmanager
+def opened(
+    told: Config, logdir: Path, frames: str, length: int, seed: int
+) -> Iterator[tuple[Replay, str]]:
+    """The rows that are predicted, and in words what they are.
+
+    Args:
+        told: configuration of the run. frames: another folder. length: rows of the longest
+            sequence that the run has learned from.
+    """
+    directory = frames or str(told.replay.directory) or str(logdir / 'replay')
+    folder = folder_of(directory)
+    if not folder.is_dir():
+        raise ConfigError(f'there are no rows to predict in {folder}; give others: --frames DIR')
+    apart = told.script == 'offline' and not frames
+    keys = {name: getattr(told.replay, name, 0.0) for name in ('held_out',) if apart}
+    plain = dict(uniform=1.0, recent=0.0, newest=0.0, demos='', demo_share=0.0, relevant=0.0)
+    settings = replace(defaults(told), **plain | {'held_out': 0.0} | keys)
+    obs_space, act_space = runs.read_spaces(logdir)
+    rows = Replay(settings, folder, seed, obs_space, act_space, read_only=True, on_event=print)
+    try:
+        rows.load(None)
+        rows.split(length)
+        if rows.held_out:
+            yield rows, f'of episodes of {folder} that nothing learned from'
+        else:
+            yield rows, f'of {folder}' + ('' if frames else ', which the agent has learned from')
+    finally:
+        rows.close()
+
+
+def defaults(told: Config) -> ReplayConfig:
+    """The block `replay` of a run; keys that its version did not have are those of this one."""
+    from embodied.config import configs_dir, parse
+
+    base = parse([], configs_dir(Path(__file__).parents[1]))
+    known = {f'replay.{key}': value for key, value in told.replay.to_dict().items()}
+    return base.update({k: v for k, v in known.items() if k in base.flat}).replay.build(
+        ReplayConfig
+    )
