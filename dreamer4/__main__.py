@@ -69,7 +69,19 @@ COMMANDS = {
         '--replay.directory',
         'learn from a replay folder, without an env',
         'DIR [--configs PRESET ...] [--logdir DIR]',
-        ('logdir', 'run.updates', 'run.actions', 'run.save_every', 'replay.max_gb', *COMMON),
+        (
+            'phases',
+            'from_checkpoint',
+            'logdir',
+            'run.updates',
+            'run.actions',
+            'run.save_every',
+            'replay.held_out',
+            'replay.relevant',
+            'replay.relevance',
+            'replay.max_gb',
+            *COMMON,
+        ),
     ),
     'collect': Command(
         MAIN,
@@ -79,11 +91,19 @@ COMMANDS = {
         'TASK [--from_checkpoint LOGDIR] [--replay.directory DIR]',
         ('from_checkpoint', 'logdir', 'run.steps', 'run.envs', 'replay.directory', *COMMON),
     ),
+    'compare': Command(
+        MAIN,
+        ('--script', 'compare'),
+        '--from_checkpoint',
+        'policy, behaviour clone and random play on the same seeds',
+        'LOGDIR [--eval.episodes N]',
+        ('task', 'logdir', 'eval.episodes', 'eval.envs', 'eval.mode', *COMMON),
+    ),
     'play': Command(
         'dreamer4.play.__main__', (), '', 'play in the dream of a run, in a browser', 'LOGDIR'
     ),
     'report': Command(
-        'dreamer4.report', (), '', 'how well a run predicts its replay, with videos', 'LOGDIR'
+        'dreamer4.report', (), '', 'how good the parts of a run are, as one page', 'LOGDIR'
     ),
     'diagnose': Command(
         'dreamer4.diagnose', (), '', 'the first part of a run that does not work', 'LOGDIR'

@@ -81,7 +81,7 @@ def run_config(config: Config) -> dict[str, Value] | None:
     """What the run that `config` acts with says of its agent and where it acts; None for no such
     run.
     """
-    if config.script not in ('eval_only', 'collect') or not config.from_checkpoint:
+    if config.script not in (*parts.LOOKS, 'collect') or not config.from_checkpoint:
         return None
     logdir = runs.folder_of(config.from_checkpoint)
     return runs.acting(logdir) if (logdir / runs.FILENAME).exists() else None

@@ -28,16 +28,19 @@ from embodied.run import (
     RunConfig,
     Setup,
     collect,
+    compare,
     eval_only,
     load_agent,
     offline,
     train,
 )
+from embodied.run.compare import store, table
 from embodied.seeds import derive
 from embodied.tasks import KEY, TaskId
 
 from . import __version__, runs
 
+LOOKS = ('eval_only', 'report', 'compare')  # scripts that look at a run, in its own folder
 UNSAID = 'logdir/{timestamp}'  # the logdir of a command that names none
 
 
@@ -45,7 +48,7 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
     """Build the parts of config.script and run it, as one of the processes of the run."""
     if config.from_checkpoint and not (place := Path(config.from_checkpoint).expanduser()).is_dir():
         raise ConfigError(f'--from_checkpoint {place} is no folder')
-    if not config.task and config.from_checkpoint and config.script in ('eval_only', 'collect'):
+    if not config.task and config.from_checkpoint and config.script in (*LOOKS, 'collect'):
         raise ConfigError(
             f'--from_checkpoint {place} holds no config.yaml, thus no run; give another folder, or'
             ' --task'
@@ -56,24 +59,24 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
         raise ConfigError(
             '--replay.directory is missing: the offline script learns from a replay folder'
         )
-    if config.script == 'eval_only' and not config.from_checkpoint:
+    if config.script in LOOKS and not config.from_checkpoint:
         raise ConfigError(
-            '--from_checkpoint is missing: the eval_only script evaluates a checkpoint'
+            f'--from_checkpoint is missing: the {config.script} script looks at a run or checkpoint'
         )
     if config.phases and config.script != 'offline':
         raise ConfigError('--phases are those of --script offline; the other scripts have none')
-    if config.task:
+    if config.task and config.script != 'report':  # which plays nothing
         envs.check(config.task, config.env.to_dict())
     if config.script == 'offline':
         config = runs.as_stored(config)
     if not config.logdir.strip():
         raise ConfigError('--logdir is empty; give the folder of the run, as in logdir/first')
-    if config.script == 'eval_only' and config.logdir == UNSAID:
+    if config.script in LOOKS and config.logdir == UNSAID:
         config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
     logdir = Path(ranks.first(expand_timestamp(config.logdir))).expanduser()
     config = config.update({'logdir': str(logdir)})
     older = ''
-    if config.script != 'eval_only':
+    if config.script not in LOOKS:
         config, older = runs.resumed(config, logdir)
     return Parts(config, logdir, ranks, older).run()
 
@@ -158,6 +161,10 @@ class Parts:
             )
         elif script == 'offline':
             offline(self.agent, self.offline_replay, self.logger, self.setup)
+        elif script == 'report':
+            self._report()
+        elif script == 'compare':
+            self._compare()
         elif script == 'collect':
             collect(self.collector, self.env, self.replay, self.logger, self.setup)
         else:
@@ -167,6 +174,29 @@ class Parts:
             self._suggest()
         return 0
 
+    def _report(self) -> None:
+        from .report import report
+
+        rows, device = self.config.replay.directory, self.config.machine.device
+        place, out = self.setup.from_checkpoint, self.setup.logdir / 'report'
+        report(place, rows, out=out, seed=self.config.seed, device=device)
+
+    def _compare(self) -> None:
+        """The policy, the behaviour clone where there is one, and random actions."""
+        with contextlib.closing(self.env('eval', 0)()) as env:
+            spaces = env.obs_space, env.act_space
+        players = {'policy': self.agent(*spaces)}
+        save = load_agent(players['policy'], self.setup.from_checkpoint)
+        if players['policy'].world.clone is not None:
+            players['clone'] = self.agent(*spaces)
+            load_agent(players['clone'], save)
+            players['clone'].actor_critic.start_from(players['clone'].world.clone)
+        players['random'] = RandomAgent(spaces[1], derive(self.config.seed, 'agent'))
+        found = compare(players, self.env, self.setup.eval, self.setup.driver)
+        facts = {'task': self.setup.task, 'seed': self.setup.seed, 'checkpoint': str(save)}
+        print(table(found))
+        print(f'Written to {store(found, facts, self.setup.logdir)}.')
+
     def _suggest(self) -> None:
         """Say what to do with a run that has ended."""
         logdir = shlex.quote(str(self.setup.logdir))
@@ -174,6 +204,8 @@ class Parts:
         if self.config.task:
             evaluate = 'python -m dreamer4.main --script eval_only --from_checkpoint'
             commands.append(f'{evaluate} {logdir}')
+            commands.append(f'python -m dreamer4.main --script compare --from_checkpoint {logdir}')
+        commands.append(f'python -m dreamer4.main --script report --from_checkpoint {logdir}')
         print('\n'.join(['Next:', *(f'  {command}' for command in commands)]))
 
     @functools.cached_property
@@ -223,7 +255,7 @@ class Parts:
 
         config = self.agent_config
         # it acts, and needs no weights of a loss
-        if self.config.script in ('eval_only', 'collect'):
+        if self.config.script in (*LOOKS, 'collect'):
             config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
         try:
             seed = derive(self.config.seed, 'agent')
@@ -231,7 +263,7 @@ class Parts:
         except ValueError as error:  # settings that do not go with these spaces
             raise ConfigError(str(error)) from error
         self._keep_config()
-        if self.config.script != 'eval_only' and not self.ranks.number:
+        if self.config.script not in LOOKS and not self.ranks.number:
             runs.write_spaces(self.setup.logdir, obs_space, act_space)
         return agent
 
@@ -245,7 +277,7 @@ class Parts:
         """Write config.yaml, now that the envs and the replay exist: a start that fails leaves
         no run behind.
         """
-        if self.config.script != 'eval_only' and not self.ranks.number:
+        if self.config.script not in LOOKS and not self.ranks.number:
             self.setup.logdir.mkdir(parents=True, exist_ok=True)
             self.config.save(self.setup.logdir / 'config.yaml')
 

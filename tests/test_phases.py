@@ -50,20 +50,59 @@ def test_the_phases_that_are_asked_for_are_made_and_no_more(first):
     assert 'held out' in (first / 'events.log').read_text()
 
 
-def test_the_next_phases_begin_with_a_checkpoint_and_the_agent_goes_on_online(
-    first, rows, tmp_path
-):
-    second, third = tmp_path / 'second', tmp_path / 'third'
-    flags = ['--replay.directory', rows, '--logdir', second, '--from_checkpoint', first]
-    assert call(*OFFLINE, *flags, '--phases', 2, 3) == 0
-    assert stages(second)[0] == 'agent' and updates(second) == 2 + 1 + 1 + 2
-    assert call(*OFFLINE, *flags, '--phases', 2, 3) == 0 and updates(second) == 6, 'it is over'
-    assert load_policy(second).act({'image': load_policy(second).obs_space['image'].sample()})
-    online = [*SMALL, *COUNTS, *SHORT, *HERE, '--script', 'train', '--task', 'pixel_reach']
-    online += ['--env.pixel.size', 16, '--run.steps', 240, '--run.envs', 2, '--logdir', third]
-    demos = ['--replay.demos', rows, '--replay.demo_share', 0.5, '--from_checkpoint', second]
-    assert call(*online, *demos) == 0
-    assert stages(third) == ['prefill', 'policy'] and updates(third) > 0
+@pytest.fixture(scope='module')
+def second(rows, first, tmp_path_factory):
+    """The run of phases 2 and 3, and its command."""
+    logdir = tmp_path_factory.mktemp('second') / 'run'
+    flags = ['--replay.directory', rows, '--logdir', logdir, '--from_checkpoint', first]
+    command = [*OFFLINE, *flags, '--phases', 2, 3]
+    assert call(*command) == 0
+    return logdir, command
+
+
+def test_the_next_phases_begin_with_a_checkpoint_and_end(second):
+    logdir, command = second
+    assert stages(logdir)[0] == 'agent' and updates(logdir) == 2 + 1 + 1 + 2
+    assert call(*command) == 0 and updates(logdir) == 6, 'it is over'
+    policy = load_policy(logdir)
+    assert policy.act({'image': policy.obs_space['image'].sample()})
+
+
+def test_the_agent_goes_on_online_with_demonstrations(second, rows, tmp_path):
+    presets = ['--configs', 'pixel', 'paper', 'paper_online', 'debug', *SMALL[4:], *COUNTS]
+    online = [*presets, *SHORT[:2], *HERE, '--script', 'train', '--task', 'pixel_reach']
+    online += ['--env.pixel.size', 16, '--run.steps', 240, '--run.envs', 2, '--logdir', tmp_path]
+    demos = ['--replay.demos', rows, '--replay.demo_share', 0.5, '--from_checkpoint', second[0]]
+    assert call(*online, *demos, '--run.log_every', 100) == 0
+    assert stages(tmp_path) == ['prefill', 'policy'] and updates(tmp_path) > 0
+    lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+    assert any('loss/flow' in line and 'policy/entropy' in line for line in lines), 'all learn'
+
+
+def test_a_run_is_compared_and_reported(second):
+    logdir, _ = second
+    look = [*HERE, '--from_checkpoint', logdir, '--script']
+    assert call(*look, 'compare', '--eval.episodes', 3, '--eval.envs', 2) == 0
+    found = json.loads((logdir / 'compare' / 'compare.json').read_text())
+    assert list(found['players']) == ['policy', 'clone', 'random']
+    assert all(len(player['returns']) == 3 for player in found['players'].values())
+    assert found['differences'].keys() == {
+        'policy - clone',
+        'policy - random',
+        'clone - random',
+    }
+    assert call(*look, 'report') == 0
+    numbers = json.loads((logdir / 'report' / 'report.json').read_text())
+    assert 'nothing learned from' in numbers['about'][1]
+    offsets = len(numbers['heads']['behaviour']['nll'])
+    assert offsets == len(numbers['heads']['reward']['correlation']) == 2 + 1
+    assert list(numbers['dynamics']['denoising_steps']) == ['1', '2', '4', '8']
+    assert 0 < numbers['tokenizer']['image']['ssim'] <= 1
+    assert {'players', 'differences'} <= numbers['compare'].keys()
+    names = {path.name for path in (logdir / 'report').iterdir()}
+    assert {'report.html', 'dynamics-horizon.png', 'openloop-image.gif', 'compare.png'} <= names
+    config = (logdir / 'config.yaml').read_text()
+    assert 'script: offline' in config, 'looking at a run does not change it'
 
 
 def test_phases_that_cannot_be_are_one_line(first, rows, tmp_path, capsys):

@@ -9,7 +9,9 @@ from dreamer4 import __main__ as program
 from dreamer4 import main as command
 from embodied.errors import ConfigError
 
-NAMES = 'train eval offline collect play report diagnose doctor inspect checks convert'.split()
+NAMES = (
+    'train eval offline collect compare play report diagnose doctor inspect checks convert'.split()
+)
 
 
 @pytest.fixture
