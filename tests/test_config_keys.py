@@ -171,6 +171,7 @@ def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():
         ['pixel', 'debug'],
         ['dmc_vision', 'debug'],
         ['pixel', 'paper'],
+        ['pixel', 'paper', 'paper_online'],
         ['dmc_vision', 'paper', 'paper2b'],
         *[
             [size]
