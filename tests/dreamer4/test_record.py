@@ -1,4 +1,4 @@
-"""Recording and replaying: what a CUDA graph would freeze is frozen here by tracing, so that a
+"""Recording and replaying: what a CUDA graph would freeze is frozen here by a tape, so that a
 CPU can tell whether that is harmless.
 """
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 from test_agent import ACT, OBS, agent, observe, parameters, sampler
 from tiny import tiny, train
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dreamer4 import record
 from dreamer4.agent import Agent
@@ -34,11 +34,40 @@ def state(made):
     return found
 
 
-class Traced(Recorder):
-    """Keeps the operators of a call and runs them again: like a CUDA graph it knows nothing of the
-    Python around them, and reads and writes the very tensors of the call. Tracing carries the work
-    out, so what it changed is put back.
+def memory(*trees):
+    """Where the tensors in some trees have their numbers."""
+    tensors = [x for x in tree_leaves(trees) if isinstance(x, torch.Tensor)]
+    return {x.untyped_storage().data_ptr() for x in tensors}
+
+
+class Tape(TorchDispatchMode):
+    """Keeps every operator of a call with its tensors, and runs them again: like a CUDA graph it
+    knows nothing of the Python around them, and reads and writes the very memory of the call.
     """
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        out = operator(*args, **(kwargs or {}))
+        # a view shows what is in its base, an operator in place has written already
+        fresh = not operator._schema.is_mutable and not memory(args, kwargs) & memory(out)
+        self.calls.append((operator, args, kwargs or {}, out, fresh))
+        return out
+
+    @torch.no_grad()
+    def replay(self):
+        for operator, args, kwargs, out, fresh in self.calls:
+            again = operator(*args, **kwargs)
+            if fresh:
+                for old, new in zip(tree_leaves(out), tree_leaves(again)):
+                    if isinstance(old, torch.Tensor):
+                        old.detach().copy_(new)
+
+
+class Traced(Recorder):
+    """Records on a tape. That carries the work out, so what it changed is put back."""
 
     def __init__(self, made):
         super().__init__()
@@ -47,24 +76,12 @@ class Traced(Recorder):
     def record(self, work, inputs):
         tensors, random = state(self.agent), torch.get_rng_state()
         before = [x.detach().clone() for x in tensors]
-
-        def undo():
-            for x, old in zip(tensors, before):
-                x.detach().copy_(old)
-
-        graph = make_fx(work)(inputs)
-        undo()
-        with torch.no_grad():
-            outputs = {k: v.detach().clone() for k, v in graph(inputs).items()}
-        undo()
+        with Tape() as tape:
+            outputs = work(inputs)
+        for x, old in zip(tensors, before):
+            x.detach().copy_(old)
         torch.set_rng_state(random)
-
-        @torch.no_grad()
-        def replay():
-            for name, value in graph(inputs).items():
-                outputs[name].copy_(value)
-
-        return replay, outputs
+        return tape.replay, {k: v.detach() for k, v in outputs.items()}
 
 
 # How to record, the device for it, and how exactly it can agree with plain work: sums on a GPU have
@@ -305,10 +322,16 @@ def on_meta(stage, changes):
     'stage, changes',
     [
         ('tokenizer', {}),
-        ('dynamics', {}),
         ('policy', {}),
-        ('policy', {'actor.loss': 'reinforce', 'tokenizer.time_every': 1}),
-        ('policy', {'batch.single': 0.5, 'heads.continuous': 'truncnormal'}),
+        (
+            'policy',
+            {
+                'actor.loss': 'reinforce',
+                'tokenizer.time_every': 1,
+                'batch.single': 0.5,
+                'heads.continuous': 'truncnormal',
+            },
+        ),
         (
             'policy',
             {
@@ -321,9 +344,8 @@ def on_meta(stage, changes):
     ],
 )
 def test_an_update_touches_no_tensor_of_another_device(elsewhere, stage, changes):
-    made, update = elsewhere(stage, **changes), 0
-    for update in range(2):
-        made.updates = update
+    made = elsewhere(stage, **changes | {'imagination.horizon': 1})
+    for made.updates in range(2):
         plan = made.updater.plan(made.updates, (4, 8), made.schedule)
         batch = made.batch(sampler()(4, 9))
         with Foreign('meta') as foreign:
