@@ -102,7 +102,6 @@ VARIANTS = {
     'bootstrap_50': change(
         'shortcuts: bootstrap on half of the sequences', shortcut__bootstrap=0.5
     ),
-    'ramp_1': change('no ramp of the loss weight', shortcut__ramp=1),
     'context_noise': change(
         PAPER + 'committed frames with more noise (signal .875)', dynamics__context_signal=0.875
     ),

@@ -101,7 +101,6 @@ class Ours:
                     'agent.dynamics.pack': s['pack'],
                     'agent.dynamics.levels': s['levels'],
                     'agent.shortcut.history': history,
-                    'agent.shortcut.context_mix': 0.0,
                     'agent.shortcut.bootstrap': s['bootstrap_rows'] / s['batch'],
                 }
             )
@@ -120,9 +119,7 @@ class Ours:
             ),
         }
         self.optimizers = {
-            name: Optimizer(
-                name, [net], getattr(config.optim, {'dynamics': 'model'}.get(name, name))
-            )
+            name: Optimizer({'dynamics': 'model'}.get(name, name), [net], config.optim)
             for name, net in self.nets.items()
         }
         for optimizer in self.optimizers.values():

@@ -18,6 +18,7 @@ from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy, frozen
 from .scores import correlation, mean, shared_mean
 
 Metrics = dict[str, torch.Tensor]
+ALPHA = 0.5  # weight of PMPO's positive set (Section 3.3)
 # stage -> names of the metrics that tell how it goes, beside those of the world model
 WATCHED = {'value': ('value/loss',), 'policy': ('value/loss', 'policy/entropy')}
 
@@ -28,7 +29,6 @@ class ActorConfig:
 
     loss: str
     lam: float
-    alpha: float
     floor: float
     beta: float
     prior: str
@@ -61,8 +61,7 @@ class ActorCriticConfig:
     heads: HeadsConfig
     actor: ActorConfig
     value: ValueConfig
-    policy_optim: OptimConfig
-    value_optim: OptimConfig
+    optim: OptimConfig
     epochs: int
 
 
@@ -115,8 +114,8 @@ class ActorCritic:
         self.acting_policy = SlowCopy(self.policy_head, config.actor.acting)
         self.return_range = RunningRange().to(machine.device)
         self.optimizers = {
-            'policy': Optimizer('policy', [self.policy_head], config.policy_optim),
-            'value': Optimizer('value', [self.value_head], config.value_optim),
+            'policy': Optimizer('policy', [self.policy_head], config.optim),
+            'value': Optimizer('value', [self.value_head], config.optim),
         }
 
     # -- acting
@@ -272,7 +271,7 @@ class ActorCritic:
         policy, prior = self.policy(x, task), self._prior(x, task)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         if c.loss == 'pmpo':
-            objective = returns.pmpo(log_prob, advantage, weight, c.alpha, c.floor, ranks.mean)
+            objective = returns.pmpo(log_prob, advantage, weight, ALPHA, c.floor, ranks.mean)
         else:
             objective = returns.reinforce(
                 log_prob, advantage, weight, self.return_range.span, ranks.mean

@@ -86,28 +86,12 @@ class ImaginationConfig:
 
 @dataclass(frozen=True)
 class ScalesConfig:
-    """Block `agent.scales`: weights of the normalised world-model losses and the floors of their
-    normalisers.
+    """Block `agent.scales`: the weight of behaviour cloning beside the other normalised losses, and
+    the floor of the normaliser of the dynamics.
     """
 
-    dynamics: float
-    reward: float
-    cont: float
     behaviour: float
-    decay: float
     dynamics_floor: float
-    reward_floor: float
-    behaviour_floor: float
-
-
-@dataclass(frozen=True)
-class OptimsConfig:
-    """Block `agent.optim`: one optimizer per part."""
-
-    tokenizer: OptimConfig
-    model: OptimConfig
-    policy: OptimConfig
-    value: OptimConfig
 
 
 @dataclass(frozen=True)
@@ -127,7 +111,7 @@ class AgentConfig:
     actor: ActorConfig
     value: ValueConfig
     scales: ScalesConfig
-    optim: OptimsConfig
+    optim: OptimConfig
     schedule: ScheduleConfig
 
     def actor_critic(self) -> ActorCriticConfig:
@@ -137,8 +121,7 @@ class AgentConfig:
             heads=wide if self.world == 'rssm' else self.heads,
             actor=self.actor,
             value=self.value,
-            policy_optim=self.optim.policy,
-            value_optim=self.optim.value,
+            optim=self.optim,
             epochs=self.imagination.epochs,
         )
 
@@ -175,15 +158,11 @@ def check(config: AgentConfig) -> None:
         'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
         'actor.prior': (config.actor.prior, ('slow', 'frozen', 'none')),
         'actor.start': (config.actor.start, ('uniform', 'behaviour')),
-        'tokenizer.lpips_net': (config.tokenizer.lpips_net, ('vgg', 'alex', 'squeeze')),
         'heads.continuous': (config.heads.continuous, CONTINUOUS),
         'heads.reads': (config.heads.reads, READS),
         'heads.scalar': (config.heads.scalar, ('twohot', 'plain')),
         'value.target': (config.value.target, ('slow', 'online')),
-        **{
-            f'optim.{part}.rule': (getattr(config.optim, part).rule, ('adamw', 'laprop'))
-            for part in ('tokenizer', 'model', 'policy', 'value')
-        },
+        'optim.rule': (config.optim.rule, ('adamw', 'laprop')),
         'rssm.cell': (config.rssm.cell, ('plain', 'norm', 'block')),
         'rssm.latents': (config.rssm.latents, ('categorical', 'gaussian')),
         'rssm.conv': (config.rssm.conv, ('strided', 'pooled')),

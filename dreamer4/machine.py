@@ -215,10 +215,8 @@ def check_shared(machine: MachineConfig, agent: AgentConfig) -> None:
         )
     if machine.compile:
         raise ValueError('machine.shard fsdp does not go with machine.compile; take ddp')
-    for name in ('tokenizer', 'model'):
-        block = getattr(agent.optim, name)
-        if block.rule == 'laprop' and block.adaptive_clip:
-            raise ValueError(
-                f'machine.shard fsdp: agent.optim.{name}.adaptive_clip takes norms of whole'
-                ' tensors, and no rank has them; take 0'
-            )
+    if agent.optim.rule == 'laprop' and agent.optim.adaptive_clip:
+        raise ValueError(
+            'machine.shard fsdp: agent.optim.adaptive_clip takes norms of whole tensors, and no'
+            ' rank has them; take 0'
+        )

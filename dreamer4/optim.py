@@ -17,23 +17,34 @@ from . import ranks
 from .laprop import LaProp
 from .sharing import Blocks, clip, is_shared, own, parted, share, widened
 
+BETA1 = 0.9  # decay of the momentum
+
 
 class NonFiniteLoss(EmbodiedError):
     """A loss or gradient was NaN or infinite; the part that it belongs to was not moved by it."""
 
 
 @dataclass(frozen=True)
+class RateConfig:
+    """A block of `agent.optim`: the learning rate of one part."""
+
+    lr: float
+    warmup: int
+
+
+@dataclass(frozen=True)
 class OptimConfig:
-    """A block of `agent.optim`; meanings and sources stand there."""
+    """Block `agent.optim`; meanings and sources stand there."""
 
     rule: str
-    lr: float
-    beta1: float
     beta2: float
     weight_decay: float
     clip: float
     adaptive_clip: float
-    warmup: int
+    tokenizer: RateConfig
+    model: RateConfig
+    policy: RateConfig
+    value: RateConfig
 
 
 class Optimizer:
@@ -45,11 +56,12 @@ class Optimizer:
     norms, biases and learned tokens collapse encoders.
 
     Args:
-        name: for messages and metrics. modules: whose parameters to train. config: see OptimConfig.
+        name: of the part in OptimConfig, for messages and metrics. modules: whose parameters to
+            train. config: see OptimConfig.
     """
 
     def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimConfig):
-        self.name, self.config, self.scale, self.updates = name, config, 1.0, 0
+        self.name, self.config, self.scale, self.updates = name, getattr(config, name), 1.0, 0
         modules = list(modules)
         matrices = {
             id(m.weight): m.weight
@@ -58,6 +70,7 @@ class Optimizer:
             if isinstance(m, nn.Linear)
         }
         self.parameters = [p for root in modules for p in root.parameters() if p.requires_grad]
+        self._clip = config.clip or math.inf
         # what moves: of a parameter that ranks share, the part that is stored here
         self._moved = {
             id(p): nn.Parameter(own(p.detach())) for p in filter(is_shared, self.parameters)
@@ -76,7 +89,7 @@ class Optimizer:
         device = self.parameters[0].device
         # a tensor: a recorded step reads what stands there when it is replayed
         self.rate = torch.zeros((), device=device)
-        groups, betas = [g for g in groups if g['params']], (config.beta1, config.beta2)
+        groups, betas = [g for g in groups if g['params']], (BETA1, config.beta2)
         if config.rule == 'laprop':
             self.adam = LaProp(groups, betas, config.adaptive_clip or math.inf)
         else:
@@ -109,7 +122,7 @@ class Optimizer:
             if (part := self._moved.get(id(p))) is not None:
                 part.grad = None if p.grad is None else own(p.grad)  # averaged on its way back
         loss = ranks.mean(loss.detach())
-        norm = clip(whole, self._moved.values(), self.config.clip or math.inf)
+        norm = clip(whole, self._moved.values(), self._clip)
         # the fused kernel leaves everything as it is where this is 1
         self.adam.found_inf = (~torch.isfinite(loss + norm)).float()
         self.adam.grad_scale = None

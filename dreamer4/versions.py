@@ -17,14 +17,54 @@ BEFORE: dict[str, Value] = {
     'agent.heads.reads': 'together',
     'agent.actor.acting': 1.0,
 }
+# Key below `agent` that is gone -> the value that is done now. With another one the run is not
+# understood.
+GONE: dict[str, Value] = {
+    'actor.alpha': 0.5,
+    'scales.cont': 1.0,
+    'scales.decay': 0.99,
+    'scales.dynamics': 1.0,
+    'scales.reward': 1.0,
+    'scales.behaviour_floor': 0.1,
+    'scales.reward_floor': 0.1,
+    'shortcut.ramp': 0.1,
+    'tokenizer.lpips_net': 'vgg',
+}
+OF_ALL = {'rule': 'adamw', 'beta2': 0.99, 'weight_decay': 1e-3, 'clip': 1.0, 'adaptive_clip': 0.0}
 
 
 def renamed(tree: dict) -> dict:
     """A stored configuration with its keys where they stand today."""
     agent = tree.get('agent')
-    if isinstance(agent, dict) and 'machine' not in tree:
+    if not isinstance(agent, dict):
+        return tree
+    if 'machine' not in tree:
         tree['machine'] = {name: agent.pop(name) for name in MOVED if name in agent}
+    for key, value in GONE.items():
+        block, _, name = key.partition('.')
+        if isinstance(part := agent.get(block), dict) and part.get(name) == value:
+            del part[name]
+    shortcut = agent.get('shortcut', {})
+    if shortcut.get('history') == 'commit' or shortcut.get('context_mix') == 0:
+        shortcut.pop('context_mix', None)  # it belonged to forcing
+    if isinstance(agent.get('optim'), dict):
+        agent['optim'] = _together(agent['optim'], agent.get('world') == 'rssm')
     return tree
+
+
+def _together(optim: dict, rssm: bool) -> dict:
+    """Block `agent.optim` of a version in which every part had an optimizer of its own; as it is,
+    if the parts differ.
+    """
+    # an RSSM has no tokenizer, whose block nobody read
+    parts = [block for name, block in optim.items() if not (rssm and name == 'tokenizer')]
+    if not all(isinstance(block, dict) and block.get('beta1') == 0.9 for block in parts):
+        return optim
+    alike = {k: parts[0].get(k, value) for k, value in OF_ALL.items()}
+    if any(block.get(k, OF_ALL[k]) != alike[k] for block in parts for k in OF_ALL):
+        return optim
+    rates = {name: {k: block[k] for k in ('lr', 'warmup')} for name, block in optim.items()}
+    return alike | rates
 
 
 def lacking(stored: Mapping[str, Value], today: Mapping[str, Value]) -> dict[str, Value]:

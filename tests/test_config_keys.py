@@ -88,20 +88,7 @@ def choices():
 # Keys of the agent that no preset sets. There are to be fewer, never more.
 UNSET = {
     'tokenizer.conv',
-    'tokenizer.lpips_net',
     'tokenizer_training.every',
-    'scales.dynamics',
-    'scales.reward',
-    'scales.cont',
-    'scales.decay',
-    'scales.reward_floor',
-    'scales.behaviour_floor',
-    'optim.tokenizer.rule',
-    'optim.tokenizer.beta1',
-    'optim.tokenizer.beta2',
-    'optim.tokenizer.weight_decay',
-    'optim.tokenizer.clip',
-    'optim.tokenizer.adaptive_clip',
 }
 
 

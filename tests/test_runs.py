@@ -160,6 +160,41 @@ def test_draws_of_a_loaded_policy_follow_its_seed(trained):
     assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
 
 
+PART = {'rule': 'adamw', 'beta1': 0.9, 'beta2': 0.99, 'weight_decay': 1e-3, 'clip': 1.0}
+
+
+def of_an_optimizer_for_each_part(tree):
+    """And with weights that nobody set."""
+    parts = ('tokenizer', 'model', 'policy', 'value')
+    rates = {name: tree['agent']['optim'][name] for name in parts}
+    tree['agent']['optim'] = {name: PART | rate for name, rate in rates.items()}
+    tree['agent']['scales'] |= {'dynamics': 1.0, 'decay': 0.99}
+    tree['agent']['shortcut'] |= {'ramp': 0.1, 'context_mix': 0.5}
+
+
+def test_settings_that_are_gone_are_understood_where_they_said_what_is_done_now(copied, capsys):
+    rewrite(copied, of_an_optimizer_for_each_part)
+    again = runs.read(copied)
+    assert again.agent.optim.clip == 1.0 and 'rule' not in again.agent.optim.model
+    assert call(*SMALL, *STEPS, *HERE, '--logdir', copied, '--run.steps', 160) == 0
+    assert 'older version' not in capsys.readouterr().out  # nothing is made up for
+
+
+@pytest.mark.parametrize('key, value', [('scales.decay', 0.5), ('optim.model.clip', 9.0)])
+def test_settings_that_are_gone_and_meant_something_else_are_refused_by_name(copied, key, value):
+    def change(tree):
+        of_an_optimizer_for_each_part(tree)
+        *way, last = key.split('.')
+        block = tree['agent']
+        for name in way:
+            block = block[name]
+        block[last] = value
+
+    rewrite(copied, change)
+    with pytest.raises(ConfigError, match='this one does not know.*agent.(scales|optim)'):
+        load(copied)
+
+
 def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(copied, capsys):
     rewrite(copied, lambda tree: tree['agent'].update(moves={'plan': 3}))
     with pytest.raises(ConfigError, match=r'another version.* agent\.moves\.plan of its'):

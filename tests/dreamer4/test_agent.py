@@ -271,7 +271,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
         {'tokenizer.time_every': 1},
         {'tokenizer.kind': 'conv', 'tokenizer_training.model': 0.5},
         {'dynamics.moves': False},
-        {'dynamics.moves': False, 'shortcut.history': 'forcing', 'shortcut.context_mix': 0.5},
+        {'dynamics.moves': False, 'shortcut.history': 'forcing'},
         {'heads.continuous': 'normal'},
         {'heads.continuous': 'truncnormal'},
         {'heads.learn_on': 'noised'},

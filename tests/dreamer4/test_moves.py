@@ -128,8 +128,6 @@ def error_over_copy(moves):
         bootstrap=0.0,
         bootstrap_start=0,
         anchor=0.5,
-        context_mix=0.0,
-        ramp=0.1,
     )
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     first = torch.zeros(32, 6, dtype=torch.bool)

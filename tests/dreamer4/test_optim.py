@@ -4,24 +4,30 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer4.optim import NonFiniteLoss, OptimConfig, Optimizer, RunningRMS, SlowCopy, frozen
-
-SETTINGS = dict(
-    rule='adamw',
-    lr=0.1,
-    beta1=0.9,
-    beta2=0.99,
-    weight_decay=0.0,
-    clip=1.0,
-    adaptive_clip=0.0,
-    warmup=0,
+from dreamer4.optim import (
+    NonFiniteLoss,
+    OptimConfig,
+    Optimizer,
+    RateConfig,
+    RunningRMS,
+    SlowCopy,
+    frozen,
 )
+
+SETTINGS = dict(rule='adamw', beta2=0.99, weight_decay=0.0, clip=1.0, adaptive_clip=0.0)
+
+
+def settings(warmup=0, **changes):
+    rate = RateConfig(0.1, warmup)
+    return OptimConfig(**SETTINGS | changes, tokenizer=rate, model=rate, policy=rate, value=rate)
+
+
 LAPROP = dict(rule='laprop', clip=0.0, adaptive_clip=0.3)
 
 
 def test_warm_up_grows_the_learning_rate_linearly():
     net = nn.Linear(1, 1, bias=False)
-    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(warmup=4)))
+    optimizer = Optimizer('model', [net], settings(warmup=4))
     moves = []
     for _ in range(5):
         before = net.weight.detach().clone()
@@ -36,7 +42,7 @@ def test_warm_up_grows_the_learning_rate_linearly():
 def test_weight_decay_touches_matrices_only():
     net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     nn.init.ones_(net[0].bias)
-    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(weight_decay=0.5)))
+    optimizer = Optimizer('model', [net], settings(weight_decay=0.5))
     before = [p.detach().clone() for p in net.parameters()]
     optimizer.begin()
     optimizer.step(sum(p.sum() * 0 for p in net.parameters()))
@@ -46,7 +52,7 @@ def test_weight_decay_touches_matrices_only():
 
 def test_steps_that_are_announced_together_share_a_rate_and_are_all_counted():
     net = nn.Linear(1, 1, bias=False)
-    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | dict(warmup=4)))
+    optimizer = Optimizer('model', [net], settings(warmup=4))
     rates = []
     for steps, scale in ((2, 1.0), (3, 0.5), (1, 0.5)):
         optimizer.begin(steps, scale)
@@ -57,7 +63,7 @@ def test_steps_that_are_announced_together_share_a_rate_and_are_all_counted():
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_a_non_finite_loss_changes_nothing_and_is_told_with_what_is_not_finite(value):
     net = nn.Linear(2, 1)
-    optimizer = Optimizer('model', [net], OptimConfig(**SETTINGS))
+    optimizer = Optimizer('model', [net], settings())
     before = net.weight.detach().clone()
     good, bad = net.weight.sum(), net.bias.sum() * value
     optimizer.begin()
@@ -76,17 +82,15 @@ def test_a_non_finite_loss_changes_nothing_and_is_told_with_what_is_not_finite(v
 
 @pytest.mark.parametrize('rule', [{}, LAPROP])
 def test_a_restored_optimizer_goes_on_bitwise(rule):
-    settings = SETTINGS | rule
-
     def run(reload):
         torch.manual_seed(0)
         net = nn.Linear(3, 3)
-        optimizer = Optimizer('net', [net], OptimConfig(**settings))
+        optimizer = Optimizer('model', [net], settings(**rule))
         for i in range(6):
             if reload and i == 3:
                 saved, fresh = (
                     optimizer.state_dict(),
-                    Optimizer('net', [net], OptimConfig(**settings)),
+                    Optimizer('model', [net], settings(**rule)),
                 )
                 fresh.load_state_dict(saved)
                 optimizer = fresh
@@ -100,10 +104,10 @@ def test_a_restored_optimizer_goes_on_bitwise(rule):
 @pytest.mark.parametrize('rule', [{}, LAPROP])
 def test_a_clip_of_zero_clips_nothing(rule):
     net = nn.Linear(1, 1, bias=False)
-    optimizer = Optimizer('net', [net], OptimConfig(**SETTINGS | rule | dict(clip=0.0)))
+    optimizer = Optimizer('model', [net], settings(**rule | dict(clip=0.0)))
     optimizer.begin()
     metrics = optimizer.step(50 * net.weight.sum())
-    assert metrics['net/grad_norm'] == 50 and net.weight.grad.item() == 50
+    assert metrics['model/grad_norm'] == 50 and net.weight.grad.item() == 50
 
 
 def test_what_is_frozen_passes_gradients_and_gets_none_even_where_the_work_fails():

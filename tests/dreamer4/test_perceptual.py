@@ -37,7 +37,7 @@ def package(monkeypatch):
 
 
 def test_equal_images_have_no_distance_and_gradients_reach_the_guess_alone(package):
-    perceptual = Perceptual('vgg')
+    perceptual = Perceptual()
     image = torch.rand(2, 3, 16, 16, 3)
     assert perceptual(image, image) == 0
     guess = torch.rand(2, 3, 16, 16, 3, requires_grad=True)
@@ -48,15 +48,15 @@ def test_equal_images_have_no_distance_and_gradients_reach_the_guess_alone(packa
 
 def test_gray_images_are_repeated_and_other_channels_refused(package):
     gray = torch.rand(1, 1, 16, 16, 1)
-    assert Perceptual('vgg')(gray, 1 - gray) > 0
+    assert Perceptual()(gray, 1 - gray) > 0
     with pytest.raises(ValueError, match='got 4'):
-        Perceptual('vgg')(torch.rand(1, 1, 16, 16, 4), torch.rand(1, 1, 16, 16, 4))
+        Perceptual()(torch.rand(1, 1, 16, 16, 4), torch.rand(1, 1, 16, 16, 4))
 
 
 def test_a_missing_package_says_how_to_install_it_and_names_the_switch(monkeypatch):
     monkeypatch.setitem(sys.modules, 'lpips', None)
     with pytest.raises(ImportError, match=r'install .*\[lpips\].*--agent.tokenizer.lpips 0'):
-        Perceptual('vgg')
+        Perceptual()
 
 
 class NoWeights(RandomLPIPS):
@@ -119,7 +119,7 @@ def test_auto_is_off_with_one_sentence_where_something_is_missing(missing, words
 
 def test_a_weight_that_is_given_is_not_dropped_in_silence(no_weights):
     with pytest.raises(
-        ValueError, match='weights of vgg.*Name or service not known.*--agent.tokenizer.lpips 0'
+        ValueError, match='weights of VGG.*Name or service not known.*--agent.tokenizer.lpips 0'
     ):
         agent(0.2)
 
@@ -130,7 +130,7 @@ def test_a_weight_that_is_given_is_not_dropped_in_silence(no_weights):
 def test_images_that_lpips_cannot_compare_are_named_at_the_start(package, shape, words):
     images = {'depth': spaces.Box(0, 255, shape, np.uint8)}
     with pytest.raises(ValueError, match=f"'depth' of .*{words}"):
-        Perceptual('vgg').try_on(images)
+        Perceptual().try_on(images)
     if shape[0] == 16:
         (told,) = agent('auto', OBS | images).events()
         assert "'depth'" in told

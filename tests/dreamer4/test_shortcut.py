@@ -30,8 +30,6 @@ SHORTCUT = dict(
     bootstrap=0.25,
     bootstrap_start=0,
     anchor=0.0,
-    context_mix=0.0,
-    ramp=0.1,
 )
 
 

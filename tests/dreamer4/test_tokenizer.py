@@ -30,7 +30,6 @@ SETTINGS = dict(
     mask_max=0.9,
     unmasked=0.25,
     lpips=0.0,
-    lpips_net='vgg',
     share_cameras=False,
     camera_dropout=0.0,
 )

@@ -33,7 +33,7 @@ class Perceptual(nn.Module):
         ValueError: the weights of the backbone cannot be loaded.
     """
 
-    def __init__(self, net: str):
+    def __init__(self):
         super().__init__()
         try:
             import lpips
@@ -45,10 +45,10 @@ class Perceptual(nn.Module):
                 ' auto (off where it is missing)'
             ) from error
         try:
-            self.model = lpips.LPIPS(net=net, verbose=False).requires_grad_(False).eval()
+            self.model = lpips.LPIPS(net='vgg', verbose=False).requires_grad_(False).eval()
         except NO_WEIGHTS as error:
             raise ValueError(
-                f'the perceptual loss needs the pretrained weights of {net}, which cannot be loaded'
+                f'the perceptual loss needs the pretrained weights of VGG, which cannot be loaded'
                 f' ({error}); start once with access to the network, or set --agent.tokenizer.lpips'
                 ' 0 (off) or auto (off where they are missing)'
             ) from error
@@ -121,7 +121,7 @@ def find_perceptual(
     if not images or not weight(config):
         return None, ''
     try:
-        perceptual = Perceptual(config.lpips_net)
+        perceptual = Perceptual()
         perceptual.try_on(images)
         return perceptual, ''
     except (ImportError, ValueError) as error:

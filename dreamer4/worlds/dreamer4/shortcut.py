@@ -18,6 +18,7 @@ from .dynamics import Context, Dynamics, Frames, Given
 from .moves import Origin
 
 NEWEST = slice(-1, None)
+RAMP = 0.1  # weight of the loss at tau = 0; at tau = 1 it is 1
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,6 @@ class ShortcutConfig:
     bootstrap: float
     bootstrap_start: int
     anchor: float
-    context_mix: float
-    ramp: float
 
 
 def draw_schedule(
@@ -50,12 +49,6 @@ def draw_schedule(
     level = torch.randint(0, levels, (batch, time), device=device)
     level = level * (torch.rand(batch, time, device=device) >= config.anchor)
     size = torch.zeros_like(level)
-    if config.history == 'forcing' and config.context_mix:
-        chance = torch.rand(batch, 1, device=device) * (
-            torch.rand(batch, 1, device=device) < config.context_mix
-        )
-        clean = torch.rand(batch, time, device=device) < chance
-        level = torch.where(clean, dynamics.context_level, level)
     if bootstrap:
         size[:bootstrap] = torch.randint(1, dynamics.step_sizes, (bootstrap, time), device=device)
         step = 2 ** size[:bootstrap]
@@ -80,7 +73,7 @@ def loss(
     flow       w(tau) ||x^ - x||^2                                        frames with d = d_min
     bootstrap  w(tau) ||x^ - (x_tau + (1 - tau) sg(b' + b'') / 2)||^2     frames with d > d_min
     The second is (1 - tau)^2 ||v^ - sg(b' + b'') / 2||^2 with the division by (1 - tau) taken out;
-    w(tau) = (1 - ramp) tau + ramp.
+    w(tau) = .9 tau + .1 (Section 3.2).
 
     With history 'commit' every frame is denoised against committed frames of its past, exactly as
     the sampler does; with 'forcing' against the noisy frames beside it (diffusion forcing, the
@@ -107,7 +100,7 @@ def loss(
     known = coordinates.known(is_first)
     if predicted is not None:
         known = known & predicted
-    weight = ((1 - config.ramp) * level / dynamics.config.levels + config.ramp) * known
+    weight = ((1 - RAMP) * level / dynamics.config.levels + RAMP) * known
     weight = weight / ranks.mean(known.float().mean()).clamp(min=1e-6)
     out = (
         {'flow': (weight * (guess - target).square().mean((-1, -2)))[rows:]} if rows < batch else {}

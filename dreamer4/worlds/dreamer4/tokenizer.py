@@ -45,7 +45,6 @@ class TokenizerConfig:
     mask_max: float
     unmasked: float
     lpips: float | str
-    lpips_net: str
     share_cameras: bool
     camera_dropout: float
 

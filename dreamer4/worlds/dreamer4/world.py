@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import nn
 
 from ...actions import Actions
-from ...agent_config import AgentConfig, ScalesConfig
+from ...agent_config import AgentConfig
 from ...batch import Batch, Dream, Roles, draw_starts
 from ...cameras import dimmed
 from ...heads import Heads, sizes
@@ -32,8 +32,9 @@ from .summary import summarize
 from .tokenizer import Tokenizer
 
 TOKENIZERS = {'patches': Tokenizer, 'conv': ConvTokenizer}
-# smallest divisors of the tokenizer's losses
-FLOORS = {'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}
+# smallest divisors of the losses but that of the dynamics, and the decay of their mean squares
+FLOORS = {'reward': 0.1, 'behaviour': 0.1, 'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}
+DECAY = 0.99
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Dreamer4:
         self.parts, self.clone = self.heads.parts, self.heads.behaviour_head
         self.perceptual, why = perceptual.find_perceptual(config.tokenizer, self.tokenizer.images)
         self.notes = [why] if why else []
-        self.rms = RunningRMS(floors(config.scales) | FLOORS, config.scales.decay)
+        self.rms = RunningRMS({'dynamics': config.scales.dynamics_floor} | FLOORS, DECAY)
         for module in (self.tokenizer, self.dynamics, self.heads, self.rms, self.perceptual):
             if module is not None:
                 put(module, machine)
@@ -104,14 +105,10 @@ class Dreamer4:
         share(self.dynamics, machine)
         self.slow_tokenizer.share(machine)
         self.blocks = Blocks(self.dynamics)
-        self.optimizers = {
-            'model': Optimizer('model', [self.dynamics, self.heads], config.optim.model)
-        }
+        self.optimizers = {'model': Optimizer('model', [self.dynamics, self.heads], config.optim)}
         # none where all that is observed are a few numbers
         if any(True for _ in self.tokenizer.parameters()):
-            self.optimizers['tokenizer'] = Optimizer(
-                'tokenizer', [self.tokenizer], config.optim.tokenizer
-            )
+            self.optimizers['tokenizer'] = Optimizer('tokenizer', [self.tokenizer], config.optim)
         if machine.config.compile:
             compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
 
@@ -252,7 +249,7 @@ class Dreamer4:
         known = self.dynamics, context, given, is_first, c.shortcut, large, batch.predicted
         forcing = shortcut.loss(*known)
         parts = {k: v.mean() for k, v in forcing.items()}
-        video = c.scales.dynamics * self.rms('dynamics', sum(parts.values()))
+        video = self.rms('dynamics', sum(parts.values()))
         if not heads:
             return video, parts
         feature, view = context.feature, context.view
@@ -261,9 +258,9 @@ class Dreamer4:
         parts |= self.heads.losses(self.heads.inputs(feature, view), batch, self._usable(batch))
         return (
             video
-            + c.scales.reward * self.rms('reward', parts['reward'])
+            + self.rms('reward', parts['reward'])
             + c.scales.behaviour * self.rms('behaviour', parts['behaviour'])
-            + c.scales.cont * parts['cont']
+            + parts['cont']
         ), parts
 
     def shared(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -348,15 +345,6 @@ class Dreamer4:
             'rms': self.rms,
             'slow_tokenizer': self.slow_tokenizer,
         }
-
-
-def floors(scales: ScalesConfig) -> dict[str, float]:
-    """Smallest divisors of the losses of dynamics and heads."""
-    return {
-        'dynamics': scales.dynamics_floor,
-        'reward': scales.reward_floor,
-        'behaviour': scales.behaviour_floor,
-    }
 
 
 def put(module: nn.Module, machine: Machine) -> None:

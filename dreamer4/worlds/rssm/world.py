@@ -122,7 +122,7 @@ class RSSMWorld:
         self.parts, self.notes = [self.net.rssm.feature_size], []
         if tasks.text is not None:
             self.notes = ['env.tasks.text is not read: an RSSM observes the number of the task.']
-        self.optimizers = {'model': Optimizer('model', [self.net], config.optim.model)}
+        self.optimizers = {'model': Optimizer('model', [self.net], config.optim)}
 
     # -- acting
 

@@ -137,7 +137,7 @@ def test_all_parts_learn_from_the_third_update_on(version):
     [
         {},
         {'rssm.conv': 'pooled'},
-        {'optim.model.rule': 'adamw'},
+        {'optim.rule': 'adamw'},
         {'rssm.norm': 'layer', 'rssm.act': 'elu', 'rssm.free_of': 'batch'},
         {'heads.continuous': 'bins', 'actor.loss': 'pmpo'},
         {'value.target': 'slow', 'value.regulariser': 0.0, 'value.replay': 0.0},
