@@ -129,19 +129,19 @@ def error_over_copy(moves):
         bootstrap_start=0,
         anchor=0.5,
     )
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    first = torch.zeros(32, 6, dtype=torch.bool)
-    for _ in range(150):
-        z, push = cart(32)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    first = torch.zeros(16, 6, dtype=torch.bool)
+    for _ in range(60):
+        z, push = cart(16)
         model.coordinates.measure(z, first)
         context = model.commit(z, Given(push, ~first), first)
         optimizer.zero_grad()
         flow = shortcut.loss(model, context, Given(push, ~first), first, config, 0)['flow']
         flow.mean().backward()
         optimizer.step()
-    z, push = cart(32)
+    z, push = cart(16)
     context = model.commit(z, Given(push, ~first), first)
-    rows = torch.arange(32)
+    rows = torch.arange(16)
     guess = predict(model, context, rows, rows * 0 + 2, push[:, 3:4], 1)[:, 0]
     return ((guess - z[:, 3]).square().mean() / (z[:, 2] - z[:, 3]).square().mean()).item()
 

@@ -164,17 +164,18 @@ def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_
 def coin():
     """A world trained on two equally likely latents, (.7, -.7) and (-.7, .7), as first frames."""
     torch.manual_seed(0)
-    world = Dynamics((1, 2), 2, 1, DynamicsConfig(**WORLD | dict(width=64)))
+    world = Dynamics((1, 2), 2, 1, DynamicsConfig(**WORLD | dict(width=64, depth=1)))
     config = settings(bootstrap=0.5, anchor=0.2)
-    optimizer = torch.optim.Adam(world.parameters(), 2e-3)
+    optimizer, updates = torch.optim.Adam(world.parameters()), 400
     rows = 96
     action, valid = torch.zeros(rows, 1, 2), torch.zeros(rows, 1, dtype=torch.bool)
     first = torch.ones(rows, 1, dtype=torch.bool)
-    for update in range(800):
+    for update in range(updates):
+        optimizer.param_groups[0]['lr'] = 6e-3 * (1 - update / updates)
         side = (torch.rand(rows, 1, 1, 1) < 0.5).float() * 2 - 1
         given = Given(action, valid)
         context = world.commit(0.7 * torch.cat([side, -side], -1), given, first)
-        large = rows // 2 if update > 150 else 0
+        large = rows // 2 if update > 100 else 0
         parts = shortcut.loss(world, context, given, first, config, large)
         optimizer.zero_grad()
         sum(v.mean() for v in parts.values()).backward()
@@ -185,11 +186,11 @@ def coin():
 @pytest.mark.parametrize('steps,share', [(1, 0.6), (4, 0.8)])
 def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, share):
     """Samples must fall near both latents, half and half, and not on their mean. Over seeds of
-    training one look brings .72 to .91 of them near a mode, four looks .90 to .99, and a model that
+    training one look brings .88 to .91 of them near a mode, four looks .95 to .99, and a model that
     predicts the mean none.
     """
     torch.manual_seed(0)
-    layers = [(torch.zeros(512, coin.layout.size, 0, 32),) * 2] * 2
+    layers = [(torch.zeros(512, coin.layout.size, 0, 32),) * 2]
     draws = shortcut.sample(
         coin,
         None,
