@@ -186,7 +186,7 @@ def coin():
 @pytest.mark.parametrize('steps,share', [(1, 0.6), (4, 0.8)])
 def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, share):
     """Samples must fall near both latents, half and half, and not on their mean. Over seeds of
-    training one look brings .88 to .91 of them near a mode, four looks .95 to .99, and a model that
+    training one look brings .81 to .91 of them near a mode, four looks .95 to .99, and a model that
     predicts the mean none.
     """
     torch.manual_seed(0)
