@@ -213,7 +213,7 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
     batch = made.batch(sampler()(4, 9))
     for name in ('reward', 'cont', 'behaviour'):
         speak(getattr(made.world.heads, f'{name}_head'))
-        _, parts = made.world.model_loss(batch, made.world.commit(batch), 1)
+        _, parts = made.world.model_loss(batch, made.world.commit(batch), 1, True)
         trunk = torch.autograd.grad(
             parts[name],
             list(made.world.dynamics.transformer.parameters()),
