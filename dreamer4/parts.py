@@ -126,18 +126,22 @@ class Parts:
         self.logger_config = config.logger.build(LoggerConfig)
         self.replay_config = share_of_budgets(config.replay.build(ReplayConfig), ranks.count)
 
-    def _check_held_out(self) -> None:
-        """Refuse to wait for a measure of episodes that nobody holds out."""
-        if self.config.script != 'offline' or not self.config.agent.schedule.plateau:
-            return
-        if not self.config.replay.held_out:
+    def _check_phases(self) -> None:
+        """Refuse phases that cannot be, and to wait for a measure of episodes that nobody holds
+        out.
+        """
+        from .schedule import ordered
+
+        ordered(self.setup.phases)
+        waits = self.config.script == 'offline' and self.config.agent.schedule.plateau
+        if waits and not self.config.replay.held_out:
             raise ConfigError(
                 'agent.schedule.plateau measures episodes that nothing learns from: give them a'
                 ' share, as in --replay.held_out 0.05'
             )
 
     def run(self) -> int:
-        self._check_held_out()
+        self._check_phases()
         script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
         if not self.ranks.number:
             print(f'dreamer4 {__version__}: {what} in {self.setup.logdir}', flush=True)

@@ -10,7 +10,7 @@ learned from stops improving; and stages are told off in phases, as the paper co
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from embodied.errors import ConfigError
@@ -108,19 +108,11 @@ class Schedule:
         Raises:
             ConfigError: there is no such phase, or what it builds on has not been learned.
         """
-        wanted = list(phases)
-        order = [name for name in PHASES if name in wanted]
-        gaps = any(
-            name not in wanted for name in list(PHASES)[_place(order, 0) : _place(order, -1)]
-        )
-        if sorted(wanted) != sorted(order) or gaps:
-            raise ConfigError(
-                f'--phases names some of {" ".join(PHASES)}, in succession; got {" ".join(wanted)}'
-            )
+        order = ordered(phases)
         stages = [stage for name in order for stage in PHASES[name]]
         if lacking := [stage for stage in stages if stage not in self.stages]:
             raise ConfigError(
-                f'--phases {" ".join(wanted)}: this agent learns in the stages'
+                f'--phases {" ".join(order)}: this agent learns in the stages'
                 f' {", ".join(self.stages)}, there is no stage {lacking[0]}'
                 + (
                     '; give it updates of its own with agent.schedule.agent_updates (preset paper)'
@@ -134,7 +126,7 @@ class Schedule:
         if anew and stages:
             if not self.reached(stages[0]):
                 raise ConfigError(
-                    f'--phases {" ".join(wanted)} begins with the stage {stages[0]}, but the agent'
+                    f'--phases {" ".join(order)} begins with the stage {stages[0]}, but the agent'
                     f' has only come to {self.stage}; begin with an earlier phase, or'
                     ' --from_checkpoint a run that has made it'
                 )
@@ -319,6 +311,16 @@ class Schedule:
         self.long, self.over = int(state.get('long', 0)), bool(state.get('over', False))
 
 
-def _place(names: list[str], index: int) -> int:
-    """Where one of some phases stands among all; 0 for none."""
-    return list(PHASES).index(names[index]) if names else 0
+def ordered(phases: Sequence[str]) -> list[str]:
+    """The phases, which must be some of PHASES, in succession; none are none.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    known, wanted = list(PHASES), list(phases)
+    first = known.index(wanted[0]) if wanted and wanted[0] in known else 0
+    if wanted != known[first : first + len(wanted)]:
+        raise ConfigError(
+            f'--phases names some of {" ".join(known)}, in succession; got {" ".join(wanted)}'
+        )
+    return wanted

@@ -12,6 +12,12 @@ from .examine import Numbers
 INK, SOFT, GRID = '#1f2933', '#7b8794', '#e4e7eb'
 BLUE, ORANGE, GREEN, RED = '#2266cc', '#e07b00', '#2f855a', '#c53030'
 COLOURS = {'model': BLUE, 'shuffled actions': ORANGE, 'repeat the last frame': RED}
+HELD_OUT = {  # stage -> its held-out measure and unit, see Agent._score
+    'tokenizer': 'variance unexplained (share)',
+    'dynamics': 'error / repeating the last frame',
+    'agent': 'loss of the heads (nats)',
+    'policy': 'reward of a dream, negative',
+}
 SIZE, DPI = (5.6, 3.3), 144  # inches, dots an inch
 STYLE = {
     'font.size': 10,
@@ -55,6 +61,7 @@ class Plot:
         title, x, y = self._labels
         self.axes.set(title=title, xlabel=x, ylabel=y)
         self.axes.set_axisbelow(True)
+        self.axes.margins(y=0.12)
         self.axes.ticklabel_format(useOffset=False)
         return self
 
@@ -197,7 +204,7 @@ def comparison(numbers: Numbers) -> bytes:
 
 def curve(name: str, x: Sequence[float], y: Sequence[float]) -> bytes:
     """A held-out measure over updates."""
-    with Plot(f'Held-out measure, stage {name}', 'updates', 'lower is better') as plot:
+    with Plot(f'Held-out measure, stage {name}', 'updates', HELD_OUT.get(name, name)) as plot:
         plot.axes.plot(x, y, color=BLUE)
     return plot.png
 

@@ -28,7 +28,7 @@ p { max-width: 78ch; margin: 8px 0; }
 .about { color: #52606d; }
 nav { display: flex; flex-wrap: wrap; gap: 2px 16px; }
 nav a { color: #2266cc; text-decoration: none; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr));
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(430px, 100%), 1fr));
   gap: 16px; margin: 14px 0; }
 figure { background: #fff; border: 1px solid #e4e7eb; border-radius: 8px; margin: 0;
   padding: 12px; }
@@ -76,7 +76,7 @@ ABOUT = {
     ),
     'held-out': (
         'Training',
-        'What each stage was to lower, on episodes that nothing learned from.',
+        'What each stage was to lower, on episodes that nothing learned from: lower is better.',
     ),
 }
 CAPTIONS = {
@@ -201,10 +201,14 @@ def tables(section: str, sections: Mapping[str, Numbers]) -> str:
             for count, found in numbers['denoising_steps'].items()
         ]
         told = table(['denoising steps', 'open-loop error', 'ms a frame (all sequences)'], rows)
-        ratio = [
-            ('shuffled-action error / error (1: actions are ignored)', numbers['shuffle_ratio'])
+        loop = sections.get('open_loop', {})
+        known = [
+            ('error one frame ahead / of repeating the last frame', loop.get('error_1')),
+            ('error of all frames / of repeating the last frame', loop.get('error')),
+            ('error under shuffled actions / error (1: ignored)', numbers['shuffle_ratio']),
+            ('share of an imagined effect of actions that happens', loop.get('action_effect')),
         ]
-        return table(['measure', 'value'], ratio) + told
+        return table(['measure', 'value'], known) + told
     if section == 'heads':
         return head_table(numbers, sections.get('policy', {}))
     if section == 'compare':
