@@ -14,7 +14,7 @@ from test_agent import ACT, OBS, sampler
 from tiny import tiny, train
 
 from dreamer4.agent import Agent
-from dreamer4.worlds.dreamer4.perceptual import WEIGHT, Perceptual
+from dreamer4.worlds.dreamer4.perceptual import WEIGHT, Perceptual, measure
 
 
 class RandomLPIPS(torch.nn.Module):
@@ -148,3 +148,16 @@ def test_a_weight_that_is_none_is_refused(value):
         ValueError, match='agent.tokenizer.lpips must be a weight of at least 0 or auto'
     ):
         agent(value)
+
+
+def test_as_a_measure_it_speaks_of_every_image_or_says_why_it_cannot(package, monkeypatch):
+    config, images = tiny()[0].tokenizer, {'image': spaces.Box(0, 255, (16, 16, 3), np.uint8)}
+    lpips, why = measure(config, images, torch.device('cpu'))
+    x, y = torch.rand(5, 16, 16, 3), torch.rand(5, 16, 16, 3)
+    y[2] = x[2]
+    found = lpips(x, y)
+    assert found.shape == (5,) and (found > 0).tolist() == [True, True, False, True, True]
+    assert why == ''
+    monkeypatch.setitem(sys.modules, 'lpips', None)
+    lpips, why = measure(config, images, torch.device('cpu'))
+    assert lpips is None and '[lpips]' in why
