@@ -158,3 +158,27 @@ def test_an_agent_acts_and_learns_in_both_tasks(flags):
     plan = made.updater.plan(0, batch.shape, made.schedule)
     metrics = made.updater.carry_out(plan, batch)
     assert metrics and all(torch.isfinite(torch.as_tensor(v)).all() for v in metrics.values())
+
+
+@pytest.mark.parametrize('text', [None, np.eye(2, 5)])
+def test_what_to_do_in_which_task_is_learned_from_the_task_alone(text):
+    """Frames that look alike, in which one task goes and the other does not."""
+    both = {'x': BOX(1)}, {'go': CHOICE(2), 'reset': FLAG}
+    space = join(['a', 'b'], [both[0]] * 2, [both[1]] * 2, [1, 1], text=text)
+    made = agent(space)
+    flat = rows(space, 9) | {'x': np.zeros((4, 9, 1), np.float32)}
+    batch = made.batch(flat | {'go': flat['task_id'].copy()})
+    world = made.world
+    optimizer = torch.optim.Adam([*world.dynamics.parameters(), *world.heads.parameters()], 3e-3)
+    alone = batch.shape[1] - 1  # the last frame: no action of a past that tells the task
+    for _ in range(90):
+        frames = batch.cut(0, 4)  # every frame an episode of its own
+        context = world.commit(frames)
+        x = world.heads.inputs(context.feature, context.view)
+        known = torch.ones(frames.shape, dtype=torch.bool)
+        loss = world.heads.losses(x, frames, known)['behaviour']
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = world.heads.behaviour(x.detach()).mode()[:, alone, 0]
+    assert found.tolist() == [0, 1, 0, 1]

@@ -124,7 +124,7 @@ class TextEmbedding(nn.Module):
     def __init__(self, text: torch.Tensor, width: int):
         super().__init__()
         self.register_buffer('text', text.clone())
-        self.project = zero_init(nn.Linear(text.shape[1], width))
+        self.project = zero_init(nn.Linear(text.shape[1], width, bias=False))
 
     def forward(self, task: torch.Tensor) -> torch.Tensor:
         """Numbers of tasks, long (...), -> (..., D)."""
