@@ -1,6 +1,6 @@
 """Replay folders out again: to .npz and .mp4, one per episode, and to LeRobot v3.0."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +79,20 @@ def to_mp4(source: Path, dest: Path, options: Options, fps: float | None) -> str
             rest.append({key: value for key, value in row.items() if key not in images})
         for film in films.values():
             film.close()
-        columns = stacked(iter(rest))
-        if 'reward' in columns:
-            columns['rewards'] = columns.pop('reward')[1:]  # as what the actions earned
-        for key in episode.actions:
-            columns[key] = columns[key][:-1]
-        with whole(dest / f'{name}.npz') as file:
-            npz.write(file, {k: np.ascontiguousarray(v) for k, v in columns.items()})
+        write_beside(dest / f'{name}.npz', rest, episode.actions)
         count += 1
     return f'{dest}: {count:,} episodes as .mp4 and .npz.'
+
+
+def write_beside(path: Path, rows: list[Row], actions: Iterable[str]) -> None:
+    """The columns of an episode that are no pictures, where `video` looks for them."""
+    columns = stacked(iter(rows))
+    if 'reward' in columns:
+        columns['rewards'] = columns.pop('reward')[1:]  # as what the actions earned
+    for key in actions:
+        columns[key] = columns[key][:-1]
+    with whole(path) as file:
+        npz.write(file, {k: np.ascontiguousarray(v) for k, v in columns.items()})
 
 
 class Film:

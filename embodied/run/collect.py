@@ -1,6 +1,7 @@
-"""Fill a replay folder with a policy, without learning."""
+"""Fill a replay folder with a policy, without learning, and where asked a folder of videos."""
 
 from ..replay.shard import take_all
+from .films import Films
 from .session import Session
 from .setup import MakeAgent, MakeEnv, MakeLogger, MakeReplay, Setup
 
@@ -25,6 +26,10 @@ def collect(
         )
         agent = make_agent(driver.obs_space, driver.act_space)
         driver.on_row(replay.add)
+        if setup.run.films:
+            counters, acts = session.counters, driver.act_space.keys() - {'reset'}
+            films = Films(session.folder / 'films', acts, setup.run.films, counters)
+            driver.on_row(session.open(films))
         session.track_parts(agent, driver, replay)
         if not session.begin():
             take_all(replay, session.ranks)

@@ -38,6 +38,7 @@ class RunConfig:
     report_every: int
     save_every: float
     keep: int
+    films: float
     actions: tuple[str, ...]
 
     def __post_init__(self):
@@ -51,6 +52,7 @@ class RunConfig:
             'log_every',
             'report_every',
             'save_every',
+            'films',
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f'run.{name} must not be negative, got {getattr(self, name)}.')

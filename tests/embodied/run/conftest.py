@@ -34,6 +34,7 @@ RUN = {
     'save_every': 0.0,
     'actions': (),
     'keep': 2,
+    'films': 0.0,
 }
 EVAL = {'every': 40, 'episodes': 5, 'envs': 2, 'mode': 'sample', 'videos': 2, 'length': 1000}
 REPLAY = {

@@ -1,6 +1,11 @@
 """Filling a folder with a policy that does not learn."""
 
+import numpy as np
+
 from embodied import RandomAgent
+from embodied.convert.command import main as convert
+from embodied.replay import Replay
+from embodied.replay.config import unlimited
 from embodied.run import collect, train
 
 
@@ -38,3 +43,19 @@ def test_training_can_take_up_the_rows(world):
         train=lambda agent: acts.append(len(agent.modes)),
     ).run(train)
     assert acts[0] <= 3, 'they count as prefill'
+
+
+def test_every_whole_episode_is_a_film_that_is_read_back(world, tmp_path, capsys):
+    run = world(run_steps=45, run_envs=2, run_films=10.0).run(collect)
+    films = run.logdir / 'films'
+    names = {path.stem for path in films.glob('*.mp4')}
+    assert len(names) == run.saved()[1]['episodes'] == 6
+    assert names == {path.stem for path in films.glob('*.npz')}
+    assert not list(films.glob('.*.mp4'))  # of the episodes that were cut by the end
+    rows = np.load(films / f'{min(names)}.npz')
+    assert len(rows['is_last']) == 8 and rows['is_last'][-1] and len(rows['rewards']) == 7
+
+    assert convert(['video', str(films), str(tmp_path / 'back')]) == 0
+    back = Replay(unlimited(0.1), tmp_path / 'back', 0, read_only=True)
+    back.load(None)
+    assert len(back) == 6 * 8

@@ -103,6 +103,7 @@ def test_a_resumed_run_knows_the_returns_of_the_run_before(world, capsys):
         'prefill',
         'log_every',
         'save_every',
+        'films',
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(name):
@@ -119,6 +120,7 @@ def test_settings_out_of_range_are_refused_by_name(name):
             'report_every',
             'save_every',
             'keep',
+            'films',
         ),
         1,
     )
