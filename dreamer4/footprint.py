@@ -128,12 +128,44 @@ class Tally:
         return {}
 
 
-class Counts:
-    """Bytes of different storages that autograd saves, by phase; parameters apart."""
+@dataclass
+class Pass:
+    """One pass with gradient through a block or a transformer, in bytes.
 
-    def __init__(self, known: list[nn.Module]):
+    Attributes:
+        taken: of its input. saved: by it for the way back. blocks: of a transformer, those in it.
+    """
+
+    taken: float
+    saved: float
+    blocks: list['Pass']
+
+    @property
+    def again(self) -> float:
+        """Saved at most where its blocks keep their inputs and are computed again."""
+        if not self.blocks:
+            return self.saved
+        kept = sum(block.saved - block.taken for block in self.blocks)
+        return self.saved - kept + max(block.saved for block in self.blocks)
+
+
+class Counts:
+    """Bytes of different storages that autograd saves, by phase; parameters apart.
+
+    Args:
+        known: modules. machine: whether it computes layers again, and in how many parts; the passes
+            that are counted do neither.
+    """
+
+    def __init__(self, known: list[nn.Module], machine: MachineConfig):
         self._known = {p.untyped_storage()._cdata for part in known for p in part.parameters()}
         self._open, self._kept, self.bytes = {}, [], {}
+        self._machine, self._passes, self._within = machine, [], []
+        if machine.checkpointing or machine.accumulate > 1:
+            for layer in (m for part in known for m in part.modules()):
+                if isinstance(layer, Block | Transformer):
+                    layer.register_forward_pre_hook(self._enter)
+                    layer.register_forward_hook(self._leave)
 
     def hooks(self):
         """A context that counts."""
@@ -148,8 +180,32 @@ class Counts:
 
     def close(self, phase: str) -> None:
         """What was saved since the last call belongs to `phase`."""
-        self.bytes[phase] = self.bytes.get(phase, 0) + sum(self._open.values())
-        self._open, self._kept = {}, []
+        self.bytes[phase] = self.bytes.get(phase, 0) + self._waiting()
+        self._open, self._kept, self._passes = {}, [], []
+
+    def _waiting(self) -> float:
+        """Most bytes at once, the largest of what is computed again included."""
+        total, passes, how = sum(self._open.values()), self._passes, self._machine
+        if not passes:
+            return total
+        inside = [one.again if how.checkpointing else one.saved for one in passes]
+        if how.accumulate > 1:
+            largest = max(inside) / how.accumulate
+            return total - sum(one.saved - one.taken for one in passes) + largest
+        largest = max((block.saved for one in passes for block in one.blocks), default=0.0)
+        kept = sum(block.saved - block.taken for one in passes for block in one.blocks)
+        return total - kept + largest
+
+    def _enter(self, layer: nn.Module, args: tuple) -> None:
+        if torch.is_grad_enabled():
+            taken = args[0].untyped_storage().nbytes()
+            self._within.append(Pass(taken, -sum(self._open.values()), []))
+
+    def _leave(self, layer: nn.Module, args: tuple, out) -> None:
+        if torch.is_grad_enabled():
+            done = self._within.pop()
+            done.saved += sum(self._open.values())
+            (self._within[-1].blocks if self._within else self._passes).append(done)
 
 
 def measure(
@@ -224,12 +280,13 @@ def counted(obs_space, act_space, config: AgentConfig, machine: MachineConfig) -
     """Phase -> bytes saved in one update of all parts, and 'memory', those of the dreams' keys and
     values.
     """
-    parts = Parts.build(obs_space, act_space, config, machine)
+    plain = replace(machine, checkpointing=False, accumulate=1)
+    parts = Parts.build(obs_space, act_space, config, plain)
     parts.machine.device = CPU  # of the fakes: autocast knows no meta device
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in parts.modules():
             fake(module)
-        counts = Counts(parts.modules())
+        counts = Counts(parts.modules(), machine)
         for part in (parts.world, parts.actor_critic):
             phase = lambda name: 'tokenizer' if name == 'tokenizer' else 'policy'
             part.optimizers = {name: Tally(phase(name), counts) for name in part.optimizers}

@@ -51,7 +51,8 @@ def test_fakes_save_for_the_way_back_what_real_tensors_save(counted, rows):
             p
             for part in agent._parts().values()
             if isinstance(p := getattr(part, 'module', part), torch.nn.Module)
-        ]
+        ],
+        machine,
     )
     for part in (agent.world, agent.actor_critic):
         part.optimizers = {
@@ -66,6 +67,15 @@ def test_fakes_save_for_the_way_back_what_real_tensors_save(counted, rows):
         counts.close('model')
     for phase, found in counts.bytes.items():
         assert counted.saved[phase](rows) == pytest.approx(found, rel=0.03), phase
+
+
+def test_less_is_planned_where_layers_are_computed_again():
+    """As much less as real tensors show: see test_savings.py."""
+    deep = SETTINGS | {'dynamics.depth': 4}
+    saved = lambda **more: footprint.counted(OBS, ACT, *tiny(**deep | more))['model']
+    plain, again = saved(), saved(**{'machine.checkpointing': True})
+    both = saved(**{'machine.checkpointing': True, 'machine.accumulate': 4})
+    assert both < again < 0.8 * plain
 
 
 def test_each_of_many_holds_its_share(counted):
