@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ablate, attention, learning, speed
+from benchmarks import ablate, attention, learning, ranks, speed
 from dreamer4.agent_config import AgentConfig, check
 from embodied.config import parse
 
@@ -169,3 +169,10 @@ def test_random_play_is_what_was_scored_before_the_policy_learned(tmp_path):
     )
     assert learning.before_policy(tmp_path) == {'mean': 2.0, 'episodes': 2}
     assert learning.before_policy(tmp_path / 'absent')['episodes'] == 0
+
+
+def test_time_that_is_talked_and_computed_counts_once():
+    talks, works = [(5.0, 7.0), (0.0, 2.0), (1.0, 3.0)], [(2.0, 6.0), (2.5, 2.75)]
+    assert ranks.merged(talks) == [(0.0, 3.0), (5.0, 7.0)]
+    assert ranks.length(talks) == 5 and ranks.overlap(talks, works) == 2
+    assert ranks.overlap(talks, [(8.0, 9.0)]) == 0
