@@ -50,7 +50,7 @@ def normalize(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         the shape and dtype of x.
     """
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    gain = gain.float()  # where ranks share it, it comes in bfloat16
+    gain = gain.to(wide.dtype)  # where ranks share it, it comes in bfloat16
     if wide.device.type == 'cpu' and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _Normalize.apply(wide, gain).to(x.dtype)
     if gain.dim() == 1:
