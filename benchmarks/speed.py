@@ -108,6 +108,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
                 batch,
                 agent.world.commit(batch),
                 round(len(batch.is_first) * agent.config.shortcut.bootstrap),
+                heads=True,
             )
         return agent.optimizers['model'].step(total)
 

@@ -215,7 +215,7 @@ def test_an_interrupted_run_equals_one_that_was_not(tmp_path):
     """
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     run(*pixel(whole, 320))
-    for go, steps in ((run, 171), (run_apart, 233), (run_apart, 320)):
+    for go, steps in ((run, 171), (run, 233), (run_apart, 320)):
         go(*pixel(parts, steps))
     (a, meta_a), (b, meta_b) = trees(whole), trees(parts)
     assert meta_a == meta_b
