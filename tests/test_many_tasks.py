@@ -9,11 +9,15 @@ import pytest
 
 from dreamer4 import load as loading
 from dreamer4 import runs
+from dreamer4.dream import Dream
 from dreamer4.main import main
+from dreamer4.starts import Starts
 from embodied.checks import main as check
 from embodied.errors import ConfigError
 from embodied.log.jsonl import read_lines
 from embodied.published import summaries
+from embodied.replay import Replay
+from embodied.replay.config import unlimited
 from embodied.yaml_tree import read_yaml
 
 FLAGS = ['--configs', 'pixel', 'debug', '--machine.threads', '1', '--run.prefill', '160']
@@ -66,6 +70,34 @@ def test_an_agent_of_several_tasks_is_loaded_for_one_of_them(logdir):
     with pytest.raises(ConfigError, match='pixel_memory.*pixel_'):
         loading.load(logdir, task='pixel_memory')
     assert runs.read_tasks(logdir).names == ('pixel_reach', 'pixel_catch')
+
+
+def test_it_dreams_in_each_task_with_the_actions_of_that_task(logdir):
+    spaces = runs.read_spaces(logdir)
+    agent = loading.restored(logdir, loading.stored(logdir, {'threads': 1}), *spaces, 0)
+    dream = Dream(agent, *spaces)
+    starts = Starts(logdir, *spaces).draw(np.random.default_rng(0), 12, dream.context, first=True)
+    moment = dream.begin(starts)
+    tasks = starts['task_id'][:, -1]
+    assert len(set(tasks)) == 2 and moment.task.tolist() == tasks.tolist()
+    for _ in range(2):
+        action = dream.act(moment)
+        moment = dream.step(moment, action)
+        assert not action['action/discrete'][tasks == 0].any()
+        assert abs(action['action/box'][tasks == 1]).max() < 1e-6
+    assert np.allclose(moment.entropy[tasks == 1], np.log(3), atol=0.1)
+
+
+def test_random_play_collects_actions_of_the_task_and_films(tmp_path):
+    flags = ['--script', 'collect', '--task', TASKS, '--run.steps', '70', '--run.films', '10']
+    assert main([*FLAGS, *flags, '--run.envs', '2', '--logdir', str(tmp_path)]) == 0
+    replay = Replay(unlimited(0.1), tmp_path / 'replay', 0, read_only=True)
+    replay.load(None)
+    rows = replay.sample(8, 10)
+    reach = rows['task_id'] == 0
+    assert not rows['action/discrete'][reach].any() and not rows['action/box'][~reach].any()
+    assert rows['action/box'][reach].any() and rows['action/discrete'][~reach].any()
+    assert len(list((tmp_path / 'films').glob('*.mp4'))) > 3
 
 
 def test_it_learns_offline_from_the_same_rows(logdir, tmp_path):
