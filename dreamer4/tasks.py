@@ -13,6 +13,8 @@ from torch import nn
 from embodied.base import is_image
 from embodied.tasks import KEY, TaskId
 
+from .scores import shared_mean
+
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -57,11 +59,8 @@ class Tasks(nn.Module):
 
 
 def weighted_mean(x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    """Mean of x where weight is 1; zero where it nowhere is."""
-    if weight is None:
-        return x.mean()
-    weight = weight.expand_as(x)
-    return (x * weight).sum() / weight.sum().clamp(min=1)
+    """Mean of x where weight is 1, of all ranks as in shared_mean; zero where it nowhere is."""
+    return x.mean() if weight is None else shared_mean(x, weight.expand_as(x))
 
 
 def centred(x: torch.Tensor, task: torch.Tensor | None, count: int) -> torch.Tensor:

@@ -223,9 +223,9 @@ def measures():
     weight = torch.arange(16).reshape(4, 4)[ranks.number()] % 5 < 2
     from dreamer4.optim import RunningRange, RunningRMS
     from dreamer4.returns import pmpo
-    from dreamer4.scores import shared_mean
+    from dreamer4.tasks import weighted_mean
 
-    mean = shared_mean(x, weight)
+    mean = weighted_mean(x, weight)
     mean.backward()
     p = torch.nn.Parameter(torch.zeros(4))
     p.grad = x.grad.clone()
