@@ -91,7 +91,7 @@ class Oracle(Agent):
         states = self.known[starts]
         inputs, codes, rewards = [self.inputs(states)], [], [np.zeros(len(states))]
         for _ in range(self.config.imagination.horizon):
-            codes.append(self.updater.choose(inputs[-1])[0])
+            codes.append(self.updater.choose(inputs[-1], None)[0])
             states, reward = self.physics.step(states, self.decode(codes[-1]))
             inputs.append(self.inputs(states))
             rewards.append(reward)

@@ -77,7 +77,7 @@ def main() -> None:
     dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
     try:
         agent = speed.make(args.preset, args.size, {}, ['--machine.threads', '1', *args.flags])
-        feed = agent.feed(SimpleNamespace(sample=speed.sampler(agent)))
+        feed = agent.feed(SimpleNamespace(sample=speed.sampler(agent), held_out=False))
         for _ in range(WARM):
             agent.train(feed.next())
         begun = time.perf_counter()

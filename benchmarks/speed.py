@@ -75,7 +75,7 @@ def sampler(agent: Agent) -> Callable:
     rng, made = np.random.default_rng(0), {}
     shape, dims = agent.world.tokenizer.images['image'].shape, agent.actions.spaces['action'].shape
 
-    def sample(batch, length):
+    def sample(batch, length, **how):
         if (batch, length) not in made:
             made[batch, length] = {
                 'image': rng.integers(0, 256, (batch, length, *shape), np.uint8),
@@ -91,7 +91,7 @@ def sampler(agent: Agent) -> Callable:
 def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     """What is timed, by name; recorded as the agent's own work is where it has a recorder."""
     c, sample = agent.config, sampler(agent)
-    feed = agent.feed(SimpleNamespace(sample=sample))
+    feed = agent.feed(SimpleNamespace(sample=sample, held_out=False))
     rows = sample(c.batch.size, c.batch.length + 1)
     batch = agent.batch(rows)
     with agent.machine.autocast():

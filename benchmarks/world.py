@@ -55,8 +55,10 @@ def train(agent: Agent, recorded: Recorded, kind: str, budget: 'Budget', seed: i
         np.random.default_rng(seed),
         tuple(key for key in recorded.rows if key not in recorded.needed(kind)),
     )
-    sample = lambda batch, length: recorded.sample(recorded.learned, rng, batch, length, unused)
-    feed = agent.feed(SimpleNamespace(sample=sample))
+    sample = lambda batch, length, **how: recorded.sample(
+        recorded.learned, rng, batch, length, unused
+    )
+    feed = agent.feed(SimpleNamespace(sample=sample, held_out=False))
     start, found = time.process_time(), {}
     for stage in ('tokenizer', 'dynamics'):
         begun, before, metrics = time.process_time(), agent.updates, {}

@@ -138,11 +138,12 @@ class Draws:
         theirs = demos.count(batch, self._sampler.generator(number, DEMOS)) if demos else 0
         own = batch - theirs
         out = self._empty(batch, length, without)
-        part = lambda begin, end: {key: array[begin:end] for key, array in out.items()}
+        part = lambda begin, end, keys=out: {key: out[key][begin:end] for key in keys}
+        stored = [key for key in out if key == ROW_ID or key in self._shelf.schema]
         chosen = self._relevant(own, number) if relevant else 0
-        fresh = self._sampler.draw(part(0, own - chosen), number, draw is None)
+        fresh = self._sampler.draw(part(0, own - chosen, stored), number, draw is None)
         if chosen:
-            self._sampler.draw(part(own - chosen, own), number, relevant=True)
+            self._sampler.draw(part(own - chosen, own, stored), number, relevant=True)
         if theirs:
             # numbers of their own, though one of them decided how many sequences there are
             demos.fill(part(own, batch), self._sampler.generator(number, DEMOS))

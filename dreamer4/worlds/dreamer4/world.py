@@ -67,6 +67,7 @@ class Dreamer4:
         ValueError: a setting that cannot work with these spaces.
     """
 
+    stages = 'tokenizer', 'dynamics'
     watched = {'tokenizer': ('tokenizer/unexplained',)} | dict.fromkeys(
         ('dynamics', 'agent', 'value', 'policy'), ('loss/flow', 'loss/reward')
     )
@@ -82,7 +83,8 @@ class Dreamer4:
         self.config, self.machine, self.actions = config, machine, actions
         self.keys, self.tasks = sorted(obs_space), tasks
         # with 'agent' the heads wait for the dynamics (Dreamer 4, Section 3.3: agent finetuning)
-        self.stages = ('tokenizer', 'dynamics', *['agent'] * (config.schedule.agent_updates > 0))
+        if config.schedule.agent_updates > 0:
+            self.stages = (*self.stages, 'agent')
         self.tokenizer = TOKENIZERS[config.tokenizer.kind](obs_space, config.tokenizer)
         latent, large = self.tokenizer.latent_shape, config.shortcut.bootstrap > 0
         shapes = latent, actions.features, tasks.count

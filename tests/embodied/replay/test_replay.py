@@ -3,6 +3,7 @@ nothing is lost silently.
 """
 
 import errno
+import gc
 import os
 import resource
 import threading
@@ -686,6 +687,7 @@ def many_chunks(tmp_path, monkeypatch):
 
 
 def open_descriptors():
+    gc.collect()  # what other tests have left open would give way later
     return len(os.listdir('/proc/self/fd'))
 
 
