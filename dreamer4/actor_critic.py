@@ -34,6 +34,7 @@ class ActorConfig:
     prior: str
     slow: float
     entropy: float
+    anneal: bool
     backprop: float
     discounted: bool
     start: str
@@ -113,6 +114,7 @@ class ActorCritic:
         self.slow_policy = SlowCopy(self.policy_head, config.actor.slow)
         self.acting_policy = SlowCopy(self.policy_head, config.actor.acting)
         self.return_range = RunningRange().to(machine.device)
+        self._openness = torch.ones((), device=machine.device)  # factor on the entropy bonus
         self.optimizers = {
             'policy': Optimizer('policy', [self.policy_head], config.optim),
             'value': Optimizer('value', [self.value_head], config.optim),
@@ -164,6 +166,7 @@ class ActorCritic:
 
     def begin(self, policy: bool, pace: float) -> None:
         """Tell the optimizers of the next dream; the policy may not learn yet."""
+        self._openness.fill_(pace if self.config.actor.anneal else 1.0)
         for name in ['value'] + ['policy'] * policy:
             self.optimizers[name].begin(self.config.epochs, pace)
 
@@ -282,7 +285,7 @@ class ActorCritic:
         out = {
             'policy': objective
             + c.beta * shared_mean(kl, weight)
-            - c.entropy * shared_mean(entropy, weight),
+            - c.entropy * self._openness * shared_mean(entropy, weight),
             'value': shared_mean(self.value_loss(logits, x, targets.value), weight),
         }
         metrics = {
