@@ -12,7 +12,6 @@ its last stage, random rows.
 import argparse
 import os
 import time
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -77,7 +76,7 @@ def main() -> None:
     dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
     try:
         agent = speed.make(args.preset, args.size, {}, ['--machine.threads', '1', *args.flags])
-        feed = agent.feed(SimpleNamespace(sample=speed.sampler(agent), held_out=False))
+        feed = speed.feed_of(agent, speed.sampler(agent))
         for _ in range(WARM):
             agent.train(feed.next())
         begun = time.perf_counter()

@@ -27,6 +27,7 @@ from gymnasium import spaces
 
 from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
+from dreamer4.feed import Feed
 from dreamer4.machine import MachineConfig, settle
 from dreamer4.record import WARM, plainly
 from dreamer4.summary import parameters, update_flops
@@ -75,7 +76,7 @@ def sampler(agent: Agent) -> Callable:
     rng, made = np.random.default_rng(0), {}
     shape, dims = agent.world.tokenizer.images['image'].shape, agent.actions.spaces['action'].shape
 
-    def sample(batch, length, **how):
+    def sample(batch, length):
         if (batch, length) not in made:
             made[batch, length] = {
                 'image': rng.integers(0, 256, (batch, length, *shape), np.uint8),
@@ -88,10 +89,16 @@ def sampler(agent: Agent) -> Callable:
     return sample
 
 
+def feed_of(agent: Agent, sample: Callable) -> Feed:
+    """The feed of an agent from a function (sequences, rows) -> rows, in place of a replay."""
+    draw = lambda batch, length, **how: sample(batch, length)
+    return agent.feed(SimpleNamespace(sample=draw, held_out=False))
+
+
 def parts(agent: Agent) -> dict[str, Callable[[], object]]:
     """What is timed, by name; recorded as the agent's own work is where it has a recorder."""
     c, sample = agent.config, sampler(agent)
-    feed = agent.feed(SimpleNamespace(sample=sample, held_out=False))
+    feed = feed_of(agent, sample)
     rows = sample(c.batch.size, c.batch.length + 1)
     batch = agent.batch(rows)
     with agent.machine.autocast():

@@ -16,7 +16,6 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from embodied.errors import ConfigError
 from .command import start, write
 from .learning import RESULTS, ROOT, commit, machine
 from .simulator import Simulator
+from .speed import feed_of
 from .world_data import Recorded
 from .world_measure import STEPS, Lab
 
@@ -55,10 +55,8 @@ def train(agent: Agent, recorded: Recorded, kind: str, budget: 'Budget', seed: i
         np.random.default_rng(seed),
         tuple(key for key in recorded.rows if key not in recorded.needed(kind)),
     )
-    sample = lambda batch, length, **how: recorded.sample(
-        recorded.learned, rng, batch, length, unused
-    )
-    feed = agent.feed(SimpleNamespace(sample=sample, held_out=False))
+    sample = lambda batch, length: recorded.sample(recorded.learned, rng, batch, length, unused)
+    feed = feed_of(agent, sample)
     start, found = time.process_time(), {}
     for stage in ('tokenizer', 'dynamics'):
         begun, before, metrics = time.process_time(), agent.updates, {}
