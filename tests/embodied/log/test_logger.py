@@ -3,14 +3,17 @@ terminal line.
 """
 
 import io
+import itertools
 import json
 import math
 import resource
 import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.summary.writer import event_file_writer
 
 from embodied.base import Status
 from embodied.errors import CheckpointError, ConfigError
@@ -271,7 +274,10 @@ def test_texts_reach_tensorboard(tmp_path, counters):
     Logger(tmp_path / 'quiet', QUIET, counters).text('config', 'nowhere to go')
 
 
-def test_tensorboard_hides_what_lies_beyond_a_resumption(tmp_path, counters):
+def test_tensorboard_hides_what_lies_beyond_a_resumption(tmp_path, counters, monkeypatch):
+    # one process names files of one second by a counter, and they are read by name: .10 before .9
+    clock = types.SimpleNamespace(time=itertools.count(1_700_000_000).__next__)
+    monkeypatch.setattr(event_file_writer, 'time', clock)
     first = Logger(tmp_path, LOUD, counters)
     state = run(first, counters, range(1, 15), save_at=8)
     first.close()
