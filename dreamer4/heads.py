@@ -102,12 +102,19 @@ class Heads(nn.Module):
         self.cont_head = head(1)
         self.behaviour_head = head(actions.outputs, config.offsets)
 
-    def inputs(self, feature: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-        """What every head reads: feature (..., D) and latent (..., S, W) -> (..., F)."""
+    @property
+    def reads_features(self) -> bool:
+        """Whether the agent token's feature is among what they read."""
+        return self.config.reads != 'latents'
+
+    def inputs(self, feature: torch.Tensor | None, latent: torch.Tensor) -> torch.Tensor:
+        """What every head reads: feature (..., D), None where none is read, and latent (..., S, W)
+        -> (..., F).
+        """
         if self.config.reads == 'feature':
             return feature
         latent = latent.flatten(-2)
-        return latent if self.config.reads == 'latents' else torch.cat([feature, latent], -1)
+        return torch.cat([feature, latent], -1) if self.reads_features else latent
 
     def reward(self, x: torch.Tensor) -> torch.Tensor:
         """Expected reward on arrival at the frame, (...)."""

@@ -30,7 +30,7 @@ WORLD = dict(
 B, T, H = 3, 5, 4
 
 
-def world_and_heads(tasks=1, **changes):
+def world_and_heads(tasks=1, reads='together', **changes):
     torch.manual_seed(0)
     world = Dynamics((4, 3), ACTIONS.features, tasks, DynamicsConfig(**WORLD | changes))
     for linear in (world.latent_out, world.task):
@@ -39,7 +39,7 @@ def world_and_heads(tasks=1, **changes):
         32,
         2 * world.coordinates.viewed,
         ACTIONS,
-        HeadsConfig(**HEADS | dict(width=16, offsets=0, reads='together')),
+        HeadsConfig(**HEADS | dict(width=16, offsets=0, reads=reads)),
     )
     return world, heads
 
@@ -57,12 +57,13 @@ def real(world):
     return z, code, ~first, first, world.commit(z, given(code, ~first), first)
 
 
+@pytest.mark.parametrize('reads', ['together', 'latents'])
 @pytest.mark.parametrize('moves', [False, True])
-def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames(moves):
+def test_imagined_frames_are_read_as_a_full_pass_over_the_same_frames_shows_them(moves, reads):
     """The rollout with its cache and a single uncached pass over context + dream must agree,
     episode borders included.
     """
-    world, heads = world_and_heads(moves=moves)
+    world, heads = world_and_heads(moves=moves, reads=reads)
     z, code, valid, first, context = real(world)
     rows, frames = torch.tensor([0, 1, 2]), torch.tensor([4, 4, 2])
     dream = imagine(world, heads, context, rows, frames, H, 2, lambda x, t: ACTIONS.uniform(len(x)))
@@ -74,6 +75,17 @@ def test_imagined_frames_have_the_features_of_a_full_pass_over_the_same_frames(m
         full = world.commit(z_all, given(code_all, ~first_all), first_all)
         expected = heads.inputs(full.feature, full.view)[0, frame:]
         assert torch.allclose(dream.inputs[w], expected, atol=1e-5), f'start {w}'
+
+
+@pytest.mark.parametrize('reads, passes', [('together', 3 * H), ('latents', 2 * H)])
+def test_a_frame_whose_feature_nobody_reads_costs_a_pass_less(reads, passes):
+    world, heads = world_and_heads(reads=reads)
+    *_, context = real(world)
+    calls = []
+    world.register_forward_hook(lambda *_: calls.append(1))
+    start = torch.tensor([0]), torch.tensor([2])
+    imagine(world, heads, context, *start, H, 2, lambda x, t: torch.zeros(1, 1))
+    assert len(calls) == passes
 
 
 def test_a_start_sees_nothing_that_comes_after_it_in_the_batch():

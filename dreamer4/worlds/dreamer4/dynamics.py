@@ -60,6 +60,15 @@ class Given:
         """The same for some of the frames."""
         return self._cut(lambda x: x[:, frames])
 
+    def then(self, other: 'Given') -> 'Given':
+        """These frames and, in time, the others."""
+        task = None if self.task is None else torch.cat([self.task, other.task], 1)
+        action, valid = (
+            torch.cat([self.action, other.action], 1),
+            torch.cat([self.valid, other.valid], 1),
+        )
+        return Given(action, valid, task)
+
     def _cut(self, cut) -> 'Given':
         task = None if self.task is None else cut(self.task)
         return Given(cut(self.action), cut(self.valid), task)

@@ -32,6 +32,88 @@ class Trajectory:
     action: torch.Tensor
 
 
+class Future:
+    """Frames generated one after another behind committed ones.
+
+    Nothing is computed twice for the past: a start's history is what the committed pass already
+    left in its time layers, which is the history the heads were trained on. A generated frame is
+    committed as real frames are.
+
+    With `feature` a frame costs K + 1 passes, the last of which commits it and makes its feature.
+    Where nobody waits for that, K are enough: the first look at the next frame takes this one along
+    and commits it. Both draw the same random numbers.
+
+    Args:
+        context: committed sequences (B, T). rows, frames: long (W,), frames of them that are
+            continued.
+        horizon: H, frames that will be asked for. steps: K denoising steps a frame.
+        task: long (B, T) or None. feature: whether the features of the frames are wanted.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        context: Context,
+        rows: torch.Tensor,
+        frames: torch.Tensor,
+        horizon: int,
+        steps: int,
+        task: torch.Tensor | None = None,
+        feature: bool = True,
+    ):
+        self.dynamics, self.steps, self.feature = dynamics, steps, feature
+        # without a feature no pass here has an agent token
+        heads = dynamics.bare.size * dynamics.config.kv_heads
+        known = (
+            context.present
+            if feature
+            else [(k[:, :heads], v[:, :heads]) for k, v in context.present]
+        )
+        cache, device, size = Cache(known, horizon, rows), rows.device, context.mask.shape[2]
+        # what the frame that is continued could see, and the new frames so far
+        new = torch.ones(horizon, horizon, dtype=torch.bool, device=device).tril()
+        mask = F.pad(context.mask[rows, frames], (0, horizon))[:, None] | F.pad(new, (size, 0))
+        self._view = View(
+            mask, frames[:, None] + torch.arange(1, horizon + 1, device=device), cache
+        )
+        self._task = None if task is None else task[rows, frames][:, None]
+        self._origin = dynamics.coordinates.after(context.seen[rows, frames][:, None])
+        self._pending: tuple[torch.Tensor, Given] | None = None
+        self._made = 0
+
+    def next(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The next frame.
+
+        Args:
+            action: (W, 1, A) features of the action that leads to it.
+
+        Returns:
+            latents (W, 1, S, W') in [-1, 1]; what heads read of them, (W, 1, S, V); its feature
+            (W, 1, D), None where not wanted.
+        """
+        dynamics, coordinates, origin = self.dynamics, self.dynamics.coordinates, self._origin
+        valid = torch.ones(action.shape[:2], dtype=torch.bool, device=action.device)
+        given, at = Given(action, valid, self._task), slice(self._made, self._made + 1)
+        if self._pending is None:
+            z = shortcut.sample(dynamics, origin, given, self._view.at(at), self.steps)
+        else:
+            told, before = self._pending
+            both, pair = before.then(given), self._view.at(slice(self._made - 1, at.stop))
+            z = shortcut.sample(dynamics, origin, both, pair, self.steps, told)
+        seen = dynamics.blurred(z)
+        target, feature = coordinates.encode(seen, origin), None
+        told = coordinates.tell(target, origin)
+        if self.feature:
+            level = torch.full(action.shape[:2], dynamics.context_level, device=action.device)
+            frame, view = Frames(told, level, torch.zeros_like(level), given), self._view.at(at)
+            feature, _ = dynamics(frame, view, agent=True)
+            view.memory.advance()
+        else:
+            self._pending = told, given
+        self._origin, self._made = coordinates.after(seen), self._made + 1
+        return z, coordinates.view(z, target), feature
+
+
 @torch.no_grad()
 def imagine(
     dynamics: Dynamics,
@@ -44,48 +126,28 @@ def imagine(
     act: Callable[[torch.Tensor, int], torch.Tensor],
     task: torch.Tensor | None = None,
 ) -> Trajectory:
-    """Continue real sequences from given frames.
-
-    Nothing is computed twice for the past: a start's history is what the committed pass already
-    left in its time layers, which is the history the heads were trained on. A generated frame is
-    committed by the very pass that real frames go through.
+    """Continue real sequences from given frames by actions that are chosen on the way.
 
     Args:
-        context: committed sequences (B, T). rows, frames: long (W,), where the W trajectories
-            start.
-        horizon: H. steps: K denoising steps a frame.
+        context, rows, frames, horizon, steps, task: see Future.
         act: (head inputs (W, F), t) -> action code (W, M).
-        task: long (B, T) or None.
 
     Returns:
         Trajectory without gradient.
     """
-    count, device = len(rows), context.latent.device
-    cache = Cache(context.present, horizon, rows)
-    # (W, 1, T + H): what the start frame could see, then nothing yet
-    mask = F.pad(context.mask[rows, frames][:, None], (0, horizon))
-    task = None if task is None else task[rows, frames][:, None]
-    valid = torch.ones(count, 1, dtype=torch.bool, device=device)
-    level = torch.full((count, 1), dynamics.context_level, device=device)
-    latent, x = (
-        [context.latent[rows, frames]],
+    known = context, rows, frames, horizon, steps, task
+    future = Future(dynamics, *known, feature=heads.reads_features)
+    x, latent, codes = (
         [heads.inputs(context.feature[rows, frames], context.view[rows, frames])],
+        [],
+        [],
     )
-    codes, coordinates, seen = [], dynamics.coordinates, context.seen[rows, frames][:, None]
     for t in range(horizon):
         codes.append(act(x[-1], t))
-        given = Given(heads.actions.embed(codes[-1])[:, None], valid, task)
-        mask.index_fill_(2, cache.frame, True)
-        view = View(mask, frames[:, None] + t + 1, cache)
-        origin = coordinates.after(seen)
-        z = shortcut.sample(dynamics, origin, given, view, steps)
-        seen = dynamics.blurred(z)
-        target = coordinates.encode(seen, origin)
-        told = coordinates.tell(target, origin)
-        feature, _ = dynamics(Frames(told, level, torch.zeros_like(level), given), view, agent=True)
-        cache.advance()
+        z, view, feature = future.next(heads.actions.embed(codes[-1])[:, None])
+        x.append(heads.inputs(feature, view)[:, 0])
         latent.append(z[:, 0])
-        x.append(heads.inputs(feature[:, 0], coordinates.view(z, target)[:, 0]))
+    latent = [context.latent[rows, frames], *latent]
     return Trajectory(torch.stack(x, 1), torch.stack(latent, 1), torch.stack(codes, 1))
 
 
@@ -101,35 +163,13 @@ def predict(
     """Continue real sequences by actions that are known: the latents that `imagine` would make of
     the same random numbers, and nothing else.
 
-    A frame costs K passes instead of K + 1. Where nobody waits for its feature, the first look at
-    the next frame takes it along and commits it.
-
     Args:
-        context, rows, frames, steps: as in imagine. action: (W, H, A) features of the actions that
+        context, rows, frames, steps: see Future. action: (W, H, A) features of the actions that
             lead to the H frames.
 
     Returns:
         (W, H, S, W') in [-1, 1].
     """
-    (count, horizon), device, known = action.shape[:2], action.device, context.mask.shape[2]
-    # all but the agent token's, which no pass here has
-    heads = dynamics.bare.size * dynamics.config.kv_heads
-    cache = Cache([(k[:, :heads], v[:, :heads]) for k, v in context.present], horizon, rows)
-    grown = F.pad(torch.ones(horizon, horizon, dtype=torch.bool, device=device).tril(), (known, 0))
-    # what the start frame could see, and the new frames so far
-    mask = F.pad(context.mask[rows, frames], (0, horizon))[:, None] | grown
-    positions = frames[:, None] + torch.arange(1, horizon + 1, device=device)
-    given = Given(action, torch.ones(count, horizon, dtype=torch.bool, device=device))
-    view = View(mask, positions, cache)
-    latent, coordinates, pending = [], dynamics.coordinates, None
-    origin = coordinates.after(context.seen[rows, frames][:, None])
-    for t in range(horizon):
-        part = slice(max(t - 1, 0), t + 1)
-        z = shortcut.sample(dynamics, origin, given.at(part), view.at(part), steps, pending)
-        seen = dynamics.blurred(z)
-        pending, origin = (
-            coordinates.tell(coordinates.encode(seen, origin), origin),
-            coordinates.after(seen),
-        )
-        latent.append(z)
-    return torch.cat(latent, 1)
+    horizon = action.shape[1]
+    future = Future(dynamics, context, rows, frames, horizon, steps, feature=False)
+    return torch.cat([future.next(action[:, t : t + 1])[0] for t in range(horizon)], 1)
