@@ -18,6 +18,7 @@ from embodied.console import steady
 from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
 
 from . import __version__, launch, parts, runs
+from .versions import flags_of_today
 
 ABOUT = f"""\
 dreamer4 {__version__} learns control from pixels or vectors, online or from a replay folder.
@@ -68,6 +69,9 @@ def configure(argv: list[str]) -> Config:
     """The config of a command line; where an agent is only to act, its run's config.yaml says
     what it is and where it acts.
     """
+    argv, told = flags_of_today(argv)
+    for words in told:
+        print(f'dreamer4: {words}', file=sys.stderr)
     folder = configs_dir(Path(__file__).parent)
     said = parse(argv, folder, answer=False)
     base = run_config(said)

@@ -1,10 +1,10 @@
-"""Settings of runs that older versions made, in the keys of this one.
+"""Settings that older versions knew, stored and on command lines, in the keys of this one.
 
-One rule for a key that such a run lacks: the value of BEFORE if there is one, which reproduces what
-was done before there was such a key, else the default.
+One rule for a key that an older run lacks: the value of BEFORE if there is one, which reproduces
+what was done before there was such a key, else the default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from embodied.config import Value
 
@@ -30,6 +30,13 @@ GONE: dict[str, Value] = {
     'shortcut.ramp': 0.1,
     'tokenizer.lpips_net': 'vgg',
 }
+# A flag that is gone -> its values, and the flag with which this version is told the same.
+REPLACED: dict[str, dict[str, list[str]]] = {
+    'logger.tensorboard': {
+        'true': ['--logger.outputs', 'terminal', 'jsonl', 'tensorboard'],
+        'false': ['--logger.outputs', 'terminal', 'jsonl'],
+    },
+}
 OF_ALL = {'rule': 'adamw', 'beta2': 0.99, 'weight_decay': 1e-3, 'clip': 1.0, 'adaptive_clip': 0.0}
 
 
@@ -50,6 +57,28 @@ def renamed(tree: dict) -> dict:
     if isinstance(agent.get('optim'), dict):
         agent['optim'] = _together(agent['optim'], agent.get('world') == 'rssm')
     return tree
+
+
+def flags_of_today(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line in the flags of this version, and what took the place of what in it."""
+    argv, out, told = list(argv), [], []
+    while argv:
+        name, equals, value = argv.pop(0).partition('=')
+        key = name.removeprefix('--')
+        block, _, rest = key.partition('.')
+        if not name.startswith('--'):
+            out.append(name + equals + value)
+        elif block == 'agent' and rest.partition('.')[0] in MOVED:
+            out.append(f'--machine.{rest}{equals}{value}')
+            told.append(f'{name} is now --machine.{rest}')
+        elif key in REPLACED:
+            said = value if equals else argv.pop(0) if argv else ''
+            flag = REPLACED[key].get(said.lower())
+            out += flag or [name, said]
+            told += [f'{name} {said} is now {" ".join(flag)}'] if flag else []
+        else:
+            out.append(name + equals + value)
+    return out, told
 
 
 def _together(optim: dict, rssm: bool) -> dict:

@@ -93,9 +93,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """'nearest: ...', the known names that are most like one that is not, for errors."""
     known = list(known)
     name = name[:200]
-    close = difflib.get_close_matches(name, known, 3, 0.6)
     tail = name.rpartition('.')[2]
-    close += [key for key in known if tail and key.rpartition('.')[2] == tail and key not in close]
+    same = [key for key in known if tail and key.rpartition('.')[2] == tail]
+    close = difflib.get_close_matches(name, same, 2, 0)  # a key that moved to another block
+    near = difflib.get_close_matches(name, known, 3, 0.6)
+    close += [key for key in near if key not in close]
     if not close:
         tails = {key.rpartition('.')[2]: key for key in reversed(known)}
         close = [tails[key] for key in difflib.get_close_matches(tail, tails, 1, 0.6)]

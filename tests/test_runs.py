@@ -147,6 +147,25 @@ def test_a_key_whose_default_changed_what_is_done_takes_what_was_done_before(cop
     assert agent.config.heads.unimix == 0.25 and agent.config.actor.lam == 0.95
 
 
+OLD_FLAGS = '--agent.threads 1 --agent.device=cpu --agent.cache.frames_gb 0 --task dummy'.split()
+
+
+def test_flags_of_an_older_version_do_what_they_did_and_name_those_of_today(tmp_path, capsys):
+    flags = [*OLD_FLAGS, '--logger.tensorboard', 'false', '--logdir', tmp_path / 'no' / '{']
+    assert (
+        command.configure([*map(str, flags)]).flat.items()
+        >= {
+            'machine.threads': 1,
+            'machine.device': 'cpu',
+            'machine.cache.frames_gb': 0.0,
+            'logger.outputs': ('terminal', 'jsonl'),
+            'task': 'dummy',
+        }.items()
+    )
+    told = capsys.readouterr().err
+    assert '--agent.threads is now --machine.threads' in told and told.count('\n') == 4
+
+
 def test_values_before_a_key_are_of_keys_that_there_are():
     assert versions.BEFORE.keys() <= runs.defaults().keys()
 

@@ -158,6 +158,7 @@ def test_a_value_of_the_wrong_type_names_flag_type_and_value(folder, flag, value
 def test_unknown_names_get_the_nearest_known_one(folder):
     assert 'nearest: run.steps' in error_of('--run.step', '1', folder=folder)
     assert 'nearest: net.inner.lr' in error_of('--lr', '1', folder=folder)
+    assert 'nearest: run.steps' in error_of('--net.steps', '1', folder=folder)
     assert 'nearest: small' in error_of('--configs', 'smal', folder=folder)
     assert 'run.steps' in error_of('--run', '1', folder=folder)
     assert 'needs a value' in error_of('--run.steps', folder=folder)
