@@ -13,6 +13,7 @@ OK, WARN, FAIL = 'ok', 'warn', 'fail'
 PYTHON, TORCH = (3, 11), (2, 11)  # the least versions
 MEMORY, DISK, LITTLE_DISK = 4.0, 0.2, 5.0  # GB
 SLOW_DISK, SHARED, FILES = 30.0, 0.06, 1024  # MB/s, GB, files
+COMPILES = 45.0  # seconds that a small function may take, which needs 10 of a free core
 FASTER = 1.2  # times the default, from where another backend is worth a word
 # suite -> a task that is quickly made, and the extra that brings it ('': none). dmlab and unity are
 # built by hand, outside of pip.
@@ -115,9 +116,12 @@ def compiling(system: System) -> Iterator[Finding]:
         words = 'there is no C++ compiler, which machine.compile needs'
         yield Finding('torch.compile', WARN, words, 'apt-get install g++')
         return
-    answer = system.probe('compiles')
+    answer = system.probe('compiles', patience=COMPILES)
     if answer.found:
         yield Finding('torch.compile', OK, 'yes')
+    elif answer.late:
+        words = f'{answer.error}: this machine is slow, or busy now; runs do not compile by default'
+        yield Finding('torch.compile', WARN, words)
     else:
         words = f'does not work: {answer.error}'
         yield Finding('torch.compile', WARN, words, 'train with --machine.compile false')

@@ -1,9 +1,11 @@
 """The border to the machine: all that the checks ask of it, so that tests can answer instead."""
 
+import contextlib
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,15 +17,16 @@ from typing import NamedTuple
 
 from embodied.machine import memory_gb
 
-PATIENCE = 120.0  # seconds after which a probe hangs
+PATIENCE = 120.0  # seconds after which a probe is given up
 PROBE_MB = 64  # written to measure a disk
 
 
 class Answer(NamedTuple):
-    """Of a probe: what it found, or the last line of its complaint."""
+    """Of a probe: what it found, or the last line of its complaint; whether it was not awaited."""
 
     found: dict | None
     error: str = ''
+    late: bool = False
 
 
 class System:
@@ -32,25 +35,35 @@ class System:
     version = tuple(sys.version_info[:3])
     python = sys.executable
 
-    def probe(self, *words: str, **environ: str) -> Answer:
-        """The answer of a probe (probes.py), run in a process of its own."""
+    def probe(self, *words: str, patience: float = PATIENCE, **environ: str) -> Answer:
+        """The answer of a probe (probes.py), run in a process of its own, which is given so many
+        seconds.
+        """
         command = [sys.executable, '-m', 'dreamer4.doctor.probes', *words]
+        done = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environ,
+            errors='replace',
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                env=os.environ | environ,
-                errors='replace',
-            )
-        except subprocess.TimeoutExpired:
-            return Answer(None, f'it hangs: no answer after {PATIENCE:.0f} s')
+            out, err = done.communicate(timeout=patience)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+            # a compiler that it started would go on, and hold the pipes open
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(done.pid, signal.SIGKILL)
+            done.communicate()
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            return Answer(None, f'no answer after {patience:.0f} s', True)
         if done.returncode == 0:
-            return Answer(json.loads(done.stdout.splitlines()[-1]))
+            return Answer(json.loads(out.splitlines()[-1]))
         if done.returncode < 0:
             return Answer(None, f'it crashes: signal {-done.returncode}')
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        lines = [line for line in err.splitlines() if line.strip()]
         words = lines[-1].strip() if lines else f'exit status {done.returncode}'
         return Answer(None, words.removeprefix('embodied.errors.'))
 
