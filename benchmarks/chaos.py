@@ -2,6 +2,7 @@
 benchmarks/results/chaos.json.
 
     python -m benchmarks.chaos [--kills 100] [--faults 200] [--steps 48000] [--seed 0]
+                               [--minutes 60]
 
 Everywhere envs step in worker processes, each env has started a process of its own (as simulators
 do), and no process may open more than chaos_lives.DESCRIPTORS files.
@@ -17,6 +18,8 @@ over between saves: its replay holds no row twice and the folder stays within it
 Faults: another run whose envs raise an unpicklable exception, exit, are killed, hang or return NaN
 (chaos_faults.py) must finish by itself, having replaced every one. The first and the last run are
 then evaluated over 100 episodes: what happened to them must not show in the return.
+Where the time for the kills is up before all of them are done, the rest is left out, and the
+figures say so: `ends` counts those that were.
 """
 
 import argparse
@@ -65,6 +68,12 @@ def main() -> None:
     parser.add_argument('--faults', type=int, default=200)
     parser.add_argument('--steps', type=int, default=48000, help='decisions of each run')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=1e6,
+        help='for all kills, after which no further one begins',
+    )
     args = parser.parse_args()
     path = RESULTS / 'chaos.json'
     result = {'machine': machine(), 'commit': commit(), 'seed': args.seed}
@@ -93,7 +102,7 @@ def earlier(path: Path) -> dict:
 
 def kills(logdir: Path, count: int, args: argparse.Namespace) -> dict:
     """End a run `count` times, let it finish, evaluate it."""
-    found = broken(logdir, count, args.seed, [])
+    found = broken(logdir, count, args.seed, [], 60 * args.minutes * 3 / 4)
     last = max(args.steps, found['steps at the last end'] + 200)
     found['problems'] += completed(logdir, last, []) + finish(logdir) + complete(logdir)
     return {**found, 'steps': last, 'return, 100 episodes': evaluated(logdir, found['problems'])}
@@ -101,21 +110,23 @@ def kills(logdir: Path, count: int, args: argparse.Namespace) -> dict:
 
 def turnover(logdir: Path, count: int, args: argparse.Namespace) -> dict:
     """End a run with small budgets `count` times, and let it finish."""
-    found = broken(logdir, count, args.seed + 1, TURNOVER)
+    found = broken(logdir, count, args.seed + 1, TURNOVER, 60 * args.minutes / 4)
     # so that every row of the last life is given up in the end
     last = found['steps at the last end'] + 8000
     found['problems'] += completed(logdir, last, TURNOVER) + finish(logdir) + bounded(logdir)
     return {**found, 'steps': last}
 
 
-def broken(logdir: Path, count: int, seed: int, flags: list[str]) -> dict:
-    """What `count` ends of a run did to it."""
+def broken(logdir: Path, count: int, seed: int, flags: list[str], seconds: float) -> dict:
+    """What `count` ends of a run did to it, or as many as there is time for."""
     chance, problems, steps = random.Random(seed), [], [0]
-    ends, outputs, unsaved = Counter(), Counter(), 0
+    ends, outputs, unsaved, begun = Counter(), Counter(), 0, time.monotonic()
     for number in range(count):
+        if time.monotonic() - begun > seconds:
+            break
         output, ending = chance.choice(lives.OUTPUTS), chance.choice(lives.ENDINGS)
-        begun = chance.random() > STILLBORN
-        found, late = life(logdir, output, ending, begun, chance.uniform(0.0, LIFE), flags)
+        there = chance.random() > STILLBORN
+        found, late = life(logdir, output, ending, there, chance.uniform(0.0, LIFE), flags)
         before, (told, step) = steps[-1], inspect(logdir)
         if step < before:
             told.append(f'the run fell back from step {before} to {step}')
@@ -124,6 +135,7 @@ def broken(logdir: Path, count: int, seed: int, flags: list[str]) -> dict:
         ends[ending] += 1
         outputs[output] += 1
         unsaved += late
+        print(f'end {number} of {count} at step {step}: {ending}, {output}', flush=True)
     return {
         'ends': dict(ends),
         'outputs': dict(outputs),
