@@ -110,7 +110,7 @@ def phases(
         script='offline',
         seed=seed,
         phases=names,
-        replay={'directory': str(folder / 'data')},
+        replay={'directory': [str(folder / 'data')]},
         agent={'schedule': counts},
         run={'report_every': 1000, 'log_every': 100},
     )
@@ -156,7 +156,7 @@ def innermost(env: Env) -> Env:
 
 def unseen_skill(run: dreamer4.Experiment, folder: Path) -> dict[str, float]:
     """Open-loop measures of the world model on a replay that no phase learned from."""
-    config = run.config.update({'replay.directory': str(folder)})
+    config = run.config.update({'replay.directory': [str(folder)]})
     replay = Parts(config, run.logdir).offline_replay(print)
     try:
         replay.load(None)

@@ -26,7 +26,8 @@ IMAGE = (64, 64, 3)
 def make(directory: Path | None, max_gb: float = 1.0, disk_gb: float = 2.0) -> Replay:
     """A replay with the mixture of a run."""
     config = ReplayConfig(
-        directory='',
+        directory=(),
+        shares=(),
         max_gb=max_gb,
         disk_gb=disk_gb,
         chunk_rows=1024,
@@ -37,6 +38,8 @@ def make(directory: Path | None, max_gb: float = 1.0, disk_gb: float = 2.0) -> R
         resume='manifest',
         demos='',
         demo_share=0.0,
+        video='',
+        video_share=0.0,
         held_out=0.0,
         relevant=0.0,
         relevance='demos',

@@ -68,7 +68,7 @@ COMMANDS = {
         ('--script', 'offline'),
         '--replay.directory',
         'learn from a replay folder, without an env',
-        'DIR [--configs PRESET ...] [--logdir DIR]',
+        'DIR [DIR2 ...] [--configs PRESET ...] [--logdir DIR]',
         (
             'phases',
             'from_checkpoint',
@@ -76,6 +76,8 @@ COMMANDS = {
             'run.updates',
             'run.actions',
             'run.save_every',
+            'replay.shares',
+            'replay.video',
             'replay.held_out',
             'replay.relevant',
             'replay.relevance',

@@ -141,7 +141,8 @@ def _training(agent: Agent, config: Config, run: Path | None) -> dict[str, str]:
 def _data(stored: Mapping) -> str:
     """What the rows were that a run learned from."""
     if stored.get('script') == 'offline':
-        return f'the replay folder `{Path(str(stored.get("replay.directory"))).name}`, offline'
+        folders = [f'`{Path(str(name)).name}`' for name in stored['replay.directory']]
+        return f'the replay folder{"s" * (len(folders) > 1)} {", ".join(folders)}, offline'
     text = 'its own play'
     if stored.get('replay.demos') and stored.get('replay.demo_share'):
         text += f', and demonstrations ({stored["replay.demo_share"]:.0%} of each batch)'

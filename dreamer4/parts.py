@@ -22,6 +22,7 @@ from embodied.ranks import Ranks
 from embodied.replay import Replay, ReplayConfig
 from embodied.replay.infer import folder_of, infer_spaces
 from embodied.replay.meta import read as read_meta
+from embodied.replay.several import folders_of
 from embodied.replay.shard import shard
 from embodied.run import (
     EvalConfig,
@@ -58,6 +59,12 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
     if config.script == 'offline' and not config.replay.directory:
         raise ConfigError(
             '--replay.directory is missing: the offline script learns from a replay folder'
+        )
+    several = len(config.replay.directory) > 1
+    if several and config.script not in ('offline', 'report'):
+        raise ConfigError(
+            f'--replay.directory: several folders are read by --script offline; {config.script}'
+            ' writes to one'
         )
     if config.script in LOOKS and not config.from_checkpoint:
         raise ConfigError(
@@ -333,13 +340,11 @@ class Parts:
         )
 
     def offline_replay(self, on_event):
-        folder = self._replay_folder()
-        if not folder.is_dir():
-            raise ConfigError(f'--replay.directory: {folder} is no folder')
-        obs_space, act_space = self._stored_spaces(folder)
+        folders = folders_of(self.config.replay.directory)
+        obs_space, act_space = self._stored_spaces(folders[0])
         return Replay(
             self.replay_config,
-            folder,
+            folders,
             derive(self.config.seed, 'replay', self.ranks.number),
             obs_space,
             act_space,
@@ -361,7 +366,7 @@ class Parts:
 
     def _replay_folder(self) -> Path:
         if self.config.replay.directory:
-            return folder_of(self.config.replay.directory)
+            return folder_of(self.config.replay.directory[0])
         return self.setup.logdir / 'replay'
 
     def logger(self, counters, on_event) -> Logger | Silent:

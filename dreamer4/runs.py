@@ -117,20 +117,25 @@ def defaults() -> dict[str, Value]:
 def as_stored(config: Config) -> Config:
     """The configuration of an offline run, with task and env settings of those who made the rows.
 
-    They are those of the folder's meta.json, unless the command names another task.
+    They are those of the meta.json of the first folder that names any, unless the command names
+    another task.
 
     Raises:
       ConfigError: the folder names settings that this version does not know.
     """
-    known = metas.read(folder_of_rows(config.replay.directory))
-    stored = known[3] if known else {}
+    stored, folder = {}, ''
+    for folder in config.replay.directory:
+        known = metas.read(folder_of_rows(folder))
+        if known and known[3].get('task'):
+            stored = known[3]
+            break
     task, settings = stored.get('task', ''), stored.get('env', {})
     if not isinstance(task, str) or not task or config.task not in ('', task):
         return config
     config = config.update({'task': task})
     if not isinstance(settings, dict) or not settings:
         return config
-    return config.update({'env': settings}, source=f'{config.replay.directory}: its meta.json')
+    return config.update({'env': settings}, source=f'{folder}: its meta.json')
 
 
 def write_spaces(logdir: Path, obs_space: Spaces, act_space: Spaces) -> None:

@@ -42,6 +42,9 @@ OF_ALL = {'rule': 'adamw', 'beta2': 0.99, 'weight_decay': 1e-3, 'clip': 1.0, 'ad
 
 def renamed(tree: dict) -> dict:
     """A stored configuration with its keys where they stand today."""
+    replay = tree.get('replay')
+    if isinstance(replay, dict) and isinstance(where := replay.get('directory'), str):
+        replay['directory'] = [where] if where else []  # one folder, before there were several
     agent = tree.get('agent')
     if not isinstance(agent, dict):
         return tree

@@ -7,6 +7,7 @@ from test_rows_alone import HERE, call
 
 from dreamer4 import main as command
 from dreamer4.load import load_policy
+from embodied.config import Config
 
 SMALL = ['--configs', 'pixel', 'paper', 'debug', '--agent.tokenizer.patch', '8']
 COUNTS = [
@@ -17,12 +18,20 @@ SHORT = ['--agent.batch.long_last', 1, '--run.log_every', 1, '--replay.held_out'
 OFFLINE = [*SMALL, *COUNTS, *SHORT, *HERE, '--script', 'offline']
 
 
-@pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    logdir = tmp_path_factory.mktemp('rows') / 'rows'
-    flags = ['--task', 'pixel_reach', '--env.pixel.size', 16, '--run.steps', 400, '--run.envs', 2]
+def collected(logdir, steps):
+    flags = ['--task', 'pixel_reach', '--env.pixel.size', 16, '--run.steps', steps, '--run.envs', 2]
     assert call('--script', 'collect', *flags, *HERE, '--logdir', logdir) == 0
     return logdir
+
+
+@pytest.fixture(scope='module')
+def rows(tmp_path_factory):
+    return collected(tmp_path_factory.mktemp('rows') / 'rows', 400)
+
+
+@pytest.fixture(scope='module')
+def more_rows(tmp_path_factory):
+    return collected(tmp_path_factory.mktemp('more') / 'more', 300)
 
 
 def updates(logdir):
@@ -51,10 +60,12 @@ def test_the_phases_that_are_asked_for_are_made_and_no_more(first):
 
 
 @pytest.fixture(scope='module')
-def second(rows, first, tmp_path_factory):
-    """The run of phases 2 and 3, and its command."""
+def second(rows, more_rows, first, tmp_path_factory):
+    """The run of phases 2 and 3, which learns from two folders and from video, and its command."""
     logdir = tmp_path_factory.mktemp('second') / 'run'
-    flags = ['--replay.directory', rows, '--logdir', logdir, '--from_checkpoint', first]
+    flags = ['--replay.directory', rows, more_rows, '--replay.shares', 0.25, 0.75]
+    flags += ['--replay.video', more_rows, '--replay.video_share', 0.25]
+    flags += ['--logdir', logdir, '--from_checkpoint', first]
     command = [*OFFLINE, *flags, '--phases', 2, 3]
     assert call(*command) == 0
     return logdir, command
@@ -66,6 +77,14 @@ def test_the_next_phases_begin_with_a_checkpoint_and_end(second):
     assert call(*command) == 0 and updates(logdir) == 6, 'it is over'
     policy = load_policy(logdir)
     assert policy.act({'image': policy.obs_space['image'].sample()})
+
+
+def test_several_folders_are_said_and_kept(second, rows, more_rows):
+    logdir, command = second
+    stored = Config.load(logdir / 'config.yaml').replay
+    assert stored.directory == (str(rows), str(more_rows)) and stored.shares == (0.25, 0.75)
+    assert f'2 replay folders: {rows}/replay: 4' in (logdir / 'events.log').read_text()
+    assert call(*command, '--replay.shares', 0.5, 0.5) == 2, 'other shares are another run'
 
 
 def test_the_agent_goes_on_online_with_demonstrations(second, rows, tmp_path):
@@ -93,7 +112,7 @@ def test_a_run_is_compared_and_reported(second):
     }
     assert call(*look, 'report') == 0
     numbers = json.loads((logdir / 'report' / 'report.json').read_text())
-    assert 'nothing learned from' in numbers['about'][1]
+    assert 'more/replay that nothing learned from' in numbers['about'][1]
     offsets = len(numbers['heads']['behaviour']['nll'])
     assert offsets == len(numbers['heads']['reward']['correlation']) == 2 + 1
     assert list(numbers['dynamics']['denoising_steps']) == ['1', '2', '4', '8']
@@ -111,9 +130,13 @@ def test_phases_that_cannot_be_are_one_line(first, rows, tmp_path, capsys):
         (['--phases', '1a', 2], 'in succession'),
         (['--agent.schedule.plateau', 2, '--replay.held_out', 0], '--replay.held_out 0.05'),
         (['--replay.relevance', 'good'], 'replay.relevance must be'),
+        (['--replay.directory', rows, rows], 'is named twice'),
     )
     for number, (more, words) in enumerate(cases):
         flags = ['--replay.directory', rows, '--logdir', tmp_path / str(number)]
         assert command.main([str(flag) for flag in [*OFFLINE, *flags, *more]]) == 2
         assert words in capsys.readouterr().err
-    assert call(*SMALL, '--task', 'pixel_reach', '--phases', '1a', '--logdir', tmp_path) == 2
+    play = [*SMALL, '--task', 'pixel_reach', '--logdir', tmp_path]
+    assert call(*play, '--phases', '1a') == 2
+    assert call(*play, '--replay.directory', rows, first) == 2
+    assert 'train writes to one' in capsys.readouterr().err

@@ -68,6 +68,8 @@ def of_an_old_version(tree):
     tree['agent'] |= {key: machine[key] for key in versions.MOVED} | ELSEWHERE
     del tree['env']['crafter'], tree['env']['dmc']['camera']
     tree['env']['gone'] = {'size': 3}
+    tree['replay']['directory'] = ''  # one folder, no list
+    del tree['replay']['shares']
 
 
 @pytest.mark.parametrize('change', [of_a_gpu, of_an_old_version])

@@ -14,7 +14,8 @@ from dreamer4.batch import make_batch
 from dreamer4.returns import lambda_return
 from embodied.base import FLAG, OUTCOME, Env, outcome
 from embodied.drive import Driver, DriverConfig
-from embodied.replay import Replay, ReplayConfig
+from embodied.replay import Replay
+from embodied.replay.config import unlimited
 
 CHOSEN = [1, 2, 3, 9, 1, 2, 3, 9, 1, 2]  # by row; the 9s fall on last rows and are never executed
 ACTIONS = Actions({'action': spaces.Discrete(10)}, 'bins', 5, 0.0)
@@ -46,7 +47,7 @@ def rows():
     """Ten rows as the driver hands them to the replay, and the replay's copy of them."""
     driver = Driver([Payer], DriverConfig(False, True, 9.0, 9.0, 0, 0, 9.0))
     replay = Replay(
-        ReplayConfig('', 1.0, 1.0, 4, 1.0, 0.0, 0.0, 10, 'all', '', 0.0, 0.0, 0.0, 'demos', True),
+        unlimited(1.0),
         None,
         0,
         driver.obs_space,

@@ -7,7 +7,7 @@ those of another folder.
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from embodied.files import whole
 from embodied.media import gif
 from embodied.replay import Replay, ReplayConfig
 from embodied.replay.infer import folder_of
+from embodied.replay.several import paths
 
 from .. import runs
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(
     place: Path,
-    frames: str = '',
+    frames: str | Sequence[str] = '',
     draws: int = DRAWS,
     out: Path | None = None,
     seed: int = 0,
@@ -65,8 +66,8 @@ def report(
     """Measure a run, and write report.json, report.html, plots and videos.
 
     Args:
-        place: its logdir, or a checkpoint in it. frames: replay folder to predict; '' for the run's
-            own. draws: batches. out: folder, LOGDIR/report if not given. seed: of the draws.
+        place: its logdir, or a checkpoint in it. frames: replay folders to predict; none for the
+            run's own. draws: batches. out: folder, LOGDIR/report if not given. seed: of the draws.
 
     Returns:
         the page.
@@ -122,7 +123,7 @@ def save(folder: Path, name: str, content: bytes) -> None:
 
 @contextmanager
 def opened(
-    told: Config, logdir: Path, frames: str, length: int, seed: int
+    told: Config, logdir: Path, frames: str | Sequence[str], length: int, seed: int
 ) -> Iterator[tuple[Replay, str]]:
     """The rows that are predicted, and in words what they are.
 
@@ -130,23 +131,30 @@ def opened(
         told: configuration of the run. frames: another folder. length: rows of the longest
             sequence that the run has learned from.
     """
-    directory = frames or str(told.replay.directory) or str(logdir / 'replay')
-    folder = folder_of(directory)
-    if not folder.is_dir():
-        raise ConfigError(f'there are no rows to predict in {folder}; give others: --frames DIR')
+    folders = [
+        folder_of(x) for x in paths(frames or told.replay.directory or logdir / 'replay', True)
+    ]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f'there are no rows to predict in {folder}; give others: --frames DIR'
+            )
     apart = told.script == 'offline' and not frames
     keys = {name: getattr(told.replay, name, 0.0) for name in ('held_out',) if apart}
     plain = dict(uniform=1.0, recent=0.0, newest=0.0, demos='', demo_share=0.0, relevant=0.0)
-    settings = replace(defaults(told), **plain | {'held_out': 0.0} | keys)
+    plain |= dict(video='', video_share=0.0, held_out=0.0)
+    plain |= dict(directory=(), shares=()) if frames else {}
+    settings = replace(defaults(told), **plain | keys)
     obs_space, act_space = runs.read_spaces(logdir)
-    rows = Replay(settings, folder, seed, obs_space, act_space, read_only=True, on_event=print)
+    where = ', '.join(map(str, folders))
+    rows = Replay(settings, folders, seed, obs_space, act_space, read_only=True, on_event=print)
     try:
         rows.load(None)
         rows.split(length)
         if rows.held_out:
-            yield rows, f'of episodes of {folder} that nothing learned from'
+            yield rows, f'of episodes of {where} that nothing learned from'
         else:
-            yield rows, f'of {folder}' + ('' if frames else ', which the agent has learned from')
+            yield rows, f'of {where}' + ('' if frames else ', which the agent has learned from')
     finally:
         rows.close()
 

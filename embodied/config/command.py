@@ -20,7 +20,7 @@ DEFAULTS = 'defaults.yaml'
 QUESTIONS = ('help', 'print_config')  # flags that are answered instead of a run
 FLAGS = ('configs', *QUESTIONS)  # those that are no keys
 BASE = 'builds_on'  # key of a preset: the name of another one, which it lies over
-MARK = re.compile(r'\{(\w+(?:\|\w+)+)\}\s*')
+MARK = re.compile(r'\{(str|float|\w+(?:\|\w+)+)\}\s*')
 
 
 def parse(

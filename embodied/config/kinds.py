@@ -29,7 +29,7 @@ class Kind:
         ('auto|int').
         """
         if mark:
-            return cls(tuple(mark.split('|')))
+            return cls(tuple(mark.split('|')), many=isinstance(default, tuple))
         if isinstance(default, tuple):
             return cls((type(default[0]).__name__ if default else 'any',), many=True)
         return cls(('any' if default == 'auto' else type(default).__name__,))

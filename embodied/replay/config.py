@@ -13,7 +13,8 @@ class ReplayConfig:
     """Block `replay` of the config; see configs/defaults.yaml.
 
     Attributes:
-      directory: folder of the chunks; '' is logdir/replay.
+      directory: folders of the chunks, several where they are only read; none is logdir/replay.
+      shares: of the sequences, for each of several folders; none: every row counts the same.
       max_gb: memory for rows, 10^9 bytes.
       disk_gb: size of the chunk files, 10^9 bytes; the oldest are deleted.
       chunk_rows: rows of a full chunk.
@@ -21,13 +22,15 @@ class ReplayConfig:
       resume: 'manifest' restores the rows that the checkpoint names, 'all' every row in the folder.
       demos: folder of a further replay that is only read, '' for none.
       demo_share: share of each batch that comes from it, in [0, 1].
+      video, video_share: likewise, a folder whose actions and rewards nobody learns from.
       held_out: share of the episodes of a folder that is only read which training does not draw.
       relevant: share of the sequences of relevant episodes, where such are asked for.
       relevance: which episodes those are, see mix.Relevance.
       prefetch: whether a feed may have the next draw prepared by a thread.
     """
 
-    directory: str
+    directory: tuple[str, ...]
+    shares: tuple[float, ...]
     max_gb: float
     disk_gb: float
     chunk_rows: int
@@ -38,6 +41,8 @@ class ReplayConfig:
     resume: str
     demos: str
     demo_share: float
+    video: str
+    video_share: float
     held_out: float
     relevant: float
     relevance: str
@@ -66,14 +71,30 @@ class ReplayConfig:
                     f'replay.{name} must lie in [0, 1), got {getattr(self, name)}: the rest is'
                     ' learned from.'
                 )
-        if not 0 <= self.demo_share <= 1:
-            raise ConfigError(f'replay.demo_share must lie in [0, 1], got {self.demo_share}.')
+        for name in ('demo_share', 'video_share'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f'replay.{name} must lie in [0, 1], got {getattr(self, name)}.')
+        if self.demo_share + self.video_share > 1:
+            raise ConfigError(
+                'replay.demo_share and replay.video_share must sum to 1 at most, got'
+                f' {self.demo_share} and {self.video_share}.'
+            )
+        if self.shares and (
+            len(self.shares) != len(self.directory)
+            or min(self.shares) <= 0
+            or abs(sum(self.shares) - 1) > 1e-6
+        ):
+            raise ConfigError(
+                'replay.shares must name a share above 0 for each folder of replay.directory, and'
+                f' sum to 1; got {list(self.shares)} for {len(self.directory)} folders.'
+            )
 
 
 def unlimited(max_gb: float, resume: str = 'all') -> ReplayConfig:
     """A replay that is only filled: `max_gb` of memory, as much disk as there is."""
     return ReplayConfig(
-        directory='',
+        directory=(),
+        shares=(),
         max_gb=max_gb,
         disk_gb=1e6,
         chunk_rows=1024,
@@ -84,6 +105,8 @@ def unlimited(max_gb: float, resume: str = 'all') -> ReplayConfig:
         resume=resume,
         demos='',
         demo_share=0.0,
+        video='',
+        video_share=0.0,
         held_out=0.0,
         relevant=0.0,
         relevance='demos',

@@ -1,4 +1,6 @@
-"""Demonstrations: a further folder of rows, only read, that gives a share of every batch."""
+"""Further folders of rows, only read, that give a share of every batch: demonstrations, and video
+that nobody acted in.
+"""
 
 import os
 import threading
@@ -13,40 +15,46 @@ from ..errors import ReplayEmptyError, ReplayError
 from .config import ReplayConfig
 from .folder import listing
 from .infer import folder_of
-from .labels import Labels, align
+from .labels import Labels, align, unlabeled
 from .sampler import Sampler
 from .schema import Schema
 from .store import Store
 
 
 class Demos:
-    """The folder of demonstrations, and how its rows become rows of the replay.
+    """A further folder, and how its rows become rows of the replay.
 
     Attributes:
+      key: of the block `replay` that names the folder. what: its rows, in a word.
       sampler: of its rows; its index tells their ids from others.
       labels: what stands in for keys that its rows lack.
     """
 
-    def __init__(self, config: ReplayConfig, on_event: Callable[[str], None]):
+    def __init__(self, config: ReplayConfig, on_event: Callable[[str], None], key: str = 'demos'):
         """Open the folder.
 
         Args:
-          config: of the replay that they go into; `demos` may be the logdir above the rows.
+          config: of the replay that they go into; the folder may be the logdir above the rows.
           on_event: as for Replay.
+          key: 'demos', or 'video': rows whose actions and rewards are left out where there are any.
 
         Raises:
           ReplayError: there is no such folder.
           ReplaySchemaError: its rows are not of one kind.
         """
-        self._share, self._on_event = config.demo_share, on_event
-        self._where = str(folder_of(config.demos))
+        self.key, self._on_event = key, on_event
+        self.what, self._share = {
+            'demos': ('demonstrations', config.demo_share),
+            'video': ('videos', config.video_share),
+        }[key]
+        self._where = str(folder_of(getattr(config, key)))
         if not os.path.isdir(self._where):
             raise ReplayError(
-                f'{Path(self._where)}: the folder of demonstrations (replay.demos) does not exist.'
+                f'{Path(self._where)}: the folder of {self.what} (replay.{key}) does not exist.'
             )
-        config = replace(config, uniform=1.0, recent=0.0, newest=0.0, demos='', demo_share=0.0)
+        config = replace(config, uniform=1.0, recent=0.0, newest=0.0)
         self._lock = threading.Condition()  # nobody writes; who reads holds the replay's
-        self._store = Store(config, Path(self._where), True, self._lock, on_event)
+        self._store = Store(config, [Path(self._where)], True, self._lock, on_event)
         self._store.settle()
         self._store.load(None)
         self.sampler = Sampler(self._store.shelf, config.mixture, seed=0)
@@ -64,11 +72,13 @@ class Demos:
         theirs = self._store.schema
         if theirs is None:
             raise ReplayError(
-                f'{self._where}: the folder of demonstrations (replay.demos) holds no readable'
+                f'{self._where}: the folder of {self.what} (replay.{self.key}) holds no readable'
                 ' chunk.'
             )
+        if self.key == 'video':
+            theirs = unlabeled(theirs, actions, self._where)
         self.labels = align(schema, theirs, actions, self._where)
-        if lacking := self.labels.words():
+        if (lacking := self.labels.words()) and self.key == 'demos':
             self._on_event(
                 f'{self._where}: the demonstrations are unlabeled, their rows hold no {lacking}.'
             )
@@ -84,9 +94,9 @@ class Demos:
         streams = self._store.shelf.streams
         if not streams.sequences(length):
             raise ReplayEmptyError(
-                f'{self._where}: the demonstrations hold no sequence of {length} rows, the longest'
+                f'{self._where}: the {self.what} hold no sequence of {length} rows, the longest'
                 f' stream has {streams.longest}. Learn from shorter sequences (agent.batch) or'
-                ' leave them out (replay.demo_share 0).'
+                f' leave them out (no replay.{self.key}).'
             )
 
     def count(self, batch: int, rng: np.random.Generator) -> int:
@@ -101,16 +111,27 @@ class Demos:
         Raises:
           ReplayEmptyError: there is none so long.
         """
+        fill = dict.fromkeys(set(UNLABELED) - self._columns(), False) | self.labels.fill
         out = dict(out)
-        for key in self.labels.fill.keys() & out.keys():
-            out.pop(key)[:] = self.labels.fill[key]
+        for key in fill.keys() & out.keys():
+            out.pop(key)[:] = fill[key]
         if not self.sampler.fill(out, rng):
             length = next(iter(out.values())).shape[1]
             raise ReplayEmptyError(
-                f'{Path(self._where)}: the demonstrations hold no sequence of {length} rows.'
+                f'{Path(self._where)}: the {self.what} hold no sequence of {length} rows.'
             )
+
+    def _columns(self) -> set[str]:
+        return {key for key, _, _ in self._store.schema.specs}
 
     def close(self) -> None:
         """Say what was lost, and give the folder back."""
         with self._lock:
             self._store.close()
+
+
+def further(config: ReplayConfig, on_event: Callable[[str], None]) -> list[Demos]:
+    """Those further folders that a configuration names and gives a share."""
+    shares = {'demos': config.demo_share, 'video': config.video_share}
+    used = [key for key, share in shares.items() if share and getattr(config, key)]
+    return [Demos(config, on_event, key) for key in used]

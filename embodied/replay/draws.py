@@ -1,11 +1,12 @@
-"""The draws of a replay, one after the other: sequences of its own rows and of demonstrations.
+"""The draws of a replay, one after the other: sequences of its own rows, of demonstrations and of
+video.
 
 Where the order of draws stands is no state but a number, so a reader that knows it goes on as if it
 had never stopped.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,10 @@ from ..errors import OutOfResources, ReplayEmptyError, ReplayError
 from .config import ReplayConfig
 from .demos import Demos
 from .mix import Relevance
-from .sampler import DEMOS, INDEX_BIT, ORDER, RELEVANT, ROW_ID, Sampler
+from .sampler import DEMOS, INDEX_BIT, ORDER, RELEVANT, ROW_ID, VIDEO, Sampler
 from .shelf import Shelf
+
+STREAMS = {'demos': DEMOS, 'video': VIDEO}  # random numbers of each further folder
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,17 @@ class Draws:
         self,
         shelf: Shelf,
         sampler: Sampler,
-        demos: Demos | None,
+        further: Sequence[Demos],
         config: ReplayConfig,
         lock: threading.Condition,
     ):
-        """Args: the rows, and who draws them; demonstrations; the shares; the lock of both."""
-        self._shelf, self._sampler, self._demos, self._lock = shelf, sampler, demos, lock
+        """Args: the rows, and who draws them; demonstrations and video; the shares; the lock of
+        all.
+        """
+        self._shelf, self._sampler, self._further, self._lock = shelf, sampler, further, lock
         self._share = config.relevant
-        self._of_demos = demos is not None and Relevance.read(config.relevance).kind == 'demos'
+        has_demos = any(folder.key == 'demos' for folder in further)
+        self._of_demos = has_demos and Relevance.read(config.relevance).kind == 'demos'
         self.made = 0
 
     def clear(self) -> None:
@@ -103,8 +109,9 @@ class Draws:
         borders = np.flatnonzero(np.diff(ids) != 1) + 1
         for begin, end in zip([0, *borders], [*borders, len(ids)]):
             if begin < end:
-                of_demos = self._demos and ids[begin] >> INDEX_BIT == self._demos.sampler.index
-                sampler = self._demos.sampler if of_demos else self._sampler
+                index = ids[begin] >> INDEX_BIT
+                others = [x.sampler for x in self._further if x.sampler.index == index]
+                sampler = others[0] if others else self._sampler
                 sampler.read(int(ids[begin]), {key: array[begin:end] for key, array in out.items()})
         return out
 
@@ -134,9 +141,13 @@ class Draws:
             raise ReplayEmptyError(
                 f'There is no sequence of {length} rows yet: the replay has not seen a row.'
             )
-        demos, number = self._demos, self.made if draw is None else draw
-        theirs = demos.count(batch, self._sampler.generator(number, DEMOS)) if demos else 0
-        own = batch - theirs
+        number = self.made if draw is None else draw
+        chance = lambda folder: self._sampler.generator(number, STREAMS[folder.key])
+        spans, own = {}, batch  # where in the batch each further folder stands
+        for folder in self._further:
+            count = min(own, folder.count(batch, chance(folder)))
+            spans[folder] = own - count, own
+            own -= count
         out = self._empty(batch, length, without)
         part = lambda begin, end, keys=out: {key: out[key][begin:end] for key in keys}
         stored = [key for key in out if key == ROW_ID or key in self._shelf.schema]
@@ -144,12 +155,14 @@ class Draws:
         fresh = self._sampler.draw(part(0, own - chosen, stored), number, draw is None)
         if chosen:
             self._sampler.draw(part(own - chosen, own, stored), number, relevant=True)
-        if theirs:
-            # numbers of their own, though one of them decided how many sequences there are
-            demos.fill(part(own, batch), self._sampler.generator(number, DEMOS))
+        for folder, (begin, end) in spans.items():
+            if begin < end:
+                # numbers of their own, though one of them decided how many sequences there are
+                folder.fill(part(begin, end), chance(folder))
         if relevant and (self._of_demos or self._split_by_relevance):
-            out |= self._roles(out[ROW_ID], own - chosen, own)
-        if theirs or chosen:
+            demos = next((spans[x] for x in spans if x.key == 'demos'), (batch, batch))
+            out |= self._roles(out[ROW_ID], (own - chosen, own), demos)
+        if own < batch or chosen:
             # a place in the batch tells nothing of where a sequence is from
             order = self._sampler.generator(number, ORDER).permutation(batch)
             out = {key: array[order] for key, array in out.items()}
@@ -163,10 +176,8 @@ class Draws:
             if key not in without
         }
         out[ROW_ID] = np.empty((batch, length), np.int64)
-        added = self._demos.labels.added if self._demos else ()
-        return out | {
-            flag: np.zeros((batch, length), bool) for flag in added if flag not in without
-        }
+        added = {flag for folder in self._further for flag in folder.labels.added}
+        return out | {flag: np.zeros((batch, length), bool) for flag in sorted(added - {*without})}
 
     @property
     def _split_by_relevance(self) -> bool:
@@ -180,16 +191,18 @@ class Draws:
         if not self._split_by_relevance:
             return 0
         chance = self._sampler.generator(number, RELEVANT)
-        return min(int(own * self._share + chance.random()), own - 1)
+        return max(0, min(int(own * self._share + chance.random()), own - 1))
 
-    def _roles(self, ids: np.ndarray, begin: int, end: int) -> dict[str, np.ndarray]:
-        """MIX of the rows `ids` (batch, length) of which the sequences from `begin` to `end` are
-        relevant, those before it are not, and demonstrations follow.
+    def _roles(
+        self, ids: np.ndarray, chosen: tuple[int, int], demos: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        """MIX of the rows `ids` (batch, length).
+
+        Args: from and up to which sequence those stand that were drawn as relevant; likewise the
+        demonstrations.
         """
         imitated, predicted = np.zeros(ids.shape, bool), np.ones(ids.shape, bool)
-        if self._of_demos:
-            imitated[end:], predicted[end:] = True, False
-        else:
-            imitated[begin:end] = self._sampler.relevant(ids[begin:end])
-            predicted[begin:end] = False
+        begin, end = demos if self._of_demos else chosen
+        imitated[begin:end] = self._of_demos or self._sampler.relevant(ids[begin:end])
+        predicted[begin:end] = False
         return dict(zip(MIX, (imitated, predicted)))

@@ -120,7 +120,8 @@ class Folder:
         names = listing([chunk.path.name for chunk in chunks])
         self.moved[subfolder] += len(chunks)
         if self._read_only:
-            self._on_event(f'{self.path}: ignored {names}: {why}')
+            where = chunks[0].path.parent  # of several folders that are read as one
+            self._on_event(f'{where}: ignored {names}: {why}')
             return
         target = self.path / subfolder
         try:

@@ -40,6 +40,13 @@ class Labels:
         return ' and no '.join(what)
 
 
+def unlabeled(schema: Schema, actions: Iterable[str], where: str) -> Schema:
+    """The schema without actions, what is earned by them, and flags that tell of either."""
+    labels = {*actions, *EARNED, *UNLABELED}
+    kept = {key: (dtype, shape) for key, dtype, shape in schema.specs if key not in labels}
+    return Schema(kept, where)
+
+
 def align(own: Schema, theirs: Schema, actions: Iterable[str], where: str) -> Labels:
     """Compare the rows of a folder with ours, of which they may lack actions, rewards and flags.
 

@@ -109,11 +109,20 @@ class Spans:
                 joined.append([slot, begin, end])
         return cls(*np.array(joined, np.int64).reshape(-1, 3).T)
 
-    def windows(self, streams: Streams, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """First window of each span and how many there are, as far as its rows are still held."""
+    def windows(
+        self, streams: Streams, length: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """First window of each span and how many there are, as far as its rows are still held;
+        only of some streams, if bool (streams,) `among` says which.
+        """
         begins = np.maximum(self.begins, streams.begins[self.slots])
         ends = np.minimum(self.ends, streams.ends[self.slots])
-        return begins, np.maximum(ends - begins - length + 1, 0)
+        counts = np.maximum(ends - begins - length + 1, 0)
+        return begins, counts if among is None else counts * among[self.slots]
+
+    def rows(self, among: np.ndarray) -> int:
+        """How many rows lie in spans of the streams that bool (streams,) says."""
+        return int(((self.ends - self.begins) * among[self.slots]).sum())
 
     def hold(self, slots: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """bool, of the shape of both: whether a row lies in a span."""
@@ -174,20 +183,35 @@ class Split:
                     f' {relevance.kind}'
                 )
 
+    def words(self) -> str:
+        """How many episodes there are of each kind."""
+        return ', '.join(f'{count:,} {what}' for what, count in self.counts.items())
+
     def draw(
-        self, spans: Spans, streams: Streams, batch: int, length: int, rng: np.random.Generator
+        self,
+        spans: Spans,
+        streams: Streams,
+        batch: int,
+        length: int,
+        rng: np.random.Generator,
+        among: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Slots and first rows of windows within some spans, each equally likely; None where there
-        is none so long.
+        is none so long. Args: among: as for Spans.windows.
         """
-        begins, counts = spans.windows(streams, length)
+        begins, counts = spans.windows(streams, length, among)
         if not counts.any():
             return None
         places, rows = pick(counts, begins, batch, rng)
         return spans.slots[places], rows
 
     def draw_relevant(
-        self, streams: Streams, batch: int, length: int, rng: np.random.Generator
+        self,
+        streams: Streams,
+        batch: int,
+        length: int,
+        rng: np.random.Generator,
+        among: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """As draw, of windows among the learned rows that begin in a relevant episode or, where
         too few rows follow, end with the span that it lies in.
@@ -197,7 +221,7 @@ class Split:
             (self.relevant.slots << 32) + self.relevant.begins,
             side='right',
         )
-        begins, counts = (x[outer - 1] for x in self.learned.windows(streams, length))
+        begins, counts = (x[outer - 1] for x in self.learned.windows(streams, length, among))
         last = begins + counts - 1
         low = np.minimum(np.maximum(self.relevant.begins, begins), last)
         high = np.minimum(self.relevant.ends - 1, last)

@@ -8,8 +8,7 @@ demonstrations, under one lock.
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,12 @@ from ..tasks import KEY
 from . import manifest as manifests
 from . import meta as metas
 from .config import ReplayConfig
-from .demos import Demos
+from .demos import further
 from .draws import Draws, Prepared
 from .mix import Relevance, Split
 from .sampler import Sampler
 from .schema import Schema
+from .several import describe, paths
 from .store import Store
 
 
@@ -38,13 +38,13 @@ class Replay:
       meta: facts about the run that made the rows, given or read from meta.json.
       prefetch: whether somebody who draws may have the next draw prepared by a thread.
       rows_missing: rows that the checkpoint named and that were gone when load() looked for them.
-      directory: folder of the chunks; None where rows are kept in memory only.
+      directory: folder of the chunks, the first of several; None: rows are in memory only.
     """
 
     def __init__(
         self,
         config: ReplayConfig,
-        directory: str | os.PathLike | None,
+        directory: str | os.PathLike | Sequence[str | os.PathLike] | None,
         seed: int,
         obs_space: Mapping[str, Any] | None = None,
         act_space: Mapping[str, Any] | None = None,
@@ -56,7 +56,7 @@ class Replay:
 
         Args:
           config: budgets and mixture.
-          directory: folder of the chunks; None keeps rows in memory only.
+          directory: folder of the chunks, several to be read as one; None: rows in memory only.
           seed: integer >= 0; with the number of the draw it decides what sample() picks.
           obs_space, act_space: spaces of the env; without them the folder or the first row says
               what a row is.
@@ -75,13 +75,12 @@ class Replay:
         on_event = on_event or _warn
         self._lock = threading.Condition()
         self._closed, self.prefetch = False, config.prefetch
-        folder = Path(directory) if directory else None
-        self._store = Store(config, folder, read_only, self._lock, on_event, self._align)
+        folders = paths(directory, read_only)
+        self._store = Store(config, folders, read_only, self._lock, on_event, self._align)
         self._shelf = self._store.shelf
-        has_demos = config.demos and config.demo_share
-        self._demos = Demos(config, on_event) if has_demos else None
-        sampler = Sampler(self._shelf, config.mixture, seed)
-        self._draws = Draws(self._shelf, sampler, self._demos, config, self._lock)
+        self._further = further(config, on_event)
+        sampler = Sampler(self._shelf, config.mixture, seed, config.shares[: len(folders)])
+        self._draws = Draws(self._shelf, sampler, self._further, config, self._lock)
         self._config, self._sampler, self._on_event = config, sampler, on_event
         self._store.settle(obs_space, act_space, meta)
 
@@ -104,8 +103,8 @@ class Replay:
           ReplayEmptyError: the demonstrations hold none, and nobody adds to them.
         """
         with self._lock:
-            if self._demos is not None:
-                self._demos.require(length)
+            for folder in self._further:
+                folder.require(length)
             return self._shelf.streams.sequences(length)
 
     @property
@@ -219,13 +218,15 @@ class Replay:
         """
         c, relevance = self._config, Relevance.read(self._config.relevance)
         asked = relevance if c.relevant and relevance.kind != 'demos' else None
-        if not self._read_only or not (c.held_out or asked):
-            return
-        with self._lock:
-            found = list(self._store.episodes(asked.key if asked else ''))
-            self._sampler.split = split = Split(found, c.held_out, asked, length)
-        parts = ', '.join(f'{count:,} {what}' for what, count in split.counts.items())
-        self._on_event(f'Episodes of {self._store.folder.path}: {parts}.')
+        folders = [folder.path for folder in self._store.folders]
+        split = None
+        if self._read_only and (c.held_out or asked):
+            with self._lock:
+                found = list(self._store.episodes(asked.key if asked else ''))
+                self._sampler.split = split = Split(found, c.held_out, asked, length)
+            self._on_event(f'Episodes of {", ".join(map(str, folders))}: {split.words()}.')
+        if len(folders) > 1:
+            self._on_event(describe(folders, self._shelf.streams, split, c.shares, length))
 
     def rows(self, ids: np.ndarray, keys: Iterable[str]) -> dict[str, np.ndarray]:
         """Read rows that sample() has named.
@@ -256,8 +257,8 @@ class Replay:
             self._draws.made = int(draws)
 
     def _align(self, schema: Schema) -> None:
-        if self._demos is not None:
-            self._demos.align(schema, self._store.act_space or ())
+        for folder in self._further:
+            folder.align(schema, self._store.act_space or ())
 
     # Saving
 
@@ -312,8 +313,8 @@ class Replay:
             try:
                 self._store.flush()
             finally:
-                if self._demos is not None:
-                    self._demos.close()
+                for folder in self._further:
+                    folder.close()
                 self._store.close()
 
     # Words

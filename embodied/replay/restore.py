@@ -16,8 +16,12 @@ class Restorer:
       rows_missing: rows that the checkpoint named and that were not there.
     """
 
-    def __init__(self, shelf: Shelf, folder: Folder, on_event: Callable[[str], None]):
+    def __init__(
+        self, shelf: Shelf, folder: Folder, on_event: Callable[[str], None], place: int = 0
+    ):
+        """Args: place: number of the folder among several whose chunks come onto one shelf."""
         self._shelf, self._folder, self._on_event = shelf, folder, on_event
+        self._place = place
         self.rows_missing = 0
 
     def load(self, manifest: Mapping[str, Any] | None, listed: bool) -> None:
@@ -29,6 +33,10 @@ class Restorer:
         """
         self.rows_missing = 0
         found = self._folder.scan()
+        for uuid in [chunk.uuid for chunk in self._shelf.chunks() if chunk.uuid in found]:
+            self._on_event(
+                f'{found.pop(uuid).path}: the same rows are in another folder; left out.'
+            )
         if manifest is not None and listed:
             self._load_listed(found, manifest)
             return
@@ -38,7 +46,7 @@ class Restorer:
 
     def _load_all(self, found: dict[str, Chunk]) -> None:
         for chain in chains(chunk.name for chunk in found.values()):
-            stream = self._shelf.streams.new()
+            stream = self._shelf.streams.new(place=self._place)
             for name in chain:
                 self._shelf.streams.link(stream, found[name.uuid])
         self._shelf.take(found.values())

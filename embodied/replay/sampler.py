@@ -12,7 +12,7 @@ from .selectors import Mixture, Selection
 from .shelf import Shelf, Unusable
 from .streams import Stream
 
-MAIN, DEMOS, ORDER, RELEVANT = 0, 1, 2, 3  # the independent random streams of one draw
+MAIN, DEMOS, ORDER, RELEVANT, VIDEO = 0, 1, 2, 3, 4  # the independent random streams of one draw
 
 ROW_ID = 'row_id'  # key of a draw: which row it is, until clear() is called
 # of a row id: below the number within its stream, then the stream's slot, then the number of the
@@ -30,9 +30,11 @@ class Sampler:
       split: what of the rows is learned from and what is measured on; None where all are both.
     """
 
-    def __init__(self, shelf: Shelf, mixture: Mixture, seed: int):
-        """Args: where the rows are; what sequences are drawn from; an integer >= 0."""
-        self._shelf, self._mixture = shelf, mixture
+    def __init__(self, shelf: Shelf, mixture: Mixture, seed: int, shares: tuple[float, ...] = ()):
+        """Args: where the rows are; what sequences are drawn from; an integer >= 0; the share of
+        each folder, where several are on the shelf, none: every row counts the same.
+        """
+        self._shelf, self._mixture, self._shares = shelf, mixture, shares
         self._key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
         self.split: Split | None = None
         self.clear()
@@ -45,7 +47,7 @@ class Sampler:
         """The random numbers of one draw: Philox is a function of key and counter, so no state has
         to be kept.
 
-        Args: the number of the draw; MAIN, DEMOS or ORDER.
+        Args: the number of the draw; MAIN or another of its streams.
         """
         return np.random.Generator(np.random.Philox(counter=[0, 0, part, number], key=self._key))
 
@@ -135,18 +137,46 @@ class Sampler:
         newest: bool = True,
         relevant: bool = False,
     ) -> Selection | None:
+        """Windows of all folders; by shares those of each, among them none so long: the others
+        take its part.
+        """
+        if not self._shares:
+            return self._choose_among(None, batch, length, rng, newest, relevant)
+        choose = lambda n, count: self._choose_among(own[n], count, length, rng, newest, relevant)
+        own = [self._shelf.streams.places == number for number in range(len(self._shares))]
+        able = [number for number in range(len(own)) if choose(number, 0) is not None]
+        if not able:
+            return None
+        numbers = np.repeat(able, deal(batch, np.array(self._shares)[able], rng))
+        numbers = rng.permutation(numbers)
+        slots, rows, fresh = np.zeros(batch, int), np.zeros(batch, int), {}
+        for number in able:
+            here = numbers == number
+            slots[here], rows[here], more = choose(number, int(here.sum()))
+            fresh |= more
+        return Selection(slots, rows, fresh)
+
+    def _choose_among(
+        self,
+        among: np.ndarray | None,
+        batch: int,
+        length: int,
+        rng: np.random.Generator,
+        newest: bool,
+        relevant: bool,
+    ) -> Selection | None:
+        """Windows of the streams that bool (streams,) `among` says, None for all."""
         shelf, split = self._shelf, self.split
-        if split is not None:
-            if relevant:
-                found = split.draw_relevant(shelf.streams, batch, length, rng)
-            else:
-                held_out = not newest and len(split.measured.slots)
-                spans = split.measured if held_out else split.learned
-                found = split.draw(spans, shelf.streams, batch, length, rng)
-            return found and Selection(*found, {})
-        return self._mixture.choose(
-            shelf.streams, batch, length, rng, seen=shelf.seen, newest=newest, tasks=self._tasks()
-        )
+        if split is None:
+            known = dict(seen=shelf.seen, newest=newest, tasks=self._tasks(), among=among)
+            return self._mixture.choose(shelf.streams, batch, length, rng, **known)
+        if relevant:
+            found = split.draw_relevant(shelf.streams, batch, length, rng, among)
+        else:
+            held_out = not newest and len(split.measured.slots)
+            spans = split.measured if held_out else split.learned
+            found = split.draw(spans, shelf.streams, batch, length, rng, among)
+        return found and Selection(*found, {})
 
     def _tasks(self) -> np.ndarray | None:
         """Of every stream the number of its task, -1 where it holds no rows; None where rows have
@@ -208,3 +238,12 @@ class Sampler:
             and row + length < self._shelf.streams.ends[stream.slot]
         ):
             out['is_last'][-1] = self._shelf.value(stream, row + length, 'is_first')
+
+
+def deal(count: int, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`count` in whole parts by shares (n,), each rounded up or down so that it holds in
+    expectation.
+    """
+    upto = np.cumsum(shares) / np.sum(shares) * count + rng.random()
+    upto[-1] = count + 0.5  # the sum is exact, rounding aside
+    return np.diff(np.floor(upto).astype(int), prepend=0)

@@ -66,6 +66,7 @@ class Mixture:
         seen: int,
         newest: bool = True,
         tasks: np.ndarray | None = None,
+        among: np.ndarray | None = None,
     ) -> Selection | None:
         """Pick `batch` windows of `length` rows; None where no stream has that many.
 
@@ -78,8 +79,11 @@ class Mixture:
           newest: False leaves the newest share to uniform.
           tasks: (streams,), whose task each stream is; every task that has windows gets as many of
             them, give or take one. None for one task.
+          among: bool (streams,), those that may be picked from; None for all.
         """
         counts = np.maximum(streams.ends - streams.begins - length + 1, 0)
+        allowed = np.ones(len(counts), bool) if among is None else among
+        counts = counts * allowed
         if not counts.any():
             return None
         kind = rng.random(batch)
@@ -92,7 +96,7 @@ class Mixture:
         recent, newly = kind < self.recent, kind < self.recent + self.newest
         late = self._recent(streams, length, seen) if self.recent else None
         for task in np.unique(drawn):
-            own, places = tasks == task, np.flatnonzero(drawn == task)
+            own, places = allowed & (tasks == task), np.flatnonzero(drawn == task)
             slots[places], rows[places] = pick(counts * own, streams.begins, len(places), rng)
             if late is not None and (late[1] * own).any():
                 places = np.flatnonzero((drawn == task) & recent)

@@ -1,10 +1,10 @@
-"""A folder of rows, opened: its shelf, what a row is, and what is known of the run that made them.
+"""Folders of rows, opened: its shelf, what a row is, and what is known of the run that made them.
 
 Nothing is locked here: whoever calls a method holds the lock that it was given.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ from .mix import Episode, episodes_of
 from .restore import Restorer
 from .sampler import ROW_ID
 from .schema import Schema
+from .several import agree
 from .shelf import CHUNK_BYTES, GB, Shelf, Unusable
 
 
 class Store:
-    """A shelf and its folder.
+    """A shelf and its folders.
 
     Attributes:
-      shelf: the chunks. folder: None where rows are kept in memory only.
+      shelf: the chunks. folders: of them, several only where they are read; none where rows are
+        kept in memory only. folder: the first of them.
       obs_space, act_space: the spaces of the env, given or read from meta.json; None where neither
           knows them.
       meta: facts about the run that made the rows, given or read from meta.json.
@@ -38,7 +40,7 @@ class Store:
     def __init__(
         self,
         config: ReplayConfig,
-        directory: Path | None,
+        directories: Sequence[Path],
         read_only: bool,
         lock: threading.Condition,
         on_event: Callable[[str], None],
@@ -48,17 +50,21 @@ class Store:
 
         Args:
           config: budgets, and which rows load() restores.
-          directory, read_only, on_event: as for Replay.
+          directories, read_only, on_event: as for Replay.
           lock: that the writing thread takes turns with.
           adopting: called with the schema before rows are like that; may refuse it.
         """
         self._read_only, self._on_event, self._adopting = read_only, on_event, adopting
         self._listed = config.resume == 'manifest'
         self._budgets = config.max_gb, config.disk_gb
-        self.folder = Folder(directory, read_only, on_event) if directory else None
+        self.folders = tuple(Folder(path, read_only, on_event) for path in directories)
+        self.folder = self.folders[0] if self.folders else None
         budgets = config.max_gb, config.disk_gb, config.chunk_rows
         self.shelf = Shelf(*budgets, self.folder, lock, on_event)
-        self._restorer = self.folder and Restorer(self.shelf, self.folder, on_event)
+        self._restorers = [
+            Restorer(self.shelf, folder, on_event, place)
+            for place, folder in enumerate(self.folders)
+        ]
         self.meta, self.obs_space, self.act_space = {}, None, None
         self.finite: Finite | None = None
 
@@ -70,7 +76,7 @@ class Store:
     @property
     def rows_missing(self) -> int:
         """Rows that the checkpoint named and that were gone when load() looked for them."""
-        return self._restorer.rows_missing if self._restorer else 0
+        return sum(restorer.rows_missing for restorer in self._restorers)
 
     # What a row is
 
@@ -100,6 +106,21 @@ class Store:
             given = schema
         if given is not None and self.schema is None:
             self.adopt(given)
+        for folder in self.folders[1:]:
+            self._compare(folder)
+
+    def _compare(self, folder: Folder) -> None:
+        """What meta.json of a further folder says, with what is known of the first."""
+        stored = metas.read(folder.path)
+        if stored is None:  # its rows will be compared
+            return
+        schema, there, here, facts = stored
+        agree(folder.path, self.act_space, here, whole=True)
+        agree(folder.path, self.obs_space, there, whole=False)
+        if self.schema is not None:
+            self.schema.compare(schema, str(folder.path), extra=True)
+        task = {key: value for key, value in self.meta.items() if key == 'task'}
+        folder.warn_of_other_meta(task, facts)
 
     @property
     def tasks(self) -> int:
@@ -138,10 +159,11 @@ class Store:
 
     def load(self, manifest: Mapping[str, Any] | None) -> None:
         """Index the folder; see Replay.load(). The shelf must be empty."""
-        if self._restorer:
-            self._restorer.load(manifest, self._listed)
+        for restorer in self._restorers:
+            restorer.load(manifest, self._listed)
         self.shelf.seen = max(self.shelf.seen, self.shelf.streams.rows)
-        self._check_first_chunk()
+        for place, folder in enumerate(self.folders):
+            self._check_first_chunk(place, folder)
 
     def save(self) -> dict[str, Any]:
         """Bring all rows to disk; the part of the manifest that tells of them.
@@ -168,13 +190,16 @@ class Store:
         if self.folder is not None:
             self.shelf.writer.close()
             self._say_what_was_lost()
-            self.folder.close()
+            for folder in self.folders:
+                folder.close()
 
-    def _check_first_chunk(self) -> None:
-        """Compare the rows of the newest readable chunk with the schema, or take the schema from
-        it.
+    def _check_first_chunk(self, place: int, folder: Folder) -> None:
+        """Compare the rows of the newest readable chunk of a folder with the schema, or take the
+        schema from it.
         """
         for chunk in reversed(self.shelf.chunks()):
+            if chunk.stream.place != place:
+                continue
             try:
                 columns = npz.describe(chunk.path)
             except (ChunkError, ChunkUnreadable) as error:
@@ -187,7 +212,7 @@ class Store:
             ignored = sorted(key for key in columns if key not in self.schema and key != STEPID)
             if ignored:
                 self._on_event(
-                    f'{self.folder.path}: keys in the chunks that are not part of a row are'
+                    f'{folder.path}: keys in the chunks that are not part of a row are'
                     f' ignored: {listing(ignored)}.'
                 )
             return

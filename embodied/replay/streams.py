@@ -19,6 +19,7 @@ class Stream:
 
     Attributes:
       slot: position in Streams; never reused.
+      place: number of the folder that its chunks are in, where several are read as one.
       worker: the worker that adds to it; None where no worker does any more.
       chunks, firsts: its chunks, and the number of the first row of each.
       next_uuid: id that the next chunk must take, because the last one names it as successor; ''
@@ -28,10 +29,12 @@ class Stream:
       task: number of the task that its first row is of; None while nobody has looked.
     """
 
-    __slots__ = ('slot', 'worker', 'chunks', 'firsts', 'next_uuid', 'fresh', 'touched', 'task')
+    __slots__ = (
+        *('slot', 'place', 'worker', 'chunks', 'firsts', 'next_uuid', 'fresh', 'touched', 'task'),
+    )
 
-    def __init__(self, slot: int, worker: int | None):
-        self.slot, self.worker = slot, worker
+    def __init__(self, slot: int, worker: int | None, place: int = 0):
+        self.slot, self.worker, self.place = slot, worker, place
         self.chunks: list[Chunk] = []
         self.firsts: list[int] = []
         self.next_uuid, self.fresh, self.touched = '', 0, 0
@@ -85,6 +88,11 @@ class Streams:
         return self._bounds[1, : len(self._streams)]
 
     @property
+    def places(self) -> np.ndarray:
+        """Number of the folder of every stream, (streams,) int64."""
+        return np.array([stream.place for stream in self._streams], np.int64)
+
+    @property
     def longest(self) -> int:
         """Rows of the longest stream."""
         return int((self.ends - self.begins).max(initial=0))
@@ -102,9 +110,9 @@ class Streams:
         """The stream of a worker, a new one if it has none."""
         return self._workers.get(worker) or self.new(worker)
 
-    def new(self, worker: int | None = None, begin: int = 0) -> Stream:
+    def new(self, worker: int | None = None, begin: int = 0, place: int = 0) -> Stream:
         """An empty stream, whose first row will have the number `begin`."""
-        stream = Stream(len(self._streams), None)
+        stream = Stream(len(self._streams), None, place)
         if stream.slot == self._bounds.shape[1]:
             self._bounds = np.concatenate([self._bounds, np.zeros_like(self._bounds)], 1)
         self._streams.append(stream)
@@ -150,7 +158,7 @@ class Streams:
         stream = chunk.stream
         index = stream.chunks.index(chunk)
         if index:
-            before = self.new(begin=stream.firsts[0])
+            before = self.new(begin=stream.firsts[0], place=stream.place)
             rows, before.fresh = self.rows, stream.firsts[index]
             for earlier in stream.chunks[:index]:
                 self.link(before, earlier)

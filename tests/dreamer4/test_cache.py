@@ -13,7 +13,8 @@ from embodied.replay import Replay, ReplayConfig
 
 CPU = torch.device('cpu')
 CONFIG = dict(
-    directory='',
+    directory=(),
+    shares=(),
     max_gb=1.0,
     disk_gb=1.0,
     chunk_rows=10,
@@ -24,6 +25,8 @@ CONFIG = dict(
     resume='manifest',
     demos='',
     demo_share=0.0,
+    video='',
+    video_share=0.0,
     held_out=0.0,
     relevant=0.0,
     relevance='demos',

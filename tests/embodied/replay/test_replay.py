@@ -28,7 +28,8 @@ from embodied.replay import writer as replay_writer
 from embodied.replay.chunk import NO_SUCCESSOR, Chunk, ChunkName, new_uuid
 
 CONFIG = dict(
-    directory='',
+    directory=(),
+    shares=(),
     max_gb=1.0,
     disk_gb=1.0,
     chunk_rows=10,
@@ -39,6 +40,8 @@ CONFIG = dict(
     resume='manifest',
     demos='',
     demo_share=0.0,
+    video='',
+    video_share=0.0,
     held_out=0.0,
     relevant=0.0,
     relevance='demos',

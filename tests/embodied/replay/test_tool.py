@@ -17,7 +17,8 @@ from embodied.replay.tool import main
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ReplayConfig(
-    directory='',
+    directory=(),
+    shares=(),
     max_gb=1.0,
     disk_gb=1.0,
     chunk_rows=8,
@@ -28,6 +29,8 @@ CONFIG = ReplayConfig(
     resume='manifest',
     demos='',
     demo_share=0.0,
+    video='',
+    video_share=0.0,
     held_out=0.0,
     relevant=0.0,
     relevance='demos',

@@ -38,7 +38,8 @@ RUN = {
 }
 EVAL = {'every': 40, 'episodes': 5, 'envs': 2, 'mode': 'sample', 'videos': 2, 'length': 1000}
 REPLAY = {
-    'directory': '',
+    'directory': (),
+    'shares': (),
     'max_gb': 0.1,
     'disk_gb': 0.1,
     'chunk_rows': 16,
@@ -49,6 +50,8 @@ REPLAY = {
     'resume': 'manifest',
     'demos': '',
     'demo_share': 0.0,
+    'video': '',
+    'video_share': 0.0,
     'held_out': 0.0,
     'relevant': 0.0,
     'relevance': 'demos',
