@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from embodied.base import Spaces, Status
+from embodied.base import Shards, Spaces, Status, Stored
 from embodied.tasks import KEY
 
-from . import ranks, worlds
+from . import ranks, shards, worlds
 from .actions import Actions
 from .actor_critic import WATCHED, ActorCritic
 from .agent_config import AgentConfig, check, share
@@ -26,7 +26,7 @@ from .notices import Notices
 from .player import Player
 from .record import CudaGraphs, plainly
 from .schedule import MODEL, Schedule
-from .sharing import Blocks, fitted
+from .sharing import Blocks, fitted, shared_paths
 from .state import fetch, fitting, held, modules, pack_tree, unpack_tree
 from .summary import describe
 from .tasks import Tasks
@@ -258,15 +258,22 @@ class Agent:
 
     # -- state
 
-    def save(self) -> dict:
+    def save(self) -> dict | Shards:
         """Everything that decides how training goes on, as nested dicts of numpy arrays and JSON
-        values; on rank 0, where all ranks come to this call.
+        values; on rank 0, where all ranks come to this call. Shards, where the machine asks for
+        them and there are several ranks.
         """
-        if ranks.number() and not self.blocks:
+        cut = self.machine.config.sharded_checkpoint and ranks.count() > 1
+        if ranks.number() and not self.blocks and not cut:
             return {}
         state = {name: part.state_dict() for name, part in self._parts().items()}
         told, random = list(self.notices.told), self.machine.save()
-        tree = pack_tree(state | {'updates': self.updates, 'told': told, 'random': random})
+        rest = {'updates': self.updates, 'told': told, 'random': random}
+        if cut:
+            tensors, small = shards.split(state)
+            tree = Shards(pack_tree(small | rest), lambda folder: shards.write(folder, tensors))
+        else:
+            tree = pack_tree(state | rest, keep=not ranks.number())
         self.blocks.gather()
         return tree
 
@@ -276,16 +283,20 @@ class Agent:
 
         return save_pretrained(self, folder, run, push)
 
-    def load(self, tree: Mapping) -> None:
+    def load(self, tree: Mapping | Stored) -> None:
         """Restore what save returned, or that without the optimizers.
 
         Raises:
           CheckpointError: it was made for another agent; names what does not fit.
         """
-        tree = unpack_tree(tree)
         if self.recorder:
             self.recorder.forget()
         self.blocks.part()
+        if isinstance(tree, Stored):
+            likes = dict(shared_paths(self._parts()))
+            tree = shards.merge(shards.read(tree.folder, likes), unpack_tree(tree.tree))
+        else:
+            tree = unpack_tree(tree)
         with fitting():
             for name, part in self._parts().items():
                 # a model that travels comes without optimizers: they begin anew

@@ -2,12 +2,12 @@
 
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from embodied.config import Config
-from embodied.errors import ConfigError
+from embodied.errors import ConfigError, EmbodiedError
 from embodied.ranks import Ranks
 
 SCRIPTS = ('train', 'train_eval', 'offline')  # that several processes can run together
@@ -34,10 +34,27 @@ class Group(Ranks):
         self._dist.all_gather_object(found, value)
         return found
 
+    def collect(self, value: Any) -> list[Any]:
+        found = None if self.number else [None] * self.count
+        self._dist.gather_object(value, found, 0)
+        return found or []
+
     def first(self, value: Any) -> Any:
-        box = [value]
+        box = [None if self.number else value]
         self._dist.broadcast_object_list(box, 0)
         return box[0]
+
+    def decide(self, make: Callable[[], Any]) -> Any:
+        made, error = None, None
+        if not self.number:
+            try:
+                made = make()
+            except EmbodiedError as found:  # which can be sent
+                error = found
+        made, error = self.first((made, error))
+        if error is not None:
+            raise error
+        return made
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class MachineConfig:
     checkpointing: bool
     accumulate: int
     shard: str
+    sharded_checkpoint: bool
     cache: CacheConfig
 
 

@@ -15,7 +15,7 @@ from embodied.errors import EmbodiedError
 
 from . import ranks
 from .laprop import LaProp
-from .sharing import Blocks, clip, is_shared, own, parted, share, widened
+from .sharing import MOMENTS, Blocks, clip, is_shared, own, parted, share, widened
 
 BETA1 = 0.9  # decay of the momentum
 
@@ -152,7 +152,7 @@ class Optimizer:
 
     def state_dict(self) -> dict:
         """Moments by parameter number, and the number of updates."""
-        state, of = self.adam.state_dict()['state'], self._numbered()
+        state, of = self.adam.state_dict()['state'], self.numbered()
         wide = lambda i, entry: {k: widened(x, of[i]) for k, x in entry.items()}
         return {
             'updates': self.updates,
@@ -160,7 +160,7 @@ class Optimizer:
             'moments': {str(i): wide(i, entry) for i, entry in state.items()},
         }
 
-    def _numbered(self) -> dict[int, nn.Parameter]:
+    def numbered(self) -> dict[int, nn.Parameter]:
         """Number of a parameter in the state -> the parameter."""
         shared = {id(self._moved[id(p)]): p for p in self.parameters if id(p) in self._moved}
         params = (p for group in self.adam.param_groups for p in group['params'])
@@ -168,17 +168,17 @@ class Optimizer:
 
     def load_state_dict(self, state: dict) -> None:
         self.updates, self.scale = int(state['updates']), float(state['scale'])
-        full, of = self.adam.state_dict(), self._numbered()
+        full, of = self.adam.state_dict(), self.numbered()
         full['state'] = {int(i): dict(entry) for i, entry in state['moments'].items()}
         # torch would take moments of any shape, and fail at the first step
         for i, entry in full['state'].items():
             if (
                 i not in of
-                or any(entry[name].shape != of[i].shape for name in ('exp_avg', 'exp_avg_sq'))
+                or any(entry[name].shape != of[i].shape for name in MOMENTS)
                 or not entry['step'] >= 0
             ):
                 raise ValueError(f'{self.name}: the moments of parameter {i} do not have its shape')
-            entry |= {k: own(parted(entry[k], of[i])).clone() for k in ('exp_avg', 'exp_avg_sq')}
+            entry |= {k: own(parted(entry[k], of[i])).clone() for k in MOMENTS}
         self.adam.load_state_dict(full)
         self._read_rate()  # it would read a copy
         self.clear()

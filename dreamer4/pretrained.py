@@ -17,10 +17,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from embodied.checkpoint import write_save
 from embodied.config import Config, Value, configs_dir, parse
 from embodied.errors import CheckpointError, ConfigError
 from embodied.extras import require
+from embodied.save import write_save
 
 from . import card, runs
 from .agent import Agent

@@ -23,6 +23,8 @@ from torch import nn
 from . import ranks
 from .nets.transformer import Transformer, View
 
+MOMENTS = ('exp_avg', 'exp_avg_sq')  # of an optimizer, each of the shape of its parameter
+
 
 def share(module: nn.Module, machine) -> None:
     """Let the ranks share the transformers of a module, as rank 0 has them; none in one process, or
@@ -80,9 +82,18 @@ def widened(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(x, *where, run_check=False, shape=like.shape, stride=like.stride())
 
 
+def like_part(shape: torch.Size, dtype: torch.dtype, like: torch.Tensor | None) -> torch.Tensor:
+    """A tensor to be filled: this rank's part where `like` is shared and has that shape."""
+    if like is None or not is_shared(like) or like.shape != shape:
+        return torch.empty(shape, dtype=dtype)
+    return widened(torch.empty_like(own(like.detach()), dtype=dtype), like)
+
+
 def parted(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, which every rank has, as this rank's part of it, where `like` is shared."""
-    if not is_shared(like):
+    """A whole tensor, which every rank has, as this rank's part of it, where `like` is shared; one
+    that is a part already as it is.
+    """
+    if not is_shared(like) or is_shared(x):
         return x
     from torch.distributed.tensor import distribute_tensor
 
@@ -98,6 +109,23 @@ def fitted(part: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
         return state
     known = dict(part.named_parameters())
     return {k: parted(x, known[k]) if k in known else x for k, x in state.items()}
+
+
+def shared_paths(parts: Mapping[str, Any]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Where in a state there are tensors of which each rank has the part that it has of a
+    parameter, and that parameter.
+
+    Args:
+        parts: name -> what has a state: a module, what has one, or an Optimizer.
+    """
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            yield from ((f'{name}/{key}', p) for key, p in part.named_parameters())
+        elif isinstance(module := getattr(part, 'module', None), nn.Module):
+            yield from shared_paths({f'{name}/module': module})
+        elif numbered := getattr(part, 'numbered', None):
+            for i, p in numbered().items():
+                yield from ((f'{name}/moments/{i}/{key}', p) for key in MOMENTS)
 
 
 def clip(parameters: Iterable[nn.Parameter], shared: Iterable[nn.Parameter], most: float):

@@ -18,12 +18,17 @@ from .sharing import is_shared, whole
 MISFIT = (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError)
 
 
-def pack_tree(tree):
-    """Nested dicts with tensors -> the same with numpy arrays (copies); other leaves stay."""
+def pack_tree(tree, keep: bool = True):
+    """Nested dicts with tensors -> the same with numpy arrays (copies); other leaves stay.
+
+    Args:
+        keep: else there are None for tensors: this rank only helps others to make them whole.
+    """
     if isinstance(tree, dict):
-        return {str(k): pack_tree(v) for k, v in tree.items()}
+        return {str(k): pack_tree(v, keep) for k, v in tree.items()}
     if isinstance(tree, torch.Tensor):
-        return whole(tree.detach()).cpu().numpy().copy()
+        full = whole(tree.detach())
+        return full.cpu().numpy().copy() if keep else None
     return tree
 
 

@@ -24,7 +24,9 @@ Rows may lack labels: where `unlabeled_action` is set the action is not known, w
 (labels.py). What stands there instead is never learned from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -162,6 +164,33 @@ class Feed(Protocol):
         """One line for the start of a run, '' for nothing to say."""
 
 
+@dataclass(frozen=True)
+class Shards:
+    """A tree to be saved of which every one of several processes writes what it has, because no
+    one could hold all of it.
+
+    Attributes:
+      tree: the rest, which is as any other.
+      write: write(folder), called by all processes at once, returns the safetensors files there
+        that are of this one.
+    """
+
+    tree: Any
+    write: Callable[[Path], list[Path]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was saved as Shards.
+
+    Attributes:
+      tree: the rest. folder: of the files, which are those that were written.
+    """
+
+    tree: Any
+    folder: Path
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Acts and learns; numpy in, numpy out. Trees are nested dicts whose leaves are numpy arrays
@@ -210,10 +239,10 @@ class Agent(Protocol):
         H, W, 3).
         """
 
-    def save(self) -> Values:
-        """Parameters, optimizer, counters and random states as a tree."""
+    def save(self) -> Values | Shards:
+        """Parameters, optimizer, counters and random states as a tree, or as Shards of it."""
 
-    def load(self, tree: Values) -> None:
+    def load(self, tree: Values | Stored) -> None:
         """Take over what save() returned; raises CheckpointError where it does not fit."""
 
     def save_carry(self, carry: Any) -> Values:

@@ -3,57 +3,40 @@
     ckpt/20261120T193749F833588-000000012000/     time (UTC) and step
         agent.safetensors   the arrays of the tree 'agent', by '/'-joined keys
         agent.json          the rest of it
+        agent.shards/       instead of agent.safetensors: what each of several processes has of them
         ...
         done.json           sizes and checksums of all the others, and the meta data; written last
 
-A save is written into a folder with another name and renamed when it is whole. Loading trusts no
-byte: sizes and checksums first, then safetensors and JSON, neither of which can run code or claim
-more memory than a file's size allows.
+A save is written into a folder with another name and renamed when it is whole. See save.py for its
+files.
 """
 
-import json
 import os
 import re
 import shutil
-import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
+from .errors import CheckpointError
+from .files import refusal, sync
+from .save import DAMAGE, DONE, NO_SUMS, Sums, Trees, describe, read, verify, write_save
 
-from .errors import CheckpointError, EmbodiedError
-from .files import open_regular, refusal, starved, sync
-
-DONE, PARTIAL = 'done.json', '.partial-'
+PARTIAL = '.partial-'
 STAMP = '%Y%m%dT%H%M%SF%f'
 SAVE_NAME = re.compile(r'\d{8}T\d{6}F\d{6}-\d+')
 LAST_YEAR = 9000  # a later one is a mistake, and nothing could come after the last of them
-OS_ERROR = re.compile(r'\(os error (\d+)\)')  # how safetensors says what the system refused
-TREE_NAME = re.compile(r'\w[\w-]*', re.ASCII)
-# bytes; JSON takes some 30 times as much memory, so this bounds what a crafted file can cost
-MAX_JSON = 1 << 25
-MAX_HEADER = 1 << 25  # bytes of names, dtypes and shapes in a safetensors file
-BLOCK = 1 << 20
-DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-    SafetensorError,
-)
-
-Trees = dict[str, Any]
 
 
 class Checkpoint:
-    """The saves of one run."""
+    """The saves of one run.
+
+    Attributes:
+      loaded: the one that load() has found.
+    """
+
+    loaded: Path | None = None
 
     def __init__(self, directory: str | Path, keep: int, on_event: Callable[[str], None] = print):
         """Nothing is touched before the first save.
@@ -112,23 +95,53 @@ class Checkpoint:
         Raises:
           CheckpointError: it could not be written; earlier saves are untouched.
         """
-        name = f'{self._stamp()}-{int(meta.get("step", 0)):012d}'
-        partial = self.directory / f'{PARTIAL}{name}'
+        return self.finish(self.begin(meta), trees, meta)
+
+    def begin(self, meta: Mapping[str, Any]) -> Path:
+        """The folder that finish() makes a save of; files of shards are written there before.
+
+        Args, Raises: as save().
+        """
+        partial = self.directory / f'{PARTIAL}{self._stamp()}-{int(meta.get("step", 0)):012d}'
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._clean()
             partial.mkdir()
-            write_save(partial, trees, meta)
+        except OSError as error:
+            raise self._unwritten(error) from error
+        return partial
+
+    def finish(
+        self, partial: Path, trees: Mapping[str, Any], meta: Mapping[str, Any], sums: Sums = NO_SUMS
+    ) -> Path:
+        """Write the rest of a save, make it visible, and remove those beyond `keep`.
+
+        Args:
+          partial: from begin(). trees, meta: as for save(). sums: of the files of shards, which
+            are there already.
+
+        Returns, Raises: as save().
+        """
+        name = partial.name.removeprefix(PARTIAL)
+        try:
+            write_save(partial, trees, meta, sums)
             os.rename(partial, self.directory / name)
             sync(self.directory)
         except DAMAGE as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(
-                f'{self.directory}: this save could not be written: {_describe(error)}'
-            ) from error
+            self.drop(partial)
+            raise self._unwritten(error) from error
         for old in self.saves()[: -self.keep]:
             self._remove(old)
         return self.directory / name
+
+    def drop(self, partial: Path) -> None:
+        """Remove a save that will not be finished."""
+        shutil.rmtree(partial, ignore_errors=True)
+
+    def _unwritten(self, error: BaseException) -> CheckpointError:
+        return CheckpointError(
+            f'{self.directory}: this save could not be written: {describe(error)}'
+        )
 
     def load(self, path: str | Path | None = None) -> tuple[Trees, dict[str, Any]] | None:
         """(trees, meta) of the newest undamaged save, or None if there is no save at all.
@@ -147,7 +160,8 @@ class Checkpoint:
         self.say_what_is_odd()
         for save in reversed(self.saves()):
             try:
-                return read(save)
+                found, self.loaded = read(save), save
+                return found
             except CheckpointError as error:
                 problems.append(str(error))
                 self._on_event(f'Passing over a damaged checkpoint: {error}')
@@ -214,181 +228,9 @@ def find_save(path: str | Path, on_event: Callable[[str], None] = print) -> Path
     )
 
 
-def verify(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
-    """Compare a save's files with its done.json.
-
-    Returns:
-      name -> bytes of each file, and the meta data.
-
-    Raises:
-      CheckpointError: names the file, what was expected and what was found.
-    """
-    try:
-        done = json.loads(_content(path / DONE, MAX_JSON))
-        files, meta = dict(done['files']), dict(done['meta'])
-        expected = {name: (int(file['bytes']), int(file['crc32'])) for name, file in files.items()}
-    except DAMAGE as error:
-        raise _fault(error, f'{path}: expected a complete save, found no valid {DONE}') from error
-    for name, (size, checksum) in expected.items():
-        stem, _, kind = name.rpartition('.')
-        if not TREE_NAME.fullmatch(stem) or kind not in ('json', 'safetensors'):
-            raise CheckpointError(
-                f'{path / DONE}: expected names such as agent.json, found {name[:80]!r}'
-            )
-        try:
-            with open_regular(path / name, follow=False) as file:
-                found = os.fstat(file.fileno()).st_size
-                if found != size:
-                    raise CheckpointError(f'{path / name}: expected {size} bytes, found {found}')
-                crc = _crc32(file)
-        except OSError as error:
-            raise _fault(
-                error, f'{path / name}: expected {size} bytes, found none that can be read'
-            ) from error
-        if crc != checksum:
-            raise CheckpointError(f'{path / name}: expected the checksum {checksum}, found {crc}')
-    return {name: size for name, (size, _) in expected.items()}, meta
-
-
-def read(path: Path) -> tuple[Trees, dict[str, Any]]:
-    """(trees, meta) of one save.
-
-    Raises:
-      CheckpointError: names the file, what was expected and what was found.
-    """
-    files, meta = verify(path)
-    trees = {}
-    for file in files:
-        name, _, kind = file.rpartition('.')
-        try:
-            if kind == 'json':
-                arrays = (
-                    _arrays(path / f'{name}.safetensors') if f'{name}.safetensors' in files else {}
-                )
-                trees[name] = merge(json.loads(_content(path / file, MAX_JSON)), arrays)
-            elif f'{name}.json' not in files:
-                raise ValueError(f'there is no {name}.json beside it')
-        except DAMAGE as error:
-            raise _fault(error, f'{path / file}: expected a part of a checkpoint, found') from error
-    return trees, meta
-
-
-def write_save(folder: Path, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Write the files of a save, done.json last, into a folder that is empty.
-
-    Args: as for Checkpoint.save().
-
-    Raises:
-      one of DAMAGE: it cannot be written.
-    """
-    for name, tree in trees.items():
-        if not TREE_NAME.fullmatch(name):
-            raise ValueError(
-                f'the name of a tree consists of letters, digits, _ and -, got {name!r}'
-            )
-        arrays, rest = split(tree)
-        _write_json(folder / f'{name}.json', rest)
-        if arrays:
-            _write_arrays(folder / f'{name}.safetensors', arrays)
-    sums = {}
-    for path in sorted(folder.iterdir()):
-        with open_regular(path, follow=False) as file:
-            sums[path.name] = {'bytes': os.fstat(file.fileno()).st_size, 'crc32': _crc32(file)}
-    _write_json(folder / DONE, {'files': sums, 'meta': dict(meta)})
-    sync(folder)
-
-
-def split(tree: Any, path: str = '') -> tuple[dict[str, np.ndarray], Any]:
-    """A tree as arrays by path and a JSON value in which {'': path} stands for every array."""
-    if isinstance(tree, (np.ndarray, np.generic)):
-        array = np.asarray(tree)
-        # ascontiguousarray makes () to (1,)
-        return {path: np.ascontiguousarray(array).reshape(array.shape)}, {'': path}
-    if isinstance(tree, Mapping):
-        arrays, rest = {}, {}
-        for key, value in tree.items():
-            if not isinstance(key, str) or not key:
-                raise TypeError(f'{path or "the tree"}: keys must be non-empty text, got {key!r}')
-            inner, rest[key] = split(value, f'{path}/{key.replace("~", "~0").replace("/", "~1")}')
-            arrays |= inner
-        return arrays, rest
-    return {}, tree
-
-
-def merge(rest: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Inverse of split."""
-    if not isinstance(rest, dict):
-        return rest
-    if rest.keys() == {''}:
-        return arrays[rest['']]
-    return {key: merge(value, arrays) for key, value in rest.items()}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    content = json.dumps(value).encode()
-    if len(content) > MAX_JSON:
-        raise ValueError(
-            f'{path.name} would have {len(content)} bytes, more than the {MAX_JSON} that are read'
-            ' again; large data must be arrays'
-        )
-    with open(path, 'xb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
-        if array.dtype.kind not in 'biufc' or array.dtype.itemsize > 8:
-            raise TypeError(
-                f'{name}: expected an array of numbers of at most 64 bits, got {array.dtype}'
-            )
-    safetensors.save_file(arrays, path)
-    sync(path)
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with open_regular(path, follow=False) as file:
-            header = int.from_bytes(file.read(8), 'little')
-        if header > MAX_HEADER:
-            raise ValueError(f'a header of {header} bytes, more than {MAX_HEADER}')
-        return safetensors.load_file(path)
-    except DAMAGE as error:
-        raise _fault(error, f'{path}: expected arrays, found') from error
-
-
-def _content(path: Path, limit: int) -> bytes:
-    with open_regular(path, follow=False) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f'{path.name} has more than {limit} bytes')
-    return content
-
-
-def _crc32(file: BinaryIO) -> int:
-    crc = 0
-    while block := file.read(BLOCK):
-        crc = zlib.crc32(block, crc)
-    return crc
-
-
 def _possible(name: str) -> bool:
     """Whether a save can have been made at the time in its name."""
     try:
         return datetime.strptime(name.partition('-')[0], STAMP).year <= LAST_YEAR
     except ValueError:
         return False
-
-
-def _fault(error: BaseException, what: str) -> EmbodiedError:
-    """The error to raise for one of DAMAGE: a save is damaged only if it could be read."""
-    code = OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None
-    cause = OSError(int(code[1]), os.strerror(int(code[1]))) if code else error
-    if starved(cause):
-        return refusal(cause, what, CheckpointError)
-    return CheckpointError(f'{what}: {_describe(error)}')
-
-
-def _describe(error: BaseException) -> str:
-    return f'{type(error).__name__}: {error}'[:500]

@@ -101,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.list:
         for name, form in FORMATS.items():
             print(f'{name:18} {form.what:50} action {form.time}')
-        print(f'a replay folder out again: {", ".join(EXPORTS)}')
+        print(f'of a run or its replay folder, out again: {", ".join(EXPORTS)}')
         return 0
     if not args.format or not args.source or not args.dest:
         raise ConfigError('FORMAT SOURCE DEST are needed; --list names the formats')

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..base import Shards
+from ..checkpoint import Checkpoint
 from ..errors import CheckpointError, ReplayWriteError
 from ..ranks import Ranks, named
+from ..save import read, write_shards
 from .interrupt import Interrupt
 from .setup import Counters
 
@@ -142,26 +145,28 @@ class Trees:
                 ) from error
 
     def save(self) -> dict[str, Any]:
-        """The trees of all ranks.
+        """The trees of all ranks, on rank 0; elsewhere those of its own, which rank 0 has, too.
 
         Raises:
           CheckpointError: a rank could not save its own; says which.
         """
         if self._ranks.count == 1:
             return {name: save() for name, (save, _) in self._parts.items()}
-        own, failed = {}, ''
+        number, trees, failed = self._ranks.number, {}, ''
         try:
             for name, (save, _) in self._parts.items():
                 tree = save()  # by all ranks: they may share what rank 0 writes
-                if not self._ranks.number or name in self._own:
-                    own[self._named(name, self._ranks.number)] = tree
+                if not number or name in self._own or isinstance(tree, Shards):
+                    trees[self._named(name, number)] = tree
         # the others wait for this rank
         except (CheckpointError, ReplayWriteError, OSError) as error:
-            failed = f'{named(self._ranks.number)}: {error}'
-        told = self._ranks.gather((own, failed))
-        if failed := '; '.join(text for _, text in told if text):
-            raise CheckpointError(failed)
-        return {name: tree for trees, _ in told for name, tree in trees.items()}
+            failed = str(error)
+        self._ranks.check(failed)
+        # what is rank 0's is large, and travels nowhere
+        sent = {k: v for k, v in trees.items() if number and not isinstance(v, Shards)}
+        for found in self._ranks.collect(sent):
+            trees |= found
+        return trees
 
     def _share(self, name: str, trees: Mapping[str, Any], meta: Mapping[str, Any]) -> Any:
         """What this rank takes up; None for a part that every rank has of its own, and which begins
@@ -178,6 +183,58 @@ class Trees:
     def _named(self, name: str, number: int) -> str:
         """Of the tree of a rank in a checkpoint: rank 0's have plain names."""
         return f'{name}-{named(number)}' if number and name in self._own else name
+
+
+def write(
+    checkpoint: Checkpoint, trees: Mapping[str, Any], meta: Mapping[str, Any], ranks: Ranks
+) -> None:
+    """Write one save: rank 0 does, but for Shards, of which every rank writes its own files.
+
+    Args:
+      trees: of Trees.save(). meta: as for Checkpoint.save().
+
+    Raises:
+      CheckpointError: it could not be written; earlier saves are untouched. Where it is of files
+        that one rank alone writes, that rank alone knows.
+    """
+    shards = {name: tree for name, tree in trees.items() if isinstance(tree, Shards)}
+    if not shards:  # of the others, either
+        if not ranks.number:
+            checkpoint.save(trees, meta)
+        return
+    partial, sums, failed = ranks.decide(lambda: checkpoint.begin(meta)), {}, ''
+    try:
+        for name, part in shards.items():
+            sums |= write_shards(partial, name, part)
+    except (CheckpointError, OSError) as error:
+        failed = str(error)
+    try:
+        ranks.check(failed)
+    except CheckpointError:
+        if not ranks.number:
+            checkpoint.drop(partial)
+        raise
+    for found in ranks.collect(sums):
+        sums |= found
+    if not ranks.number:
+        rest = {name: part.tree for name, part in shards.items()}
+        checkpoint.finish(partial, {**trees, **rest}, meta, sums)
+
+
+def newest(checkpoint: Checkpoint, ranks: Ranks) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """(trees, meta) of the newest undamaged save, or None; see Checkpoint.load(). Rank 0 says which
+    it is: another may see another one on a disk that they share.
+    """
+    held = []
+
+    def found() -> Path | None:
+        held[:] = [checkpoint.load()]
+        return checkpoint.loaded if held[0] else None
+
+    path = ranks.decide(found)
+    if path is None or held:
+        return held[0] if held else None
+    return read(path, sums=False)
 
 
 def regrouped(meta: Mapping[str, Any], ranks: Ranks) -> str:

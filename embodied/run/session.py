@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import Agent, Feed, Status
-from ..checkpoint import Checkpoint, find_save, read
+from ..checkpoint import Checkpoint, find_save
 from ..clock import Decades, Every
 from ..console import is_terminal, steady
 from ..drive import Driver
@@ -26,8 +26,9 @@ from ..log.metrics import EpisodeStats, Window, goals_of
 from ..log.progress import ending
 from ..replay import Replay
 from ..replay.shard import take_up
+from ..save import read
 from ..tasks import names_of, repeats_of
-from .agreement import Agreement, Deal, Trees, regrouped
+from .agreement import Agreement, Deal, Trees, newest, regrouped, write
 from .banner import banner
 from .interrupt import Interrupt
 from .setup import Counters, MakeEnv, MakeLogger, Setup
@@ -171,7 +172,7 @@ class Session:
         for name, part in own.items():
             self.track(name, part.save, part.load)
         self.track('clock-soon', self._soon.save, self._soon.load, optional=True)
-        found = self.checkpoint.load()
+        found = newest(self.checkpoint, self.ranks)
         if found:
             self._trees.load(*found, self.setup.logdir)
             self._agreement.begin()
@@ -205,7 +206,7 @@ class Session:
     def warm_start(self, agent: Agent) -> None:
         """Load the agent alone from setup.from_checkpoint, if that is given; it learns on here."""
         if self.setup.from_checkpoint is not None:
-            load_agent(agent, self.setup.from_checkpoint)
+            load_agent(agent, self.ranks.decide(lambda: find_save(self.setup.from_checkpoint)))
             agent.take((), anew=False)
             self.event(f'The agent starts from {self.setup.from_checkpoint}.')
 
@@ -241,11 +242,10 @@ class Session:
         """Every run.report_every: the agent's slow diagnostics, on sequences that training does
         not miss.
         """
-        if (
-            self._clocks['report'](counter)
-            and self.counters.updates
-            and replay.sequences(agent.sequence_rows)
-        ):
+        if not self._clocks['report'](counter) or not self.counters.updates:
+            return
+        # of each rank, as all of them report or none does
+        if not self.ranks.sum([not replay.sequences(agent.sequence_rows)])[0]:
             self.logger.add(agent.report(feed.fresh(counter)), 'report')
 
     def log_if_due(
@@ -326,8 +326,7 @@ class Session:
             trees = self._trees.save()
             meta = {**self.counters(), 'task': self.setup.task, 'seed': self.setup.seed}
             meta |= {'ranks': self.ranks.count} if self.ranks.count > 1 else {}
-            if not self.ranks.number:
-                self.checkpoint.save(trees, meta)
+            write(self.checkpoint, trees, meta, self.ranks)
         except SAVING_FAILED as error:
             if last:
                 raise

@@ -17,10 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
+from safetensors import numpy as safetensors
 
 from embodied import checkpoint as checkpoint_module
-from embodied.checkpoint import MAX_JSON, Checkpoint, find_save, read
+from embodied import save as save_module
+from embodied.base import Shards, Stored
+from embodied.checkpoint import Checkpoint, find_save
 from embodied.errors import CheckpointError, OutOfResources
+from embodied.save import MAX_JSON, read, write_shards
 
 FUZZ = settings(
     max_examples=80,
@@ -147,6 +151,29 @@ def test_leftovers_of_an_interrupted_save_are_invisible_and_removed(saved):
     assert not leftover.exists()
 
 
+def test_files_of_shards_belong_to_the_save_and_no_other_is_taken_for_one(tmp_path):
+    store = Checkpoint(tmp_path / 'ckpt', 2)
+
+    def part(folder):
+        safetensors.save_file({'x': np.arange(3)}, folder / 'shard-1.safetensors')
+        return [folder / 'shard-1.safetensors']
+
+    partial = store.begin({'step': 1})
+    sums = write_shards(partial, 'agent', Shards({'note': 'rest'}, part))
+    save = store.finish(partial, {'agent': {'note': 'rest'}}, {'step': 1}, sums)
+    folder = save / 'agent.shards'
+    assert store.load()[0]['agent'] == Stored({'note': 'rest'}, folder) and store.loaded == save
+    (folder / 'shard-2.safetensors').write_bytes((folder / 'shard-1.safetensors').read_bytes())
+    with pytest.raises(CheckpointError, match='done.json alone, found shard-2'):
+        read(save)
+    (folder / 'shard-2.safetensors').unlink()
+    read(save)
+    folder.rename(tmp_path / 'elsewhere')
+    folder.symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(CheckpointError, match='expected names such as agent.json'):
+        read(save)
+
+
 @pytest.mark.parametrize(
     'damage, expected',
     [
@@ -251,7 +278,7 @@ def test_arrays_that_do_not_fit_into_memory_are_no_damage(saved, monkeypatch, er
     def refuse(path):
         raise error
 
-    monkeypatch.setattr(checkpoint_module.safetensors, 'load_file', refuse)
+    monkeypatch.setattr(save_module.safetensors, 'load_file', refuse)
     with pytest.raises(OutOfResources, match='agent.safetensors'):
         store.load()
     assert not events

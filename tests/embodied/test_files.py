@@ -44,10 +44,10 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
 
 
 def test_nobody_else_syncs_files_by_hand():
-    """A save of checkpoint.py is a folder, whose files get their names by that of the folder."""
+    """A save is a folder, whose files get their names by that of the folder."""
     found = {
         path.relative_to(ROOT).as_posix()
         for path in ROOT.glob('embodied/**/*.py')
         if 'os.fsync' in path.read_text()
     }
-    assert found <= {'embodied/files.py', 'embodied/checkpoint.py'}
+    assert found <= {'embodied/files.py', 'embodied/save.py'}
