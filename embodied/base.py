@@ -62,8 +62,10 @@ def outcome(
     """The four keys that every observation has, in their dtypes; an env adds its own keys to
     them.
     """
+    with np.errstate(over='ignore'):  # what float32 cannot hold is found not to be finite
+        reward = np.float32(reward)
     return {
-        'reward': np.float32(reward),
+        'reward': reward,
         'is_first': np.bool_(is_first),
         'is_last': np.bool_(is_last),
         'is_terminal': np.bool_(is_terminal),

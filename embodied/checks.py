@@ -21,6 +21,8 @@ from .pictures import readings
 from .tasks import names_of
 from .wrappers import env_name
 
+LINE = 400  # characters of what an env says that raised
+
 
 def check_env(
     make: Callable[[int], Env], steps: int = 300, on_note: Callable[[str], None] = print
@@ -41,14 +43,32 @@ def check_env(
         rows, findings = walk(env, actions(env, steps), guard)
         for note in dict((*guard.take(), *env.notes())).values():
             on_note(note)
-    finally:
-        env.close()
-    return findings or (
+    except BaseException:
+        with contextlib.suppress(Exception):  # it would hide the first one
+            env.close()
+        raise
+    if findings := findings + check_close(env):
+        return findings
+    return (
         check_order(rows)
         + check_reset(make)
         + check_seed(make, steps, rows)
         + check_state(make, steps)
     )
+
+
+def check_close(env: Env) -> list[str]:
+    """What closing raises."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        return [f'close() raised {raised(error)}']
+    return []
+
+
+def raised(error: BaseException) -> str:
+    """An exception in a few lines."""
+    return f'{type(error).__name__}: {error!s:.{LINE}}'.rstrip(': ')
 
 
 def actions(env: Env, steps: int) -> list[Values]:
@@ -72,8 +92,8 @@ def walk(
             row = env.step(action)
         except (EnvContractError, EnvNonFinite) as error:
             return rows, [f'step {number}: {error}']
-        except Exception as error:  # whatever the environment raises is a finding
-            return rows, [f'step {number} with {action} raised {type(error).__name__}: {error}']
+        except (Exception, SystemExit) as error:  # whatever the environment raises is a finding
+            return rows, [f'step {number} with {action} raised {raised(error)}']
         if missing := sorted(env.obs_space.keys() - row.keys()):
             return rows, [f'step {number} returned no {missing}, which obs_space names.']
         if unknown := sorted(
@@ -213,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         if names := names_of(env.obs_space):
             print(f'{len(names)} tasks, an episode of each in turn: {", ".join(names)}')
         print('\n'.join(readings(env.obs_space, env.act_space)))
-        env.close()
+        check_close(env)  # said below
         findings = check_env(
             lambda seed: envs.make(args.task, config, seed),
             args.steps,

@@ -41,7 +41,8 @@ def cast(name: str, value, dtype: np.dtype | None) -> np.ndarray:
     if dtype is None or value.dtype == dtype:
         return value
     if dtype.kind == 'f' and value.dtype.kind in 'fiu':
-        return value.astype(dtype)
+        with np.errstate(over='ignore'):  # what float32 cannot hold is found not to be finite
+            return value.astype(dtype)
     if value.dtype.kind in 'iu' and dtype.kind in 'iu':
         result = value.astype(dtype)
         if not np.array_equal(result, value):

@@ -1,7 +1,12 @@
 """What goes wrong in a worker, in words that cross the border of a process."""
 
+import re
 import sys
 import traceback
+from pathlib import Path
+from types import TracebackType
+
+import gymnasium
 
 from ..errors import (
     ConfigError,
@@ -13,6 +18,15 @@ from ..errors import (
 )
 
 MISTAKES = (EnvContractError, EnvMissing, ConfigError)  # what a fresh worker would only do again
+
+# Frames of these files at the top of a traceback only lead to the env.
+HERE = Path(__file__).resolve().parent
+OURS = ('drive', 'wrappers.py', 'contract.py', 'envs/gymnasium.py', 'envs/leaves.py')
+LEAD = (
+    *(str(HERE.parent / name) for name in OURS),
+    *(str(Path(gymnasium.__file__).parent / name) for name in ('core.py', 'wrappers')),
+)
+LONGEST = 8000  # characters of a traceback that are told
 
 # an env that imported none of these fails for other reasons
 GRAPHICS = ('OpenGL', 'mujoco', 'glfw', 'pyglet', 'moderngl')
@@ -57,18 +71,50 @@ def fault_fields(error, env):
     """Everything the caller needs to know, as text: exceptions themselves may not pickle, nor
     their classes import.
     """
+    text = type(error).__name__
     try:
-        text = f'{type(error).__name__}: {error}'
-    except Exception:
-        text = type(error).__name__
-    # its text says all; the traceback would show our own check
-    told = isinstance(error, EnvNonFinite)
+        if words := str(error).strip():
+            text += f': {shortened(words.splitlines()[0], LONGEST // 8)}'
+    except Exception:  # an exception of theirs that cannot be written
+        pass
     return {
         'error': next(
             (kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed
         ),
         'env': env,
         'text': text,
-        'trace': '' if told else ''.join(traceback.format_exception(error)),
+        'trace': told(error),
         'graphics': any(name in sys.modules for name in GRAPHICS),
     }
+
+
+def told(error: BaseException) -> str:
+    """The traceback from where the env's own code begins, all of it where that is nowhere; nothing
+    for an error of ours whose text says all.
+    """
+    begin = error.__traceback__
+    while begin is not None and leads(begin):
+        begin = begin.tb_next
+    ours = begin is None and isinstance(error, EmbodiedError)
+    if ours or isinstance(error, EnvNonFinite):
+        return ''
+    lines = traceback.format_exception(type(error), error, begin or error.__traceback__)
+    return shortened(''.join(lines), LONGEST)
+
+
+def leads(frame: TracebackType) -> bool:
+    """Whether a frame only leads to the env."""
+    return frame.tb_frame.f_code.co_filename.startswith(LEAD)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text without its middle, if it is longer than `most`."""
+    if len(text) <= most:
+        return text
+    return f'{text[: most // 2]}\n[... {len(text) - most:,} characters ...]\n{text[-most // 2 :]}'
+
+
+def place(trace: str) -> str:
+    """What a traceback has in common with others of the same place: no messages, no addresses."""
+    frames = [line for line in trace.splitlines() if line.lstrip().startswith('File "')]
+    return re.sub('0x[0-9a-f]+', '', '\n'.join(frames) or trace)

@@ -1,6 +1,5 @@
 """The faults of a driver's workers: which env it was, how it is told, and how many are too many."""
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..errors import EnvNonFinite, EnvTimeout
 from .arena import Arena
-from .fault import MISTAKES, WorkerFault
+from .fault import MISTAKES, WorkerFault, place
 
 # steps after which a worker may fail with NaN without this counting towards driver.max_restarts
 GOOD_LIFE = 50
@@ -41,8 +40,8 @@ class Ledger:
         self.restarts, self.tasks = 0, dict(tasks)
         self._allowed, self._window = allowed, window
         self._on_event, self._folder = on_event, folder
-        self._stacks = {}  # stack -> the first env that hung there
-        self._faults = deque()  # (time, text) of those within the window
+        self._stacks = {}  # place -> the first env that failed or hung there
+        self._faults = deque()  # (time, headline, traceback) of those within the window
         # steps since the episode began, for messages; steps since the env was made
         self._age, self._life = (np.zeros(len(tasks), np.int64) for _ in range(2))
         self._blown = 0  # faults by values that are not finite
@@ -64,11 +63,12 @@ class Ledger:
           EnvError: as the fault says: too many, or one that a restart would only hide.
         """
         age = self._age[envs[0] if fault.env is None else fault.env]
-        text = self.text(envs, fault, f'in step {age + 1} of its episode')
+        when = f'in step {age + 1} of its episode'
         if fault.error in MISTAKES:
-            raise fault.error(text)
+            raise fault.error(self.text(envs, fault, when))
         if fault.error is not EnvNonFinite or self._life[envs].max() < GOOD_LIFE:
-            self._count(fault, text)
+            self._count(fault, self._headline(envs, fault, when))
+        text = self.text(envs, fault, when)
         self.restarts += 1
         lost = f'; envs {envs} of that worker begin new episodes' if len(envs) > 1 else ''
         if fault.error is EnvNonFinite:
@@ -82,35 +82,44 @@ class Ledger:
 
     def text(self, envs: Sequence[int], fault: WorkerFault, when: str) -> str:
         """A fault of the worker of `envs`, with its traceback."""
+        trace = self._trace(fault)
+        gap = ' ' if trace.startswith('(') else '\n'
+        return f'{self._headline(envs, fault, when)}{gap}{trace}'.rstrip()
+
+    def _headline(self, envs: Sequence[int], fault: WorkerFault, when: str) -> str:
         if fault.env is None:
             name = f'one of envs {envs} ({self.tasks[envs[0]]})'
         else:
             name = f'env {fault.env} ({self.tasks[fault.env]})'
-        return f'{name} {when}: {fault.text}\n{self._trace(fault)}'.rstrip()
+        return f'{name} {when}: {fault.text}'
 
-    def _count(self, fault: WorkerFault, text: str) -> None:
+    def _count(self, fault: WorkerFault, headline: str) -> None:
         """Hold a fault against those that are tolerated within the window."""
         now = time.monotonic()
-        self._faults.append((now, text))
+        self._faults.append((now, headline, fault.trace))
         while now - self._faults[0][0] > self._window:
             self._faults.popleft()
         if len(self._faults) > self._allowed:
+            last = {place(trace): index for index, (*_, trace) in enumerate(self._faults)}
+            words = [
+                f'{headline}\n{trace if last[place(trace)] == index else ""}'.rstrip()
+                for index, (_, headline, trace) in enumerate(self._faults)
+            ]
             raise fault.error(
                 f'{len(self._faults)} env faults within {self._window:g} s,'
-                f' driver.max_restarts allows {self._allowed}:\n'
-                + '\n'.join(text for _, text in self._faults)
+                f' driver.max_restarts allows {self._allowed}:\n' + '\n'.join(words)
             )
 
     def _trace(self, fault: WorkerFault) -> str:
         """Where a fault happened: of equal stacks the first, and of the threads of a process that
         hangs the main one.
         """
-        if fault.error is not EnvTimeout:
-            return fault.trace
-        stack = re.sub('0x[0-9a-f]+', '', fault.trace)
+        stack, hangs = place(fault.trace), fault.error is EnvTimeout
         if stack and stack in self._stacks:
-            return f'(hangs where env {self._stacks[stack]} did)'
+            return f'({"hangs" if hangs else "raised"} where env {self._stacks[stack]} did)'
         self._stacks[stack] = fault.env
+        if not hangs:
+            return fault.trace
         if not fault.threads or self._folder is None:
             return fault.trace
         path = self._folder / f'stacks-{datetime.now():%Y%m%dT%H%M%S}-env{fault.env}.txt'

@@ -184,9 +184,10 @@ class Gymnasium(Env):
             self.obs_space[self._rendered] = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.obs_space |= {f'log/{name}': REWARD for name in logs}
         self._done, self._seeded = True, False
-        self._takes_seed = takes(env.reset, 'seed') and takes(
-            getattr(env, 'unwrapped', env).reset, 'seed'
-        )
+        inner = getattr(env, 'unwrapped', env)
+        self._takes_seed = takes(env.reset, 'seed') and takes(inner.reset, 'seed')
+        if inner is not env:
+            leave_out(inner, ('seed', 'options'))
         if not self._takes_seed:
             self._note(
                 'seed',
@@ -195,7 +196,7 @@ class Gymnasium(Env):
 
     def _read_actions(self, env):
         """Which leaves of an action are chosen, and which take a fixed value."""
-        found = leaves(env.action_space)
+        found = leaves(env.action_space, f'{self.title}: action_space')
         self._fixed = {
             leaf.path: fixed(leaf.space) for leaf in found if isinstance(leaf.space, UNSEEN)
         }
@@ -226,7 +227,7 @@ class Gymnasium(Env):
 
     def _read_observations(self, env):
         """Which leaves of an observation are read, and which are left out."""
-        found = leaves(env.observation_space)
+        found = leaves(env.observation_space, f'{self.title}: observation_space')
         if left := [leaf for leaf in found if not readable(leaf.space)]:
             words = ', '.join(
                 f'{"/".join(map(str, leaf.path)) or "observation"} ({type(leaf.space).__name__})'
@@ -350,6 +351,18 @@ def title(env: Any) -> str:
     """Name of an env in messages: its id, or its class."""
     spec = getattr(env, 'spec', None)
     return getattr(spec, 'id', None) or type(getattr(env, 'unwrapped', env)).__name__
+
+
+def leave_out(env: Any, names: Sequence[str]) -> None:
+    """Let the reset of an env pass over those arguments that it does not take: wrappers hand on
+    all of them.
+    """
+    reset = env.reset
+    unknown = {name for name in names if not takes(reset, name)}
+    if unknown:
+        env.reset = lambda **given: reset(
+            **{key: value for key, value in given.items() if key not in unknown}
+        )
 
 
 def takes(function: Any, name: str) -> bool:

@@ -46,8 +46,8 @@ class Leaf:
         return value
 
 
-def leaves(space: spaces.Space, path: tuple = ()) -> list[Leaf]:
-    """All leaves of a space, in order.
+def leaves(space: spaces.Space, what: str, path: tuple = ()) -> list[Leaf]:
+    """All leaves of a space, in order; `what` it is, for the error.
 
     Raises:
       EnvContractError: not a Gymnasium space.
@@ -55,7 +55,7 @@ def leaves(space: spaces.Space, path: tuple = ()) -> list[Leaf]:
     if not isinstance(space, spaces.Space):
         kind = f'{type(space).__module__}.{type(space).__qualname__}'
         hint = ' of the old package gym, which shimmy converts' if kind.startswith('gym.') else ''
-        raise EnvContractError(f'expected a space of gymnasium.spaces, got {kind}{hint}.')
+        raise EnvContractError(f'{what}: expected a space of gymnasium.spaces, got {kind}{hint}.')
     match space:
         case spaces.Dict():
             inner = space.spaces.items()
@@ -63,7 +63,7 @@ def leaves(space: spaces.Space, path: tuple = ()) -> list[Leaf]:
             inner = enumerate(space.spaces)
         case _:
             return [Leaf(path, space)]
-    return [leaf for key, child in inner for leaf in leaves(child, (*path, key))]
+    return [leaf for key, child in inner for leaf in leaves(child, what, (*path, key))]
 
 
 def named(
@@ -199,8 +199,10 @@ def as_array(key: str, space: spaces.Space, value: Any) -> np.ndarray:
     """
     try:
         array = np.array(value)  # a copy: the env may keep writing to its own array
+        if array.dtype.kind == 'c' or value is None and space.shape:
+            raise TypeError('no real number')
         if array.dtype.kind not in 'biuf':
-            # None becomes NaN, which is refused by name; text raises
+            # None in a list becomes NaN, which is refused by name; text raises
             array = array.astype(np.float64)
         if array.dtype.kind == 'f' and space.dtype.kind != 'f':
             if fault := nonfinite(array):

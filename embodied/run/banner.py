@@ -16,16 +16,17 @@ def banner(
     """Lines for a person: task, envs, what is observed and done, budgets, networks, warnings."""
     lines = [f'{setup.task}, seed {setup.seed}, in {setup.logdir}']
     if driver is not None:
-        per_decision = setup.run.train_ratio / max(1, agent.frames_per_update)
+        rate, names = setup.run.train_ratio, ', '.join(driver.renderers)
+        frames = agent.frames_per_update
         place = (
             'this process'
             if set(driver.pids) <= {os.getpid()}
             else f'{len(driver.pids)} worker process(es)'
         )
         lines.append(
-            f'{driver.num_envs} envs in {place}, {driver.repeat} frame(s) per decision,'
-            f' {per_decision:.3g} updates per decision, rendering:'
-            f' {", ".join(driver.renderers) or "none that is named"}'
+            f'{driver.num_envs} envs in {place}, {driver.repeat} frame(s) per decision'
+            + (f', {rate / frames:.3g} updates per decision' if frames else '')
+            + (f', rendering: {names}' if names else '')
         )
         lines += told_of_tasks(driver) + readings(driver.obs_space, driver.act_space)
     return [

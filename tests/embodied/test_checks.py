@@ -52,7 +52,16 @@ class Broken(Wrapper):
                 obs['image'] = self.buffer
             case 'crash':
                 raise RuntimeError('broken on purpose')
+            case 'exit':
+                raise SystemExit(3)
+            case 'flood':
+                raise ValueError('many words\n' * 9000)
         return obs
+
+    def close(self):
+        super().close()
+        if self.fault == 'close':
+            raise RuntimeError('broken at the end')
 
     def save(self):
         state = super().save()
@@ -82,6 +91,9 @@ def broken(fault):
         ('random', 'differs between two environments of the same seed'),
         ('alias', 'changed afterwards'),
         ('crash', 'raised RuntimeError: broken on purpose'),
+        ('exit', 'raised SystemExit: 3'),
+        ('flood', 'raised ValueError: many words'),
+        ('close', 'close() raised RuntimeError: broken at the end'),
         ('deaf', 'in the middle of an episode'),
         ('state', 'misses a part of the state'),
     ],
@@ -89,6 +101,7 @@ def broken(fault):
 def test_every_fault_is_found_and_named(fault, words):
     findings = checks.check_env(broken(fault), 60)
     assert findings and any(words in finding for finding in findings), findings
+    assert max(map(len, findings)) < 1000
 
 
 def test_an_env_without_its_outcome_keys_is_refused_at_its_spaces():

@@ -346,6 +346,8 @@ def test_keys_of_any_spelling_work_and_those_that_change_are_named():
         ([(ZEROS, {}), (ZEROS, None, False, False, {})], 'reward must be a number, got None'),
         ([('text', {})], "observation 'state': expected float32"),
         ([(np.zeros(3), {})], r"'state': expected float32\[2\], got float32\[3\]"),
+        ([(None, {})], r"'state': expected float32\[2\], got None"),
+        ([(np.zeros(2, complex), {})], 'no real number'),
     ],
 )
 def test_what_cannot_be_used_is_said_in_words(results, words):
@@ -379,6 +381,37 @@ def test_an_env_without_a_seed_runs_and_says_so():
 
     env = wrap(from_gymnasium(Seedless(UNIT, PAIR)))
     assert step(env, **FIRST)['is_first'] and 'takes no seed' in dict(env.notes())['seed']
+
+
+@pytest.mark.parametrize('arguments', ['self', 'self, seed=None', 'self, options=None'])
+def test_a_registered_env_whose_reset_takes_less_than_wrappers_hand_on_runs(arguments):
+    names = {'ZEROS': ZEROS}
+    exec(f'def reset({arguments}): return ZEROS, {{}}', names)
+    ended = (ZEROS, 1.0, True, False, {})
+    inner = type('Short', (Told,), {'reset': names['reset']})(UNIT, PAIR, *[ended] * 2)
+    wrapped = gymnasium.wrappers.TimeLimit(gymnasium.wrappers.OrderEnforcing(inner), 9)
+    env = wrap(from_gymnasium(wrapped, seed=3))
+    assert [bool(step(env, reset=np.bool_(i == 0))['is_first']) for i in range(4)] == [
+        True,
+        False,
+    ] * 2
+    assert ('seed' in dict(env.notes())) == ('seed' not in arguments)
+
+
+def test_a_space_that_is_none_is_named():
+    with pytest.raises(EnvContractError, match='action_space: expected a space of gymnasium'):
+        from_gymnasium(Told(UNIT, None))
+
+
+@pytest.mark.filterwarnings('error')
+def test_numbers_beyond_float32_are_not_finite():
+    wide = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    for first, later in (((1e39, 0.0), 0.0), ((0.0, 0.0), 1e39)):
+        results = (np.array(first), {}), (ZEROS, later, False, False, {})
+        env = wrap(from_gymnasium(Told(wide, PAIR, *results)))
+        with pytest.raises(EnvNonFinite, match='is not finite: inf'):
+            step(env, **FIRST)
+            step(env)
 
 
 @pytest.mark.parametrize(
