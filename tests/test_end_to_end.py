@@ -39,7 +39,7 @@ def run(*flags, status=0):
 
 def run_apart(*flags):
     """A command in a process of its own."""
-    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 

@@ -32,7 +32,7 @@ def test_the_second_camera_is_an_env_with_two_images(tmp_path):
         [sys.executable, *check.split(), '--steps', '10'],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=1800,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -284,6 +284,6 @@ def test_a_mistake_that_nobody_can_be_told_keeps_its_status():
             '--tsk',
             'x',
         ],
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 2

@@ -45,7 +45,7 @@ class Payer(Env):
 
 def rows():
     """Ten rows as the driver hands them to the replay, and the replay's copy of them."""
-    driver = Driver([Payer], DriverConfig(False, True, 9.0, 9.0, 0, 0, 9.0))
+    driver = Driver([Payer], DriverConfig(False, True, 600.0, 600.0, 0, 0, 9.0))
     replay = Replay(
         unlimited(1.0),
         None,

@@ -142,6 +142,12 @@ def left(status: Status, seconds: float | None) -> str:
     return ('' if status.settled else '> ') + duration(seconds)
 
 
+def done(counters: Mapping[str, int]) -> str:
+    """What a run has done: '1,150 steps, 60 updates, 164 episodes', without those that are 0."""
+    names = {'step': 'steps', 'updates': 'updates', 'episodes': 'episodes'}
+    return ', '.join(f'{counters[key]:,} {name}' for key, name in names.items() if counters[key])
+
+
 def ending(
     counters: Mapping[str, int],
     seconds: float,
@@ -158,9 +164,7 @@ def ending(
       total: the key of the config that says how long the run is.
       returns: of the run. logdir: its folder.
     """
-    names = {'step': 'steps', 'updates': 'updates', 'episodes': 'episodes'}
-    done = [f'{counters[key]:,} {name}' for key, name in names.items() if counters[key]]
-    after = f'Saved after {duration(seconds)}: {", ".join(done) or "nothing was done"}'
+    after = f'Saved after {duration(seconds)}: {done(counters) or "nothing was done"}'
     with_more = f'complete; the same command with a larger --{total} goes on'
     lines = [f'{after}; {with_more if complete else "the same command goes on"}.']
     if str(returns):

@@ -79,7 +79,7 @@ def test_two_processes_learn_what_one_learns_from_both_batches(kind, tmp_path):
     ]
     for worker in workers:
         worker.start()
-    found = {rank: rest for rank, *rest in (queue.get(timeout=300) for _ in workers)}
+    found = {rank: rest for rank, *rest in (queue.get(timeout=1800) for _ in workers)}
     for worker in workers:
         worker.join()
     net = dynamics()

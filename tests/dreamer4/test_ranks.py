@@ -133,7 +133,7 @@ def together(job, count):
     ]
     for worker in workers:
         worker.start()
-    found = dict(queue.get(timeout=300) for _ in workers)
+    found = dict(queue.get(timeout=1800) for _ in workers)
     for worker in workers:
         worker.join()
     return [found[rank] for rank in range(count)]

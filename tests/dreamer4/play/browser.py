@@ -26,7 +26,7 @@ FLAGS = (
     '--mute-audio',
     '--remote-debugging-port=0',
 )
-PATIENCE = 120.0  # seconds after which something that is waited for will not happen any more
+PATIENCE = 600.0  # seconds after which something that is waited for will not happen any more
 GOING = 'navigated or closed'
 CODES = {' ': 'Space', '.': 'Period', ',': 'Comma'}
 

@@ -11,7 +11,7 @@ import pytest
 from dreamer4.play.making import maker
 from dreamer4.play.server import Server
 
-PATIENCE = 120.0  # seconds after which something that is waited for will not happen any more
+PATIENCE = 600.0  # seconds after which something that is waited for will not happen any more
 
 
 def arguments(logdir, folder, **changes):

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 class Talk:

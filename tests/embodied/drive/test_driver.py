@@ -32,11 +32,11 @@ def config(**changes):
     values = {
         'parallel': False,
         'overlap': True,
-        'timeout': 20,
-        'start_timeout': 60,
+        'timeout': 600,
+        'start_timeout': 600,
         'envs_per_worker': 2,
         'max_restarts': 0,
-        'restart_window': 60,
+        'restart_window': 3600,
     }
     return DriverConfig(**{**values, **changes})
 
@@ -403,7 +403,7 @@ ORPHANS = """
 import os, sys, time
 from embodied.drive import Driver, DriverConfig
 from tests_env import Stuck
-driver = Driver([Stuck] * 2, DriverConfig(True, True, 60, 60, 1, 0, 60))
+driver = Driver([Stuck] * 2, DriverConfig(True, True, 600, 600, 1, 0, 60))
 driver.reset(lambda num_envs: None)
 driver(lambda carry, obs: (carry, {'go': obs['is_first'].astype(int)}), steps=1)
 print(*driver.pids, flush=True)

@@ -69,11 +69,11 @@ def collect(makers, steps, folder=None, **changes):
     values = {
         'parallel': False,
         'overlap': True,
-        'timeout': 20,
-        'start_timeout': 60,
+        'timeout': 600,
+        'start_timeout': 600,
         'envs_per_worker': 1,
         'max_restarts': 9,
-        'restart_window': 60,
+        'restart_window': 3600,
     }
     events, rows = [], [[] for _ in makers]
     with contextlib.closing(
@@ -125,7 +125,7 @@ def test_an_env_that_is_mostly_sound_may_blow_up_for_ever():
 def test_an_env_that_blows_up_in_no_time_ends_the_run():
     with pytest.raises(
         errors.EnvNonFinite,
-        match=r'4 env faults within 60 s, driver.max_restarts allows 3(.|\n)*state',
+        match=r'4 env faults within 3600 s, driver.max_restarts allows 3(.|\n)*state',
     ):
         collect([Blown(every=5)], 100, max_restarts=3)
 
@@ -141,7 +141,7 @@ def test_a_policy_that_returns_nan_is_blamed_and_not_the_env():
     class Boxed(BlownEnv):
         act_space = {'go': spaces.Box(-1, 1, (2,), np.float32), 'reset': FLAG}
 
-    values = DriverConfig(False, True, 20, 20, 1, 0, 60)
+    values = DriverConfig(False, True, 600, 600, 1, 0, 60)
     driver = Driver([lambda: wrap(Boxed('state', 0, 10**6))], values, lambda text: None)
     driver.reset(lambda num_envs: None)
     with pytest.raises(ValueError, match=r"finite numbers for action 'go', got nan at \[0, 1\]"):

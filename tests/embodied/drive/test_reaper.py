@@ -71,11 +71,11 @@ def config(parallel):
         **{
             'parallel': parallel,
             'overlap': True,
-            'timeout': 20,
-            'start_timeout': 60,
+            'timeout': 600,
+            'start_timeout': 600,
             'envs_per_worker': 1,
             'max_restarts': 9,
-            'restart_window': 60,
+            'restart_window': 3600,
         }
     )
 
@@ -150,5 +150,5 @@ def test_marks_of_nested_runs_stand_beside_each_other():
             ['sleep', '1000'], env={**os.environ, **reaper.marked(inner, os.environ)}
         )
     assert reaper.end(outer[:-1] + '0;') == 0
-    assert reaper.end(outer) == 1 and child.wait(20) == -signal.SIGKILL
+    assert reaper.end(outer) == 1 and child.wait(600) == -signal.SIGKILL
     assert reaper.end(inner) == 0

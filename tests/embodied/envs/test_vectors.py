@@ -22,7 +22,7 @@ from embodied.wrappers import wrap
 
 CONFIG = parse([], Path(__file__).parents[3] / 'configs').env.to_dict()
 VECTOR = CONFIG | {'gym': CONFIG['gym'] | {'vector': True}}
-LOCAL = DriverConfig(False, False, 60, 60, 0, 2, 60)
+LOCAL = DriverConfig(False, False, 600, 600, 0, 2, 3600)
 
 
 class Counting(gymnasium.Env):

@@ -144,7 +144,7 @@ def test_the_command_prints_a_table(folder):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert result.returncode == 0 and not result.stderr, result.stderr
     for part in (

@@ -60,11 +60,11 @@ REPLAY = {
 DRIVER = {
     'parallel': False,
     'overlap': True,
-    'timeout': 20.0,
-    'start_timeout': 60.0,
+    'timeout': 600.0,
+    'start_timeout': 600.0,
     'envs_per_worker': 0,
     'max_restarts': 0,
-    'restart_window': 60.0,
+    'restart_window': 3600.0,
 }
 SEQUENCES, LENGTH = 2, 8
 # what a pause may change

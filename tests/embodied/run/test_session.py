@@ -61,8 +61,10 @@ def test_worker_processes_change_nothing(world, equal):
 
 def test_what_happened_is_in_the_log_of_events(world):
     world(run_steps=20).run(train)
-    text = world(run_steps=30).run(train).logdir.joinpath('events.log').read_text()
-    assert 'dummy, seed 0' in text and 'Continuing' in text and 'updates per decision' in text
+    run = world(run_steps=30).run(train)
+    text = run.logdir.joinpath('events.log').read_text()
+    assert 'dummy, seed 0' in text and 'updates per decision' in text
+    assert f'Continuing {run.logdir} after 20 steps, ' in text
 
 
 def test_the_end_of_a_run_is_told_and_so_are_its_stages(world, capsys):
