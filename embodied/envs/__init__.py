@@ -7,6 +7,7 @@ so a suite that is not installed breaks no other.
 import dataclasses
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..seeds import derive
 from ..tasks import TaskId
 from . import imports
 from .many import InTurn, OneOf, Prober, TasksConfig, dealt
-from .sets import members
+from .sets import SETS, members
 
 # suite -> its module, maker and config class. Maker(name, config, seed) returns an env; name is the
 # task without 'suite_'.
@@ -126,7 +127,7 @@ def make_config(task: str, config: Mapping) -> tuple:
     """
     suite, name = split(task)
     if suite not in SUITES and suite != 'own':
-        raise ConfigError(f'{unknown("suite", suite, SUITES, f" in the task {task!r}")} {FORMS}')
+        raise ConfigError(f'{unknown_suite(task)} {FORMS}')
     where = block(task)
     if where not in config:
         raise ConfigError(
@@ -228,6 +229,23 @@ def build_config(config_class: type, values: Mapping, where: str):
 def unknown(what: str, given: str, known, where: str = '') -> str:
     """One sentence about an unknown name, with the nearest known one."""
     return f'Unknown {what} {given!r}{where}; {nearest(given, known)}.'
+
+
+def unknown_suite(task: str) -> str:
+    """A sentence about a task of no suite: what was meant, where it is an id of Gymnasium or the
+    name of a task without its suite, else the nearest suite.
+    """
+    plain = re.sub(r'[\W_]+', '_', task).lower()
+    if re.search(r'-v[0-9]+$', task):
+        from .ids import spelt
+
+        meant = [spelt(task)]
+    else:
+        known = [name for names in SETS.values() for name in names]
+        meant = [name for name in known if plain in (name, name.partition('_')[2])]
+    if meant:
+        return f'Unknown task {task!r}; did you mean {meant[0]}?'
+    return unknown('suite', task.partition('_')[0], SUITES, f' in the task {task!r}')
 
 
 def unknown_task(suite: str, name: str, names: Iterable[str]) -> ConfigError:

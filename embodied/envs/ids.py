@@ -28,6 +28,15 @@ REGISTERED_BY = {
 }
 
 
+def spelt(identifier: str) -> str:
+    """The task that an id of Gymnasium stands for; it may name its module, as in package:Id-v0."""
+    if ':' in identifier or identifier in gymnasium.registry:
+        return f'gym_{identifier}'
+    modules = (module for begin, module in REGISTERED_BY.items() if identifier.startswith(begin))
+    module = next(modules, None)
+    return f'gym_{module}:{identifier}' if module else f'gym_{identifier}'
+
+
 def unknown_id(identifier: str) -> str:
     """Advice about an id that Gymnasium does not know."""
     for begin, module in REGISTERED_BY.items():
