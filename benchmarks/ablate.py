@@ -2,11 +2,12 @@
 several seeds.
 
     python -m benchmarks.ablate [--tasks pixel_catch] [--seeds 0 1 2] [--frames 40000] [--only
-    entropy_0 k_4] [--jobs 2]
+    entropy_0 k_4] [--jobs 2] [--again]
 
 Every run is the public command line with one more flag, followed by eval_only (100 episodes). Runs
-that are done are not repeated. Results: benchmarks/results/ablate.json; the table that is printed
-at the end is made from that file alone: python -m benchmarks.ablate --show.
+that are done are not repeated, unless --again replaces them by those of today's code. Results:
+benchmarks/results/ablate.json; the table that is printed at the end is made from that file alone:
+python -m benchmarks.ablate --show.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 from embodied.interval import interval as half_width
 
 from .command import start, write
-from .learning import RESULTS, machine, one_run, share
+from .learning import RESULTS, commit, machine, one_run, share
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def main() -> None:
         help=', '.join(VARIANTS),
     )
     parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
+    parser.add_argument('--again', action='store_true', help='also make runs that are done')
     parser.add_argument('--show', action='store_true', help='only print the table')
     args = parser.parse_args()
     path = RESULTS / 'ablate.json'
@@ -167,7 +169,8 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
     """Make the runs that are asked for and not there yet, seed by seed, so that an early stop
     leaves whole comparisons.
     """
-    there = {(run['variant'], run['task'], run['seed']) for run in results['runs']}
+    key_of = lambda run: (run['variant'], run['task'], run['seed'])
+    there = set() if args.again else {key_of(run) for run in results['runs']}
     todo = [
         (name, task, seed)
         for seed in args.seeds
@@ -175,6 +178,8 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
         for task in args.tasks
         if task.startswith(VARIANTS[name].tasks) and (name, task, seed) not in there
     ]
+    # runs of older code are not gone on with
+    folder = f'ablate/{commit()}' if args.again else 'ablate'
     # two threads each, in each other's way, would be far slower
     lock, alone = Lock(), [] if args.jobs == 1 else ['--machine.threads', '1']
 
@@ -182,7 +187,7 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
         run = one_run(
             task,
             seed,
-            f'ablate/{name}',
+            f'{folder}/{name}',
             SimpleNamespace(
                 flags=alone + list(VARIANTS[name].flags),
                 frames=args.frames,
@@ -191,7 +196,8 @@ def missing(args: argparse.Namespace, results: dict, path) -> None:
             ),
         )
         with lock:
-            results['runs'].append({'variant': name, 'jobs': args.jobs, **run})
+            kept = [old for old in results['runs'] if key_of(old) != (name, task, seed)]
+            results['runs'] = [*kept, {'variant': name, 'jobs': args.jobs, **run}]
             write(path, results)
             print(
                 f'{name} {task} seed {seed}: {run["eval"]["mean"]:.3g} after'

@@ -2,6 +2,7 @@
 is a configuration that exists.
 """
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -50,6 +51,28 @@ def test_the_table_orders_changes_by_what_they_reach():
     )
     assert '`k_4`' in rows[5] and '50%' in rows[5] and '300' in rows[5]
     assert ablate.half_way(run('k_4', 0, 0.0)) == float('inf')
+
+
+def test_runs_that_are_made_again_replace_those_of_older_code(tmp_path, monkeypatch):
+    folders = []
+
+    def one_run(task, seed, folder, args):
+        folders.append(folder)
+        return {key: value for key, value in run('', seed, 0.9).items() if key != 'variant'}
+
+    monkeypatch.setattr(ablate, 'one_run', one_run)
+    monkeypatch.setattr(ablate, 'commit', lambda: 'c0ffee')
+    results = {'runs': [run('k_2', 0, 0.1), run('k_4', 0, 0.2)]}
+    args = argparse.Namespace(
+        tasks=['pixel_catch'], seeds=[0], only=['k_2'], jobs=1, frames=1, minutes=1, again=False
+    )
+    ablate.missing(args, results, tmp_path / 'ablate.json')
+    assert not folders
+    args.again = True
+    ablate.missing(args, results, tmp_path / 'ablate.json')
+    found = {row['variant']: row['eval']['mean'] for row in results['runs']}
+    assert found == {'k_2': 0.9, 'k_4': 0.2} and len(results['runs']) == 2
+    assert folders == ['ablate/c0ffee/k_2'], 'runs of older code are not gone on with'
 
 
 def test_the_table_of_attention_kernels_has_a_row_for_every_use_and_marks_the_fastest():

@@ -143,9 +143,12 @@ def left(status: Status, seconds: float | None) -> str:
 
 
 def done(counters: Mapping[str, int]) -> str:
-    """What a run has done: '1,150 steps, 60 updates, 164 episodes', without those that are 0."""
+    """What a run has done: '1,150 steps, 60 updates, 164 episodes', without those that are 0, or
+    'no step'.
+    """
     names = {'step': 'steps', 'updates': 'updates', 'episodes': 'episodes'}
-    return ', '.join(f'{counters[key]:,} {name}' for key, name in names.items() if counters[key])
+    found = (f'{counters[key]:,} {name}' for key, name in names.items() if counters[key])
+    return ', '.join(found) or 'no step'
 
 
 def ending(
@@ -164,7 +167,7 @@ def ending(
       total: the key of the config that says how long the run is.
       returns: of the run. logdir: its folder.
     """
-    after = f'Saved after {duration(seconds)}: {done(counters) or "nothing was done"}'
+    after = f'Saved after {duration(seconds)}: {done(counters)}'
     with_more = f'complete; the same command with a larger --{total} goes on'
     lines = [f'{after}; {with_more if complete else "the same command goes on"}.']
     if str(returns):

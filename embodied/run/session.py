@@ -109,7 +109,7 @@ class Session:
         with self._stack:
             if self._agreement.ends:
                 signal = self._interrupt.first or 'A signal to another rank'
-                self.event(f'{signal} asked for the end of the run, {self._after()}.')
+                self.event(f'{signal} asked for the end of the run, after {done(self.counters())}.')
             if error is not None:
                 self._events.add(f'The run ended by {kind.__name__}: {error}')
             # after an error the others wait elsewhere, and nobody can save
@@ -177,7 +177,7 @@ class Session:
             self._trees.load(*found, self.setup.logdir)
             self._agreement.begin()
             change = regrouped(found[1], self.ranks)
-            self.event(f'Continuing {self.setup.logdir} {self._after()}.{change}')
+            self.event(f'Continuing {self.setup.logdir} after {done(self.counters())}.{change}')
         elif not self.ranks.number:
             self._set_lines_aside()
         self._begun = True
@@ -232,9 +232,6 @@ class Session:
         """Whether the loop goes round again: there is work left and nobody asked for the end."""
         self._complete = not unfinished
         return unfinished and not self._agreement.ends
-
-    def _after(self) -> str:
-        return f'after {done(self.counters()) or "nothing was done"}'
 
     @property
     def interrupted(self) -> bool:

@@ -64,7 +64,7 @@ def test_what_happened_is_in_the_log_of_events(world):
     run = world(run_steps=30).run(train)
     text = run.logdir.joinpath('events.log').read_text()
     assert 'dummy, seed 0' in text and 'updates per decision' in text
-    assert f'Continuing {run.logdir} after 20 steps, ' in text
+    assert f'Continuing {run.logdir} after 21 steps, ' in text
 
 
 def test_the_end_of_a_run_is_told_and_so_are_its_stages(world, capsys):
