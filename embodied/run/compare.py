@@ -7,7 +7,7 @@ in pairs.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,32 @@ from .setup import MakeEnv
 
 
 def compare(
-    players: Mapping[str, Agent], make_env: MakeEnv, config: EvalConfig, driver: DriverConfig
+    players: Mapping[str, Agent],
+    make_env: MakeEnv,
+    config: EvalConfig,
+    driver: DriverConfig,
+    tasks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Let every player play eval.episodes episodes, eval.envs of them at a time.
 
     Args:
       players: name -> who acts, in config.mode. make_env: make_env('eval', i) is the constructor of
-          the env of episode i.
-      config, driver: blocks of the config.
+          the env of episode i, make_env('eval', i, task) that of one of several tasks.
+      config, driver: blocks of the config. tasks: names of several, each of which is played so
+          often.
 
     Returns:
       'players': name -> 'mean', 'ci95' (half-width of the 95 % interval, None for one episode),
       'std', 'returns', 'lengths'; 'differences': 'A - B' -> 'mean' and 'ci95' of the difference of
-      pairs, of the first player to every other and of neighbours; 'episodes', 'mode'.
+      pairs, of the first player to every other and of neighbours; 'episodes', 'mode'. Of several
+      tasks 'tasks': name -> all this, and means over the tasks at the top.
     """
+    if tasks:
+        parts = {}
+        for task in tasks:
+            make = lambda kind, index, task=task: make_env(kind, index, task)
+            parts[task] = compare(players, make, config, driver)
+        return together(parts)
     found = {name: played(agent, make_env, config, driver) for name, agent in players.items()}
     names = list(players)
     pairs = [(names[0], other) for other in names[1:]] + list(zip(names[1:], names[2:]))
@@ -45,6 +57,26 @@ def compare(
         differences[f'{one} - {other}'] = {'mean': float(gaps.mean()), 'ci95': interval(gaps)}
     numbers = {'episodes': config.episodes, 'mode': config.mode}
     return {'players': found, 'differences': differences} | numbers
+
+
+def together(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What compare() has found in several tasks, and the means over them."""
+    found = list(parts.values())
+    pooled = {
+        group: {name: over_tasks([part[group][name] for part in found]) for name in found[0][group]}
+        for group in ('players', 'differences')
+    }
+    return pooled | {key: found[0][key] for key in ('episodes', 'mode')} | {'tasks': dict(parts)}
+
+
+def over_tasks(parts: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Mean of the means of several tasks; its interval follows from theirs, as their episodes are
+    independent.
+    """
+    halves = [part['ci95'] for part in parts]
+    known = None not in halves
+    half = float(np.sqrt(np.sum(np.square(halves))) / len(halves)) if known else None
+    return {'mean': float(np.mean([part['mean'] for part in parts])), 'ci95': half}
 
 
 def played(
@@ -68,7 +100,9 @@ def table(found: Mapping[str, Any]) -> str:
     """What compare() has found, a line for each player and each difference."""
     rows = [*found['players'].items(), *found['differences'].items()]
     width = max(len(name) for name, _ in rows)
-    lines = [f'{found["episodes"]} episodes each, mean return and its 95 % interval:']
+    lines = [f'{task}: {table(part)}' for task, part in found.get('tasks', {}).items()]
+    what = 'mean over tasks' if lines else 'mean return'
+    lines.append(f'{found["episodes"]} episodes each, {what} and its 95 % interval:')
     for name, numbers in rows:
         mean, half = numbers['mean'], numbers['ci95']
         words = '' if half is None else f'  {mean - half:.4g} to {mean + half:.4g}'
