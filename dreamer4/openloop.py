@@ -14,6 +14,7 @@ import torch
 from .batch import Batch
 from .nets.outputs import TwoHot
 from .scores import balanced_skill, correlation, mean, ratio, reward_rows, vary
+from .tasks import centred
 from .video import open_loop_video
 
 FOREGROUND = 0.1  # a pixel that differs this much from the mean frame is foreground
@@ -167,14 +168,15 @@ def psnr_metrics(guess: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, t
     Args:
         guess: image key -> (B, T, H, W, C) in about [0, 1], of every frame of the batch.
     """
-    out = {}
+    out, tasks = {}, 0 if batch.task is None else int(batch.task.max()) + 1
     for key, image in guess.items():
         truth = batch.obs[key].float() / 255
-        background = truth.mean((0, 1))
-        front = ((truth - background).abs() > FOREGROUND).float()
+        # of each task its own: what differs between tasks is no foreground
+        away = centred(truth, batch.task, tasks)
+        background, front = truth - away, (away.abs() > FOREGROUND).float()
         psnr = lambda x: -10 * torch.log10(mean((x - truth).square(), front).clamp(min=1e-8))
         out[f'psnr/{key}'] = psnr(image)
-        out[f'psnr_mean_frame/{key}'] = psnr(background.expand_as(truth))
+        out[f'psnr_mean_frame/{key}'] = psnr(background)
         out[f'foreground_share/{key}'] = front.mean()
     return out
 

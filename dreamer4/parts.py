@@ -187,10 +187,12 @@ class Parts:
 
     def _report(self) -> None:
         from .report import report
+        from .report.config import ReportConfig
 
         rows, device = self.config.replay.directory, self.config.machine.device
         place, out = self.setup.from_checkpoint, self.setup.logdir / 'report'
-        report(place, rows, out=out, seed=self.config.seed, device=device)
+        size = self.config.report.build(ReportConfig)
+        report(place, rows, size, out, self.config.seed, device)
 
     def _compare(self) -> None:
         """The policy, the behaviour clone where there is one, and random actions."""
@@ -202,8 +204,10 @@ class Parts:
             players['clone'] = self.agent(*spaces)
             load_agent(players['clone'], save)
             players['clone'].actor_critic.start_from(players['clone'].world.clone)
-        players['random'] = RandomAgent(spaces[1], derive(self.config.seed, 'agent'))
-        found = compare(players, self.env, self.setup.eval, self.setup.driver)
+        seed = derive(self.config.seed, 'agent')
+        players['random'] = RandomAgent(spaces[1], seed, self.space)
+        given = self.setup.eval, self.setup.driver, self.setup.tasks
+        found = compare(players, self.env, *given)
         facts = {'task': self.setup.task, 'seed': self.setup.seed, 'checkpoint': str(save)}
         print(table(found))
         print(f'Written to {store(found, facts, self.setup.logdir)}.')

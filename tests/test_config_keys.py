@@ -12,6 +12,7 @@ import pytest
 
 from dreamer4 import machine
 from dreamer4.agent_config import AgentConfig, check
+from dreamer4.report.config import ReportConfig
 from embodied import envs
 from embodied.config import MARK, parse, read_folder
 from embodied.drive import DriverConfig
@@ -27,6 +28,7 @@ BLOCKS = {
     'driver': DriverConfig,
     'replay': ReplayConfig,
     'logger': LoggerConfig,
+    'report': ReportConfig,
     'agent': AgentConfig,
     'machine': machine.MachineConfig,
 }

@@ -6,11 +6,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from dreamer4 import load as loading
 from dreamer4 import runs
 from dreamer4.dream import Dream
 from dreamer4.main import main
+from dreamer4.report.examine import by_task
+from dreamer4.report.page import task_table
 from dreamer4.starts import Starts
 from embodied.checks import main as check
 from embodied.errors import ConfigError
@@ -106,6 +109,32 @@ def test_it_learns_offline_from_the_same_rows(logdir, tmp_path):
     assert main(made) == 0
     assert read_yaml(tmp_path / 'off' / 'config.yaml').values['task'] == TASKS
     assert runs.read_tasks(tmp_path / 'off').names == ('pixel_reach', 'pixel_catch')
+
+
+def test_it_is_compared_and_reported_task_by_task(logdir):
+    look = ['--from_checkpoint', str(logdir), '--machine.threads', '1', '--script']
+    assert main([*look, 'compare', '--eval.episodes', '1', '--eval.envs', '1']) == 0
+    found = json.loads((logdir / 'compare' / 'compare.json').read_text())
+    assert list(found['tasks']) == ['pixel_reach', 'pixel_catch']
+    assert main([*look, 'report', '--report.batches', '1']) == 0
+    page = (logdir / 'report' / 'report.html').read_text()
+    assert 'pixel_reach: policy' in page and 'all tasks: policy' in page
+
+
+@torch.no_grad()
+def test_the_parts_of_an_agent_are_measured_task_by_task(logdir):
+    agent = loading.restored(logdir, loading.stored(logdir, {}), *runs.read_spaces(logdir), 0)
+    replay = Replay(unlimited(0.1), logdir / 'replay', 0, *runs.read_spaces(logdir), read_only=True)
+    replay.load(None)
+    batches = [agent.batch(replay.sample(6, 13, draw)) for draw in range(2)]
+    found = by_task(agent.world, batches, ('reach', 'catch', 'not shown'))
+    assert list(found) == ['reach', 'catch'] and {x['sequences'] for x in found.values()} == {6}
+    alone = [batch.at((batch.task[:, 0] == 1).nonzero().flatten()) for batch in batches]
+    catch = by_task(agent.world, alone, ('reach', 'catch'))['catch']
+    assert catch['psnr/image'] == pytest.approx(found['catch']['psnr/image'], rel=1e-4)
+    assert found['catch']['mean_real'] == pytest.approx(catch['mean_real'])
+    assert found['reach']['mean_real'] != found['catch']['mean_real']
+    assert 'reach' in task_table(found) and 'PSNR of image (dB)' in task_table(found)
 
 
 def test_a_wrong_task_in_a_list_is_refused_with_the_nearest(tmp_path, capsys):

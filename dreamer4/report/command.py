@@ -23,8 +23,9 @@ from embodied.replay.infer import folder_of
 from embodied.replay.several import paths
 
 from .. import runs
+from .config import ReportConfig
 
-DRAWS = 4  # batches
+BATCHES = 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,8 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('logdir', type=Path, help='folder of a run')
     parser.add_argument('--frames', default='', help="replay folder to predict; the run's own")
+    parser.add_argument('--batches', type=int, default=BATCHES, help='that numbers are means of')
     parser.add_argument(
-        '--draws', type=int, default=DRAWS, help='batches that numbers are means of'
+        '--thorough', action='store_true', help='all signal levels and denoising steps: minutes'
     )
     parser.add_argument('--out', type=Path, help='folder of the report; LOGDIR/report')
     parser.add_argument('--seed', type=int, default=0, help='of the rows that are drawn')
@@ -45,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with steady(patience=None):
         try:
-            report(args.logdir, args.frames, args.draws, args.out, args.seed, args.device)
+            size = ReportConfig(args.batches, args.thorough)
+            report(args.logdir, args.frames, size, args.out, args.seed, args.device)
         except EnvMissing as error:
             print(f'dreamer4: {error}', file=sys.stderr)
             return 1
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def report(
     place: Path,
     frames: str | Sequence[str] = '',
-    draws: int = DRAWS,
+    size: ReportConfig = ReportConfig(BATCHES, False),
     out: Path | None = None,
     seed: int = 0,
     device: str = 'auto',
@@ -67,7 +70,8 @@ def report(
 
     Args:
         place: its logdir, or a checkpoint in it. frames: replay folders to predict; none for the
-            run's own. draws: batches. out: folder, LOGDIR/report if not given. seed: of the draws.
+            run's own. size: how much is measured. out: folder, LOGDIR/report if not given. seed: of
+            the draws.
 
     Returns:
         the page.
@@ -87,10 +91,11 @@ def report(
     agent = restored(logdir, config, *runs.read_spaces(logdir), seed)
     with opened(told, logdir, frames, agent.sequence_rows, seed) as (rows, words):
         length = agent.config.batch.length + 1
-        drawn = (
-            rows.sample(agent.config.batch.size, length, draw) for draw in range(max(1, draws))
-        )
-        found = examine.measure(agent, (agent.batch(batch) for batch in drawn), say)
+        drawn = (rows.sample(agent.config.batch.size, length, n) for n in range(size.batches))
+        batches = (agent.batch(batch) for batch in drawn)
+        several = runs.read_tasks(logdir)
+        tasks = several.names if several else ()
+        found = examine.measure(agent, batches, say, size.thorough, tasks)
     sections = dict(found.numbers)
     if (compared := logdir / 'compare' / 'compare.json').exists():
         sections = {'compare': json.loads(compared.read_text())} | sections
@@ -98,27 +103,29 @@ def report(
     out = out or logdir / 'report'
     out.mkdir(parents=True, exist_ok=True)
     plots = figures.draw(sections, page.history(logdir))
-    size = (
-        f'{max(1, draws)} batches of {agent.config.batch.size} sequences, {length - 1} frames each'
-    )
-    stage = f'agent.world {agent.config.world}, {agent.updates:,} updates, stage'
-    lines = [f'{told.task}: {stage} {agent.schedule.stage}.', f'{size}, {words}.']
-    content = page.write(found, sections, plots, f'Report of {logdir.name}', lines, logdir)
-    save(out, 'report.json', (json.dumps({'about': lines} | sections, indent=1) + '\n').encode())
-    for name, picture in plots.items():
-        save(out, f'{name.replace("/", "-")}.png', picture)
-    for name, video in found.videos.items():
-        save(out, f'{name.replace("/", "-")}.gif', gif(video, page.FPS, width=0, seconds=0))
-    save(out, 'report.html', content)
+    lines = about(agent, told.task, size, words)
+    clips = {name: gif(video, page.FPS, width=0, seconds=0) for name, video in found.videos.items()}
+    content = page.write(found, clips, sections, plots, f'Report of {logdir.name}', lines, logdir)
+    files = {'report.json': (json.dumps({'about': lines} | sections, indent=1) + '\n').encode()}
+    files |= {f'{name.replace("/", "-")}.png': picture for name, picture in plots.items()}
+    files |= {f'{name.replace("/", "-")}.gif': clip for name, clip in clips.items()}
+    for name, made in (files | {'report.html': content}).items():
+        with whole(out / name) as file:
+            file.write(made)
     for key, value in sections['open_loop'].items():
         print(f'{key:<32} {value:.4g}')
     print(f'Open {out / "report.html"} ({len(plots)} plots, {len(found.videos)} videos).')
     return out / 'report.html'
 
 
-def save(folder: Path, name: str, content: bytes) -> None:
-    with whole(folder / name) as file:
-        file.write(content)
+def about(agent, task: str, size: ReportConfig, words: str) -> list[str]:
+    """The first lines of a report. Args: words: what the rows are that were predicted."""
+    c, stage = agent.config, f'{agent.updates:,} updates, stage {agent.schedule.stage}'
+    lines = [f'{task}: agent.world {c.world}, {stage}.']
+    lines.append(f'{size.batches * c.batch.size} sequences of {c.batch.length} frames, {words}.')
+    if not size.thorough and c.world == 'dreamer4':
+        lines.append('Some signal levels and denoising steps; --report.thorough true has all.')
+    return lines
 
 
 @contextmanager

@@ -4,7 +4,7 @@ pictures of what they mean.
 Letters: B sequences, T time, N frames.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from .measures import auc, brier, psnr, reliability, ssim
 
 WORST = 8  # frames of each image that are shown
 POINTS = 400  # of a scatter plot, at most
+LEVELS, STEPS = 8, 8  # signal levels of a curve, denoising steps at most, of a quick report
 
 Numbers = dict[str, object]
 
@@ -37,11 +38,18 @@ class Findings:
 
 
 @torch.no_grad()
-def measure(agent: Agent, batches: Iterable[Batch], say: Callable[[str], None]) -> Findings:
+def measure(
+    agent: Agent,
+    batches: Iterable[Batch],
+    say: Callable[[str], None],
+    thorough: bool = False,
+    tasks: Sequence[str] = (),
+) -> Findings:
     """Everything that an agent's world model can be asked.
 
     Args:
-        batches: at least one, (B, T). say: told what is being measured.
+        batches: at least one, (B, T). say: told what is being measured. thorough: all signal
+            levels and all numbers of denoising steps, on all batches. tasks: names of several.
     """
     batches, found = list(batches), Findings()
     say('open-loop predictions')
@@ -62,12 +70,14 @@ def measure(agent: Agent, batches: Iterable[Batch], say: Callable[[str], None]) 
         found.numbers['tokenizer'] = tokenizer(world, batches, found)
         if agent.schedule.reached('dynamics'):
             say('dynamics')
-            found.numbers['dynamics'] = dynamics(world, contexts, batches)
+            found.numbers['dynamics'] = dynamics(world, contexts, batches, thorough)
         # what has not begun to learn has nothing to say
         if agent.schedule.reached('agent' if 'agent' in world.stages else 'dynamics'):
             say('heads and imagination')
             found.numbers['heads'] = heads(world, contexts, batches)
             found.numbers['imagination'] = imagination(world, contexts, batches)
+            if tasks:
+                found.numbers['tasks'] = by_task(world, batches, tasks)
         if agent.schedule.reached('policy'):
             found.numbers['policy'] = policy(agent, contexts, batches)
     return found
@@ -109,17 +119,22 @@ def worst(parts: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
     return to_bytes(truth), to_bytes(guess)
 
 
-def dynamics(world, contexts: list, batches: list[Batch]) -> Numbers:
+def dynamics(world, contexts: list, batches: list[Batch], thorough: bool) -> Numbers:
     """Errors in shares of that of the mean frame: over the horizon, over tau, over K."""
     steps, pairs = world.config.shortcut.steps, list(zip(contexts, batches))
-    curves = mean([examine.horizon(world, *pair, steps) for pair in pairs])
+    known = world.config.dynamics.levels
+    tau = np.linspace(0, known - 1, known if thorough else min(LEVELS, known)).astype(int)
+    most = known if thorough else min(known, max(STEPS, steps))
+    parts = [examine.horizon(world, *pair, steps) for pair in pairs]
+    some = pairs if thorough else pairs[:1]
+    curves = mean(parts)
     unit = np.clip(curves['mean frame'], 1e-12, None)
-    total = float(np.nanmean(unit))
+    total = float(np.nanmean(np.clip(mean(parts[: len(some)])['mean frame'], 1e-12, None)))
     sweeps: dict[int, list] = {}
-    for pair in pairs:
-        for count, (error, number), seconds in examine.sweep(world, *pair):
+    for pair in some:
+        for count, (error, number), seconds in examine.sweep(world, *pair, most):
             sweeps.setdefault(count, []).append((float(error), float(number), seconds))
-    levels = mean([examine.levels(world, *pair) for pair in pairs])
+    levels = mean([examine.levels(world, *pair, tau.tolist()) for pair in some])
     zero = np.clip(levels['zero'], 1e-12, None)
     there = ~np.isnan(unit)  # steps that an episode of some sequence goes on for
     share = lambda name: (curves[name] / unit)[there].tolist()
@@ -129,7 +144,7 @@ def dynamics(world, contexts: list, batches: list[Batch]) -> Numbers:
         'unit': 'squared error of latents, in shares of that of the mean frame',
         'horizon': {name: share(name) for name in curves},
         'shuffle_ratio': float(min(mixed, 1e3)),
-        'tau': (np.arange(len(zero)) / len(zero)).tolist(),
+        'tau': (tau / known).tolist(),
         'levels': {name: (levels[name] / zero).tolist() for name in ('model', 'noisy frame')},
         'denoising_steps': {
             count: {
@@ -225,6 +240,38 @@ def imagination(world, contexts: list, batches: list[Batch]) -> Numbers:
         'imagined': sample(imagined),
         'real': sample(real),
     }
+
+
+def by_task(world, batches: list[Batch], tasks: Sequence[str]) -> Numbers:
+    """The measures in which several tasks may differ, of each; of those that sequences show."""
+    out = {}
+    for number, name in enumerate(tasks):
+        rows = [(batch.task[:, 0] == number).nonzero().flatten() for batch in batches]
+        parts = [batch.at(own) for batch, own in zip(batches, rows) if len(own)]
+        if not parts:
+            continue
+        contexts = [world.commit(part) for part in parts]
+        known, dreamt = heads(world, contexts, parts), imagination(world, contexts, parts)
+        reconstructed = [examine.reconstructions(world, part) for part in parts]
+        quality = {
+            f'psnr/{key}': torch.cat(
+                [
+                    psnr(guess[key].flatten(0, 1).float(), part.obs[key].flatten(0, 1) / 255)
+                    for guess, part in zip(reconstructed, parts)
+                ]
+            )
+            for key in world.tokenizer.images
+        }
+        out[name] = {
+            'sequences': sum(map(len, rows)),
+            **{key: float(x.mean()) for key, x in quality.items()},
+            'behaviour_nll': known['behaviour']['nll'][0],
+            'reward_correlation': known['reward']['correlation'][0],
+            'return_correlation': dreamt.get('correlation'),
+            'mean_imagined': dreamt.get('mean_imagined'),
+            'mean_real': dreamt.get('mean_real'),
+        }
+    return out
 
 
 def sample(x: torch.Tensor) -> list[float]:

@@ -153,6 +153,7 @@ def heads(numbers: Numbers) -> dict[str, bytes]:
                 behaviour['nll_uniform'], color=RED, linestyle='--', label='uniform choice'
             )
         plot.axes.set_ylim(bottom=min(0, *known(behaviour['nll'])))
+        plot.axes.margins(y=0.1)
         whole_numbers(plot.axes)
     out['behaviour-nll'] = plot.png
     if calibration := behaviour['calibration']:
@@ -196,8 +197,9 @@ def comparison(numbers: Numbers) -> bytes:
             plot.axes.errorbar(place, found['mean'], found['ci95'] or 0, color=INK, capsize=5)
         plot.axes.set_xticks(range(len(players)), labels=list(players))
         plot.axes.grid(axis='x', visible=False)
+        each = 'each of every task' if 'tasks' in numbers else 'each'
         plot.axes.set_xlabel(
-            f'{numbers["episodes"]} episodes each, bars: 95 % interval of the mean'
+            f'{numbers["episodes"]} episodes {each}, bars: 95 % interval of the mean'
         )
     return plot.png
 

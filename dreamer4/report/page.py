@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from embodied.log.jsonl import read_lines
-from embodied.media import gif, png
+from embodied.media import png
 
 from .. import diagnose
 from ..video import DREAMT, PLAIN, page, panel_size, rgb
@@ -40,6 +40,7 @@ figcaption { color: #52606d; font-size: 14px; margin-top: 8px; }
 table { border-collapse: collapse; background: #fff; font-size: 14px; margin: 14px 0; }
 th, td { border: 1px solid #e4e7eb; padding: 5px 10px; text-align: left; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.ok, .bad { white-space: nowrap; }
 .ok { color: #2f855a; } .bad { color: #c53030; font-weight: 600; } .none { color: #7b8794; }
 """
 ABOUT = {
@@ -74,6 +75,11 @@ ABOUT = {
         ' the same frame. Points on the line are right; a policy that learns in dreams is only as'
         ' good as they agree.',
     ),
+    'tasks': (
+        'Tasks',
+        'Each task alone, where one agent learns several. Returns are discounted and those of the'
+        ' sequences, on the same actions in the dream and really, in the units of the task.',
+    ),
     'held-out': (
         'Training',
         'What each stage was to lower, on episodes that nothing learned from: lower is better.',
@@ -93,6 +99,7 @@ CAPTIONS = {
 
 def write(
     findings: Findings,
+    clips: Mapping[str, bytes],
     sections: Mapping[str, Numbers],
     plots: Mapping[str, bytes],
     title: str,
@@ -102,8 +109,9 @@ def write(
     """The page, and its pictures and videos as files of the folder.
 
     Args:
-        findings: with pictures. sections: its numbers, and those of a comparison. plots: name ->
-            PNG. title, lines: of the top. folder: of the run, whose metrics are judged.
+        findings: with pictures. clips: its videos as GIFs. sections: its numbers, and those of a
+            comparison. plots: name -> PNG. title, lines: of the top. folder: of the run, whose
+            metrics are judged.
     """
     parts = {}
     if checks := judged(folder):
@@ -114,8 +122,8 @@ def write(
         if body or table:
             inside = f'<p class="about">{html.escape(words)}</p>{table}'
             parts[section] = heading, f'{inside}<div class="figures">{body}</div>'
-    if findings.videos:
-        shown = ''.join(map(video, findings.videos.items()))
+    if clips:
+        shown = ''.join(map(video, clips.items()))
         words = (
             'Blue border: the model saw the frame and reconstructs it. Orange: it dreams, knowing'
             ' only the actions. Grey: the episode is over, and the next one cannot be known.'
@@ -158,10 +166,9 @@ def picture(content: bytes, name: str, kind: str = 'png', style: str = '') -> st
     return f'<img class="{style}" alt="{html.escape(name)}" src="data:image/{kind};base64,{data}">'
 
 
-def video(item: tuple[str, np.ndarray]) -> str:
+def video(item: tuple[str, bytes]) -> str:
     """An open-loop video, which repeats without end."""
-    name, frames = item
-    content = gif(frames, FPS, width=0, seconds=0)
+    name, content = item
     return figure(picture(content, name, 'gif'), f'{name}, {FPS} frames a second', 'wide')
 
 
@@ -213,6 +220,8 @@ def tables(section: str, sections: Mapping[str, Numbers]) -> str:
         return head_table(numbers, sections.get('policy', {}))
     if section == 'compare':
         return compare_table(numbers)
+    if section == 'tasks':
+        return task_table(numbers)
     keys = {
         'sequences': 'sequences',
         'correlation': 'correlation of imagined and real returns',
@@ -261,10 +270,29 @@ def head_table(numbers: Numbers, policy: Numbers) -> str:
     return table(['measure', 'value'], rows)
 
 
+def task_table(numbers: Numbers) -> str:
+    """A row per task; images have a column each."""
+    images = [k for k in next(iter(numbers.values()), {}) if k.startswith('psnr/')]
+    heads = {
+        'sequences': 'sequences',
+        **{key: f'PSNR of {key.removeprefix("psnr/")} (dB)' for key in images},
+        'behaviour_nll': 'clone: negative log-likelihood (nats)',
+        'reward_correlation': 'reward: correlation',
+        'return_correlation': 'return: correlation',
+        'mean_imagined': 'mean imagined return',
+        'mean_real': 'mean real return',
+    }
+    rows = [(name, *(found.get(key) for key in heads)) for name, found in numbers.items()]
+    return table(['task', *heads.values()], rows) if rows else ''
+
+
 def compare_table(numbers: Numbers) -> str:
-    rows = [(name, interval(found), found['std']) for name, found in numbers['players'].items()]
-    pairs = [(name, interval(found), '') for name, found in numbers['differences'].items()]
-    return table(['player', 'mean return, 95 % interval', 'standard deviation'], rows + pairs)
+    rows = []
+    for task, part in {**numbers.get('tasks', {}), '': numbers}.items():
+        where = f'{task}: ' if task else 'all tasks: ' if rows else ''
+        for name, found in {**part['players'], **part['differences']}.items():
+            rows.append((where + name, interval(found), found.get('std', '')))
+    return table(['player', 'mean return, 95 % interval', 'standard deviation'], rows)
 
 
 def interval(found: Numbers) -> str:
@@ -306,7 +334,9 @@ def judged(folder: Path) -> str:
             f'<tr><td>{part}</td><td>{name}</td>{cell(value)}<td class="{kind}">{mark}</td>'
             f'<td>{html.escape(words)}</td></tr>'
         )
-    heads = ''.join(f'<th>{head}</th>' for head in ('part', 'measure', 'last value', '', 'why'))
+    heads = ''.join(
+        f'<th>{head}</th>' for head in ('part', 'measure', 'last value', 'judged', 'why')
+    )
     words = 'The order is that of causes: look at the first line that is not fine.'
     return (
         f'<p class="about">{words}</p><div class="scroll"><table><tr>{heads}</tr>{rows}'

@@ -97,7 +97,7 @@ def test_neither_the_list_nor_short_help_imports_torch():
 
 
 def test_a_report_says_and_writes_how_well_a_run_predicts(played, tmp_path, capsys):
-    argv = ['report', str(played()), '--draws', '1', '--out', str(tmp_path / 'r')]
+    argv = ['report', str(played()), '--batches', '1', '--out', str(tmp_path / 'r')]
     assert program.main(argv) == 0
     out = capsys.readouterr().out
     assert 'reward_skill' in out and 'error_step/1' in out

@@ -6,7 +6,7 @@ not means. Letters: B sequences, T time, H open-loop steps, K denoising steps, S
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -56,13 +56,13 @@ def mean_frame(loop: OpenLoop) -> torch.Tensor:
     return (loop.truth * weight).sum((0, 1), keepdim=True) / weight.sum().clamp(min=1)
 
 
-def sweep(world, context: Context, batch: Batch) -> Iterator[tuple[int, Curve, float]]:
+def sweep(world, context: Context, batch: Batch, most: int) -> Iterator[tuple[int, Curve, float]]:
     """K, its squared error summed over all steps and their number, and seconds a frame, for all
-    powers of two that the model knows.
+    powers of two up to `most`.
     """
     start = last_given(batch, world.config.actor.context)
     known, steps = (world.dynamics, world.heads, context, batch, start), 1
-    while steps <= world.config.dynamics.levels:
+    while steps <= most:
         torch.manual_seed(steps)
         before = time.perf_counter()
         loop = open_loop(*known, steps)
@@ -72,9 +72,10 @@ def sweep(world, context: Context, batch: Batch) -> Iterator[tuple[int, Curve, f
         steps *= 2
 
 
-def levels(world, context: Context, batch: Batch) -> dict[str, Curve]:
-    """Squared error (K_max,) of the clean frame that is guessed at every signal level tau, with the
-    smallest step and a real past: of the model, of taking the noisy frame as it is, and of zero.
+def levels(world, context: Context, batch: Batch, chosen: Sequence[int]) -> dict[str, Curve]:
+    """Squared error (N,) of the clean frame that is guessed at N signal levels, each a number below
+    K_max, with the smallest step and a real past: of the model, of taking the noisy frame as it is,
+    and of zero.
     """
     dynamics, is_first = world.dynamics, batch.is_first
     coordinates, given = dynamics.coordinates, world.given(batch)
@@ -82,7 +83,7 @@ def levels(world, context: Context, batch: Batch) -> dict[str, Curve]:
     target = coordinates.encode(context.latent, origin)
     known = coordinates.known(is_first) & ~is_first
     view, sums = shortcut.beside(context), {'model': [], 'noisy frame': [], 'zero': []}
-    for level in range(dynamics.config.levels):
+    for level in chosen:
         at = torch.full_like(is_first, level, dtype=torch.long)
         noisy = dynamics.noised(target, at)
         told = coordinates.tell(noisy, origin)
@@ -90,7 +91,7 @@ def levels(world, context: Context, batch: Batch) -> dict[str, Curve]:
         for name, x in (('model', guess), ('noisy frame', noisy), ('zero', 0 * noisy)):
             error = (x - target).square().mean((-1, -2))
             sums[name].append((error * known).sum())
-    count = known.sum().expand(dynamics.config.levels)
+    count = known.sum().expand(len(chosen))
     return {name: (torch.stack(values), count) for name, values in sums.items()}
 
 
