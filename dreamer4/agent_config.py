@@ -169,7 +169,7 @@ def check(config: AgentConfig) -> None:
         'rssm.act': (config.rssm.act, ('silu', 'elu')),
         'rssm.norm': (config.rssm.norm, ('rms', 'layer', 'none')),
         'rssm.free_of': (config.rssm.free_of, ('frame', 'batch')),
-        'heads.learn_on': (config.heads.learn_on, ('committed', 'noised')),
+        'heads.learn_on': (config.heads.learn_on, ('committed', 'noised', 'predicted')),
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
@@ -227,6 +227,11 @@ def _check_rssm(config: AgentConfig) -> None:
 
 def _check_parts(config: AgentConfig) -> None:
     _check_rssm(config)
+    if config.heads.learn_on == 'predicted' and config.heads.reads != 'latents':
+        raise ValueError(
+            "agent.heads.learn_on 'predicted' needs agent.heads.reads 'latents', as a predicted"
+            f' frame has no feature; got {config.heads.reads!r}'
+        )
     lpips = config.tokenizer.lpips
     if lpips != 'auto' and not (isinstance(lpips, float) and 0 <= lpips < math.inf):
         raise ValueError(

@@ -131,7 +131,7 @@ class Heads(nn.Module):
         return self.actions.policy(self.behaviour_head(x)[..., : self.actions.outputs])
 
     def losses(
-        self, x: torch.Tensor, batch: Batch, weight: torch.Tensor
+        self, x: torch.Tensor, batch: Batch, weight: torch.Tensor, behaviour: bool = True
     ) -> dict[str, torch.Tensor]:
         """Losses of the world-model heads with multi-token prediction (Dreamer 4, Eq. 9).
 
@@ -141,28 +141,18 @@ class Heads(nn.Module):
 
         Args:
             x: (B, T, F). batch: targets. weight: bool (B, T), frames to learn from.
+            behaviour: whether actions are learned.
 
         Returns:
             'reward', 'cont', 'behaviour': scalars, means over valid frames (and over offsets).
         """
         count = self.config.offsets + 1
         reward = self.reward_head(x).float().unflatten(-1, (count, self.scalar.outputs))
-        behaviour = self.actions.policy(
-            self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)),
-            None if batch.task is None else batch.task[..., None],
-        )
-        acted = batch.action_valid
-        if batch.imitated is not None:
-            acted = acted & batch.imitated
         there = ahead(batch.is_first, count) & weight[..., None]
         errors = {
             'reward': (
                 self.scalar.loss(reward, shifted(batch.reward, count)),
                 there & shifted(batch.reward_valid & ~batch.is_first, count),
-            ),
-            'behaviour': (
-                -behaviour.log_prob(shifted(batch.action, count)),
-                there & shifted(acted, count),
             ),
             'cont': (
                 F.binary_cross_entropy_with_logits(
@@ -173,6 +163,18 @@ class Heads(nn.Module):
                 weight & batch.reward_valid & ~batch.is_first,
             ),
         }
+        if behaviour:
+            chosen = self.actions.policy(
+                self.behaviour_head(x).unflatten(-1, (count, self.actions.outputs)),
+                None if batch.task is None else batch.task[..., None],
+            )
+            acted = batch.action_valid
+            if batch.imitated is not None:
+                acted = acted & batch.imitated
+            errors['behaviour'] = (
+                -chosen.log_prob(shifted(batch.action, count)),
+                there & shifted(acted, count),
+            )
         return {name: shared_mean(error, mask) for name, (error, mask) in errors.items()}
 
 

@@ -108,11 +108,16 @@ def test_a_key_of_the_agent_is_set_by_a_preset():
     assert {key.removeprefix('agent.') for key in keys - named} <= UNSET
 
 
+# words that work beside another setting alone
+NEEDS = {('agent.heads.learn_on', 'predicted'): ['--agent.heads.reads', 'latents']}
+
+
 def test_every_word_of_a_mark_is_one_that_the_class_behind_it_takes():
     """What is no such word is refused by the mark, before anything is built."""
     for key, words in choices().items():
         for word in words:
-            config = parse([f'--{key}', word, '--machine.device', 'cpu'], ROOT / 'configs')
+            others = NEEDS.get((key, word), [])
+            config = parse([f'--{key}', word, '--machine.device', 'cpu', *others], ROOT / 'configs')
             for block, kind in BLOCKS.items():
                 built = config[block].build(kind)
                 if block == 'agent':

@@ -289,6 +289,7 @@ def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(
         {'heads.continuous': 'normal'},
         {'heads.continuous': 'truncnormal'},
         {'heads.learn_on': 'noised'},
+        {'heads.learn_on': 'predicted', 'heads.reads': 'latents'},
         {'machine.attention': 'explicit'},
         {'actor.loss': 'reinforce'},
         {'actor.prior': 'none'},
@@ -893,7 +894,7 @@ def test_unlabeled_frames_teach_the_world_model_and_no_reward():
     assert all(
         reach(parts[name]) == [True, True, False, False] for name in ('reward', 'cont', 'behaviour')
     )
-    losses = shortcut.loss(
+    forced = shortcut.loss(
         made.world.dynamics,
         context,
         made.world.given(batch),
@@ -901,7 +902,7 @@ def test_unlabeled_frames_teach_the_world_model_and_no_reward():
         made.config.shortcut,
         0,
     )
-    assert (losses['flow'].sum(1) > 0).all()
+    assert (forced.losses['flow'].sum(1) > 0).all()
 
 
 @pytest.mark.parametrize('unit', [0.0, 1.0])
@@ -992,6 +993,7 @@ def with_value(config, key, value):
         ('machine.attention', 'flex', 'GPU'),
         ('machine.precision', 'float64', 'machine.precision'),
         ('heads.learn_on', 'all', 'heads.learn_on'),
+        ('heads.learn_on', 'predicted', 'heads.reads'),
         ('shortcut.steps', 3, 'power of two'),
         ('dynamics.time_every', 0, 'time_every'),
         ('actor.hold', 0.5, 'hold'),

@@ -136,7 +136,7 @@ def error_over_copy(moves):
         model.coordinates.measure(z, first)
         context = model.commit(z, Given(push, ~first), first)
         optimizer.zero_grad()
-        flow = shortcut.loss(model, context, Given(push, ~first), first, config, 0)['flow']
+        flow = shortcut.loss(model, context, Given(push, ~first), first, config, 0).losses['flow']
         flow.mean().backward()
         optimizer.step()
     z, push = cart(16)

@@ -124,15 +124,40 @@ def test_the_loss_reaches_only_what_it_should(history, moves):
     first = torch.zeros(4, 3, dtype=torch.bool)
     given, config = Given(action, valid), settings(history=history)
     context = world.commit(z, given, first)
-    out = shortcut.loss(world, context, given, first, config, 1)
+    out = shortcut.loss(world, context, given, first, config, 1).losses
     assert out['flow'].shape == (3, 3) and out['bootstrap'].shape == (1, 3)
-    without = shortcut.loss(world, context, given, first, config, 0)
+    without = shortcut.loss(world, context, given, first, config, 0).losses
     assert set(without) == {'flow'} and without['flow'].shape == (4, 3)
-    alone = shortcut.loss(world, context, given, first, config, 4)
+    alone = shortcut.loss(world, context, given, first, config, 4).losses
     assert set(alone) == {'bootstrap'} and alone['bootstrap'].shape == (
         4,
         3,
     ), 'there is no mean of nothing'
+
+
+@pytest.mark.parametrize('moves', [False, True])
+def test_what_is_guessed_of_frames_of_which_nothing_was_told_is_read_with_gradient(moves):
+    world, z = dynamics(moves=moves), torch.rand(4, 3, 2, 3) - 0.5
+    first = torch.zeros(4, 3, dtype=torch.bool)
+    first[0, 1] = True
+    given = Given(torch.randn(4, 3, 2), ~first)
+    world.coordinates.measure(z, first)
+    context = world.commit(z, given, first)
+    forced = shortcut.loss(world, context, given, first, settings(anchor=1.0), 1)
+    assert forced.blind[1:].equal(world.coordinates.known(first)[1:]), 'every frame is an anchor'
+    assert not forced.blind[0].any(), 'large steps are not asked for the mean'
+    assert forced.view.shape == context.view.shape
+    torch.nn.init.zeros_(world.latent_out.weight)
+    world.latent_out.bias.data.fill_(0.5)
+    forced = shortcut.loss(world, context, given, first, settings(anchor=1.0), 0)
+    origin = world.coordinates.origin(context.seen, first)
+    guess = torch.full_like(z, 0.5)
+    expected = world.coordinates.view(world.coordinates.decode(guess, origin).clamp(-1, 1), guess)
+    assert torch.allclose(forced.view, expected, atol=1e-6)
+    forced.view.sum().backward()
+    assert world.latent_out.bias.grad.abs().sum() > 0
+    none = shortcut.loss(world, context, given, first, settings(anchor=0.0), 0).blind
+    assert none.sum() < none.numel() / 2
 
 
 def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_noise_alone():
@@ -176,7 +201,7 @@ def coin():
         given = Given(action, valid)
         context = world.commit(0.7 * torch.cat([side, -side], -1), given, first)
         large = rows // 2 if update > 100 else 0
-        parts = shortcut.loss(world, context, given, first, config, large)
+        parts = shortcut.loss(world, context, given, first, config, large).losses
         optimizer.zero_grad()
         sum(v.mean() for v in parts.values()).backward()
         optimizer.step()

@@ -22,6 +22,24 @@ RAMP = 0.1  # weight of the loss at tau = 0; at tau = 1 it is 1
 
 
 @dataclass(frozen=True)
+class Forced:
+    """What one pass of shortcut forcing gives.
+
+    Attributes:
+        losses: 'bootstrap', of sequences that train large steps, and 'flow', of the others, where
+            there are any: (rows, T) float32.
+        view: (B, T, S, V) what the heads would read of the frames as they are guessed, with
+            gradient into the dynamics.
+        blind: bool (B, T), guesses of frames of which nothing was told (tau = 0, d = d_min): the
+            mean of what may come, which is what a dream of one step a frame goes on from.
+    """
+
+    losses: dict[str, torch.Tensor]
+    view: torch.Tensor
+    blind: torch.Tensor
+
+
+@dataclass(frozen=True)
 class ShortcutConfig:
     """Block `agent.shortcut` of the configuration; meanings and sources stand there."""
 
@@ -66,7 +84,7 @@ def loss(
     config: ShortcutConfig,
     large: int,
     predicted: torch.Tensor | None = None,
-) -> dict[str, torch.Tensor]:
+) -> Forced:
     """Shortcut-forcing losses with x-prediction in the coordinates of the dynamics (Dreamer 4, Eq.
     7).
 
@@ -83,9 +101,6 @@ def loss(
         context: the committed sequence, with gradient. given: of its frames. is_first: bool (B, T).
         large: so many sequences, the first ones, train steps larger than d_min.
         predicted: bool (B, T), frames that count; None for all.
-
-    Returns:
-        'bootstrap', of those, and 'flow', of the others, where there are any: (rows, T) float32.
     """
     (batch, time), coordinates = context.latent.shape[:2], dynamics.coordinates
     rows = large if dynamics.step_sizes > 1 else 0
@@ -114,7 +129,8 @@ def loss(
         )
         target = target.clamp(-coordinates.bound, coordinates.bound)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
-    return out
+    seen = coordinates.view(coordinates.decode(guess, origin).clamp(-1, 1), guess)
+    return Forced(out, seen, (level == 0) & (size == 0) & known)
 
 
 def beside(context: Context) -> View:

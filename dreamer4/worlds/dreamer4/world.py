@@ -249,21 +249,28 @@ class Dreamer4:
         """
         c, given, is_first = self.config, self.given(batch), batch.is_first
         known = self.dynamics, context, given, is_first, c.shortcut, large, batch.predicted
-        forcing = shortcut.loss(*known)
-        parts = {k: v.mean() for k, v in forcing.items()}
+        forced = shortcut.loss(*known)
+        parts = {k: v.mean() for k, v in forced.losses.items()}
         video = self.rms('dynamics', sum(parts.values()))
         if not heads:
             return video, parts
         feature, view = context.feature, context.view
         if c.heads.learn_on == 'noised':
             feature, view = shortcut.noised_features(self.dynamics, context, given, is_first)
-        parts |= self.heads.losses(self.heads.inputs(feature, view), batch, self._usable(batch))
-        return (
+        usable = self._usable(batch)
+        parts |= self.heads.losses(self.heads.inputs(feature, view), batch, usable)
+        total = (
             video
             + self.rms('reward', parts['reward'])
             + c.scales.behaviour * self.rms('behaviour', parts['behaviour'])
             + parts['cont']
-        ), parts
+        )
+        if c.heads.learn_on == 'predicted':
+            inputs = self.heads.inputs(None, forced.view)
+            ahead = self.heads.losses(inputs, batch, usable & forced.blind, behaviour=False)
+            parts['reward_ahead'] = ahead['reward']
+            total = total + self.rms('reward', ahead['reward']) + ahead['cont']
+        return total, parts
 
     def shared(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents (B, T, L, Z) of the tokenizer that learns, twice: with the share of the gradient
