@@ -15,7 +15,7 @@ from embodied import envs
 from embodied.base import RandomAgent, Spaces
 from embodied.config import Config, expand_timestamp
 from embodied.drive import Driver, DriverConfig
-from embodied.errors import ConfigError
+from embodied.errors import CheckpointError, ConfigError
 from embodied.log import Logger, LoggerConfig, Silent
 from embodied.machine import memory_gb, over_disk, over_memory
 from embodied.ranks import Ranks
@@ -49,10 +49,11 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
     """Build the parts of config.script and run it, as one of the processes of the run."""
     if config.from_checkpoint and not (place := Path(config.from_checkpoint).expanduser()).is_dir():
         raise ConfigError(f'--from_checkpoint {place} is no folder')
+    if config.from_checkpoint and place.name in runs.PARTS:
+        config = config.update({'from_checkpoint': str(runs.folder_of(place))})
     if not config.task and config.from_checkpoint and config.script in (*LOOKS, 'collect'):
         raise ConfigError(
-            f'--from_checkpoint {place} holds no config.yaml, thus no run; give another folder, or'
-            ' --task'
+            f'--from_checkpoint {runs.none_in(place)}; give the folder of a run, or --task'
         )
     if not config.task and config.script != 'offline':
         raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
@@ -74,18 +75,20 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
         raise ConfigError('--phases are those of --script offline; the other scripts have none')
     if config.task and config.script != 'report':  # which plays nothing
         envs.check(config.task, config.env.to_dict())
+    note = older = ''
     if config.script == 'offline':
-        config = runs.as_stored(config)
+        config, note = runs.as_stored(config)
     if not config.logdir.strip():
         raise ConfigError('--logdir is empty; give the folder of the run, as in logdir/first')
     if config.script in LOOKS and config.logdir == UNSAID:
         config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
     logdir = Path(ranks.first(expand_timestamp(config.logdir))).expanduser()
     config = config.update({'logdir': str(logdir)})
-    older = ''
     if config.script not in LOOKS:
+        if (run := runs.folder_of(logdir)) != logdir and (run / runs.FILENAME).exists():
+            raise ConfigError(f'--logdir {logdir} lies inside of the run {run}; give another')
         config, older = runs.resumed(config, logdir)
-    return Parts(config, logdir, ranks, older).run()
+    return Parts(config, logdir, ranks, ' '.join(filter(None, [note, older]))).run()
 
 
 def writable(logdir: Path) -> None:
@@ -179,11 +182,24 @@ class Parts:
         elif script == 'collect':
             collect(self.collector, self.env, self.replay, self.logger, self.setup)
         else:
-            load = lambda agent: load_agent(agent, self.setup.from_checkpoint)
-            eval_only(self.agent, self.env, self.setup, load, self.logger_config.fps)
+            eval_only(self.agent, self.env, self.setup, self._load, self.logger_config.fps)
         if script in ('train', 'train_eval', 'offline') and not self.ranks.number:
             self._suggest()
         return 0
+
+    def _load(self, agent) -> Path:
+        """Give an agent the weights of the run that is looked at."""
+        try:
+            return load_agent(agent, self.setup.from_checkpoint)
+        except CheckpointError as error:
+            logdir = runs.folder_of(self.setup.from_checkpoint)
+            known = (logdir / runs.FILENAME).exists()
+            words = (
+                runs.unlike(logdir, self.config, agent.obs_space, agent.act_space) if known else ''
+            )
+            if not words:
+                raise
+            raise CheckpointError(f'{logdir} was made for another agent: {words}') from error
 
     def _report(self) -> None:
         from .report import report
@@ -199,7 +215,7 @@ class Parts:
         with contextlib.closing(self.env('eval', 0)()) as env:
             spaces = env.obs_space, env.act_space
         players = {'policy': self.agent(*spaces)}
-        save = load_agent(players['policy'], self.setup.from_checkpoint)
+        save = self._load(players['policy'])
         if players['policy'].world.clone is not None:
             players['clone'] = self.agent(*spaces)
             load_agent(players['clone'], save)

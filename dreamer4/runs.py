@@ -6,6 +6,7 @@ what is learned binds a resumption as well; everything else, the whole block `ma
 differ. What a run of an older version lacks of it is made up for, see versions.py.
 """
 
+import contextlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from embodied.base import Spaces
 from embodied.config import Config, Value, configs_dir, diff, parse
 from embodied.errors import ConfigError
 from embodied.files import whole
+from embodied.pictures import readings
 from embodied.replay import meta as metas
 from embodied.replay.infer import folder_of as folder_of_rows
 from embodied.replay.schema import Schema
@@ -25,6 +27,8 @@ from embodied.tasks import KEY, TaskId
 from . import versions
 
 FILENAME = 'config.yaml'
+# what a run holds beside its configuration
+PARTS = ('ckpt', 'eval', 'films', 'replay', 'report', 'spaces', 'stacks', 'videos')
 SPACES = 'spaces'  # folder that holds the spaces an agent was built for, as a replay keeps them
 ACTING = r'task|env\..*|agent\..*'
 STORED = r'replay\.(?!max_gb|disk_gb|chunk_rows|resume|prefetch).*'
@@ -33,11 +37,47 @@ T = TypeVar('T')
 
 
 def folder_of(place: str | Path) -> Path:
-    """The logdir of a checkpoint: of itself, of its ckpt folder, or of one save."""
+    """The logdir of a checkpoint: of itself, of a part of it such as ckpt or replay, or of one
+    save.
+    """
     place = Path(place).expanduser()
     if place.name == 'ckpt':
         return place.parent
-    return place.parent.parent if place.parent.name == 'ckpt' else place
+    if place.parent.name == 'ckpt':
+        return place.parent.parent
+    inside = place.name in PARTS and not (place / FILENAME).exists()
+    return place.parent if inside and (place.parent / FILENAME).exists() else place
+
+
+def none_in(place: Path) -> str:
+    """Words for a folder that holds no run, with those that it may have been meant to hold."""
+    found = sorted(path.parent.name for path in place.glob(f'*/{FILENAME}'))
+    more = f' and {len(found) - 5} more' if len(found) > 5 else ''
+    held = f'; it holds the runs {", ".join(found[:5])}{more}' if found else ''
+    return f'{place} holds no {FILENAME}, thus no run{held}'
+
+
+def unlike(logdir: Path, config: Config, obs_space: Spaces, act_space: Spaces) -> str:
+    """How an agent of these settings and spaces differs from that of a run, in words; '' where
+    nothing is known to.
+    """
+    changes = binding(diff(read(logdir), config), r'agent\..*', config.task)
+    words = [
+        f'{key} is {told(old)} in the run, {told(new)} here'
+        for key, (old, new) in changes.items()
+        if None not in (old, new) and key != 'agent.tokenizer.lpips'
+    ]
+    with contextlib.suppress(ConfigError):
+        there, here = readings(*read_spaces(logdir)), readings(obs_space, act_space)
+        words += [f'it {old}, the task here {new}' for old, new in zip(there, here) if old != new]
+    return '; '.join(words)
+
+
+def told(value: Value) -> str:
+    """A value as a command line has it."""
+    if isinstance(value, tuple):
+        return ' '.join(map(str, value)) or 'none'
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def read(logdir: Path) -> Config:
@@ -100,7 +140,7 @@ def resumed(config: Config, logdir: Path) -> tuple[Config, str]:
     config = config.update(lacks)
     changes = binding(diff(stored, config), LEARNING, config.task)
     changes = {key: change for key, change in changes.items() if key not in lacks}
-    text = ', '.join(f'{key}: {old!r} -> {new!r}' for key, (old, new) in changes.items())
+    text = ', '.join(f'{key}: {told(old)} -> {told(new)}' for key, (old, new) in changes.items())
     if text:
         raise ConfigError(
             f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
@@ -114,8 +154,9 @@ def defaults() -> dict[str, Value]:
     return parse([], configs_dir(Path(__file__).parent)).flat
 
 
-def as_stored(config: Config) -> Config:
-    """The configuration of an offline run, with task and env settings of those who made the rows.
+def as_stored(config: Config) -> tuple[Config, str]:
+    """The configuration of an offline run, with task and env settings of those who made the rows;
+    and a line where the command names another task, else ''.
 
     They are those of the meta.json of the first folder that names any, unless the command names
     another task.
@@ -130,12 +171,14 @@ def as_stored(config: Config) -> Config:
             stored = known[3]
             break
     task, settings = stored.get('task', ''), stored.get('env', {})
-    if not isinstance(task, str) or not task or config.task not in ('', task):
-        return config
+    if not isinstance(task, str) or not task:
+        return config, ''
+    if config.task not in ('', task):
+        return config, f'The rows are those of {task}, this run is to act in {config.task}.'
     config = config.update({'task': task})
     if not isinstance(settings, dict) or not settings:
-        return config
-    return config.update({'env': settings}, source=f'{folder}: its meta.json')
+        return config, ''
+    return config.update({'env': settings}, source=f'{folder}: its meta.json'), ''
 
 
 def write_spaces(logdir: Path, obs_space: Spaces, act_space: Spaces) -> None:

@@ -186,7 +186,33 @@ def test_flags_override_what_a_checkpoint_brings(trained, tmp_path, capsys):
         )
         == 2
     )
-    assert 'made for another agent' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert 'made for another agent: agent.dynamics.width is 32 in the run, 48 here' in error
+    assert error.count('\n') == 1
+
+
+ANOTHER = ['--script', 'eval_only', '--driver.parallel', 'false']
+
+
+def test_an_agent_of_another_env_is_told_by_what_it_observes_and_chooses(trained, tmp_path, capsys):
+    flags = ['--from_checkpoint', trained, '--logdir', tmp_path, '--task', 'gym_CartPole-v1']
+    assert call(*ANOTHER, *flags) == 2
+    error = capsys.readouterr().err
+    assert 'it observes image: image 64x64x3, the task here observes state: vector 4' in error
+    assert 'it acts by action: vector 2, the task here acts by action: classes 2' in error
+
+
+def test_a_folder_beside_the_one_that_was_meant_is_understood_or_told(trained, tmp_path, capsys):
+    flags = ['--logdir', tmp_path / 'x', '--eval.episodes', 1, '--eval.envs', 1, *ANOTHER]
+    assert call(*flags, '--from_checkpoint', trained / 'replay') == 0
+    assert call(*flags, '--from_checkpoint', trained.parent) == 2
+    assert f'it holds the runs {trained.name}; give the folder' in capsys.readouterr().err
+    learns = ['--configs', 'pixel', 'debug', '--task', 'pixel_catch', '--run.steps', 9]
+    assert call(*learns, '--logdir', trained / 'ckpt') == 2
+    assert f'lies inside of the run {trained}' in capsys.readouterr().err
+    offline = ['--script', 'offline', '--logdir', tmp_path / 'y', '--replay.directory']
+    assert call(*offline, trained.parent) == 1
+    assert f'there are some in {trained}.' in capsys.readouterr().err
 
 
 def test_an_agent_that_only_acts_needs_no_weights_of_a_loss(trained, tmp_path, monkeypatch):

@@ -63,7 +63,12 @@ class Archive:
         found = Folder(directory, True, self.notes.append).scan()
         self.bytes = sum(chunk.file_bytes for chunk in found.values())
         stored = metas.read(directory)
-        self.schema, _, self.act_space, self.meta = stored or (first_schema(found), None, None, {})
+        self.schema, _, self.act_space, self.meta = stored or (
+            first_schema(found, directory),
+            None,
+            None,
+            {},
+        )
         self.streams = Streams()
         self.chunks = self._link(found)
 
@@ -137,11 +142,14 @@ class Archive:
                 )
 
 
-def first_schema(found: dict[str, Chunk]) -> Schema:
-    """Of the newest readable chunk; raises ReplayError where there is none."""
+def first_schema(found: dict[str, Chunk], directory: Path) -> Schema:
+    """Of the newest readable chunk in a folder; raises ReplayError where there is none."""
     for chunk in reversed(found.values()):
         try:
             return Schema.from_columns(npz.describe(chunk.path), str(chunk.path))
         except (ChunkError, ChunkUnreadable):
             continue
-    raise ReplayError('There is no readable chunk in the folder.')
+    inner = sorted(path.parent for path in directory.glob('*/*.npz'))
+    inner += sorted(path.parent.parent for path in directory.glob('*/replay/*.npz'))
+    near = f'; there are some in {inner[0]}' if inner else ''
+    raise ReplayError(f'{directory} holds no readable chunk{near}.')

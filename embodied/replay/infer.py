@@ -42,7 +42,9 @@ def infer_spaces(directory: Path, said: Sequence[str]) -> tuple[dict, dict]:
     """
     columns = {
         key: (dtype, shape)
-        for key, dtype, shape in first_schema(Folder(directory, True, print).scan()).specs
+        for key, dtype, shape in first_schema(
+            Folder(directory, True, print).scan(), directory
+        ).specs
         if key not in LEFT_OUT
     }
     ranges = dict(_parse(text) for text in said)

@@ -1093,7 +1093,7 @@ def test_demonstrations_stand_in_every_place_of_a_batch_alike(tmp_path, named):
 def test_demonstrations_that_do_not_fit_or_exist_are_refused(tmp_path):
     with pytest.raises(ReplayError, match='does not exist'):
         make(demos=str(tmp_path / 'none'), demo_share=0.5)
-    with pytest.raises(ReplayError, match='no readable chunk'):
+    with pytest.raises(ReplayError, match='holds no readable chunk'):
         make(demos=str(tmp_path), demo_share=0.5)
     dreamerv3_folder(tmp_path, reward=np.zeros(10, np.float64), rows=20)
     with pytest.raises(ReplaySchemaError, match="'reward': expected float32 .*, found float64"):

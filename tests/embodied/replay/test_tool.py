@@ -242,7 +242,7 @@ def test_wrong_requests_end_in_one_line_and_status_2(
 def test_a_folder_that_is_missing_or_holds_no_chunk_is_named(tmp_path, capsys):
     for directory, message in (
         (tmp_path / 'none', 'no such folder'),
-        (tmp_path, 'no readable chunk'),
+        (tmp_path, 'holds no readable chunk'),
     ):
         assert main(['inspect', str(directory)]) == 2
         assert message in capsys.readouterr().err
