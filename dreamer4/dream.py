@@ -72,6 +72,18 @@ class Moment:
     def __len__(self) -> int:
         return len(self.reward)
 
+    def take(self, index: np.ndarray) -> 'Moment':
+        """The dreams at positions `index`, int (M,), of which one may stand there several times."""
+        where = torch.from_numpy(np.asarray(index, np.int64)).to(self.features.device)
+        pick = lambda x: x[where] if isinstance(x, torch.Tensor) else x[index]
+        names = ('features', 'reward', 'cont', 'value', 'entropy', 'spread')
+        return Moment(
+            carry={k: pick(v) for k, v in self.carry.items()},
+            obs={k: pick(v) for k, v in self.obs.items()},
+            task=None if self.task is None else pick(self.task),
+            **{name: pick(getattr(self, name)) for name in names},
+        )
+
     def put(self, rows: np.ndarray, other: 'Moment') -> 'Moment':
         """This moment with those of `other` in the rows, bool (N,), that are set."""
         there = torch.from_numpy(np.asarray(rows, bool)).to(self.features.device)

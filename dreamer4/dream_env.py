@@ -75,8 +75,8 @@ class Dreams:
             self.moment, self.ages = self.dream.begin(drawn), np.zeros(self.num_envs, np.int64)
             return
         index = np.cumsum(rows) - 1  # every env its own start; the others any, which is not taken
-        spread = {key: value[np.clip(index, 0, count - 1)] for key, value in drawn.items()}
-        self.moment = self.moment.put(rows, self.dream.begin(spread))
+        begun = self.dream.begin(drawn).take(np.clip(index, 0, count - 1))
+        self.moment = self.moment.put(rows, begun)
         self.ages[rows] = 0
 
     def step(self, action: Values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

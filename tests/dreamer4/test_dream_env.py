@@ -56,6 +56,31 @@ def test_a_seed_decides_all(played):
         assert np.array_equal(first, second)
 
 
+def test_ppo_of_another_library_learns_in_it(played):
+    ppo = pytest.importorskip('stable_baselines3').PPO
+    env = dreamer4.DreamEnv(played(), horizon=8)
+    found = ppo('MlpPolicy', env, n_steps=16, batch_size=16, n_epochs=1, device='cpu').learn(32)
+    assert found.num_timesteps == 32
+    assert found.predict(env.reset(seed=0)[0])[0].shape == (2,)
+
+
+def test_lanes_of_dreams_begin_anew_within_the_step(played):
+    pytest.importorskip('stable_baselines3')
+    from benchmarks.dream_ppo import Lanes
+    from dreamer4.dream_env import Dreams
+
+    lanes = Lanes(Dreams(played(), 3, horizon=4, first=True), seed=0)
+    begun = lanes.reset()
+    for _ in range(3):
+        seen, reward, over, infos = lanes.step(np.ones((3, 2), np.float32))
+        assert not over.any() and infos == [{}] * 3
+    seen, reward, over, infos = lanes.step(np.ones((3, 2), np.float32))
+    assert over.all() and infos[0]['TimeLimit.truncated']
+    last = infos[0]['terminal_observation']
+    assert last.shape == seen[0].shape == begun[0].shape and not np.array_equal(last, seen[0])
+    assert (lanes.dreams.ages == 0).all()
+
+
 def test_what_the_package_lacks_is_said():
     with pytest.raises(AttributeError, match='Nightmare'):
         dreamer4.Nightmare  # noqa: B018
