@@ -1,6 +1,6 @@
 """Actions between a page and an env: what there is to choose, and choices as a page says them."""
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,4 +77,6 @@ def _value(key: str, said: Any, space: spaces.Space) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # whole numbers of JSON may be larger

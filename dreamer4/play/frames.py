@@ -13,7 +13,7 @@ import numpy as np
 
 from embodied.base import Values
 
-from .game import Game
+from .game import Game, GameError
 from .messages import finite
 from .record import shown
 from .tree import pictures
@@ -56,7 +56,7 @@ def frame(game: Game, extra: dict[str, Any]) -> bytes:
         'policy': game.policy(),
         'vectors': vectors,
         'forgotten': max(0, node.depth + 1 - game.dream.context),
-        'kept': len(game.tree.nodes) - game.tree.forgotten,
+        'oldest': game.tree.oldest,
     }
     return pack(header | extra, images)
 
@@ -80,15 +80,35 @@ def strip(game: Game, first: int, count: int = 12) -> bytes:
     first = min(first, max(0, len(episodes) - 1))
     told, images = [], []
     for number in range(first, min(first + count, len(episodes))):
-        episode = episodes[number]
-        told.append({'episode': number, 'length': episode.length, 'score': finite(episode.score)})
-        for at in (0, (episode.length - 1) // 2):
-            found = pictures({k: v[-1] for k, v in game.starts.before(number, at, 1).items()})
-            for key, image in list(found.items())[:1]:
-                step = -(-max(image.shape[:2]) // STRIP)
-                images.append((f'{number}:{at}', key, image[::step, ::step]))
+        each = episodes[number]
+        told.append({'episode': number, 'length': each.length, 'score': finite(each.score)})
+        for at in (0, (each.length - 1) // 2):
+            images += thumbnail(game, number, at)
     header = {'type': 'starts', 'first': first, 'total': len(episodes), 'episodes': told}
     return pack(header, images)
+
+
+def episode(game: Game, number: int, count: int = 24) -> bytes:
+    """Thumbnails of an episode of the replay, evenly spaced from its first frame to its last.
+
+    Raises:
+        GameError: there is no such episode.
+    """
+    try:
+        length = game.starts.episode(number).length if game.starts else 0
+    except IndexError as error:
+        raise GameError(str(error)) from error
+    places = np.unique(np.linspace(0, max(0, length - 1), count).astype(int)).tolist()
+    images = [found for at in places if length for found in thumbnail(game, number, at)]
+    return pack({'type': 'episode', 'episode': number, 'frames': places, 'length': length}, images)
+
+
+def thumbnail(game: Game, number: int, at: int) -> list[tuple[str, str, np.ndarray]]:
+    """The first image of a frame of the replay, small, as pack() wants it; none without images."""
+    found = pictures({k: v[-1] for k, v in game.starts.before(number, at, 1).items()})
+    step = lambda image: -(-max(image.shape[:2]) // STRIP)
+    small = [(f'{number}:{at}', k, v[:: step(v), :: step(v)]) for k, v in found.items()]
+    return small[:1]
 
 
 def numbers(values: Values) -> dict[str, list[float | None]]:

@@ -5,6 +5,7 @@ Everything here runs in one thread, in which the env was made: graphics contexts
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -85,13 +86,14 @@ class Game:
         """Begin an episode of the env, and the dream at its first frame."""
         if self.env is None:
             raise GameError('there is no env here; begin at a frame of the replay')
+        rest = controls.resting(self.dream.act_space)
+        row = self._ask(lambda env: dict(env.step(rest | {'reset': np.bool_(True)})))
+        if row is None:
+            return self.fresh()
         self._leave()
-        row = self.env.step(controls.resting(self.dream.act_space) | {'reset': np.bool_(True)})
-        action = controls.resting(self.dream.act_space)
-        begun = {k: np.asarray(v)[None, None] for k, v in (row | action).items()}
-        moment = self.dream.begin(begun)
+        moment = self.dream.begin({k: np.asarray(v)[None, None] for k, v in (row | rest).items()})
         self._record, self.place = None, None
-        self._plant(moment, dict(row), moment)
+        self._plant(moment, row, moment)
 
     def alone(self, episode: int, frame: int) -> None:
         """Begin the dream at a frame of the replay, with what came before it.
@@ -131,7 +133,7 @@ class Game:
 
     def _plant(self, moment: Moment, real: Values, seen: Moment) -> None:
         self._count = 1
-        state = self.env.save() if self.env is not None and self._record is None else None
+        state = self._ask(lambda env: env.save()) if self._record is None else None
         root = Node(0, None, 0, 'start', None, moment, real, seen, state)
         root.on_record, self._env_at = self._record is not None, 0
         root.stats = stats(root, self.dream)
@@ -198,16 +200,24 @@ class Game:
             return None
         if self.env is None or self._env_at != node.number and node.state is None:
             return None  # an env that was lost, or one that cannot go back
-        try:
+
+        def step(env: Env) -> Values:
             if self._env_at != node.number:
-                self.env.load(node.state)
-            row = dict(self.env.step({**child.action, 'reset': np.bool_(False)}))
-            child.state, self._env_at = self.env.save(), child.number
-        except Exception as error:  # whatever the env's own code raises: a dream needs none
+                env.load(node.state)
+            row = dict(env.step({**child.action, 'reset': np.bool_(False)}))
+            child.state, self._env_at = env.save(), child.number
+            return row
+
+        return self._ask(step)
+
+    def _ask(self, question: Callable[[Env], Any]) -> Any:
+        """The env's answer; None where it raises, whatever that is: a dream needs no env."""
+        try:
+            return question(self.env)
+        except Exception as error:
             self.news.append(f'the env is lost, it raised {type(error).__name__}: {error}')
             self.env = None
             return None
-        return row
 
     def _recorded(self, index: int) -> Values | None:
         rows: Rows = self._record
@@ -230,9 +240,11 @@ class Game:
 
     def close(self) -> None:
         """Leave the episode, and close the env."""
-        self._leave()
-        if self.env is not None:
-            self.env.close()
+        try:
+            self._leave()
+        finally:
+            if self.env is not None:
+                self.env.close()
 
     def policy(self) -> list[dict]:
         """What the policy says at the current frame, as JSON."""

@@ -58,7 +58,7 @@ PLAYER = {
     'leave': {},
     'latency': {'p50': number(0, 1e6), 'p95': number(0, 1e6)},
 }
-ANYBODY = {'claim': {}, 'starts': {'first': NODE}}
+ANYBODY = {'claim': {}, 'starts': {'first': NODE}, 'frames': {'episode': NODE}}
 
 
 def read(text: str | bytes) -> dict[str, Any]:

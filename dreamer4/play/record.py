@@ -14,9 +14,10 @@ from embodied.replay.config import unlimited
 
 from .controls import resting
 from .game import GameError
-from .tree import Node, pictures
+from .tree import Node, pictures, unbroken
 
 GAP = 4  # pixels between the panes of a film
+FILM = 512 << 20  # bytes of enlarged frames that are held at once
 
 
 class Recorder:
@@ -34,12 +35,13 @@ class Recorder:
     def save_rows(self, path: list[Node]) -> int:
         """Add the real frames of a path to the replay folder as an episode; returns how many.
 
-        The last row is a last one, for if the episode went on, it was cut there.
+        The first row is a first one and the last a last one: if the episode began earlier or went
+        on, it was cut there.
 
         Raises:
             GameError: there are no two real frames on it. ReplayError: they cannot be written.
         """
-        real = list(itertools.takewhile(lambda node: node.real is not None, path))
+        real = list(itertools.takewhile(lambda node: node.real is not None, unbroken(path)))
         if len(real) < 2:
             raise GameError('no real frames were played here: nothing to save')
         replay = Replay(unlimited(1.0), self.rows, 0, *self._spaces, self._meta)
@@ -62,14 +64,17 @@ class Recorder:
         return obs | flags | {'reward': reward} | action
 
     def save_film(self, path: list[Node], kind: str, fps: float, scale: int = 4) -> Path:
-        """Dream, and the real frame beside it where there is one, as a 'gif' or 'mp4' file.
+        """Dream, and the real frame beside it where there is one, as a 'gif' or 'mp4' file: as many
+        of the newest frames as memory allows.
 
         Raises:
             GameError: there are no images, or the package that writes .mp4 is not installed.
         """
-        frames = [film_frame(node) for node in path if node.dream is not None]
-        if not frames or frames[0] is None:
+        frames = [film_frame(node) for node in path[:1]]
+        if frames[0] is None:
             raise GameError('there are no images to make a film of')
+        most = max(1, FILM // (scale**2 * frames[0].nbytes))
+        frames = [film_frame(node) for node in unbroken(path)[-most:]]
         high, wide = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
         grown = [
             np.pad(f, ((0, high - f.shape[0]), (0, wide - f.shape[1]), (0, 0))) for f in frames

@@ -5,10 +5,10 @@ Requests are answered in the event loop; the game runs in one thread of its own.
 """
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from socket import gethostname
 from typing import Any
@@ -26,7 +26,7 @@ from .pages import Pages
 from .record import Recorder
 from .tree import Node
 
-BEHIND = 4 << 20  # bytes that wait for a viewer, beyond which it misses frames
+BEHIND = 2  # frames that wait for a viewer, beyond which it misses some
 SPEED = 15.0  # steps a second
 ANY = ('0.0.0.0', '::')  # hosts that are no address of their own
 
@@ -52,6 +52,7 @@ class Server:
         self._say, self._game, self._pages = say, None, Pages(token, recorder.folder)
         self._thread = ThreadPoolExecutor(1, 'game')
         self._viewers: set[ServerConnection] = set()
+        self._behind: set[ServerConnection] = set()  # viewers that missed frames
         self._player: ServerConnection | None = None
         self._playing, self._turn = asyncio.Event(), asyncio.Lock()
         self._who, self._speed, self._said, self._sent = 'you', SPEED, None, None
@@ -69,24 +70,24 @@ class Server:
             OSError: the port cannot be had.
         """
         self._game = await self._call(self._make, self._finished)
-        async with serve(
-            self._talk,
-            host,
-            port,
-            process_request=lambda connection, request: self._pages.answer(request),
-            max_size=messages.LARGEST,
-            compression=None,
-            ping_timeout=60,
-        ) as server:
-            found = server.sockets[0].getsockname()[1]
-            shown = gethostname() if host in ANY else f'[{host}]' if ':' in host else host
-            ready(f'http://{shown}:{found}/' + (f'?token={self._token}' if self._token else ''))
-            try:
+        try:
+            async with serve(
+                self._talk,
+                host,
+                port,
+                process_request=lambda connection, request: self._pages.answer(request),
+                max_size=messages.LARGEST,
+                compression=None,
+                ping_timeout=60,
+            ) as server:
+                found = server.sockets[0].getsockname()[1]
+                shown = gethostname() if host in ANY else f'[{host}]' if ':' in host else host
+                ready(f'http://{shown}:{found}/' + (f'?token={self._token}' if self._token else ''))
                 await self._tick()
-            finally:
-                self._say(str(self._pace))
-                await self._call(self._game.close)
-                self._thread.shutdown()
+        finally:  # when nobody can ask for anything any more
+            self._say(str(self._pace))
+            await self._call(self._game.close)
+            self._thread.shutdown()
 
     async def _tick(self) -> None:
         loop, due = asyncio.get_running_loop(), 0.0
@@ -97,11 +98,10 @@ class Server:
             due = max(due, loop.time() - 0.1) + (1 / self._speed if self._speed else 0.0)
             if not self._playing.is_set():
                 continue
-            try:
-                await self._step()
-            except (EmbodiedError, OSError) as error:
+            if error := await self._tried(self._step()):
                 self._pause()
-                self._tell_all({'type': 'error', 'text': str(error)})
+                self._tell_all({'type': 'playing', 'playing': False})
+                self._tell_all({'type': 'error', 'text': error})
 
     async def _step(self) -> None:
         async with self._turn:
@@ -116,6 +116,19 @@ class Server:
                 self._tell_all({'type': 'note', 'text': self._game.news.pop(0)})
             await self._show()
             self._pace.add(begun, time.perf_counter())
+
+    async def _tried(self, doing: Awaitable[None]) -> str:
+        """Do something; returns what went wrong, which ends neither the server nor a page."""
+        try:
+            await doing
+        except (MessageError, EmbodiedError, ValueError, OSError) as error:
+            return str(error)
+        except ConnectionClosed:
+            raise
+        except Exception as error:  # of a model's or an env's own code
+            self._say(traceback.format_exc())
+            return f'{type(error).__name__}: {error}'
+        return ''
 
     def _pause(self) -> None:
         self._playing.clear()
@@ -132,14 +145,13 @@ class Server:
         try:
             await self._welcome(connection)
             async for text in connection:
-                try:
-                    await self._hear(connection, messages.read(text))
-                except (MessageError, EmbodiedError, ValueError, OSError) as error:
-                    await send(connection, {'type': 'error', 'text': str(error)})
+                if error := await self._tried(self._hear(connection, text)):
+                    await connection.send(json.dumps({'type': 'error', 'text': error}))
         except ConnectionClosed:
             pass
         finally:
             self._viewers.discard(connection)
+            self._behind.discard(connection)
             if self._player is connection:
                 self._player, self._said, self._sent = None, None, None
             if not self._viewers:
@@ -147,11 +159,11 @@ class Server:
             self._seats()
 
     async def _welcome(self, connection: ServerConnection) -> None:
-        game = self._game
-        async with self._turn:
-            await send(connection, self._hello())
-            await send(connection, frames.tree(game))
-            await connection.send(await self._call(frames.frame, game, self._state()))
+        async with self._turn:  # nothing is waited for here but the game: this page may be stuck
+            frame = await self._call(frames.frame, self._game, self._state())
+            for told in (self._hello(), frames.tree(self._game)):
+                broadcast([connection], json.dumps(told, allow_nan=False))
+            broadcast([connection], frame)
             self._viewers.add(connection)
             if self._player is None:
                 self._player = connection
@@ -180,12 +192,15 @@ class Server:
             },
         }
 
-    async def _hear(self, connection: ServerConnection, said: dict[str, Any]) -> None:
+    async def _hear(self, connection: ServerConnection, text: str | bytes) -> None:
         """Do what a page asks for."""
+        said = messages.read(text)
         kind = said['type']
-        if kind == 'starts':
+        if kind in ('starts', 'frames'):
+            show = frames.strip if kind == 'starts' else frames.episode
             async with self._turn:
-                await connection.send(await self._call(frames.strip, self._game, said['first']))
+                data = await self._call(show, self._game, said.get('first', said.get('episode')))
+            await connection.send(data)
             return
         if kind == 'claim':
             if self._player is not None and self._player is not connection:
@@ -288,11 +303,19 @@ class Server:
         }
 
     async def _show(self) -> None:
-        """Send the current frame to everybody who keeps up."""
+        """Send the current frame to everybody who keeps up; who does so again gets the tree too."""
         data = await self._call(frames.frame, self._game, self._state())
-        self._sent = None
-        keeping_up = lambda viewer: viewer.transport.get_write_buffer_size() < BEHIND
-        broadcast(filter(keeping_up, self._viewers), data)
+        self._sent, most = None, BEHIND * len(data)
+        behind = {v for v in self._viewers if self._backlog(v) > most}
+        if back := self._behind - behind:
+            broadcast(back, json.dumps(frames.tree(self._game), allow_nan=False))
+        broadcast(self._viewers - behind, data)
+        self._behind = behind
+
+    @staticmethod
+    def _backlog(viewer: ServerConnection) -> int:
+        """Bytes that wait for a viewer to read."""
+        return viewer.transport.get_write_buffer_size()
 
     def _seats(self) -> None:
         for viewer in list(self._viewers):
@@ -307,9 +330,3 @@ class Server:
 
     def _tell_all(self, told: dict[str, Any]) -> None:
         broadcast(self._viewers, json.dumps(told, allow_nan=False))
-
-
-async def send(connection: ServerConnection, told: dict[str, Any]) -> None:
-    """Send JSON to one page; whoever has gone misses it."""
-    with contextlib.suppress(ConnectionClosed):
-        await connection.send(json.dumps(told, allow_nan=False))

@@ -1,5 +1,6 @@
 """What was played from one start on: a tree of frames, any of which may be gone back to."""
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,9 @@ from embodied.base import Values
 
 from ..dream import Moment
 
-MOST = 4000  # frames that are kept whole
+MOST = 4000  # frames that are kept, at most
+LEAST = 64  # and at least
+MEMORY = 512 << 20  # bytes that they take, about
 
 
 @dataclass
@@ -20,7 +23,7 @@ class Node:
         number, parent: its own and that of the frame before; None at the root. depth: steps from
             the root.
         who: 'start', or who acted. action: that led here, in the act_space; None at the root.
-        dream: what the model dreams here; None where it was let go.
+        dream: what the model dreams here.
         real: the row that the env gave, or that was recorded; None where the dream is alone.
         seen: real as the agent sees it. state: of the env, None where it cannot be kept.
         on_record: only recorded actions led here.
@@ -32,7 +35,7 @@ class Node:
     depth: int
     who: str
     action: Values | None
-    dream: Moment | None
+    dream: Moment
     real: Values | None = None
     seen: Moment | None = None
     state: Any = None
@@ -44,28 +47,40 @@ class Node:
         """Whether the real episode ended here."""
         return self.real is not None and bool(self.real['is_last'])
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that its frames take; that of the env's state is not known."""
+        moments = [m for m in (self.dream, self.seen) if m is not None]
+        arrays = [x for m in moments for x in (m.features, *m.carry.values(), *m.obs.values())]
+        return sum(int(x.nbytes) for x in [*arrays, *(self.real or {}).values()])
+
 
 class Tree:
-    """All frames since a start.
+    """The frames since a start: the start itself and the newest ones, as many as memory allows.
 
     Attributes:
-        current: the node that is shown, and grown at. forgotten: nodes that cannot be gone back to.
+        nodes: by number, in the order they came to be. current: the node that is shown, and grown
+            at. most: nodes that are kept.
     """
 
     def __init__(self, root: Node):
-        self.nodes, self.current, self.forgotten = {root.number: root}, root, 0
+        self.nodes, self.current = {root.number: root}, root
+        self.most = max(LEAST, min(MOST, MEMORY // max(1, root.nbytes)))
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest node that is kept, but for the start."""
+        return next(itertools.islice(self.nodes, 1, None), 0)
 
     def grow(self, node: Node) -> None:
-        """Add a child of the current node and go there; the oldest frames are let go."""
-        self.nodes[node.number] = node
-        self.current = node
-        if len(self.nodes) - self.forgotten > MOST:
-            keep = {0, node.number}
-            for old in list(self.nodes.values())[1:]:
-                if old.dream is not None and old.number not in keep:
-                    old.dream = old.seen = old.state = None
-                    self.forgotten += 1
-                    break
+        """Add a child of the current node and go there; the oldest frame is let go where there are
+        too many, and what followed it then hangs at the start.
+        """
+        self.nodes[node.number] = self.current = node
+        if len(self.nodes) > self.most:
+            gone = self.nodes.pop(self.oldest)
+            for each in self.nodes.values():
+                each.parent = 0 if each.parent == gone.number else each.parent
 
     def go(self, number: int) -> Node:
         """Make a node the current one.
@@ -73,11 +88,8 @@ class Tree:
         Raises:
             KeyError: there is none of this number, or it was let go.
         """
-        node = self.nodes.get(number)
-        if node is None or node.dream is None:
-            raise KeyError(number)
-        self.current = node
-        return node
+        self.current = self.nodes[number]
+        return self.current
 
     def path(self, node: Node | None = None) -> list[Node]:
         """From the root to a node, the current one if none is given."""
@@ -88,8 +100,14 @@ class Tree:
         return found[::-1]
 
     def describe(self) -> list[list]:
-        """[number, parent, who] of every node, in the order they came to be."""
-        return [[n.number, n.parent, n.who] for n in self.nodes.values()]
+        """[number, parent, who, depth] of every node, in the order they came to be."""
+        return [[n.number, n.parent, n.who, n.depth] for n in self.nodes.values()]
+
+
+def unbroken(path: list[Node]) -> list[Node]:
+    """The end of a path, from behind the frames that were let go on."""
+    gaps = [i for i in range(1, len(path)) if path[i].depth != path[i - 1].depth + 1]
+    return path[gaps[-1] if gaps else 0 :]
 
 
 def pictures(values: Values) -> dict[str, np.ndarray]:

@@ -76,6 +76,18 @@ def test_an_env_that_fails_leaves_the_dream_alone_and_is_told_of(made, monkeypat
     assert game.place is not None, 'what is left is the replay'
 
 
+def test_an_env_that_cannot_begin_leaves_the_replay(made, monkeypatch):
+    episodes = []
+    game, _ = made(on_episode=episodes.append)
+    game.step('you', RIGHT)
+    monkeypatch.setattr(game.env, 'step', lambda action: 1 / 0)
+    game.fresh()
+    assert game.env is None and game.place is not None and len(episodes) == 1
+    game.starts = None
+    with pytest.raises(GameError, match='no env any more'):
+        game.fresh()
+
+
 def test_recorded_actions_show_what_was_recorded_until_somebody_takes_over(made):
     game, _ = made(alone=True)
     game.alone(0, 0)
@@ -119,14 +131,29 @@ def test_a_new_episode_begins_where_the_real_one_ended(made):
 
 def test_the_oldest_frames_are_let_go_and_the_start_is_not(made, monkeypatch):
     monkeypatch.setattr(tree, 'MOST', 6)
-    game, _ = made()
+    monkeypatch.setattr(tree, 'LEAST', 1)
+    game, recorder = made()
     for _ in range(10):
         game.step('you', RIGHT)
-    assert game.tree.forgotten == 5
-    game.goto(0)
+    assert list(game.tree.nodes) == [0, 6, 7, 8, 9, 10] and game.tree.oldest == 6
+    told = json.dumps(game.tree.describe())
+    assert json.loads(told)[:2] == [[0, None, 'start', 0], [6, 0, 'you', 6]]
+    assert recorder.save_rows(game.tree.path()) == 5, 'the rows begin behind the gap'
+    assert game.tree.path()[1].depth == 6
     with pytest.raises(GameError):
         game.goto(2)
-    assert len(game.tree.path()) == 1
+    game.goto(0)
+    game.step('you', LEFT)
+    assert len(game.tree.path()) == 2 and game.tree.oldest == 7
+
+
+def test_large_frames_are_kept_in_smaller_numbers(made, monkeypatch):
+    game, _ = made()
+    size = game.tree.nodes[0].nbytes
+    assert size >= 2 * 16 * 16 * 3, 'the dreamt and the real picture'
+    monkeypatch.setattr(tree, 'MEMORY', 100 * size)
+    game.fresh()
+    assert game.tree.most == 100
 
 
 def test_what_was_played_becomes_rows_that_offline_learns_from(made, tmp_path):
@@ -185,6 +212,12 @@ def test_a_frame_is_packed_with_its_images(made):
     assert len(header['policy']) == 2 and sum(header['policy'][0]['probs']) == pytest.approx(
         1, abs=0.01
     )
+    header, _ = unpack(frames.episode(game, 0, count=5))
+    last = game.starts.episodes[0].length - 1
+    assert header['frames'][0] == 0 and header['frames'][-1] == last and len(header['images']) == 5
+    assert header['images'][0]['pane'] == '0:0'
+    with pytest.raises(GameError, match='episodes 0 to'):
+        frames.episode(game, 10_000)
     header, images = unpack(frames.strip(game, 0))
     assert header['total'] == len(game.starts.episodes) and len(images) == sum(
         3 * i['height'] * i['width'] for i in header['images']

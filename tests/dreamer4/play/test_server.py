@@ -77,6 +77,8 @@ def test_nothing_that_a_page_says_ends_the_server(serve, talk):
     nonsense = ['', '{}', '[1]', '{"type": "goto", "node": 7}', '{"type": "step", "x": 1}', '\0']
     nonsense += ['{"type": "act", "action": {"action": [1]}, "sent": 0}', b'\x00\xff']
     nonsense += ['{"type": "begin", "episode": 100000, "frame": 0}', '{"type": "settings"}']
+    nonsense += [f'{{"type": "act", "action": {{"action": [{10**400}, 0]}}, "sent": 0}}']
+    nonsense += ['{"type": "frames", "episode": 100000}', '{"type": "who", "who": "recorded"}']
     for text in nonsense:
         page.socket.send(text)
         assert page.hear('error')['text'], text
@@ -84,6 +86,38 @@ def test_nothing_that_a_page_says_ends_the_server(serve, talk):
     large.socket.send('x' * 100_000)  # this page is sent away
     page.say('step')
     assert page.hear('frame', lambda told: told['node'] == 1)
+
+
+def test_what_the_game_raises_is_told_and_pauses_it(serve, talk, monkeypatch):
+    served = serve()
+    page = talk(served.url)
+    page.hear('seat')
+    monkeypatch.setattr(served.server._game, 'step', lambda who, said: [][1])
+    page.say('step')
+    assert page.hear('error')['text'] == 'IndexError: list index out of range'
+    page.say('play')
+    page.hear('playing', lambda told: not told['playing'])
+    assert 'IndexError' in page.hear('error')['text']
+    assert 'Traceback' in served.said[-1]
+    monkeypatch.undo()
+    page.say('step')
+    assert page.hear('frame', lambda told: told['node'] == 1)
+
+
+def test_a_page_that_does_not_read_holds_nobody_up(serve, talk, monkeypatch):
+    served = serve()
+    page, stuck = talk(served.url), talk(served.url)
+    page.hear('seat', lambda told: told['viewers'] == 2)
+    full = lambda viewer: 1 << 30 if viewer is not served.server._player else 0
+    real = served.server.__class__._backlog
+    monkeypatch.setattr(served.server.__class__, '_backlog', staticmethod(full))
+    for _ in range(3):
+        page.say('step')
+    page.hear('frame', lambda told: told['node'] == 3)
+    monkeypatch.setattr(served.server.__class__, '_backlog', staticmethod(real))
+    page.say('step')
+    stuck.hear('tree', lambda told: len(told['nodes']) == 5)
+    assert stuck.hear('frame')['node'] == 4, 'it learns of what it missed'
 
 
 def test_settings_saves_and_a_new_tree_are_told_to_all(serve, talk):
@@ -106,6 +140,8 @@ def test_settings_saves_and_a_new_tree_are_told_to_all(serve, talk):
     page.say('who', who='recorded')
     page.say('step')
     assert viewer.hear('frame', lambda told: told['depth'] == 1)['acts'] == 'recorded'
+    viewer.say('frames', episode=0)
+    assert viewer.hear('episode')['frames'][0] == 0
     viewer.say('starts', first=0)
     assert viewer.hear('starts')['episodes'][0]['episode'] == 0
 
