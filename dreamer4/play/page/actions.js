@@ -11,19 +11,20 @@ const DEAD = 0.15; // of a gamepad's axis
 
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-function defaults(control) {
+// Keys of a control that no control before it has taken.
+function defaults(control, taken) {
   const n = control.kind === 'discrete' ? control.counts[0] : control.size;
-  if (control.kind === 'discrete') {
-    if (n === 2) return ['ArrowLeft', 'ArrowRight'];
-    if (n === 3) return ['ArrowLeft', 'ArrowDown', 'ArrowRight'];
-    if (n === 4) return ARROWS;
+  const free = (keys) => keys.every((key) => !taken.has(key));
+  let keys = control.kind === 'box' ? AXES.filter(free).slice(0, n).flat() : LETTERS.filter((key) => !taken.has(key)).slice(0, n);
+  if (control.kind === 'discrete' && n < 5 && free(ARROWS)) {
+    keys = { 2: ['ArrowLeft', 'ArrowRight'], 3: ['ArrowLeft', 'ArrowDown', 'ArrowRight'], 4: ARROWS }[n] ?? keys;
   }
-  if (control.kind === 'box') return AXES.slice(0, n).flat();
-  return LETTERS.slice(0, n);
+  for (const key of keys) taken.add(key);
+  return keys;
 }
 
 export class Actions {
-  // changed: called with the action whenever it changes, and whether by a press.
+  // changed: called with the action whenever it changes, and how: 'press', 'drag' or 'release'.
   constructor(root, controls, title, changed) {
     Object.assign(this, { root, controls, changed, held: [], binding: null });
     this.store = `keys ${title}`;
@@ -33,8 +34,9 @@ export class Actions {
     this.values = {};
     this.parts = {};
     root.replaceChildren();
+    const taken = new Set();
     for (const control of controls) {
-      const standard = defaults(control);
+      const standard = defaults(control, taken);
       this.keys[control.key] = saved[control.key]?.length === standard.length ? saved[control.key] : standard;
       this.values[control.key] = [...control.rest];
       root.append(this.build(control));
@@ -46,18 +48,18 @@ export class Actions {
     return Object.fromEntries(this.controls.map((c) => [c.key, [...this.values[c.key]]]));
   }
 
-  tell(pressed) {
+  tell(how) {
     const action = this.action();
     this.paint();
-    if (same(action, this.last) && !pressed) return;
+    if (same(action, this.last) && how !== 'press') return;
     this.last = action;
-    this.changed(action, pressed);
+    this.changed(action, how);
   }
 
   build(control) {
     const part = { buttons: [], sliders: [] }, body = make('div', { className: 'row' });
     this.parts[control.key] = part;
-    const root = make('div', { className: 'action' }, make('h3', {}, `Action: ${control.key}`), body);
+    const root = make('div', { className: 'action' }, make('h3', {}, control.key === 'action' ? 'Action' : `Action: ${control.key}`), body);
     if (control.kind === 'box') this.buildBox(control, part, body);
     else if (control.kind === 'multidiscrete') this.buildRows(control, part, body);
     else {
@@ -92,14 +94,14 @@ export class Actions {
         type: 'range', min: control.low[i], max: control.high[i], step: (control.high[i] - control.low[i]) / 200,
       });
       slider.setAttribute('aria-label', `${control.key} ${i}`);
-      slider.addEventListener('input', () => { this.values[control.key][i] = +slider.value; this.tell(false); });
+      slider.addEventListener('input', () => { this.values[control.key][i] = +slider.value; this.tell('drag'); });
       const told = make('output');
       part.sliders.push({ slider, told });
-      column.append(make('div', { className: 'slider' },
+      column.append(make('div', { className: 'slider' }, ...(control.size > 1 ? [make('span', {}, `${i}`)] : []),
         make('kbd', {}, this.cap(control, 2 * i)), slider, make('kbd', {}, this.cap(control, 2 * i + 1)), told));
     }
     const centre = make('button', { type: 'button' }, 'Let go');
-    centre.addEventListener('click', () => { this.values[control.key] = [...control.rest]; this.tell(false); });
+    centre.addEventListener('click', () => { this.values[control.key] = [...control.rest]; this.tell('release'); });
     column.append(centre);
     if (control.size >= 2) body.append(this.pad(control, part));
     body.append(column);
@@ -117,13 +119,13 @@ export class Actions {
         const inside = Math.min(1, Math.max(0, s));
         this.values[control.key][i] = control.low[i] + inside * (control.high[i] - control.low[i]);
       });
-      this.tell(false);
+      this.tell('drag');
     };
     pad.addEventListener('pointerdown', (event) => { pad.setPointerCapture(event.pointerId); set(event); });
     pad.addEventListener('pointermove', (event) => { if (event.buttons) set(event); });
     pad.addEventListener('pointerup', () => {
       for (const i of [0, 1]) this.values[control.key][i] = control.rest[i];
-      this.tell(false);
+      this.tell('release');
     });
     return pad;
   }
@@ -136,7 +138,7 @@ export class Actions {
       row.setAttribute('aria-label', `${control.key} ${i}`);
       const buttons = [...Array(Math.min(count, 32)).keys()].map((value) => {
         const button = make('button', { type: 'button' }, `${value}`);
-        button.addEventListener('click', () => { this.values[control.key][i] = value; this.tell(true); });
+        button.addEventListener('click', () => { this.values[control.key][i] = value; this.tell('press'); });
         return button;
       });
       part.buttons.push(buttons);
@@ -166,8 +168,10 @@ export class Actions {
   // Whether the key means something here.
   press(key, on) {
     if (this.binding && on) {
-      const { control, index } = this.binding;
+      const { control, index, button } = this.binding;
       this.binding = null;
+      button.textContent = 'Change key';
+      if (key === 'Escape' || key === 'Tab') return key === 'Escape';
       this.keys[control.key][index] = key;
       try { localStorage.setItem(this.store, JSON.stringify(this.keys)); } catch { /* private */ }
       const fresh = this.build(control);
@@ -194,7 +198,7 @@ export class Actions {
     if (on) this.held.push({ key: control.key, index });
     const mine = this.held.filter((h) => h.key === control.key);
     this.values[control.key] = mine.length ? [mine.at(-1).index] : [...control.rest];
-    this.tell(on);
+    this.tell(on ? 'press' : 'release');
   }
 
   push(control, index, on) {
@@ -204,14 +208,14 @@ export class Actions {
     const sign = has(2 * axis + 1) - has(2 * axis);
     const ends = [control.low[axis], control.rest[axis], control.high[axis]];
     this.values[control.key][axis] = ends[sign + 1];
-    this.tell(on);
+    this.tell(on ? 'press' : 'release');
   }
 
   flip(control, index) {
     const values = this.values[control.key];
     const count = control.kind === 'multidiscrete' ? control.counts[index] : 2;
     values[index] = (values[index] + 1) % count;
-    this.tell(true);
+    this.tell('press');
   }
 
   letGo() {
@@ -219,7 +223,7 @@ export class Actions {
     for (const control of this.controls) {
       if (control.kind === 'discrete' || control.kind === 'box') this.values[control.key] = [...control.rest];
     }
-    this.tell(false);
+    this.tell('release');
   }
 
   // -- gamepad: axes are components of boxes, buttons are choices and toggles
@@ -231,12 +235,13 @@ export class Actions {
     const buttons = pad.buttons.map((b) => b.pressed);
     const before = this.before || { axes: axes.map(() => 0), buttons: buttons.map(() => false) };
     this.before = { axes, buttons };
-    let axis = 0, button = 0;
+    let axis = 0, button = 0, moved = false;
     for (const control of this.controls) {
       for (let i = 0; i < control.size; i++) {
         if (control.kind === 'box') {
           const now = axes[axis], was = before.axes[axis++];
           if (now === undefined || (now === 0 && was === 0)) continue;
+          moved = moved || now !== 0;
           const end = now < 0 ? control.low[i] : control.high[i];
           this.values[control.key][i] = control.rest[i] + Math.abs(now) * (end - control.rest[i]);
         } else if (control.kind === 'discrete') {
@@ -251,7 +256,7 @@ export class Actions {
         }
       }
     }
-    this.tell(false);
+    this.tell(moved ? 'drag' : 'release');
   }
 
   paint() {

@@ -3,9 +3,10 @@
 import { Actions } from './actions.js';
 import { $, Curves, Panes, Tree, drawImage, drawPolicy, drawVectors, make } from './views.js';
 
-const game = { nodes: new Map(), current: 0, playing: false, acts: 'you', player: false, wasPlayer: true, other: 'sample' };
+const game = { nodes: new Map(), newest: new Map(), current: 0, playing: false, acts: 'you', player: false, wasPlayer: true, other: 'sample' };
 const panes = new Panes($('panes')), curves = new Curves($('curves'));
 const tree = new Tree($('tree'), (number) => send('goto', { node: number }));
+const ALONE = 'this branch is only dreamt, the env cannot go back: F begins a new episode of both';
 const PATIENCE = 2000; // ms that a step is waited for
 let waiting = 0, socket = null, actions = null, wait = 500, first = 0, latencies = [], drawn = 0, newest = null;
 
@@ -55,7 +56,8 @@ const heard = {
   hello: greet,
   tree: (said) => {
     game.nodes = new Map();
-    for (const [number, parent, who] of said.nodes) add(number, parent, who, said.stats[number] || {});
+    game.newest = new Map();
+    for (const [number, parent, who, depth] of said.nodes) add(number, parent, who, depth, said.stats[number] || {});
     game.place = said.place;
   },
   frame: (said) => { newest = said; take(said); },
@@ -69,6 +71,7 @@ const heard = {
     $('saved').replaceChildren(`Saved: ${said.text} `, link);
   },
   starts: strip,
+  episode: moments,
 };
 
 function hear(said) {
@@ -82,9 +85,22 @@ function alert(text) {
   if (text && document.body.dataset.connected === 'true') alert.timer = setTimeout(() => alert(''), 6000);
 }
 
-function add(number, parent, who, stats) {
-  const depth = parent === null ? 0 : (game.nodes.get(parent)?.depth ?? -1) + 1;
+function add(number, parent, who, depth, stats) {
   game.nodes.set(number, { parent, who, stats, depth });
+  if (parent !== null) game.newest.set(parent, number);
+}
+
+// Let the frames go that the server no longer keeps; what followed them hangs at the start.
+function forget(oldest) {
+  for (const [number, node] of game.nodes) {
+    if (number && number < oldest) {
+      game.nodes.delete(number);
+      game.newest.delete(number);
+    } else if (node.parent && node.parent < oldest) {
+      node.parent = 0;
+      game.newest.set(0, number);
+    }
+  }
 }
 
 function pathOf(number) {
@@ -99,7 +115,6 @@ function greet(said) {
   game.hello = said;
   document.title = said.title;
   $('title').textContent = said.title;
-  $('beside').hidden = !said.env;
   $('begin').hidden = !said.frames;
   if (!actions || actions.title !== said.title) {
     actions = new Actions($('actions'), said.controls, said.title, act);
@@ -115,12 +130,14 @@ function greet(said) {
   $('noise').value = said.settings.noise ?? '';
   $('auto').checked = said.settings.auto;
   $('auto').parentElement.hidden = !said.env;
-  if (said.frames) send('starts', { first });
+  if (said.frames && !$('strip').children.length) send('starts', { first });
 }
 
 function take(said) {
-  if (!game.nodes.has(said.node)) add(said.node, said.parent, said.who, said.stats);
+  if (!game.nodes.has(said.node)) add(said.node, said.parent, said.who, said.depth, said.stats);
   else game.nodes.get(said.node).stats = said.stats;
+  if (said.oldest > game.oldest) forget(said.oldest);
+  game.oldest = said.oldest;
   game.current = said.node;
   waiting = 0;
   Object.assign(game, { playing: said.playing, acts: said.acts });
@@ -146,9 +163,11 @@ function draw() {
   curves.draw(path.map((number) => game.nodes.get(number).stats));
   tree.draw(game.nodes, said.node);
   drawPolicy($('policy'), said.policy, said.action);
+  $('policy-words').hidden = !said.policy.length;
+  $('beside').hidden = !said.vectors.real;
   $('depth').textContent = said.depth;
-  $('rewind').max = Math.max(path.length - 1, longest(said.node));
-  $('rewind').value = said.depth;
+  $('rewind').max = line(said.node).length - 1;
+  $('rewind').value = path.length - 1;
   const [p50, p95] = [50, 95].map((q) => percentile(latencies, q));
   $('pace').textContent = (said.fps ? `${said.fps} frames/s · ` : '') + `step ${said.p50} ms, p95 ${said.p95} ms` +
     (latencies.length ? ` · key to picture ${p50.toFixed(0)} ms, p95 ${p95.toFixed(0)} ms` : '');
@@ -163,9 +182,14 @@ function draw() {
 
 function where(said) {
   const parts = [];
+  if (!said.depth && said.parent === null && game.player) parts.push('Space plays; an action key makes a step');
   if (game.place) parts.push(`from frame ${game.place.frame} of episode ${game.place.episode} of the replay`);
-  if (said.over) parts.push(said.terminal ? 'the real episode ended: terminal' : 'the real episode ended: time limit');
-  if (!said.vectors.real) parts.push('the dream is alone');
+  if (said.over) {
+    const how = said.terminal ? 'terminal' : 'by a time limit';
+    const next = game.hello?.settings.auto && !game.place ? '; the next step begins another' : '';
+    parts.push(`the real episode ended here, ${how}${next}`);
+  }
+  if (!said.vectors.real) parts.push(game.place || !game.hello?.env ? 'the dream is alone' : ALONE);
   return parts.join('; ');
 }
 
@@ -174,27 +198,21 @@ function percentile(values, q) {
   return sorted[Math.min(sorted.length - 1, Math.floor((q / 100) * sorted.length))] ?? 0;
 }
 
-// Depth of the branch that was played on from a frame, by the newest child of each.
-function longest(number) {
-  return line(number).at(-1) === undefined ? 0 : game.nodes.get(line(number).at(-1)).depth;
-}
-
+// From the start through a frame to where it was played on from there, by the newest child of each.
 function line(number) {
-  const newestChild = new Map();
-  for (const [n, node] of game.nodes) newestChild.set(node.parent, n);
   const path = pathOf(number);
-  for (let at = newestChild.get(number); at !== undefined; at = newestChild.get(at)) path.push(at);
+  for (let at = game.newest.get(number); at !== undefined; at = game.newest.get(at)) path.push(at);
   return path;
 }
 
 function ends() {
   const parents = new Set([...game.nodes.values()].map((n) => n.parent));
-  const leaves = [...game.nodes].filter(([number]) => !parents.has(number)).slice(-8);
+  const all = [...game.nodes].filter(([number]) => !parents.has(number)), leaves = all.slice(-8);
   const key = leaves.map(([n]) => n).join() + game.current;
   if (ends.key === key) return;
   ends.key = key;
   $('branches').replaceChildren(...(leaves.length < 2 ? [] : leaves.map(([number, node], i) => {
-    const button = make('button', { type: 'button' }, `Branch ${i + 1}, ${node.depth} steps`);
+    const button = make('button', { type: 'button' }, `Branch ${all.length - leaves.length + i + 1}, ${node.depth} steps`);
     button.setAttribute('aria-pressed', number === game.current);
     button.addEventListener('click', () => send('goto', { node: number }));
     return button;
@@ -235,24 +253,44 @@ function strip(said) {
     const images = said.images.filter((i) => i.pane.startsWith(`${episode.episode}:`));
     const pictures = images.map((image) => { const c = make('canvas'); drawImage(c, image); return c; });
     const score = episode.score === null ? '' : `, return ${episode.score.toFixed(1)}`;
-    const button = make('button', { type: 'button' }, make('span', {}, ...pictures),
-      `Episode ${episode.episode}: ${episode.length} frames${score}`);
-    button.addEventListener('click', () => send('begin', { episode: episode.episode, frame: 0 }));
-    const half = Math.floor((episode.length - 1) / 2);
-    const middle = make('button', { type: 'button' }, `from frame ${half}`);
-    middle.addEventListener('click', () => send('begin', { episode: episode.episode, frame: half }));
-    return make('div', {}, button, middle);
+    const button = make('button', { type: 'button' }, make('span', { className: 'shots' }, ...pictures),
+      make('b', {}, `Episode ${episode.episode}`), `${episode.length} frames${score}`);
+    button.addEventListener('click', () => {
+      $('episode').value = episode.episode;
+      send('frames', { episode: episode.episode });
+    });
+    return button;
   }));
+}
+
+// The frames of an episode that was chosen, to begin at one of them.
+function moments(said) {
+  $('moments-name').textContent = `Frames of episode ${said.episode}`;
+  $('moments').replaceChildren(...said.frames.map((frame) => {
+    const image = said.images.find((i) => i.pane === `${said.episode}:${frame}`), shot = make('canvas');
+    if (image) drawImage(shot, image);
+    const button = make('button', { type: 'button' }, ...(image ? [shot] : []), `frame ${frame}`);
+    button.addEventListener('click', () => {
+      $('frame').value = frame;
+      send('begin', { episode: said.episode, frame });
+    });
+    return button;
+  }));
+  for (const button of $('strip').children) {
+    button.setAttribute('aria-pressed', button.querySelector('b').textContent === `Episode ${said.episode}`);
+  }
 }
 
 // -- what is said
 
-function act(action, pressed) {
+// A press takes over and, while nothing plays, makes a step; moving a slider takes over; letting go
+// does neither.
+function act(action, how) {
   if (!game.player) return;
-  if (game.acts !== 'you' && !pressed) return;
+  if (game.acts !== 'you' && how === 'release') return;
   if (game.acts !== 'you') who('you');
   send('act', { action, sent: performance.now() });
-  if (pressed && !game.playing && $('onkey').checked && performance.now() > waiting) {
+  if (how === 'press' && !game.playing && $('onkey').checked && performance.now() > waiting) {
     waiting = performance.now() + PATIENCE; // keys that come faster than steps do not pile up
     send('step');
   }
@@ -309,6 +347,8 @@ function settings() {
 const typing = (target) => target.matches?.('input[type=number], input[type=text], select');
 
 function key(event, on) {
+  // who has typed a number plays on
+  if (on && typing(event.target) && ['Enter', 'Escape'].includes(event.key)) event.target.blur();
   if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
   const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (event.repeat) {
@@ -342,6 +382,8 @@ const clicks = {
 for (const [id, does] of Object.entries(clicks)) $(id).addEventListener('click', does);
 for (const id of ['steps', 'mean', 'noise', 'samples', 'seed', 'auto']) $(id).addEventListener('change', settings);
 $('speed').addEventListener('change', () => send('speed', { value: +$('speed').value }));
+// keys are of the game again once something is chosen
+for (const list of document.querySelectorAll('select')) list.addEventListener('change', () => list.blur());
 $('record').addEventListener('change', () => send('record', { on: $('record').checked }));
 $('scale').addEventListener('change', () => { panes.scale(+$('scale').value); });
 $('rewind').addEventListener('input', () => {

@@ -221,7 +221,8 @@ export function drawPolicy(root, policy, action) {
   policy.forEach((choice, i) => {
     const [words, canvas] = root.children[i].children, { context, width, height } = fitted(canvas);
     const taken = action ? action[choice.key]?.[choice.index] : null;
-    const name = policy.length > 1 ? `${choice.key} ${choice.index}` : choice.key;
+    const alone = policy.filter((other) => other.key === choice.key).length === 1;
+    const name = alone ? choice.key : `${choice.key} ${choice.index}`;
     if (choice.probs) {
       const most = Math.max(...choice.probs), best = choice.probs.indexOf(most);
       const step = width / choice.probs.length;
@@ -230,7 +231,7 @@ export function drawPolicy(root, policy, action) {
         const tall = Math.max(1, ((height - 2) * p) / most);
         context.fillRect(k * step + 1, height - tall, Math.max(1, step - 2), tall);
       });
-      words.textContent = `Policy of ${name}: ${choice.values[best]} most likely, ${(100 * most).toFixed(0)}%`;
+      words.textContent = `${name}: ${choice.values[best]} most likely, ${(100 * most).toFixed(0)}%`;
     } else {
       context.fillStyle = color('soft');
       for (let x = 0; x < width; x += 2) {
@@ -238,7 +239,7 @@ export function drawPolicy(root, policy, action) {
         const tall = (height - 2) * Math.exp(-0.5 * z * z);
         context.fillRect(x, height - tall, 2, tall);
       }
-      words.textContent = `Policy of ${name}: ${say(choice.mean)} ± ${say(choice.std)}`;
+      words.textContent = `${name}: ${say(choice.mean)} ± ${say(choice.std)}`;
     }
     canvas.setAttribute('aria-label', words.textContent);
   });

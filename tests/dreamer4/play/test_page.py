@@ -85,6 +85,16 @@ def test_a_person_plays(serve, pages):
     page.js(GAMEPAD % 0)
     page.until("document.querySelectorAll('.slider output')[1].textContent === '0.00'")
 
+    # another key for what the first one did
+    count = page.number('frames')
+    page.click('.action details button')
+    page.press('j')
+    page.until("document.querySelector('.slider kbd').textContent === 'j'")
+    assert page.number('frames') == count, 'binding a key plays nothing'
+    page.press('j')
+    page.until(f'document.body.dataset.frames > {count}')
+    assert served.server._game.tree.current.action['action'].tolist() == [-1, 0]
+
     # keep what was played
     page.click('#save-rows')
     page.until("document.getElementById('saved').textContent.includes('rows in')")
@@ -100,6 +110,13 @@ def test_a_person_plays(serve, pages):
     page.press('.')
     for viewer in viewers:
         viewer.until(f'document.body.dataset.depth == {page.number("depth")}')
+
+    # begin at another frame of the replay
+    page.click('#strip button')
+    page.until("document.querySelectorAll('#moments button').length > 1")
+    page.click('#moments button:nth-child(2)')
+    depth(page, 0)
+    assert served.server._game.place[0] == 0 < served.server._game.place[1]
 
     # nonsense is answered, and a lost connection comes back
     socket = "new WebSocket(new URL('play', location.href).href.replace('http', 'ws'))"
