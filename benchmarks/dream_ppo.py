@@ -1,7 +1,7 @@
 """A learner of others that has never met the env: PPO of Stable-Baselines3 in the dream of a run.
 
     python -m dreamer4.main --configs pixel --task pixel_catch --run.steps 48000 --logdir LOGDIR
-    python -m benchmarks.dream_ppo LOGDIR [--steps 60000] [--seeds 0 1 2]
+    python -m benchmarks.dream_ppo LOGDIR [--steps 50000] [--seeds 0 1 2]
 
 It learns from what the world model dreams alone, from the first frames of recorded episodes on, and
 is then tested in the real env beside uniformly random actions. What it scores there is what the
@@ -125,8 +125,8 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('logdir', type=Path, help='folder of a run')
-    parser.add_argument('--steps', type=int, default=60_000, help='dreamt, of all dreams together')
-    parser.add_argument('--dreams', type=int, default=32, help='at once')
+    parser.add_argument('--steps', type=int, default=50_000, help='dreamt, of all dreams together')
+    parser.add_argument('--dreams', type=int, default=64, help='at once')
     parser.add_argument('--horizon', type=int, default=50, help='steps after which one is cut')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--episodes', type=int, default=200, help='real ones, of each player')
