@@ -225,6 +225,13 @@ class Dream:
             ours, theirs = (self.world.numbers(m.carry) for m in (dreamt, real))
         return (ours - theirs).float().square().mean((-1, -2)).cpu().numpy()
 
+    @torch.no_grad()
+    def shown(self, moment: Moment) -> dict[str, np.ndarray]:
+        """The frame of a moment as the model's own decoder has it, key -> (N, ...): of a real one
+        what is left of it in the model.
+        """
+        return self._decoded(moment.carry)
+
     def _spread(self, carry: Carry, code: torch.Tensor) -> torch.Tensor:
         """(N,), see Moment."""
         count, many = len(code), self.samples
