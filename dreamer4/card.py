@@ -11,6 +11,7 @@ from pathlib import Path
 
 from embodied.config import Config
 from embodied.extras import ROOT
+from embodied.interval import interval
 from embodied.log.jsonl import COUNTERS, read_lines
 
 from . import __version__, runs
@@ -107,9 +108,11 @@ def _results(run: Path | None, evaluation: Mapping) -> list[str]:
     scores = [line['score'] for line in read_lines(run / 'scores.jsonl')] if run else []
     if scores:
         newest = scores[-EPISODES:]
+        half = interval(newest)
         lines.append(
-            f'- training: mean return {sum(newest) / len(newest):.4g} of the last'
-            f' {len(newest)} of {len(scores):,} episodes, while the policy was learning'
+            f'- training: return {sum(newest) / len(newest):.4g}'
+            + (f' +- {half:.2g} (95 % interval of the mean)' if half is not None else '')
+            + f', the last {len(newest)} of {len(scores):,} episodes, while the policy was learning'
         )
     return lines or ['- none: the folder of the run was not given, or holds no scores']
 
@@ -126,7 +129,7 @@ def _training(agent: Agent, config: Config, run: Path | None) -> dict[str, str]:
         stored = runs.read(run).flat
         facts['seed'] = str(stored.get('seed', 'unknown'))
         facts['learned from'] = _data(stored)
-    facts['versions'] = ', '.join(
+    facts['written by'] = ', '.join(
         [
             f'dreamer4 {__version__}',
             f'python {platform.python_version()}',
@@ -134,7 +137,7 @@ def _training(agent: Agent, config: Config, run: Path | None) -> dict[str, str]:
         ]
     )
     if commit := _commit():
-        facts['commit'] = commit
+        facts['written by'] += f', commit {commit}'
     return facts
 
 

@@ -133,6 +133,7 @@ def test_its_card_is_written_from_the_run(experiment, model):
     assert f'return {result["mean"]:.4g} ' in card and '2 episodes' in card
     for words in ('`pixel_catch`', 'seed: 0', 'learned from: its own play', 'torch 2', 'tokens'):
         assert words in card, words
+    assert '- training: return ' in card and '(95 % interval of the mean), the last ' in card
     front = card.split('---')[1]
     assert '"mean_reward"' in front and str(experiment.logdir) not in card
 
