@@ -100,15 +100,22 @@ def make(name: str, config: GymConfig, seed: int) -> Env:
     """
     check(name, config)
     module, _, identifier = name.rpartition(':')
+    pooled = module == 'envpool'
+    if pooled and not config.vector:
+        raise ConfigError(f'gym_{name}: envpool steps many envs as one; say --env.gym.vector true')
     if module:
-        load_module(module, f'gym_{name}')
-        if identifier not in gymnasium.registry:
+        imported = load_module(module, f'gym_{name}')
+        if not pooled and identifier not in gymnasium.registry:
             raise ConfigError(
                 unknown('id', identifier, list(gymnasium.registry), f' in the task gym_{name}')
             )
     render = {'render_mode': 'rgb_array'} if config.image else {}
     try:
-        if config.vector:
+        if pooled:
+            from .pools import lane
+
+            env = lane(imported, identifier, f'gym_{name}')
+        elif config.vector:
             from .vectors import lane
 
             env = lane(identifier, render)
