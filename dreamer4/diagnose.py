@@ -37,15 +37,26 @@ class Check:
     needs: tuple[str, ...] = ()
 
 
+SCORE = 'episode/score'
+
+
 def better_than_random(values: Mapping[str, float]) -> bool:
-    """Whether returns lie well above those of the random play before the policy began: then a
-    policy that is sure is right.
+    """Whether returns lie well above those of the random play before the policy began, of several
+    tasks in one of them: then a policy that is sure is right.
     """
-    known = ('episode/score', 'random_play/mean', 'random_play/std')
-    return (
-        all(k in values for k in known)
-        and values['episode/score'] > values['random_play/mean'] + 2 * values['random_play/std']
-    )
+    for end in [f'/{task}' for task in tasks(values)] or ['']:
+        score, mean, std = (
+            values.get(f'{name}{end}', math.nan)
+            for name in (SCORE, 'random_play/mean', 'random_play/std')
+        )
+        if score > mean + 2 * std:
+            return True
+    return False
+
+
+def tasks(values: Mapping[str, float]) -> list[str]:
+    """Names of several tasks, as the metrics tell them; none for one."""
+    return sorted(key.removeprefix(f'{SCORE}/') for key in values if key.startswith(f'{SCORE}/'))
 
 
 # Metric that is 0 where the data give nothing to measure -> what that means; it is nobody's fault,
@@ -244,7 +255,7 @@ CHECKS = (
 
 def latest(path: str | Path) -> dict[str, float]:
     """Last finite value of every metric of a run: name -> value; and, as 'random_play/', mean and
-    spread of the returns before its policy began.
+    spread of the returns before its policy began, of several tasks those of each as well.
 
     Raises:
       FileNotFoundError: the folder holds no metrics.jsonl.
@@ -263,16 +274,17 @@ def latest(path: str | Path) -> dict[str, float]:
         }
         if 'policy/entropy' in row:
             began = min(began, row['frames'])
-    returns = [
-        row['score']
-        for row in read_lines(Path(path) / 'scores.jsonl')
-        if row['frames'] < began and row['score'] is not None
-    ]
-    if len(returns) > 1:
-        values |= {
-            'random_play/mean': statistics.fmean(returns),
-            'random_play/std': statistics.stdev(returns),
-        }
+    returns: dict[str, list[float]] = {}
+    for row in read_lines(Path(path) / 'scores.jsonl'):
+        if row['frames'] < began and row['score'] is not None:
+            for end in {'', f'/{row.get("task") or ""}'.rstrip('/')}:
+                returns.setdefault(end, []).append(row['score'])
+    for end, scores in returns.items():
+        if len(scores) > 1:
+            values |= {
+                f'random_play/mean{end}': statistics.fmean(scores),
+                f'random_play/std{end}': statistics.stdev(scores),
+            }
     for key in [k for k in values if '/psnr/' in f'/{k}']:
         floor = values.get(key.replace('psnr/', 'psnr_mean_frame/'))
         if floor is not None:
@@ -290,7 +302,9 @@ def find(values: Mapping[str, float], name: str) -> float | None:
 
 
 def diagnose(values: Mapping[str, float]) -> list[tuple[str, str, float | None, bool | None, str]]:
-    """(part, metric, value, fine or None if there is nothing to judge, words) of every check."""
+    """(part, metric, value, fine or None if there is nothing to judge, words) of every check, and
+    of the score in each of several tasks.
+    """
     rows = []
     for check in CHECKS:
         value = find(values, check.name)
@@ -305,6 +319,10 @@ def diagnose(values: Mapping[str, float]) -> list[tuple[str, str, float | None, 
         rows.append(
             (check.part, check.name, value, good, 'fine' if good else check.verdict.format(value))
         )
+    for task in tasks(values):
+        before = values.get(f'random_play/mean/{task}')
+        words = 'random play is not known' if before is None else f'random play {before:.3g}'
+        rows.append(('task', f'{SCORE}/{task}', values[f'{SCORE}/{task}'], None, words))
     return rows
 
 

@@ -211,3 +211,27 @@ def test_numbers_beyond_the_bins_are_named_with_the_key_to_change(tmp_path, caps
     assert main([str(logged(tmp_path, **{f'{name}/beyond': 0.02, 'value/explained': 0.01}))]) == 1
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith('First cause: a share of 0.02') and 'agent.heads.limit' in last
+
+
+def test_several_tasks_are_told_apart_and_one_that_is_learned_excuses_a_sure_policy(
+    tmp_path, capsys
+):
+    """Returns of a task whose unit is larger would hide that."""
+    folder = logged(tmp_path, **{'episode/score/walk': 300.0, 'episode/score/catch': 0.9})
+    metrics = (folder / 'metrics.jsonl').read_text().splitlines()[0]
+    (folder / 'metrics.jsonl').write_text(
+        metrics.replace('"policy/entropy": 0.5', '"policy/entropy": 0.001') + '\n'
+    )
+    played = {'walk': (250.0, 350.0), 'catch': (-0.8, -0.6)}
+    lines = [
+        json.dumps({'frames': 50, 'score': score, 'task': task})
+        for task, scores in played.items()
+        for score in scores
+    ]
+    (folder / 'scores.jsonl').write_text('\n'.join(lines) + '\n')
+    assert main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert 'episode/score/walk             300  random play 300' in out
+    assert 'episode/score/catch            0.9  random play -0.7' in out
+    (folder / 'scores.jsonl').write_text('\n'.join(lines[:2]) + '\n')
+    assert main([str(folder)]) == 1 and 'has collapsed' in capsys.readouterr().out
