@@ -134,8 +134,8 @@ def shout(text: str) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody may be looking at a stream."""
-    return SteadyStream(stream).isatty()
+    """Whether somebody may be looking at a stream, on a terminal that can draw over a line."""
+    return os.environ.get('TERM') != 'dumb' and SteadyStream(stream).isatty()
 
 
 def _settle(stream: TextIO | None) -> None:

@@ -13,6 +13,10 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import ConfigError
+from ..extras import install_hint
+
+# module that registers ids of Gymnasium -> the extra that brings it
+EXTRAS = {'ale_py': 'atari', 'minigrid': 'minigrid', 'crafter': 'crafter', 'metaworld': 'metaworld'}
 
 
 def load_module(name: str, task: str) -> ModuleType:
@@ -54,10 +58,12 @@ def demand(name: str, task: str) -> None:
         sys.path.append(os.getcwd())
     top = name.partition('.')[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:
-        raise ConfigError(
-            f'--task {task}: there is no module {top!r}; install the package that holds it, or'
-            ' start in the folder that does.'
+        how = (
+            f'the package is not installed; {install_hint(EXTRAS[top])}'
+            if top in EXTRAS
+            else 'install the package that holds it, or start in the folder that does.'
         )
+        raise ConfigError(f'--task {task}: there is no module {top!r}; {how}')
 
 
 def refuse_unnamed(module: str, task: str, trusted: bool, logdir: Path) -> None:

@@ -63,10 +63,13 @@ def test_a_reader_that_does_not_read_is_not_waited_for():
     os.close(terminal)
 
 
-def test_a_terminal_that_hung_up_ends_nothing_and_is_none_any_more():
+def test_a_terminal_that_hung_up_ends_nothing_and_is_none_any_more(monkeypatch):
+    monkeypatch.setenv('TERM', 'xterm')
     master, terminal = os.openpty()
     with open(terminal, 'w') as stream:
         assert is_terminal(stream)
+        monkeypatch.setenv('TERM', 'dumb')  # as of an editor: it would show the codes
+        assert not is_terminal(stream)
         os.close(master)
         assert outcome(stream, stream) == (0, True)
         steadied = SteadyStream(stream)

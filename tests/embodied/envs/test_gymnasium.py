@@ -1,5 +1,6 @@
 """Any Gymnasium environment: kinds of spaces, ends, images, seeds."""
 
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from embodied import envs
 from embodied.config import configs_dir, parse
 from embodied.contract import valid_key
+from embodied.envs import imports
 from embodied.envs.gymnasium import from_gymnasium
 from embodied.errors import ConfigError, EnvContractError, EnvNonFinite
 from embodied.wrappers import wrap
@@ -129,6 +131,15 @@ def test_unknown_ids_name_the_nearest():
 def test_ids_of_other_packages_are_told_by_their_module(task, words):
     with pytest.raises(ConfigError, match=words):
         envs.make(task, CONFIG, 0)
+
+
+def test_a_module_that_an_extra_brings_is_told_with_it(monkeypatch):
+    monkeypatch.setattr(imports.importlib.util, 'find_spec', lambda name: None)
+    for module in ('ale_py', 'minigrid'):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    for task, extra in ('gym_ale_py:ALE/Pong-v5', 'atari'), ('gym_minigrid:X-v0', 'minigrid'):
+        with pytest.raises(ConfigError, match=rf'is not installed; install it with: .*\[{extra}\]'):
+            envs.make(task, CONFIG, 0)
 
 
 def test_a_module_that_registers_ids_is_imported_by_name(tmp_path, monkeypatch):

@@ -402,6 +402,7 @@ def test_on_a_terminal_the_line_is_drawn_over_itself(tmp_path, counters, monkeyp
             return True
 
     monkeypatch.setattr(sys, 'stdout', Terminal())
+    monkeypatch.setenv('TERM', 'xterm')
     monkeypatch.setenv('COLUMNS', '40')
     logger = Logger(tmp_path, QUIET, counters)
     logger.line(0.1)
