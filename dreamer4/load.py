@@ -4,12 +4,15 @@ act with it.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from embodied import envs
 from embodied.base import Env, Spaces, Values
 from embodied.config import Config, Value, configs_dir, parse
+from embodied.contract import nonfinite
 from embodied.errors import ConfigError
 from embodied.run import load_agent
 from embodied.seeds import derive
@@ -102,23 +105,48 @@ class Policy:
           key -> array in the shape and dtype of act_space.
 
         Raises:
-          ValueError: a key is missing, or its value has another shape.
+          ValueError: a key is missing, or its value has another shape, is not finite, or does not
+            fit its dtype, as a picture in [0, 1] does not. The memory is as it was.
         """
+        if not isinstance(obs, Mapping):
+            raise ValueError(
+                f'act: expected a dict of {", ".join(self.obs_space)}, got {type(obs).__name__}'
+            )
         batch = {'is_first': np.array([bool(obs.get('is_first', False)) or self._first])}
         for key, space in self.obs_space.items():
             if key not in obs:
                 raise ValueError(
                     f'act: the observation lacks {key!r}; it needs {", ".join(self.obs_space)}'
                 )
-            value = np.asarray(obs[key], space.dtype)
-            if value.shape != space.shape:
-                raise ValueError(f'act: {key!r} must have shape {space.shape}, got {value.shape}')
-            batch[key] = value[None]
+            batch[key] = fitted(key, obs[key], space)[None]
         self._carry, action = self._agent.policy(self._carry, batch, self._mode)
         self._first = False
         return {
             key: np.asarray(value[0], self.act_space[key].dtype) for key, value in action.items()
         }
+
+
+def fitted(key: str, value: Any, space: spaces.Space) -> np.ndarray:
+    """A value that somebody gives as an observation, in the dtype of its space.
+
+    Raises:
+      ValueError: it has another shape, is not finite, or the dtype cannot hold it.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in 'biuf':
+        raise ValueError(f'act: {key!r} must be numbers, got {value!r:.80}')
+    if array.shape != space.shape:
+        raise ValueError(f'act: {key!r} must have shape {space.shape}, got {array.shape}')
+    with np.errstate(over='ignore', invalid='ignore'):
+        cast = array.astype(space.dtype)
+    if fault := nonfinite(cast if space.dtype.kind == 'f' else array):
+        raise ValueError(f'act: {key!r} is not finite: {fault}')
+    if space.dtype.kind != 'f' and not np.array_equal(cast, array):
+        raise ValueError(
+            f'act: {key!r} must be {space.dtype}, whole numbers that it can hold, got'
+            f' {array.dtype} from {array.min():g} to {array.max():g}'
+        )
+    return cast
 
 
 def stored(logdir: Path, machine: Mapping[str, Value]) -> Config:

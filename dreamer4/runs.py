@@ -86,6 +86,8 @@ def read(logdir: Path) -> Config:
     Raises:
       ConfigError: the folder holds none, or a damaged one.
     """
+    if not (logdir / FILENAME).exists():
+        raise ConfigError(none_in(logdir))
     return Config(versions.renamed(Config.load(logdir / FILENAME).to_dict()))
 
 

@@ -82,11 +82,30 @@ def test_the_memory_of_a_policy_is_inside_and_reset_forgets_it(learned):
 
 
 @pytest.mark.parametrize(
-    'obs, text', [({}, "lacks 'image'"), ({'image': np.zeros((3, 3, 3))}, 'must have shape')]
+    'obs, text',
+    [
+        ({}, "lacks 'image'"),
+        (np.zeros((16, 16, 3)), 'expected a dict of image, got ndarray'),
+        ({'image': np.zeros((3, 3, 3))}, 'must have shape'),
+        ({'image': None}, 'must be numbers, got None'),
+        ({'image': np.full((16, 16, 3), 0.5)}, 'uint8.*got float64 from 0.5 to 0.5'),
+        ({'image': np.full((16, 16, 3), -1)}, 'uint8.*from -1 to -1'),
+        ({'image': np.full((16, 16, 3), np.nan)}, "'image' is not finite"),
+    ],
 )
-def test_an_observation_that_does_not_fit_is_named(learned, obs, text):
+def test_an_observation_that_does_not_fit_is_named_and_not_remembered(learned, obs, text):
+    policy = load_policy(learned, mode='mode')
+    frame = {'image': np.full((16, 16, 3), 7)}
+    first = policy.act(frame)['action']
+    policy.reset()
     with pytest.raises(ValueError, match=text):
-        load_policy(learned).act(obs)
+        policy.act(obs)
+    assert np.array_equal(policy.act(frame)['action'], first)
+
+
+def test_a_folder_without_a_run_names_those_in_it(learned):
+    with pytest.raises(ConfigError, match='no config.yaml, thus no run; it holds the runs run'):
+        load_policy(learned.parent)
 
 
 @pytest.fixture
