@@ -134,6 +134,7 @@ class Dream:
         self.act_space = {k: s for k, s in act_space.items() if k != 'reset'}
         self.obs_space = {k: obs_space[k] for k in agent.obs_keys if k != KEY}
         self.context, self._keys = agent.config.actor.context, [*agent.obs_keys]
+        self._tasks = getattr(obs_space.get(KEY), 'names', ())
         self.reseed(seed)
         self.samples, self.sampling = samples, sampling or Sampling()
 
@@ -265,6 +266,10 @@ class Dream:
         with self.machine.autocast():
             found = self.world.decode(carry)
         return {k: devectorize(found[k], s).cpu().numpy() for k, s in self.obs_space.items()}
+
+    def task(self, number: int | None) -> str | None:
+        """Name of the task of a number; None where there is one task."""
+        return self._tasks[number] if number is not None and self._tasks else None
 
     def _policy(self, x: torch.Tensor, task: torch.Tensor | None) -> Policy:
         """Of the policy that acts, at features (N, F) of tasks (N,)."""

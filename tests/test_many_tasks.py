@@ -12,6 +12,8 @@ from dreamer4 import load as loading
 from dreamer4 import runs
 from dreamer4.dream import Dream
 from dreamer4.main import main
+from dreamer4.play import frames
+from dreamer4.play.game import Game
 from dreamer4.report.examine import by_task
 from dreamer4.report.page import task_table
 from dreamer4.starts import Starts
@@ -75,6 +77,11 @@ def test_an_agent_of_several_tasks_is_loaded_for_one_of_them(logdir):
     assert runs.read_tasks(logdir).names == ('pixel_reach', 'pixel_catch')
 
 
+def told(message):
+    """Header of what goes to a page."""
+    return json.loads(message[4 : 4 + int.from_bytes(message[:4], 'little')])
+
+
 def test_it_dreams_in_each_task_with_the_actions_of_that_task(logdir):
     spaces = runs.read_spaces(logdir)
     agent = loading.restored(logdir, loading.stored(logdir, {'threads': 1}), *spaces, 0)
@@ -83,6 +90,10 @@ def test_it_dreams_in_each_task_with_the_actions_of_that_task(logdir):
     moment = dream.begin(starts)
     tasks = starts['task_id'][:, -1]
     assert len(set(tasks)) == 2 and moment.task.tolist() == tasks.tolist()
+    game = Game(dream, None, Starts(logdir, *spaces))
+    names = {'pixel_reach', 'pixel_catch'}
+    assert told(frames.frame(game, {}))['task'] in names, 'the page says which task it is'
+    assert {episode['task'] for episode in told(frames.strip(game, 0))['episodes']} == names
     for _ in range(2):
         action = dream.act(moment)
         moment = dream.step(moment, action)

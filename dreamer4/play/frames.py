@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from embodied.base import Values
+from embodied.tasks import KEY
 
 from .game import Game, GameError
 from .messages import finite
@@ -48,6 +49,7 @@ def frame(game: Game, extra: dict[str, Any]) -> bytes:
         'node': node.number,
         'parent': node.parent,
         'depth': node.depth,
+        'task': game.dream.task(None if node.dream.task is None else int(node.dream.task[0])),
         'who': node.who,
         'action': chosen(node.action),
         'over': node.real_over,
@@ -82,6 +84,8 @@ def strip(game: Game, first: int, count: int = 12) -> bytes:
     for number in range(first, min(first + count, len(episodes))):
         each = episodes[number]
         told.append({'episode': number, 'length': each.length, 'score': finite(each.score)})
+        row = game.starts.before(number, 0, 1)
+        told[-1]['task'] = game.dream.task(int(row[KEY][-1]) if KEY in row else None)
         for at in (0, (each.length - 1) // 2):
             images += thumbnail(game, number, at)
     header = {'type': 'starts', 'first': first, 'total': len(episodes), 'episodes': told}

@@ -181,7 +181,7 @@ function draw() {
 }
 
 function where(said) {
-  const parts = [];
+  const parts = said.task ? [said.task] : [];
   if (!said.depth && said.parent === null && game.player) parts.push('Space plays; an action key makes a step');
   if (game.place) parts.push(`from frame ${game.place.frame} of episode ${game.place.episode} of the replay`);
   if (said.over) {
@@ -254,7 +254,7 @@ function strip(said) {
     const pictures = images.map((image) => { const c = make('canvas'); drawImage(c, image); return c; });
     const score = episode.score === null ? '' : `, return ${episode.score.toFixed(1)}`;
     const button = make('button', { type: 'button' }, make('span', { className: 'shots' }, ...pictures),
-      make('b', {}, `Episode ${episode.episode}`), `${episode.length} frames${score}`);
+      make('b', {}, `Episode ${episode.episode}`), `${episode.task ? `${episode.task}, ` : ''}${episode.length} frames${score}`);
     button.addEventListener('click', () => {
       $('episode').value = episode.episode;
       send('frames', { episode: episode.episode });
