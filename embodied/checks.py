@@ -242,7 +242,7 @@ def main(argv: list[str] | None = None) -> int:
     except EmbodiedError as error:
         print(f'{args.task}: {error}', file=sys.stderr)
         return 2
-    except Exception as error:  # whatever the env's own code raises while it is made
+    except (Exception, SystemExit) as error:  # whatever the env's own code raises while it is made
         print(traceback.format_exc())
         place = traceback.extract_tb(error.__traceback__)[-1]
         print(

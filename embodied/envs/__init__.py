@@ -151,11 +151,12 @@ def split(task: str) -> tuple[str, str]:
     suite, _, name = task.partition('_')
     module, colon, attribute = task.partition(':')
     if colon and (module.endswith('.py') or '/' in module) and attribute.isidentifier():
-        dotted = module.removesuffix('.py').removeprefix('./').replace('/', '.')
-        raise ConfigError(
-            f'--task {task} names a file; name the module, as seen from the present folder:'
-            f' {dotted}:{attribute}'
-        )
+        path = Path(module.removesuffix('.py'))
+        dotted = '.'.join(path.parts)
+        far = path.is_absolute() or '..' in path.parts
+        how = f'as seen from its folder {path.parent}, started there: {path.name}'
+        how = how if far else f'as seen from the present folder: {dotted}'
+        raise ConfigError(f'--task {task} names a file; name the module, {how}:{attribute}')
     parts = [*module.split('.'), *attribute.split('.')]
     if colon and all(part.isidentifier() for part in parts):
         # gym_minigrid:Id is a Gymnasium id, unless a module has exactly this name.
@@ -236,7 +237,15 @@ def unknown_suite(task: str) -> str:
     name of a task without its suite, else the nearest suite.
     """
     plain = re.sub(r'[\W_]+', '_', task).lower()
-    if re.search(r'-v[0-9]+$', task):
+    called = re.sub(r'\(.*\)$', '', task.strip())  # as in coin:Coin()
+    suite, _, name = task.partition('_')
+    if ':' in called and called != task:
+        meant = [called]
+    elif suite.lower() in SUITES and name:
+        meant = [f'{suite.lower()}_{name}']
+    elif re.fullmatch(r'\w+(\.\w+)+', task):
+        meant = [':'.join(task.rsplit('.', 1))]
+    elif re.search(r'-v[0-9]+$', task):
         from .ids import spelt
 
         meant = [spelt(task)]

@@ -203,7 +203,7 @@ class Gymnasium(Env):
 
     def _read_actions(self, env):
         """Which leaves of an action are chosen, and which take a fixed value."""
-        found = leaves(env.action_space, f'{self.title}: action_space')
+        found = leaves(getattr(env, 'action_space', None), f'{self.title}: action_space')
         self._fixed = {
             leaf.path: fixed(leaf.space) for leaf in found if isinstance(leaf.space, UNSEEN)
         }
@@ -234,7 +234,7 @@ class Gymnasium(Env):
 
     def _read_observations(self, env):
         """Which leaves of an observation are read, and which are left out."""
-        found = leaves(env.observation_space, f'{self.title}: observation_space')
+        found = leaves(getattr(env, 'observation_space', None), f'{self.title}: observation_space')
         if left := [leaf for leaf in found if not readable(leaf.space)]:
             words = ', '.join(
                 f'{"/".join(map(str, leaf.path)) or "observation"} ({type(leaf.space).__name__})'

@@ -38,7 +38,10 @@ def load_module(name: str, task: str) -> ModuleType:
         raise ConfigError(
             f'--task {task}: the module {name!r} imports {error.name!r}, which is not installed.'
         ) from error
-    except Exception as error:  # user code may raise anything, and its author needs the cause
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # user code may raise anything, and its author needs the cause
         place = (
             f' ({error.filename}, line {error.lineno})' if isinstance(error, SyntaxError) else ''
         )

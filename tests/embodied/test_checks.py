@@ -127,11 +127,14 @@ def test_the_command_says_it_in_words(task, status, words, capsys):
 def test_an_env_that_cannot_be_made_is_told_with_the_place_that_raised(
     tmp_path, monkeypatch, capsys
 ):
+    (tmp_path / 'quitting_worlds.py').write_text('raise SystemExit(4)')
     text = 'class Walk:\n    def __init__(self):\n        assert 1 > 2, "of two joints"\n'
     (tmp_path / 'breaking_worlds.py').write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     assert checks.main(['--task', 'breaking_worlds:Walk']) == 1
     last = capsys.readouterr().out.splitlines()[-1]
+    assert checks.main(['--task', 'quitting_worlds:Walk']) == 2
+    assert "importing 'quitting_worlds' raised SystemExit: 4" in capsys.readouterr().err
     assert last.startswith('- breaking_worlds:Walk cannot be made: ') and last.endswith(
         'breaking_worlds.py, line 3, raised AssertionError: of two joints'
     )

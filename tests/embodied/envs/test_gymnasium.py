@@ -409,7 +409,11 @@ def test_a_registered_env_whose_reset_takes_less_than_wrappers_hand_on_runs(argu
     assert ('seed' in dict(env.notes())) == ('seed' not in arguments)
 
 
-def test_a_space_that_is_none_is_named():
+def test_a_space_that_is_none_or_missing_is_named():
+    lacking = Told(UNIT, PAIR)
+    del lacking.observation_space
+    with pytest.raises(EnvContractError, match='observation_space: expected a space of gymnas'):
+        from_gymnasium(lacking)
     with pytest.raises(EnvContractError, match='action_space: expected a space of gymnasium'):
         from_gymnasium(Told(UNIT, None))
 
