@@ -10,7 +10,9 @@ from ..console import shout
 class Interrupt:
     """A context in which SIGINT, SIGTERM or SIGHUP ask for an orderly end.
 
-    A second SIGINT, or a second SIGTERM, ends the process at once. A terminal that is closed and a
+    A second SIGINT, or a second SIGTERM, ends the process at once, unless a launcher has started
+    it: a scheduler's signal comes to its processes, and once more by the launcher, which itself
+    ends what does not end. A terminal that is closed and a
     session manager send SIGHUP and SIGTERM together, and neither of them is impatient. A run that
     was started to ignore SIGHUP (nohup) goes on ignoring it.
 
@@ -21,8 +23,8 @@ class Interrupt:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self):
-        self.first = ''
+    def __init__(self, launched: bool = False):
+        self.first, self._launched = '', launched
         self._seen = set()
         self._previous = {}
 
@@ -46,11 +48,12 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
-        if number in self._seen and number != signal.SIGHUP:
+        if number in self._seen and number != signal.SIGHUP and not self._launched:
             os._exit(128 + number)
         self._seen.add(number)
         if self.asked:
             return
         self.first = signal.Signals(number).name
         # Not print(): the signal may have come in the middle of another print.
-        shout(f'\n{self.first}: ending after this step; once more ends at once, without saving.\n')
+        again = '' if self._launched else '; once more ends at once, without saving'
+        shout(f'\n{self.first}: ending after this step{again}.\n')

@@ -72,7 +72,7 @@ class Session:
             self._stack.close()
             raise
         self.checkpoint = Checkpoint(setup.logdir / 'ckpt', setup.run.keep, self.event)
-        self._interrupt = Interrupt()
+        self._interrupt = Interrupt(launched=setup.ranks.count > 1)
         self._agreement = Agreement(
             setup.ranks,
             self.counters,

@@ -33,6 +33,15 @@ def test_the_second_signal_ends_the_process_at_once():
     )
 
 
+def test_what_a_launcher_sends_again_ends_nothing(capfd):
+    """torchrun sends on what a scheduler has sent to all processes."""
+    with Interrupt(launched=True) as interrupt:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupt.first == 'SIGTERM'
+    assert 'once more' not in capfd.readouterr().err
+
+
 def test_outside_the_main_thread_signals_are_left_alone():
     handler, seen = signal.getsignal(signal.SIGINT), []
 
