@@ -75,11 +75,22 @@ def joined(config: Config) -> Iterator[Ranks]:
             f'--script {config.script} is work for one process, but {count} were started; several'
             f' run {", ".join(SCRIPTS)}'
         )
+    if ':' in config.machine.device:
+        raise ConfigError(
+            f'machine.device names one device, {config.machine.device}, but {count} processes were'
+            ' started; take cuda, of which each has its own'
+        )
     import torch
     import torch.distributed as dist
 
-    if not config.machine.device.startswith('cpu') and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', '0')))
+    if config.machine.device != 'cpu' and torch.cuda.is_available():
+        number, held = int(os.environ.get('LOCAL_RANK', '0')), torch.cuda.device_count()
+        if number >= held:
+            raise ConfigError(
+                f'{number + 1} processes or more were started on a machine of {held} GPU(s); take'
+                f' --nproc-per-node {held}'
+            )
+        torch.cuda.set_device(number)
         backend = 'cpu:gloo,cuda:nccl'
     else:
         backend = 'gloo'
