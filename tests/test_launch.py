@@ -48,7 +48,8 @@ def process(rank, count, port, flags, stop):
             counted(self, *args)
             if self.step >= STOP and not stopped:
                 stopped.append(self.step)
-                os.kill(os.getpid(), signal.SIGTERM)
+                for _ in range(2):  # a scheduler's, and once more by the launcher
+                    os.kill(os.getpid(), signal.SIGTERM)
 
         Counters.row = row
     status = command.main(flags)
@@ -132,7 +133,8 @@ def test_as_many_go_on_and_evaluate_and_then_more_and_one_alone(logdir, tmp_path
     What two have saved in shards is gone on from and evaluated by any number.
     """
     flags = '--script train_eval --run.steps 124 --eval.every 110'.split()
-    assert run(logdir, 2, *flags, '--machine.sharded_checkpoint', 'true') == [0, 0]
+    shared = '--machine.shard fsdp --machine.sharded_checkpoint true'.split()
+    assert run(logdir, 2, *flags, *shared) == [0, 0]
     counters, files = saved(logdir)
     assert 'agent.shards' in files
     look = f'--script eval_only --from_checkpoint {logdir} --logdir {tmp_path / "look"}'
@@ -219,3 +221,10 @@ def test_what_is_work_for_one_process_is_refused(monkeypatch, capsys):
     assert 'work for one process' in capsys.readouterr().err
     assert command.main([*FLAGS, '--machine.shard', 'none']) == 2
     assert 'machine.shard' in capsys.readouterr().err
+    assert command.main([*FLAGS, '--machine.device', 'cuda:1']) == 2
+    assert 'machine.device names one device' in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    assert command.main([*FLAGS, '--machine.device', 'auto']) == 2
+    assert 'a machine of 1 GPU(s)' in capsys.readouterr().err

@@ -27,6 +27,7 @@ SETTINGS = {
     'batch.length': T,
     'batch.frames': B * T,
     'tokenizer.lpips': 0.0,
+    'shortcut.bootstrap': 0.5,  # a whole number of sequences of each of four
     'imagination.starts': 4 * B,
     'actor.prior': 'slow',
     'schedule.tokenizer_updates': 4,
@@ -139,10 +140,12 @@ def together(job, count):
     return [found[rank] for rank in range(count)]
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_two_processes_learn_what_one_learns_through_all_stages(way, even):
-    """Tokenizer, model, value, policy, their slow copies, scales and units."""
-    (stages, alone), *others = learned(way), *together(lambda: learned(way), 2)
+@pytest.mark.parametrize('way, count', [('dreamer4', 2), ('fsdp', 4), ('rssm', 2)])
+def test_processes_learn_what_one_learns_through_all_stages(way, count, even):
+    """Tokenizer, model, value, policy, their slow copies, scales and units. What is known of the
+    rewards differs between ranks.
+    """
+    (stages, alone), *others = learned(way), *together(lambda: learned(way), count)
     assert stages[-1] == 'policy'
     for rank_stages, found in others:
         assert rank_stages == stages
@@ -205,16 +208,18 @@ def test_what_ranks_share_is_saved_whole_and_goes_on(even):
     }
 
 
-def broken():
+def broken(way):
     try:
-        learned('dreamer4', broken=6)
+        learned(way, broken=6)
     except NonFiniteLoss as error:
         return str(error)
     return ''
 
 
-def test_what_is_not_finite_on_one_rank_is_refused_on_all():
-    assert all('model: a step was refused' in text for text in together(broken, 2))
+@pytest.mark.parametrize('way', ['dreamer4', 'fsdp'])
+def test_what_is_not_finite_on_one_rank_is_refused_on_all(way):
+    found = together(lambda: broken(way), 2)
+    assert all('model: a step was refused' in text for text in found)
 
 
 def measures():
