@@ -58,6 +58,8 @@ class Footprint:
         memory: bytes of a dream's keys and values, for each sequence of the batch.
         block: numbers of the largest block of a transformer, the unit that is gathered.
         flops: kind of work -> FLOPs of an update.
+        slices: parts of a batch that pass one after the other, for each of which blocks are
+            gathered.
     """
 
     parameters: dict[str, int]
@@ -68,6 +70,7 @@ class Footprint:
     memory: float
     block: int
     flops: dict[str, float]
+    slices: int = 1
 
     def working(self, rows: float) -> float:
         """Most bytes at once of activations and caches for so many sequences: dreams are made
@@ -231,7 +234,7 @@ def measure(
     blocks = [m for part in whole.modules() for m in part.modules() if isinstance(m, Block)]
     few, many = (counted(obs_space, act_space, share(config, rows), machine) for rows in ROWS)
     lines = {name: line(few[name], many[name]) for name in few}
-    memory = lines.pop('memory')
+    memory, times = lines.pop('memory'), machine.checkpointing + (machine.accumulate > 1)
     return Footprint(
         parameters=learned,
         copies=copies,
@@ -240,7 +243,8 @@ def measure(
         saved=lines,
         memory=memory.row,
         block=max(map(parameters, blocks), default=max(learned.values())),
-        flops=update_flops(whole),
+        flops=update_flops(whole) | {'computed again': times * whole.world.summary().again},
+        slices=machine.accumulate,
     )
 
 

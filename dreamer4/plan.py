@@ -28,10 +28,11 @@ KINDS = ('none', 'ddp', 'fsdp')  # all on one; the batch is shared; the transfor
 MOMENTS = 2  # of AdamW and LaProp, beside the parameters and their gradients
 HALF = 2  # bytes of a gathered parameter
 GATHERED = 2  # blocks whose gradients are whole at once: the one in use and the next
-# passes that gather blocks. Of the dynamics: committed and denoising, both ways; two of the
-# teacher; one for all steps of the dreams, which keep what was gathered. Of the tokenizer: both
-# ways, and one of its slow copy.
-GATHERS = {'model': 2 * 2 + 2 + 1, 'tokenizer': 2 + 1}
+# passes that gather blocks, of each slice of the batch and of all of it. Of the dynamics: committed
+# and denoising, both ways; two of the teacher, and one for all steps of the dreams, which keep what
+# was gathered. Of the tokenizer: both ways; one of its slow copy. What is computed again on the way
+# back finds them there.
+GATHERS = {'model': (2 * 2, 2 + 1), 'tokenizer': (2, 1)}
 KEPT = 0.9  # of a GPU: CUDA itself and what the allocator cannot use take the rest
 MOST = 4096  # GPUs that are tried
 
@@ -123,7 +124,9 @@ def sent(found: Footprint, config: AgentConfig, kind: str, gpus: int) -> float:
     ring, total = (gpus - 1) / gpus, 0.0
     for name, count in found.parameters.items():
         shared = found.shared[name] if kind == 'fsdp' else 0
-        bytes_of = 2 * FLOAT * (count - shared) + (FLOAT + GATHERS.get(name, 0) * HALF) * shared
+        each, once = GATHERS.get(name, (0, 0))
+        gathered = (each * found.slices + once) * HALF
+        bytes_of = 2 * FLOAT * (count - shared) + (FLOAT + gathered) * shared
         total += steps.get(name, 1.0) * bytes_of
     return ring * total
 

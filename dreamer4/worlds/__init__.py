@@ -74,11 +74,13 @@ class Summary:
 
     Attributes:
         rows: (part, parameters, words) of every part.
-        flops: kind of work -> FLOPs of one update.
+        flops: kind of work -> FLOPs of one update. again: those of its transformers' passes with
+            gradient, one way, which machine.checkpointing and machine.accumulate each add.
     """
 
     rows: list[tuple[str, int, str]]
     flops: dict[str, float]
+    again: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def summarize(world) -> Summary:
         + 4 * frames * c.shortcut.bootstrap * denoise,
         'imagination': 2 * dreamt * (c.shortcut.steps * denoise + observe + read),
     }
+    again = 2 * frames * (denoise + observe)
+    if not isinstance(world.tokenizer, ConvTokenizer):
+        again += 2 * (encode + decode) * c.batch.frames / c.tokenizer_training.every
     slots = ' '.join(f'{k} {s.stop - s.start}' for k, s in dynamics.layout.slots.items())
     kind, latents = c.tokenizer.kind, world.tokenizer.latent_shape
     rows = [
@@ -72,4 +75,4 @@ def summarize(world) -> Summary:
         ('dynamics', parameters(dynamics), f'{tokens} tokens: {slots}'),
         ('heads', parameters(heads), 'reward, continue, behaviour'),
     ]
-    return Summary(rows, flops)
+    return Summary(rows, flops, again)
