@@ -3,8 +3,8 @@
 python -m benchmarks.plan            # all sizes, and the check; minutes
 python -m benchmarks.plan --check    # the check alone
 
-The check trains for a few updates on the CPU and compares the most memory that the process had with
-the plan of the same agent.
+The check trains for a few updates on the CPU, without and with what saves memory, and compares the
+most that each process had with the plan of the same agent.
 """
 
 import argparse
@@ -43,6 +43,11 @@ CHECK = (
     '--configs dmc_vision size12m --agent.batch.size 8 --agent.batch.frames 64'
     ' --agent.imagination.starts 64 --agent.imagination.horizon 4 --machine.device cpu'
 ).split()
+SAVINGS = {
+    'plain': '',
+    'checkpointing': '--machine.checkpointing true',
+    'accumulate': '--machine.accumulate 4',
+}
 UPDATES = 2
 
 
@@ -86,12 +91,15 @@ def memory_table(found: dict) -> str:
         '|---|---|---|---|---|---|---|---|---|',
         *(rows(tree, size)['memory'] for size, tree in found['sizes'].items()),
     ]
-    check = found['check']
-    planned, measured = check['planned'], check['measured']
-    words = (
-        f'Check, `{" ".join(CHECK)}`: planned {planned / 1e9:.3f} GB, measured'
-        f' {measured / 1e9:.3f} GB resident, {planned / measured - 1:+.0%}.'
-    )
+    checks = []
+    for name, one in found['check'].items():
+        planned, measured = one['planned'], one['measured']
+        words = f'with `{SAVINGS[name]}` ' if SAVINGS[name] else ''
+        checks.append(
+            f'{words}planned {planned / 1e9:.3f} GB, measured {measured / 1e9:.3f} GB resident,'
+            f' {planned / measured - 1:+.0%}'
+        )
+    words = f'Check, `{" ".join(CHECK)}`: {"; ".join(checks)}.'
     it = found['machine']
     origin = f'Machine: {it["device"]}, {it["cpus"]} logical CPUs, torch {it["torch"]}.'
     return '\n'.join([*lines, '', words, '', f'{origin} Commit {found["commit"]}.'])
@@ -131,10 +139,10 @@ def made(shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def train() -> None:
+def train(saving: str) -> None:
     """Print what a process that learns takes more than one that has only imported torch."""
     torch.set_num_threads(1)
-    config = parse(CHECK, configs_dir(ROOT / 'dreamer4')).update({'agent.tokenizer.lpips': 0.0})
+    config = checked(saving).update({'agent.tokenizer.lpips': 0.0})
     agent_config = config.agent.build(AgentConfig)
     x = torch.randn(64, 64, requires_grad=True)
     (x @ x).sum().backward()  # what torch loads at the first call is not of the agent
@@ -148,13 +156,18 @@ def train() -> None:
     print(json.dumps(resident('VmHWM') - before))
 
 
-def check() -> dict[str, float]:
+def checked(saving: str) -> Config:
+    """The agent of the check, with one of SAVINGS."""
+    return parse([*CHECK, *SAVINGS[saving].split()], configs_dir(ROOT / 'dreamer4'))
+
+
+def check(saving: str) -> dict[str, float]:
     """Bytes planned and measured."""
-    command = [sys.executable, '-m', 'benchmarks.plan', '--train']
+    command = [sys.executable, '-m', 'benchmarks.plan', '--train', saving]
     # what is freed goes back to the system at once: holes of the allocator are not the agent's
     env = os.environ | {'MALLOC_MMAP_THRESHOLD_': '65536'}
     run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=env)
-    config = parse(CHECK, configs_dir(ROOT / 'dreamer4'))
+    config = checked(saving)
     found = plan.count(config, 64, 6)
     share = plan.divide(found, config.agent.build(AgentConfig), 'none', 1)
     assert share.parameters == FLOAT * (sum(found.parameters.values()) + found.copies)
@@ -166,21 +179,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--check', action='store_true')
-    parser.add_argument('--train', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('--train', choices=SAVINGS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.train:
-        return train()
-    checked = check()
-    print('planned {planned:,.0f}, measured {measured:,.0f} bytes'.format(**checked), flush=True)
+        return train(args.train)
+    checks = {}
+    for saving in SAVINGS:
+        one = checks[saving] = check(saving)
+        print(
+            f'{saving}: ' + 'planned {planned:,.0f}, measured {measured:,.0f}'.format(**one),
+            flush=True,
+        )
     path = RESULTS / f'{NAME}.json'
     if args.check:
-        write(path, json.loads(path.read_text()) | {'check': checked})
+        write(path, json.loads(path.read_text()) | {'check': checks})
         return None
     sizes = {}
     for size in SIZES:
         sizes[size] = asdict(plan.count(settings(size), 64, 6))
         print(size, f'{sum(sizes[size]["parameters"].values()):,}', flush=True)
-    found = {'sizes': sizes, 'check': checked, 'machine': machine(), 'commit': commit()}
+    found = {'sizes': sizes, 'check': checks, 'machine': machine(), 'commit': commit()}
     write(path, found)
     return None
 
