@@ -78,8 +78,25 @@ def arrays(file: Path, key: str) -> Iterator[Row]:
             f'the columns of an episode must be equally long, found {lengths or "none"}.'
         )
     columns = {key if name == 'frames' else name: values for name, values in columns.items()}
+    if key in columns and columns[key].dtype.kind == 'f' and columns[key].ndim in (3, 4):
+        columns[key] = bytes_of(key, columns[key])
     for index in range(next(iter(lengths.values()))):
         yield {name: values[index] for name, values in columns.items()}
+
+
+def bytes_of(key: str, images: np.ndarray) -> np.ndarray:
+    """Images that are floats, in [0, 1] or [0, 255], as uint8.
+
+    Raises:
+      ReplayError: they are not finite, or lie outside.
+    """
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 255):  # NaN as well
+        raise ReplayError(
+            f'images {key!r} must be uint8, or floats in [0, 1] or [0, 255], got {images.dtype}'
+            f' from {low:g} to {high:g}.'
+        )
+    return np.rint(images * (255 if high <= 1 else 1)).astype(np.uint8)
 
 
 def pictures(file: Path) -> Iterator[np.ndarray]:

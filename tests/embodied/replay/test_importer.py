@@ -45,6 +45,22 @@ def test_a_video_is_an_episode_without_labels(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize('scale', [1, 255])
+def test_images_of_floats_become_those_of_bytes(tmp_path, scale):
+    np.savez(tmp_path / 'a.npz', frames=FRAMES / 255 * scale)
+    assert bring(tmp_path / 'demos', tmp_path / 'a.npz') == 0
+    (chunk,) = (tmp_path / 'demos').glob('*.npz')
+    image = np.load(chunk)['image']
+    assert image.dtype == np.uint8 and np.array_equal(image, FRAMES)
+
+
+@pytest.mark.parametrize('value', [-0.5, 300.0, np.nan])
+def test_images_of_other_floats_are_refused_by_key_and_range(tmp_path, capsys, value):
+    np.savez(tmp_path / 'a.npz', frames=np.where(FRAMES > 0, value, 0.0))
+    assert bring(tmp_path / 'demos', tmp_path / 'a.npz') == 2
+    assert "images 'image' must be uint8, or floats in [0, 1] or" in capsys.readouterr().err
+
+
 def test_a_folder_of_videos_and_arrays_is_drawn_with_flags(tmp_path):
     """The count, an observation of the env, tells which frame of which file a row is."""
     count = lambda first: {'frames': FRAMES, 'count': np.arange(first, first + 6)}
