@@ -4,7 +4,7 @@ export const CURVES = [
   { name: 'Reward', of: ['reward', 'real_reward'] },
   { name: 'Value', of: ['value', 'real_value'] },
   { name: 'Going on', of: ['cont'], low: 0, high: 1 },
-  { name: 'Entropy of the policy', of: ['entropy'] },
+  { name: 'Policy entropy', of: ['entropy'] },
   { name: 'Uncertainty', of: ['spread'] },
   { name: 'Latent error', of: ['error'] },
   { name: 'Pixel difference', of: ['pixels'] },
