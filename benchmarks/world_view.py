@@ -100,9 +100,6 @@ class RSSMView(View):
         return {'latent': state.stoch, 'feature': state.deter}
 
 
-VIEWS = {'dreamer4': Dreamer4View, 'rssm': RSSMView}
-
-
 def view(agent: Agent) -> View:
     """The view of an agent's world model."""
-    return VIEWS[agent.config.world](agent)
+    return (RSSMView if agent.config.form else Dreamer4View)(agent)

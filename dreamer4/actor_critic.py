@@ -14,11 +14,12 @@ from .actions import Actions
 from .batch import Batch, Dream
 from .heads import Head, HeadsConfig, scalar, sizes
 from .nets.outputs import Policy
-from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy, frozen
+from .optim import ADAMW, OptimConfig, Optimizer, Rule, RunningRange, SlowCopy, frozen
 from .scores import correlation, mean, shared_mean
 
 Metrics = dict[str, torch.Tensor]
 ALPHA = 0.5  # weight of PMPO's positive set (Section 3.3)
+LAM = 0.95  # lambda of the returns that the value learns (DreamerV1 to V3; Dreamer 4: not given)
 # stage -> names of the metrics that tell how it goes, beside those of the world model
 WATCHED = {'value': ('value/loss',), 'policy': ('value/loss', 'policy/entropy')}
 
@@ -35,8 +36,6 @@ class ActorConfig:
     slow: float
     entropy: float
     anneal: bool
-    backprop: float
-    discounted: bool
     start: str
     hold: float
     context: int
@@ -48,11 +47,34 @@ class ValueConfig:
     """Block `agent.value`: returns and the critic."""
 
     gamma: float
-    lam: float
     slow: float
-    target: str
-    regulariser: float
-    replay: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """How policy and value learn beside one kind of world model: what was published together.
+
+    Attributes:
+        discounted: frame t of a dream weighs gamma^t (DreamerV1 to V3).
+        backprop: share of the policy's objective that is differentiated through the dynamics.
+        online: returns are continued with the value that learns, else with its slow copy.
+        regulariser: weight of the value's loss towards that copy (DreamerV3: 1).
+        replay: weight of the value's loss on replayed sequences, which also trains the world model
+            (DreamerV3: .3).
+        warmup: updates in which the learning rates rise; None: as those of the world model.
+        rule: of the optimizers of all parts.
+    """
+
+    discounted: bool
+    backprop: float = 0.0
+    online: bool = False
+    regulariser: float = 0.0
+    replay: float = 0.0
+    warmup: int | None = None
+    rule: Rule = ADAMW
+
+
+DREAMER4 = Method(discounted=False, warmup=10)
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,7 @@ class ActorCriticConfig:
     value: ValueConfig
     optim: OptimConfig
     epochs: int
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -73,7 +96,7 @@ class Targets:
     Attributes:
         value: lambda-returns that the value learns. returns: those that advantages are made of,
             whose lambda may be another; with a gradient into the actions where the dream has one.
-        weight: probability that the trajectory is still alive, discounted with `actor.discounted`.
+        weight: probability that the trajectory is still alive, discounted with Method.discounted.
     """
 
     value: torch.Tensor
@@ -116,8 +139,8 @@ class ActorCritic:
         self.return_range = RunningRange().to(machine.device)
         self._openness = torch.ones((), device=machine.device)  # factor on the entropy bonus
         self.optimizers = {
-            'policy': Optimizer('policy', [self.policy_head], config.optim),
-            'value': Optimizer('value', [self.value_head], config.optim),
+            name: Optimizer(name, [head], config.optim, config.method.rule, config.method.warmup)
+            for name, head in (('policy', self.policy_head), ('value', self.value_head))
         }
 
     # -- acting
@@ -173,7 +196,7 @@ class ActorCritic:
     def learn(
         self, dream: Dream, targets: Targets, policy: bool, real: Real | None = None
     ) -> Metrics:
-        """Some gradient steps on one dream, and with `value.replay` on the sequences that it began
+        """Some gradient steps on one dream, and with Method.replay on the sequences that it began
         at.
 
         Args:
@@ -189,7 +212,7 @@ class ActorCritic:
                 if real is not None:
                     loss = self.replay_loss(real.detach(), dream, targets)
                     found['value/replay'] = loss.detach()
-                    parts['value'] = parts['value'] + self.config.value.replay * loss
+                    parts['value'] = parts['value'] + self.config.method.replay * loss
             if policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
                 self.acting_policy.follow()
@@ -210,36 +233,36 @@ class ActorCritic:
         features, it is to put there (DreamerV3). No gradient reaches the value.
         """
         with frozen(self.value_head), self.machine.autocast():
-            return self.config.value.replay * self.replay_loss(real, dream, targets)
+            return self.config.method.replay * self.replay_loss(real, dream, targets)
 
     def score(self, dream: Dream) -> Targets:
         """Returns of a dream, which are folded into their running range, and how much its frames
         count.
         """
         c = self.config
-        with torch.set_grad_enabled(c.actor.backprop > 0), self.machine.autocast():
+        with torch.set_grad_enabled(c.method.backprop > 0), self.machine.autocast():
             with frozen(self.value_head):
                 value = self._bootstrap(dream.features)
             found = {
                 lam: returns.lambda_return(dream.reward, dream.cont, value, c.value.gamma, lam)
-                for lam in {c.value.lam, c.actor.lam}
+                for lam in {LAM, c.actor.lam}
             }
         if c.actor.loss == 'reinforce':
             self.return_range.fold(found[c.actor.lam].detach())
-        weight = returns.alive(dream.cont.detach(), c.value.gamma if c.actor.discounted else 1.0)
-        return Targets(found[c.value.lam].detach(), found[c.actor.lam], weight)
+        weight = returns.alive(dream.cont.detach(), c.value.gamma if c.method.discounted else 1.0)
+        return Targets(found[LAM].detach(), found[c.actor.lam], weight)
 
     def _bootstrap(self, x: torch.Tensor) -> torch.Tensor:
         """Values (...) of features (..., F) that returns are continued with."""
-        slow = self.config.value.target == 'slow'
-        return self.scalar.mean((self.slow_value.module if slow else self.value_head)(x))
+        online = self.config.method.online
+        return self.scalar.mean((self.value_head if online else self.slow_value.module)(x))
 
     def value_loss(self, logits: torch.Tensor, x: torch.Tensor, target: torch.Tensor):
         """Loss (...) of value logits (..., bins) at features (..., F): towards returns (...), and
-        by `value.regulariser` towards the slow value, which steadies a value that its own targets
+        by Method.regulariser towards the slow value, which steadies a value that its own targets
         are made of (DreamerV3).
         """
-        loss, weight = self.scalar.loss(logits, target), self.config.value.regulariser
+        loss, weight = self.scalar.loss(logits, target), self.config.method.regulariser
         if not weight:
             return loss
         with torch.no_grad():
@@ -255,7 +278,7 @@ class ActorCritic:
             value = self._bootstrap(x)
             value[dream.rows, dream.frames] = targets.value[:, 0].to(value.dtype)
             target = returns.replay_return(
-                batch.reward, batch.is_terminal, batch.is_last, value, c.gamma, c.lam
+                batch.reward, batch.is_terminal, batch.is_last, value, c.gamma, LAM
             )
         # what follows a last frame is another episode
         goes_on = ~batch.is_last[:, :-1] & ~batch.is_first[:, 1:] & batch.reward_valid[:, 1:]
@@ -267,6 +290,7 @@ class ActorCritic:
         4, Section 3.3).
         """
         c, x, weight = self.config.actor, dream.features[:, :-1].detach(), targets.weight
+        backprop = self.config.method.backprop
         logits = self.value_head(x)
         baseline = self.scalar.mean(logits.detach())
         advantage = targets.returns.detach() - baseline
@@ -279,8 +303,8 @@ class ActorCritic:
             objective = returns.reinforce(
                 log_prob, advantage, weight, self.return_range.span, ranks.mean
             )
-        if c.backprop:
-            objective = objective.lerp(-shared_mean(targets.returns, weight), c.backprop)
+        if backprop:
+            objective = objective.lerp(-shared_mean(targets.returns, weight), backprop)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
         out = {
             'policy': objective

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from . import worlds
 from .actions import CONTINUOUS
-from .actor_critic import ActorConfig, ActorCriticConfig, ValueConfig
+from .actor_critic import DREAMER4, ActorConfig, ActorCriticConfig, Method, ValueConfig
 from .heads import READS, HeadsConfig
 from .optim import OptimConfig
 from .schedule import ScheduleConfig
@@ -18,6 +18,7 @@ from .worlds.dreamer4 import shortcut
 from .worlds.dreamer4.dynamics import DynamicsConfig
 from .worlds.dreamer4.shortcut import ShortcutConfig
 from .worlds.dreamer4.tokenizer import TokenizerConfig
+from .worlds.rssm.forms import FORMS, Form
 from .worlds.rssm.model import RSSMConfig
 
 
@@ -114,15 +115,35 @@ class AgentConfig:
     optim: OptimConfig
     schedule: ScheduleConfig
 
+    @property
+    def form(self) -> Form | None:
+        """Which published RSSM the world model is; None of another kind."""
+        return FORMS.get(self.world)
+
+    @property
+    def method(self) -> Method:
+        """How policy and value learn beside this world model."""
+        return self.form.method if self.form else DREAMER4
+
+    @property
+    def scalar_heads(self) -> HeadsConfig:
+        """Block `heads` as reward, policy and value read it. Those of an RSSM are as wide as its
+        other MLPs, and those of DreamerV1 and V2 have no bins.
+        """
+        if self.form is None:
+            return self.heads
+        bins = self.heads.bins if self.form.twohot else 0
+        return replace(self.heads, width=self.rssm.units, bins=bins)
+
     def actor_critic(self) -> ActorCriticConfig:
-        """What policy and value read of it. Beside an RSSM they are as wide as its other MLPs."""
-        wide = replace(self.heads, width=self.rssm.units)
+        """What policy and value read of it."""
         return ActorCriticConfig(
-            heads=wide if self.world == 'rssm' else self.heads,
+            heads=self.scalar_heads,
             actor=self.actor,
             value=self.value,
             optim=self.optim,
             epochs=self.imagination.epochs,
+            method=self.method,
         )
 
 
@@ -160,15 +181,7 @@ def check(config: AgentConfig) -> None:
         'actor.start': (config.actor.start, ('uniform', 'behaviour')),
         'heads.continuous': (config.heads.continuous, CONTINUOUS),
         'heads.reads': (config.heads.reads, READS),
-        'heads.scalar': (config.heads.scalar, ('twohot', 'plain')),
-        'value.target': (config.value.target, ('slow', 'online')),
-        'optim.rule': (config.optim.rule, ('adamw', 'laprop')),
-        'rssm.cell': (config.rssm.cell, ('plain', 'norm', 'block')),
-        'rssm.latents': (config.rssm.latents, ('categorical', 'gaussian')),
         'rssm.conv': (config.rssm.conv, ('strided', 'pooled')),
-        'rssm.act': (config.rssm.act, ('silu', 'elu')),
-        'rssm.norm': (config.rssm.norm, ('rms', 'layer', 'none')),
-        'rssm.free_of': (config.rssm.free_of, ('frame', 'batch')),
         'heads.learn_on': (config.heads.learn_on, ('committed', 'noised', 'predicted')),
     }
     for name, (value, allowed) in choices.items():
@@ -197,22 +210,11 @@ def check(config: AgentConfig) -> None:
 
 def _check_rssm(config: AgentConfig) -> None:
     """What one kind of world model has and the other has not."""
-    rssm = config.world == 'rssm'
-    for name, value in (
-        ('actor.backprop', config.actor.backprop),
-        ('value.replay', config.value.replay),
-    ):
-        if value and not rssm:
-            raise ValueError(
-                f'agent.{name} needs the gradient of agent.world rssm, but that is {config.world};'
-                f' got {value}'
-            )
-    if not 0 <= config.actor.backprop <= 1:
-        raise ValueError(f'agent.actor.backprop must be a share, got {config.actor.backprop}')
-    if config.actor.backprop and config.imagination.epochs > 1:
+    rssm = config.form is not None
+    if config.method.backprop and config.imagination.epochs > 1:
         raise ValueError(
-            'agent.actor.backprop goes through a dream once, so agent.imagination.epochs must be 1,'
-            f' got {config.imagination.epochs}'
+            f'agent.world {config.world} differentiates a dream, which can be done once, so'
+            f' agent.imagination.epochs must be 1, got {config.imagination.epochs}'
         )
     if rssm and (config.tokenizer.share_cameras or config.tokenizer.camera_dropout):
         raise ValueError(
@@ -220,8 +222,8 @@ def _check_rssm(config: AgentConfig) -> None:
         )
     if rssm and config.actor.start == 'behaviour':
         raise ValueError(
-            'agent.actor.start behaviour needs a behaviour head, which agent.world rssm does not'
-            ' have; take uniform'
+            f'agent.actor.start behaviour needs a behaviour head, which agent.world {config.world}'
+            ' does not have; take uniform'
         )
 
 

@@ -120,7 +120,7 @@ CHECKS = (
         'latent/kl',
         lambda x: x > 0.05,
         'the posterior says {:.3f} nats that the prior does not know, and the decoder explains'
-        ' little: it has collapsed (lower agent.rssm.rep, raise agent.rssm.free_nats)',
+        ' little: it has collapsed (raise agent.rssm.free_nats)',
         unless=lambda values: (find(values, 'report/unexplained') or 0) < 0.5,
         needs=MOVES,
     ),
@@ -128,8 +128,8 @@ CHECKS = (
         'decoder',
         'report/unexplained',
         lambda x: x < 0.5,
-        'the decoder leaves {:.0%} of what differs among frames unexplained: train longer, or raise'
-        ' agent.rssm.image',
+        'the decoder leaves {:.0%} of what differs among frames unexplained: train longer, or'
+        ' enlarge it (agent.rssm.units, agent.rssm.depth)',
         needs=SEEN,
     ),
     Check(

@@ -37,7 +37,6 @@ class HeadsConfig:
     offsets: int
     reads: str
     learn_on: str
-    scalar: str
     bins: int
     limit: float
     continuous: str
@@ -55,8 +54,8 @@ READS = {
 
 
 def scalar(config: HeadsConfig) -> TwoHot | Plain:
-    """How a reward or a value is said, by `heads.scalar`."""
-    return TwoHot(config.bins, config.limit) if config.scalar == 'twohot' else Plain()
+    """How a reward or a value is said: over so many bins, without any as a mean."""
+    return TwoHot(config.bins, config.limit) if config.bins else Plain()
 
 
 class Head(nn.Module):

@@ -188,10 +188,10 @@ def check(machine: MachineConfig, agent: AgentConfig) -> None:
         )
     if machine.accumulate < 1:
         raise ValueError(f'machine.accumulate must be at least 1; got {machine.accumulate}')
-    if agent.world == 'rssm' and (machine.checkpointing or machine.accumulate > 1):
+    if agent.form and (machine.checkpointing or machine.accumulate > 1):
         raise ValueError(
             'machine.checkpointing and machine.accumulate are for transformers, but agent.world is'
-            ' rssm; leave them at false and 1'
+            f' {agent.world}; leave them at false and 1'
         )
     if machine.shard == 'fsdp':
         check_shared(machine, agent)
@@ -210,14 +210,9 @@ def check_shared(machine: MachineConfig, agent: AgentConfig) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    if agent.world == 'rssm':
+    if agent.form:
         raise ValueError(
-            'machine.shard fsdp shares transformers, but agent.world is rssm; take ddp'
+            f'machine.shard fsdp shares transformers, but agent.world is {agent.world}; take ddp'
         )
     if machine.compile:
         raise ValueError('machine.shard fsdp does not go with machine.compile; take ddp')
-    if agent.optim.rule == 'laprop' and agent.optim.adaptive_clip:
-        raise ValueError(
-            'machine.shard fsdp: agent.optim.adaptive_clip takes norms of whole tensors, and no'
-            ' rank has them; take 0'
-        )

@@ -20,6 +20,24 @@ from .sharing import MOMENTS, Blocks, clip, is_shared, own, parted, share, widen
 BETA1 = 0.9  # decay of the momentum
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How gradients become steps, which belongs to an algorithm.
+
+    Attributes:
+        laprop: LaProp, with gradients clipped tensor by tensor (DreamerV3), else Adam.
+        beta2: decay of the mean square of gradients.
+        weight_decay: of matrices, per step and unit of learning rate.
+    """
+
+    laprop: bool
+    beta2: float
+    weight_decay: float
+
+
+ADAMW = Rule(laprop=False, beta2=0.99, weight_decay=1e-3)
+
+
 class NonFiniteLoss(EmbodiedError):
     """A loss or gradient was NaN or infinite; the part that it belongs to was not moved by it."""
 
@@ -29,18 +47,14 @@ class RateConfig:
     """A block of `agent.optim`: the learning rate of one part."""
 
     lr: float
-    warmup: int
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """Block `agent.optim`; meanings and sources stand there."""
 
-    rule: str
-    beta2: float
-    weight_decay: float
     clip: float
-    adaptive_clip: float
+    warmup: int
     tokenizer: RateConfig
     model: RateConfig
     policy: RateConfig
@@ -57,11 +71,20 @@ class Optimizer:
 
     Args:
         name: of the part in OptimConfig, for messages and metrics. modules: whose parameters to
-            train. config: see OptimConfig.
+            train. config: see OptimConfig. rule: how they step. warmup: in place of that of the
+            configuration.
     """
 
-    def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimConfig):
-        self.name, self.config, self.scale, self.updates = name, getattr(config, name), 1.0, 0
+    def __init__(
+        self,
+        name: str,
+        modules: Iterable[nn.Module],
+        config: OptimConfig,
+        rule: Rule = ADAMW,
+        warmup: int | None = None,
+    ):
+        self.name, self.lr, self.scale, self.updates = name, getattr(config, name).lr, 1.0, 0
+        self.warmup = config.warmup if warmup is None else warmup
         modules = list(modules)
         matrices = {
             id(m.weight): m.weight
@@ -70,7 +93,8 @@ class Optimizer:
             if isinstance(m, nn.Linear)
         }
         self.parameters = [p for root in modules for p in root.parameters() if p.requires_grad]
-        self._clip = config.clip or math.inf
+        # of all gradients together, where not each tensor has its own
+        self._clip = math.inf if rule.laprop else config.clip or math.inf
         # what moves: of a parameter that ranks share, the part that is stored here
         self._moved = {
             id(p): nn.Parameter(own(p.detach())) for p in filter(is_shared, self.parameters)
@@ -79,7 +103,7 @@ class Optimizer:
         groups = [
             {
                 'params': moved(p for p in self.parameters if id(p) in matrices),
-                'weight_decay': config.weight_decay,
+                'weight_decay': rule.weight_decay,
             },
             {
                 'params': moved(p for p in self.parameters if id(p) not in matrices),
@@ -89,9 +113,9 @@ class Optimizer:
         device = self.parameters[0].device
         # a tensor: a recorded step reads what stands there when it is replayed
         self.rate = torch.zeros((), device=device)
-        groups, betas = [g for g in groups if g['params']], (BETA1, config.beta2)
-        if config.rule == 'laprop':
-            self.adam = LaProp(groups, betas, config.adaptive_clip or math.inf)
+        groups, betas = [g for g in groups if g['params']], (BETA1, rule.beta2)
+        if rule.laprop:
+            self.adam = LaProp(groups, betas, config.clip or math.inf)
         else:
             self.adam = torch.optim.AdamW(
                 groups, betas=betas, fused=device.type != 'meta', capturable=device.type == 'cuda'
@@ -103,9 +127,7 @@ class Optimizer:
         times `scale`, and less in the warm-up.
         """
         self.scale = scale
-        self.rate.fill_(
-            self.config.lr * scale * min(1.0, (self.updates + 1) / max(1, self.config.warmup))
-        )
+        self.rate.fill_(self.lr * scale * min(1.0, (self.updates + 1) / max(1, self.warmup)))
         self.updates += steps
 
     def step(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -75,7 +75,7 @@ class Updater:
         if plan.value:
             with self.machine.autocast():
                 dream = self.world.imagine(losses.context, losses.batch, self.choose)
-            targets, replay = self.actor_critic.score(dream), self.config.value.replay > 0
+            targets, replay = self.actor_critic.score(dream), self.config.method.replay > 0
             real = Real(losses.batch, losses.features) if replay else None
             metrics = metrics | self.actor_critic.learn(dream, targets, plan.policy, real)
             if real is not None:
@@ -91,7 +91,7 @@ class Updater:
         """
         policy = self.actor_critic.policy(x, task)
         code = policy.sample()
-        if self.config.actor.backprop:
+        if self.config.method.backprop:
             return code.detach(), self.actions.embed_sampled(code, policy)
         return code, self.actions.embed(code)
 

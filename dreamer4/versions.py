@@ -37,6 +37,52 @@ REPLACED: dict[str, dict[str, list[str]]] = {
         'false': ['--logger.outputs', 'terminal', 'jsonl'],
     },
 }
+# What was a setting each before `agent.world` named the algorithm whose parts they are, which of
+# them -> key below `agent` -> value.
+_METHOD = {
+    'actor.backprop': 0.0,
+    'actor.discounted': True,
+    'value.lam': 0.95,
+    'value.target': 'slow',
+    'value.regulariser': 0.0,
+    'value.replay': 0.0,
+    'optim.rule': 'adamw',
+    'optim.beta2': 0.999,
+    'optim.weight_decay': 0.0,
+}
+_FORM = {
+    'rssm.blocks': 1,
+    'rssm.latents': 'categorical',
+    'rssm.unimix': 0.0,
+    'rssm.prior_layers': 1,
+    'rssm.act': 'elu',
+    'rssm.norm': 'none',
+    'rssm.free_of': 'batch',
+    'rssm.image': 0.5,
+    'rssm.cont': 1.0,
+    'heads.scalar': 'plain',
+}
+PUBLISHED: dict[str, dict[str, Value]] = {
+    'dreamer4': _METHOD
+    | {'actor.discounted': False, 'optim.beta2': 0.99, 'optim.weight_decay': 1e-3}
+    | {'heads.scalar': 'twohot'},
+    'dreamerv1': _METHOD
+    | _FORM
+    | {'rssm.cell': 'plain', 'rssm.latents': 'gaussian', 'rssm.head_layers': 2, 'rssm.cont': 0.0}
+    | {'rssm.dyn': 1.0, 'rssm.rep': 1.0, 'rssm.unimix': 0.01}
+    | {'actor.backprop': 1.0, 'value.target': 'online'},
+    'dreamerv2': _METHOD
+    | _FORM
+    | {'rssm.cell': 'norm', 'rssm.head_layers': 4, 'rssm.dyn': 0.8, 'rssm.rep': 0.2}
+    | {'actor.backprop': 0.1, 'optim.weight_decay': 1e-6},
+    'dreamerv3': _METHOD
+    | {'rssm.cell': 'block', 'rssm.blocks': 8, 'rssm.latents': 'categorical'}
+    | {'rssm.unimix': 0.01, 'rssm.prior_layers': 2, 'rssm.head_layers': 1}
+    | {'rssm.act': 'silu', 'rssm.norm': 'rms', 'rssm.free_of': 'frame'}
+    | {'rssm.dyn': 1.0, 'rssm.rep': 0.1, 'rssm.image': 1.0, 'rssm.cont': 1.0}
+    | {'heads.scalar': 'twohot', 'optim.rule': 'laprop'}
+    | {'value.target': 'online', 'value.regulariser': 1.0, 'value.replay': 0.3},
+}
 OF_ALL = {'rule': 'adamw', 'beta2': 0.99, 'weight_decay': 1e-3, 'clip': 1.0, 'adaptive_clip': 0.0}
 
 
@@ -50,15 +96,13 @@ def renamed(tree: dict) -> dict:
         return tree
     if 'machine' not in tree:
         tree['machine'] = {name: agent.pop(name) for name in MOVED if name in agent}
-    for key, value in GONE.items():
-        block, _, name = key.partition('.')
-        if isinstance(part := agent.get(block), dict) and part.get(name) == value:
-            del part[name]
+    _drop(agent, GONE)
     shortcut = agent.get('shortcut', {})
     if shortcut.get('history') == 'commit' or shortcut.get('context_mix') == 0:
         shortcut.pop('context_mix', None)  # it belonged to forcing
     if isinstance(agent.get('optim'), dict):
         agent['optim'] = _together(agent['optim'], agent.get('world') == 'rssm')
+        _published(agent)
     return tree
 
 
@@ -82,6 +126,55 @@ def flags_of_today(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             out.append(name + equals + value)
     return out, told
+
+
+def _drop(agent: dict, keys: Mapping[str, Value]) -> None:
+    """Take away keys below `agent` that have these values."""
+    for key, value in keys.items():
+        block, _, name = key.partition('.')
+        if isinstance(part := agent.get(block), dict) and name in part and part[name] == value:
+            del part[name]
+
+
+def _published(agent: dict) -> None:
+    """Name the algorithm whose parts were settings of their own. Parts of none that is known stay,
+    and the run is refused by their names.
+    """
+    at = lambda key, default: agent.get(key.split('.')[0], {}).get(key.split('.')[1], default)
+    named = [n for n in PUBLISHED if n != 'dreamer4'] if agent.get('world') == 'rssm' else []
+    for name in named or ['dreamer4']:
+        if all(at(key, value) == value for key, value in PUBLISHED[name].items()):
+            break
+    else:
+        return
+    rssm, optim = agent.get('rssm', {}), agent['optim']
+    if named:
+        agent['world'] = name
+    elif 'cell' in rssm:  # nobody read it
+        for key in [*PUBLISHED['dreamerv3'], 'rssm.hidden', 'rssm.layers']:
+            if key.startswith('rssm.'):
+                rssm.pop(key.removeprefix('rssm.'), None)
+    alike = {'rssm.hidden': rssm.get('units'), 'rssm.layers': at('heads.layers', None)}
+    _drop(agent, PUBLISHED[name] | alike)
+    adaptive = optim.pop('adaptive_clip', 0)
+    if name == 'dreamerv3' and adaptive and not optim.get('clip'):
+        optim['clip'] = adaptive
+    _one_warmup(optim, bool(named))
+
+
+def _one_warmup(optim: dict, rssm: bool) -> None:
+    """One key for the warm-ups of all parts, if they are those that follow from it."""
+    blocks = {name: block for name, block in optim.items() if isinstance(block, dict)}
+    found = {name: block['warmup'] for name, block in blocks.items() if 'warmup' in block}
+    of_model = found.get('model')
+    of_heads = of_model if rssm else 10
+    expected = {'tokenizer': of_model, 'policy': of_heads, 'value': of_heads}
+    if rssm:  # which has no tokenizer
+        del expected['tokenizer']
+    if found and all(found.get(name) == value for name, value in expected.items()):
+        optim['warmup'] = of_model
+        for name in found:
+            del blocks[name]['warmup']
 
 
 def _together(optim: dict, rssm: bool) -> dict:

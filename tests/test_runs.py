@@ -5,6 +5,7 @@ decides what it learns stays bound.
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from dreamer4 import main as command
 from dreamer4 import runs, versions
 from dreamer4.load import load, load_policy, play
-from embodied.config import Config
+from embodied.config import Config, parse
 from embodied.errors import CheckpointError, ConfigError
 
 SMALL = (
@@ -21,6 +22,7 @@ SMALL = (
 )
 STEPS = ['--run.steps', '150', '--run.prefill', '100', '--machine.threads', '1']
 HERE = ['--driver.parallel', 'false']
+CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
 def call(*flags):
@@ -188,7 +190,10 @@ def of_an_optimizer_for_each_part(tree):
     """And with weights that nobody set."""
     parts = ('tokenizer', 'model', 'policy', 'value')
     rates = {name: tree['agent']['optim'][name] for name in parts}
-    tree['agent']['optim'] = {name: PART | rate for name, rate in rates.items()}
+    tree['agent']['optim'] = {
+        name: PART | rate | {'warmup': 10 if name in ('policy', 'value') else 100}
+        for name, rate in rates.items()
+    }
     tree['agent']['scales'] |= {'dynamics': 1.0, 'decay': 0.99}
     tree['agent']['shortcut'] |= {'ramp': 0.1, 'context_mix': 0.5}
 
@@ -196,7 +201,8 @@ def of_an_optimizer_for_each_part(tree):
 def test_settings_that_are_gone_are_understood_where_they_said_what_is_done_now(copied, capsys):
     rewrite(copied, of_an_optimizer_for_each_part)
     again = runs.read(copied)
-    assert again.agent.optim.clip == 1.0 and 'rule' not in again.agent.optim.model
+    assert again.agent.optim.clip == 1.0 and again.agent.optim.warmup == 100
+    assert 'rule' not in again.agent.optim
     assert call(*SMALL, *STEPS, *HERE, '--logdir', copied, '--run.steps', 160) == 0
     assert 'older version' not in capsys.readouterr().out  # nothing is made up for
 
@@ -214,6 +220,44 @@ def test_settings_that_are_gone_and_meant_something_else_are_refused_by_name(cop
     rewrite(copied, change)
     with pytest.raises(ConfigError, match='this one does not know.*agent.(scales|optim)'):
         load(copied)
+
+
+def as_it_was(world):
+    """The block `agent` of a preset, in the keys by which a published algorithm once was told."""
+    tree = parse(['--configs', 'pixel', *([world] if world != 'dreamer4' else [])], CONFIGS)
+    agent = tree.to_dict()['agent']
+    agent['world'] = 'dreamer4' if world == 'dreamer4' else 'rssm'
+    for key, value in versions.PUBLISHED['dreamerv3'].items() if world == 'dreamer4' else ():
+        agent[key.split('.')[0]][key.split('.')[1]] = value
+    for key, value in versions.PUBLISHED[world].items():
+        agent[key.split('.')[0]][key.split('.')[1]] = value
+    rates, clip = agent['optim'], agent['optim'].pop('clip')
+    of_all = rates.pop('warmup')
+    agent['optim'] |= {'clip': clip, 'adaptive_clip': 0.0}
+    if world == 'dreamerv3':
+        agent['optim'] |= {'clip': 0.0, 'adaptive_clip': clip}
+    for name in ('tokenizer', 'model', 'policy', 'value'):
+        heads = world == 'dreamer4' and name in ('policy', 'value')
+        rates[name]['warmup'] = 10 if heads else of_all
+    agent['rssm'] |= {'hidden': agent['rssm']['units'], 'layers': agent['heads']['layers']}
+    return agent
+
+
+@pytest.mark.parametrize('world', versions.PUBLISHED)
+def test_an_algorithm_that_was_told_by_its_parts_is_known_by_its_name(world):
+    presets = ['pixel', *([world] if world != 'dreamer4' else [])]
+    today = parse(['--configs', *presets], CONFIGS).to_dict()['agent']
+    assert versions.renamed({'agent': as_it_was(world)})['agent'] == today
+
+
+@pytest.mark.parametrize(
+    'key, value', [('rssm.dyn', 0.5), ('value.replay', 0.1), ('rssm.hidden', 999)]
+)
+def test_parts_of_no_algorithm_that_is_known_stay(key, value):
+    block, name = key.split('.')
+    agent = as_it_was('dreamerv3')
+    agent[block][name] = value
+    assert versions.renamed({'agent': agent})['agent'][block][name] == value
 
 
 def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(copied, capsys):

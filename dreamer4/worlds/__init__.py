@@ -25,7 +25,12 @@ Metrics = dict[str, torch.Tensor]
 Act = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]]
 
 # `agent.world` -> the module, below this package, and its class; imported when it is asked for.
-WORLDS = {'dreamer4': 'dreamer4.world:Dreamer4', 'rssm': 'rssm.world:RSSMWorld'}
+WORLDS = {
+    'dreamer4': 'dreamer4.world:Dreamer4',
+    'dreamerv1': 'rssm.world:RSSMWorld',
+    'dreamerv2': 'rssm.world:RSSMWorld',
+    'dreamerv3': 'rssm.world:RSSMWorld',
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Losses:
         context: the states that the batch led to, without gradient; None where nothing was learned
             that could be dreamt with.
         features: (B, T, F) of its frames, with the gradient by which a value may teach the model
-            (`agent.value.replay`); None of a model that cannot be taught so.
+            (Method.replay); None of a model that cannot be taught so.
     """
 
     total: torch.Tensor | None
@@ -192,7 +197,7 @@ class World(Protocol):
 
     def imagine(self, context: Any, batch: Batch, act: Act) -> Dream:
         """Dreams that begin at frames of a batch. No gradient reaches the model's own parameters;
-        with `agent.actor.backprop`, which not every model has, one reaches the actions.
+        with Method.backprop, which not every model has, one reaches the actions.
 
         Args:
             context, batch: of Losses. act: features (W, F) and numbers of tasks, long (W,) or None

@@ -148,7 +148,7 @@ def test_frames_stand_beside_the_states_that_they_show(lab):
     np.testing.assert_allclose(np.cos(angle), shown, atol=1e-6)
     frames = lab.frames(unseen)
     assert all(len(x) == 24 * HORIZON for x in frames.values())
-    held = unseen.context.stoch if lab.agent.config.world == 'rssm' else unseen.context.latent
+    held = unseen.context.stoch if lab.agent.config.form else unseen.context.latent
     torch.testing.assert_close(
         frames['latent'], held[:, unseen.start : -1].flatten(0, 1).flatten(1)
     )

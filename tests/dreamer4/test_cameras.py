@@ -111,7 +111,7 @@ def test_dark_frames_do_not_count_as_what_a_camera_usually_shows():
     [
         ({'tokenizer.camera_dropout': 1.5}, 'camera_dropout must be a share'),
         ({'tokenizer.share_cameras': True, 'tokenizer.kind': 'conv'}, 'needs .*kind patches'),
-        ({'tokenizer.share_cameras': True, 'world': 'rssm'}, 'belong to agent.world dreamer4'),
+        ({'tokenizer.share_cameras': True, 'world': 'dreamerv3'}, 'belong to agent.world dreamer4'),
     ],
 )
 def test_what_several_cameras_cannot_be_combined_with_is_refused(change, words):

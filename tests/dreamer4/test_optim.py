@@ -9,25 +9,24 @@ from dreamer4.optim import (
     OptimConfig,
     Optimizer,
     RateConfig,
+    Rule,
     RunningRMS,
     SlowCopy,
     frozen,
 )
 
-SETTINGS = dict(rule='adamw', beta2=0.99, weight_decay=0.0, clip=1.0, adaptive_clip=0.0)
+
+def settings(warmup=0, clip=1.0):
+    rate = RateConfig(0.1)
+    return OptimConfig(clip, warmup, tokenizer=rate, model=rate, policy=rate, value=rate)
 
 
-def settings(warmup=0, **changes):
-    rate = RateConfig(0.1, warmup)
-    return OptimConfig(**SETTINGS | changes, tokenizer=rate, model=rate, policy=rate, value=rate)
-
-
-LAPROP = dict(rule='laprop', clip=0.0, adaptive_clip=0.3)
+ADAM, LAPROP = Rule(False, 0.99, 0.0), Rule(True, 0.999, 0.0)
 
 
 def test_warm_up_grows_the_learning_rate_linearly():
     net = nn.Linear(1, 1, bias=False)
-    optimizer = Optimizer('model', [net], settings(warmup=4))
+    optimizer = Optimizer('model', [net], settings(warmup=4), ADAM)
     moves = []
     for _ in range(5):
         before = net.weight.detach().clone()
@@ -42,7 +41,7 @@ def test_warm_up_grows_the_learning_rate_linearly():
 def test_weight_decay_touches_matrices_only():
     net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     nn.init.ones_(net[0].bias)
-    optimizer = Optimizer('model', [net], settings(weight_decay=0.5))
+    optimizer = Optimizer('model', [net], settings(), Rule(False, 0.99, 0.5))
     before = [p.detach().clone() for p in net.parameters()]
     optimizer.begin()
     optimizer.step(sum(p.sum() * 0 for p in net.parameters()))
@@ -52,7 +51,7 @@ def test_weight_decay_touches_matrices_only():
 
 def test_steps_that_are_announced_together_share_a_rate_and_are_all_counted():
     net = nn.Linear(1, 1, bias=False)
-    optimizer = Optimizer('model', [net], settings(warmup=4))
+    optimizer = Optimizer('model', [net], settings(warmup=4), ADAM)
     rates = []
     for steps, scale in ((2, 1.0), (3, 0.5), (1, 0.5)):
         optimizer.begin(steps, scale)
@@ -63,7 +62,7 @@ def test_steps_that_are_announced_together_share_a_rate_and_are_all_counted():
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_a_non_finite_loss_changes_nothing_and_is_told_with_what_is_not_finite(value):
     net = nn.Linear(2, 1)
-    optimizer = Optimizer('model', [net], settings())
+    optimizer = Optimizer('model', [net], settings(), ADAM)
     before = net.weight.detach().clone()
     good, bad = net.weight.sum(), net.bias.sum() * value
     optimizer.begin()
@@ -80,17 +79,17 @@ def test_a_non_finite_loss_changes_nothing_and_is_told_with_what_is_not_finite(v
     assert not torch.equal(net.weight, before), 'the next sound step is made'
 
 
-@pytest.mark.parametrize('rule', [{}, LAPROP])
+@pytest.mark.parametrize('rule', [ADAM, LAPROP])
 def test_a_restored_optimizer_goes_on_bitwise(rule):
     def run(reload):
         torch.manual_seed(0)
         net = nn.Linear(3, 3)
-        optimizer = Optimizer('model', [net], settings(**rule))
+        optimizer = Optimizer('model', [net], settings(), rule)
         for i in range(6):
             if reload and i == 3:
                 saved, fresh = (
                     optimizer.state_dict(),
-                    Optimizer('model', [net], settings(**rule)),
+                    Optimizer('model', [net], settings(), rule),
                 )
                 fresh.load_state_dict(saved)
                 optimizer = fresh
@@ -101,10 +100,10 @@ def test_a_restored_optimizer_goes_on_bitwise(rule):
     assert torch.equal(run(False), run(True))
 
 
-@pytest.mark.parametrize('rule', [{}, LAPROP])
+@pytest.mark.parametrize('rule', [ADAM, LAPROP])
 def test_a_clip_of_zero_clips_nothing(rule):
     net = nn.Linear(1, 1, bias=False)
-    optimizer = Optimizer('model', [net], settings(**rule | dict(clip=0.0)))
+    optimizer = Optimizer('model', [net], settings(clip=0.0), rule)
     optimizer.begin()
     metrics = optimizer.step(50 * net.weight.sum())
     assert metrics['model/grad_norm'] == 50 and net.weight.grad.item() == 50

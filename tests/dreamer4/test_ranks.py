@@ -41,7 +41,7 @@ UPDATES = 20
 WAYS = {
     'dreamer4': {},
     'fsdp': {'machine.shard': 'fsdp'},
-    'rssm': {'world': 'rssm', 'rssm.free_of': 'batch', 'actor.loss': 'reinforce'},
+    'rssm': {'world': 'dreamerv2', 'actor.loss': 'reinforce'},
 }
 
 

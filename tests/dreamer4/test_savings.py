@@ -101,9 +101,9 @@ def test_a_slice_has_its_rows_of_what_differs_among_them():
 
 def test_what_has_no_transformer_refuses():
     with pytest.raises(ValueError, match='machine.accumulate are for transformers'):
-        Agent(OBS, ACT, *tiny(world='rssm', **SAVINGS['slices']), 0)
+        Agent(OBS, ACT, *tiny(world='dreamerv3', **SAVINGS['slices']), 0)
     with pytest.raises(ValueError, match='machine.shard fsdp shares transformers'):
-        Agent(OBS, ACT, *tiny(world='rssm', **{'machine.shard': 'fsdp'}), 0)
+        Agent(OBS, ACT, *tiny(world='dreamerv3', **{'machine.shard': 'fsdp'}), 0)
     with pytest.raises(ValueError, match='machine.shard fsdp does not go with machine.compile'):
         Agent(OBS, ACT, *tiny(**{'machine.shard': 'fsdp', 'machine.compile': True}), 0)
     with pytest.raises(ValueError, match='machine.accumulate must be at least 1; got 0'):

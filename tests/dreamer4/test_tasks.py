@@ -143,7 +143,7 @@ def test_a_tokenizer_is_not_scored_on_padding(kind):
     assert torch.equal(metrics['unexplained'], told['unexplained'])
 
 
-@pytest.mark.parametrize('flags', [(), ('--agent.world', 'rssm')])
+@pytest.mark.parametrize('flags', [(), ('--agent.world', 'dreamerv3')])
 def test_an_agent_acts_and_learns_in_both_tasks(flags):
     text = None if flags else np.eye(2, 5)
     space = tasks(text)

@@ -45,7 +45,6 @@ HEADS = dict(
     offsets=2,
     reads='apart',
     learn_on='committed',
-    scalar='twohot',
     bins=21,
     limit=2.0,
     continuous='bins',

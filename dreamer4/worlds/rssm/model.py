@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .forms import Form
 from .latents import Categoricals, Gaussians
 from .nets import CELLS, Style
 
@@ -22,28 +23,13 @@ from .nets import CELLS, Style
 class RSSMConfig:
     """Block `agent.rssm` of the configuration; meanings and sources stand there."""
 
-    cell: str
     deter: int
-    hidden: int
-    blocks: int
-    latents: str
+    units: int
     stoch: int
     classes: int
-    unimix: float
-    prior_layers: int
-    units: int
-    layers: int
     depth: int
     conv: str
-    act: str
-    norm: str
-    head_layers: int
     free_nats: float
-    free_of: str
-    dyn: float
-    rep: float
-    image: float
-    cont: float
 
 
 @dataclass(frozen=True)
@@ -85,27 +71,23 @@ class RSSM(nn.Module):
     """Recurrence, posterior and prior (DreamerV1, Section 3; DreamerV3, Eq. 1).
 
     Args:
-        embed: E. action: A. config: see RSSMConfig.
+        embed: E. action: A. config: sizes. form: which of the published models it is.
     """
 
-    def __init__(self, embed: int, action: int, config: RSSMConfig):
+    def __init__(self, embed: int, action: int, config: RSSMConfig, form: Form):
         super().__init__()
-        style = Style(config.act, config.norm)
+        style = Style(form.act, form.norm)
         self.latents = (
-            Categoricals(config.stoch, config.classes, config.unimix)
-            if config.latents == 'categorical'
-            else Gaussians(config.stoch)
+            Gaussians(config.stoch)
+            if form.gaussian
+            else Categoricals(config.stoch, config.classes, form.unimix)
         )
-        deter, hidden, params = config.deter, config.hidden, self.latents.parameters
-        self.cell = CELLS[config.cell](
-            deter, self.latents.size, action, hidden, config.blocks, style
-        )
+        deter, units, params = config.deter, config.units, self.latents.parameters
+        self.cell = CELLS[form.cell](deter, self.latents.size, action, units, form.blocks, style)
         self.deter = deter
-        self.posterior = nn.Sequential(
-            style.layer(deter + embed, hidden), nn.Linear(hidden, params)
-        )
+        self.posterior = nn.Sequential(style.layer(deter + embed, units), nn.Linear(units, params))
         self.prior = nn.Sequential(
-            style.mlp(deter, hidden, config.prior_layers), nn.Linear(hidden, params)
+            style.mlp(deter, units, form.prior_layers), nn.Linear(units, params)
         )
 
     @property

@@ -40,7 +40,8 @@ def summarize(world) -> Summary:
         'heads': 3 * frames * flops(heads),
         'imagination': dreamt * (flops(lambda: net.rssm.dream(state, action)) + flops(heads)),
     }
-    latents = f'{r.stoch} x {r.classes}' if r.latents == 'categorical' else f'{r.stoch} Gaussians'
+    gaussian = world.form.gaussian
+    latents = f'{r.stoch} Gaussians' if gaussian else f'{r.stoch} x {r.classes}'
     rows = [
         ('encoder', parameters(net.encoder), f'embedding {net.encoder.outputs}'),
         ('recurrence', parameters(net.rssm), f'state {r.deter}, latents {latents}'),

@@ -1,5 +1,5 @@
 """A recurrent state-space model as the agent uses it: encoder, recurrence, decoder and heads, their
-losses and their optimizer (DreamerV1, DreamerV2, DreamerV3, which the configuration tells apart).
+losses and their optimizer (DreamerV1, DreamerV2, DreamerV3, which forms.py tells apart).
 
 Letters: N envs, B sequences, T time, W trajectories, H horizon, F features of a frame, Z, D of a
 state.
@@ -27,6 +27,7 @@ from ...tasks import Tasks
 from ...vectors import vectorize
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import report
+from .forms import FORMS
 from .latents import kl_terms
 from .model import RSSM, Observed, State
 from .nets import Decoder, Encoder, Style
@@ -45,24 +46,25 @@ class Net(nn.Module):
         self, obs_space: Mapping[str, spaces.Space], actions: Actions, config: AgentConfig
     ):
         super().__init__()
-        c, style = config.rssm, Style(config.rssm.act, config.rssm.norm)
-        self.encoder = Encoder(obs_space, c.depth, c.units, c.layers, c.conv, style)
-        self.rssm = RSSM(self.encoder.outputs, actions.features, c)
+        c, heads, form = config.rssm, config.scalar_heads, FORMS[config.world]
+        style, layers = Style(form.act, form.norm), heads.layers
+        self.encoder = Encoder(obs_space, c.depth, c.units, layers, c.conv, style)
+        self.rssm = RSSM(self.encoder.outputs, actions.features, c, form)
         self.decoder = Decoder(
             obs_space,
             c.deter,
             self.rssm.latents.size,
             c.depth,
             c.units,
-            c.layers,
+            layers,
             c.conv,
-            c.blocks,
+            form.blocks,
             style,
         )
-        self.scalar = scalar(config.heads)
-        head = lambda outputs: MLP(self.rssm.feature_size, c.units, c.head_layers, outputs)
+        self.scalar = scalar(heads)
+        head = lambda outputs: MLP(self.rssm.feature_size, c.units, form.head_layers, outputs)
         self.reward_head = head(self.scalar.outputs)
-        self.cont_head = head(1) if c.cont else None  # none: no episode of a dream ever ends
+        self.cont_head = head(1) if form.ends else None  # none: no episode of a dream ever ends
 
     def encode(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Observations (B, T, *shape) by key -> embeddings (B, T, E)."""
@@ -115,6 +117,7 @@ class RSSMWorld:
         machine: Machine,
     ):
         self.config, self.machine, self.actions = config, machine, actions
+        self.form = FORMS[config.world]
         several = {KEY: spaces.Discrete(tasks.count)} if tasks.count > 1 else {}
         seen, self.tasks = dict(obs_space) | several, tasks
         self.keys = sorted(seen)
@@ -122,7 +125,9 @@ class RSSMWorld:
         self.parts, self.notes = [self.net.rssm.feature_size], []
         if tasks.text is not None:
             self.notes = ['env.tasks.text is not read: an RSSM observes the number of the task.']
-        self.optimizers = {'model': Optimizer('model', [self.net], config.optim)}
+        self.optimizers = {
+            'model': Optimizer('model', [self.net], config.optim, self.form.method.rule)
+        }
 
     # -- acting
 
@@ -172,15 +177,13 @@ class RSSMWorld:
         return ()
 
     def losses(self, plan: tuple, batch: Batch) -> Losses:
-        c = self.config.rssm
+        form, free = self.form, self.config.rssm.free_nats
         with self.machine.autocast():
             seen = self.see(batch)
-            dyn, rep = kl_terms(
-                self.net.rssm.latents, seen.post, seen.prior, c.free_nats, c.free_of
-            )
+            dyn, rep = kl_terms(self.net.rssm.latents, seen.post, seen.prior, free, form.free_of)
             parts = {'dyn': dyn.mean(), 'rep': rep.mean()}
             parts |= self.decoder_losses(seen.state, batch) | self.head_losses(seen.state, batch)
-        weights = {'dyn': c.dyn, 'rep': c.rep, 'image': c.image, 'cont': c.cont}
+        weights = {'dyn': form.dyn, 'rep': form.rep, 'image': form.image}
         total = sum(weights.get(k, 1.0) * v for k, v in parts.items())
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
         metrics |= {f'latent/{k}': v for k, v in self.state_metrics(seen).items()}
@@ -242,8 +245,8 @@ class RSSMWorld:
     # -- imagining
 
     def imagine(self, context: State, batch: Batch, act: Act) -> Dream:
-        """See World. With `agent.actor.backprop` the dream has a gradient into the actions, and
-        never one into the world model.
+        """See World. With Method.backprop the dream has a gradient into the actions, and never one
+        into the world model.
         """
         c = self.config
         rows, frames = draw_starts(~batch.is_terminal, c.imagination.starts)
@@ -255,7 +258,7 @@ class RSSMWorld:
             codes.append(code)
             return told
 
-        with torch.set_grad_enabled(c.actor.backprop > 0), frozen(self.net):
+        with torch.set_grad_enabled(self.form.method.backprop > 0), frozen(self.net):
             start = context.at(rows, frames)
             x = self.net.rssm.imagine(start, choose, c.imagination.horizon).feature
             reward, cont = self.net.reward(x), self.net.cont(x)

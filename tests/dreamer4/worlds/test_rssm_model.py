@@ -1,13 +1,12 @@
 """Recurrence, networks and gradients of the recurrent state-space model."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
 from dreamer4.nets.conv import halvings
+from dreamer4.worlds.rssm.forms import FORMS
 from dreamer4.worlds.rssm.model import RSSM, RSSMConfig, State
 from dreamer4.worlds.rssm.nets import (
     CELLS,
@@ -21,44 +20,16 @@ from dreamer4.worlds.rssm.nets import (
 )
 
 STYLE = Style('silu', 'rms')
-CONFIG = RSSMConfig(
-    cell='block',
-    deter=16,
-    hidden=8,
-    blocks=4,
-    latents='categorical',
-    stoch=3,
-    classes=4,
-    unimix=0.01,
-    prior_layers=2,
-    units=8,
-    layers=2,
-    depth=2,
-    conv='strided',
-    act='silu',
-    norm='rms',
-    head_layers=1,
-    free_nats=1.0,
-    free_of='frame',
-    dyn=1.0,
-    rep=0.1,
-    image=1.0,
-    cont=1.0,
-)
-KINDS = {
-    'v3': CONFIG,
-    'v2': replace(CONFIG, cell='norm', blocks=1, act='elu', norm='none', prior_layers=1),
-    'v1': replace(CONFIG, cell='plain', blocks=1, act='elu', norm='none', latents='gaussian'),
-}
+CONFIG = RSSMConfig(deter=16, units=8, stoch=3, classes=4, depth=2, conv='strided', free_nats=1.0)
 
 
-def model(kind='v3', embed=5, action=2):
+def model(kind='dreamerv3', embed=5, action=2):
     torch.manual_seed(0)
-    made = RSSM(embed, action, KINDS[kind])
+    made = RSSM(embed, action, CONFIG, FORMS[kind])
     # what is compared here is no matter of chance: a sample is the mean of its distribution
-    latents, categorical = made.latents, KINDS[kind].latents == 'categorical'
+    latents, gaussian = made.latents, FORMS[kind].gaussian
     probability = lambda params: latents._log_p(params).exp().flatten(-2)
-    latents.sample = probability if categorical else latents.mode
+    latents.sample = latents.mode if gaussian else probability
     return made
 
 
@@ -113,7 +84,7 @@ def test_every_cell_keeps_the_shape_of_its_state_and_listens_to_all_inputs(cell)
     assert all(g.abs().sum() > 0 for g in torch.autograd.grad(out.square().sum(), inputs))
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FORMS)
 def test_the_future_does_not_reach_the_past(kind):
     made, (embed, action, first) = model(kind), sequences()
     before = made.observe(embed, action, first)
@@ -125,7 +96,7 @@ def test_the_future_does_not_reach_the_past(kind):
         assert not torch.equal(x[:, 3:], y[:, 3:])
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FORMS)
 def test_a_frame_tells_the_posterior_but_not_its_own_prior(kind):
     made, (embed, action, first) = model(kind), sequences()
     before = made.observe(embed, action, first)
@@ -136,7 +107,7 @@ def test_a_frame_tells_the_posterior_but_not_its_own_prior(kind):
     assert not torch.equal(before.prior[:, 4], after.prior[:, 4])
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FORMS)
 def test_an_action_moves_the_frame_that_it_leads_to(kind):
     made, (embed, action, first) = model(kind), sequences()
     before = made.observe(embed, action, first)
@@ -146,7 +117,7 @@ def test_an_action_moves_the_frame_that_it_leads_to(kind):
     assert not torch.equal(before.state.deter[:, 3], after.state.deter[:, 3])
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FORMS)
 def test_an_episode_that_begins_inside_a_sequence_knows_nothing_of_the_one_before(kind):
     made, (embed, action, first) = model(kind), sequences()
     first[:, 2] = True
@@ -160,7 +131,7 @@ def test_an_episode_that_begins_inside_a_sequence_knows_nothing_of_the_one_befor
     assert torch.equal(whole.prior[:, 2:], other.prior[:, 2:])
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FORMS)
 def test_seeing_step_by_step_is_observing_the_sequence(kind):
     made, (embed, action, first) = model(kind), sequences()
     first[0, 3] = True
@@ -171,7 +142,7 @@ def test_seeing_step_by_step_is_observing_the_sequence(kind):
         assert torch.allclose(state.feature, whole[:, t], atol=1e-6)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FORMS)
 def test_imagination_is_the_recurrence_under_the_prior(kind):
     made, (embed, action, first) = model(kind), sequences()
     start = made.observe(embed, action, first).state.at(slice(None), -1)
@@ -186,7 +157,7 @@ def test_imagination_is_the_recurrence_under_the_prior(kind):
         assert torch.allclose(states.feature[:, t + 1], State(deter, stoch).feature, atol=1e-6)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', FORMS)
 def test_the_gradient_of_an_imagined_state_reaches_every_action_before_it(kind):
     made, (embed, action, first) = model(kind), sequences()
     acts = torch.randn(2, 4, 2, requires_grad=True)
