@@ -57,8 +57,7 @@ VARIANTS = {
     ),
     'prior_bc_frozen': change(
         PAPER + 'policy begins as the behaviour clone and is held to it',
-        actor__prior='frozen',
-        actor__start='behaviour',
+        actor__prior='clone',
     ),
     'prior_none': change('no prior', actor__prior='none'),
     'entropy_0': change(PAPER + 'no entropy bonus', actor__entropy=0),
@@ -78,9 +77,7 @@ VARIANTS = {
     'actor_lam_95': change(
         PAPER + 'advantages with the lambda of the value (.95)', actor__lam=0.95
     ),
-    'acting_latest': change('the policy that learns acts, not its average', actor__acting=1),
     'unimix_01': change('1 % of a uniform distribution in every categorical', heads__unimix=0.01),
-    'floor_0': change(PAPER + 'sign sets of any size', actor__floor=0),
     'no_gate': change(
         'policy begins after a count of updates, not at a reward skill',
         schedule__reward_skill=0,
@@ -115,7 +112,6 @@ VARIANTS = {
     'heads_noised': change(
         'heads learn on noised frames, not on committed ones', heads__learn_on='noised'
     ),
-    'tokenizer_ema': change('EMA of the tokenizer (.02)', tokenizer_training__slow=0.02),
     'tokenizer_frozen': change(PAPER + 'tokenizer frozen once warm', tokenizer_training__rate=0),
     'tokenizer_full_rate': change('tokenizer goes on at its full rate', tokenizer_training__rate=1),
     'mask_09': change(PAPER + 'masked autoencoding, p up to .9', tokenizer__mask_max=0.9),
@@ -127,11 +123,12 @@ VARIANTS = {
         'pixel_reach',
         heads__continuous='truncnormal',
     ),
-    'bins_9': change('9 bins instead of 21', 'pixel_reach', heads__action_bins=9),
+    'bins_9': change('9 bins instead of 21', 'pixel_reach', heads__continuous=9),
 }
 
 # What rows of the results say whose settings are gone, because the change won nothing.
 RETIRED = {
+    'tokenizer_ema': 'EMA of the tokenizer (.02)',
     'tokenizer_snapshot': 'tokenizer copied every 500 updates',
     'prior_behaviour': 'prior: behaviour cloned from the replay',
 }

@@ -19,6 +19,9 @@ from .scores import correlation, mean, shared_mean
 
 Metrics = dict[str, torch.Tensor]
 ALPHA = 0.5  # weight of PMPO's positive set (Section 3.3)
+BETA = 0.3  # weight of KL(policy || prior) (Section 3.3)
+FLOOR = 0.1  # least size of its sets, as a share of all samples (Eq. 11: none)
+ACTING = 0.01  # step per policy update of the average of the policy that acts
 LAM = 0.95  # lambda of the returns that the value learns (DreamerV1 to V3; Dreamer 4: not given)
 # stage -> names of the metrics that tell how it goes, beside those of the world model
 WATCHED = {'value': ('value/loss',), 'policy': ('value/loss', 'policy/entropy')}
@@ -30,16 +33,11 @@ class ActorConfig:
 
     loss: str
     lam: float
-    floor: float
-    beta: float
-    prior: str
-    slow: float
+    prior: float | str
     entropy: float
     anneal: bool
-    start: str
     hold: float
     context: int
-    acting: float
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ class Method:
         replay: weight of the value's loss on replayed sequences, which also trains the world model
             (DreamerV3: .3).
         warmup: updates in which the learning rates rise; None: as those of the world model.
+        averaged: an average of the policy acts, else the policy itself.
         rule: of the optimizers of all parts.
     """
 
@@ -71,10 +70,11 @@ class Method:
     regulariser: float = 0.0
     replay: float = 0.0
     warmup: int | None = None
+    averaged: bool = False
     rule: Rule = ADAMW
 
 
-DREAMER4 = Method(discounted=False, warmup=10)
+DREAMER4 = Method(discounted=False, warmup=10, averaged=True)
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,11 @@ class ActorCritic:
         self.policy_head = Head(parts, h.width, h.layers, actions.outputs).to(machine.device)
         self.value_head = Head(parts, h.width, h.layers, self.scalar.outputs).to(machine.device)
         self.slow_value = SlowCopy(self.value_head, config.value.slow)
-        self.slow_policy = SlowCopy(self.policy_head, config.actor.slow)
-        self.acting_policy = SlowCopy(self.policy_head, config.actor.acting)
+        # a policy that begins as the behaviour clone is held to that, and acts, as in the paper
+        prior, self._cloned = config.actor.prior, config.actor.prior == 'clone'
+        self.slow_policy = SlowCopy(self.policy_head, prior if isinstance(prior, float) else 0.0)
+        averaged = config.method.averaged and not self._cloned
+        self.acting_policy = SlowCopy(self.policy_head, ACTING if averaged else 1.0)
         self.return_range = RunningRange().to(machine.device)
         self._openness = torch.ones((), device=machine.device)  # factor on the entropy bonus
         self.optimizers = {
@@ -216,7 +219,7 @@ class ActorCritic:
             if policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
                 self.acting_policy.follow()
-                if self.config.actor.prior == 'slow':
+                if self.slow_policy.rate:
                     self.slow_policy.follow()
             found |= self.optimizers['value'].step(parts['value'])
             self.slow_value.follow()
@@ -298,7 +301,8 @@ class ActorCritic:
         policy, prior = self.policy(x, task), self._prior(x, task)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         if c.loss == 'pmpo':
-            objective = returns.pmpo(log_prob, advantage, weight, ALPHA, c.floor, ranks.mean)
+            floor = 0.0 if self._cloned else FLOOR
+            objective = returns.pmpo(log_prob, advantage, weight, ALPHA, floor, ranks.mean)
         else:
             objective = returns.reinforce(
                 log_prob, advantage, weight, self.return_range.span, ranks.mean
@@ -308,7 +312,7 @@ class ActorCritic:
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)
         out = {
             'policy': objective
-            + c.beta * shared_mean(kl, weight)
+            + BETA * shared_mean(kl, weight)
             - c.entropy * self._openness * shared_mean(entropy, weight),
             'value': shared_mean(self.value_loss(logits, x, targets.value), weight),
         }

@@ -77,7 +77,7 @@ class Agent:
         (seen, self.obs_keys), tasks = observed(self.obs_space), Tasks(self.obs_space)
         acts = {k: s for k, s in self.act_space.items() if k != 'reset'}
         task_id = self.obs_space.get(KEY)
-        actions = Actions(acts, heads.continuous, heads.action_bins, heads.unimix, task_id)
+        actions = Actions(acts, *heads.box, heads.unimix, task_id)
         self.actions, tasks = actions.to(self.device), tasks.to(self.device)
         self.world = worlds.build(config, seen, tasks, self.actions, machine)
         learns = config.actor_critic()
@@ -88,7 +88,7 @@ class Agent:
         self.optimizers = self.world.optimizers | self.actor_critic.optimizers
         graphs = machine.config.graphs and self.device.type == 'cuda' and ranks.count() == 1
         self.recorder = CudaGraphs(self.device) if graphs else None
-        self.schedule = Schedule(config.schedule, self.world.stages, config.batch.long_last)
+        self.schedule = Schedule(config.schedule, self.world.stages, config.batch.long_length > 0)
         self.updates, self.notices = 0, Notices(self.world.notes)
         ranks.align(held(self.world, self.actor_critic))
         self.blocks = Blocks(*modules(self.world, self.actor_critic))
@@ -244,7 +244,7 @@ class Agent:
         if self.recorder:
             self.recorder.forget()  # the plans of a stage do not come again
         self.world.enter(self.schedule.stage)
-        if self.schedule.stage == 'value' and self.config.actor.start == 'behaviour':
+        if self.schedule.stage == 'value' and self.config.actor.prior == 'clone':
             self.actor_critic.start_from(self.world.clone)
 
     # -- reporting

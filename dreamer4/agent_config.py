@@ -7,9 +7,10 @@ stand beside the part.
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from . import worlds
-from .actions import CONTINUOUS
+from .actions import REAL
 from .actor_critic import DREAMER4, ActorConfig, ActorCriticConfig, Method, ValueConfig
 from .heads import READS, HeadsConfig
 from .optim import OptimConfig
@@ -21,6 +22,8 @@ from .worlds.dreamer4.tokenizer import TokenizerConfig
 from .worlds.rssm.forms import FORMS, Form
 from .worlds.rssm.model import RSSMConfig
 
+LONG_EVERY = 4  # batches to a long one (Dreamer 4, Section 3.4: alternating, ratio not given)
+
 
 @dataclass(frozen=True)
 class BatchConfig:
@@ -29,8 +32,6 @@ class BatchConfig:
     size: int
     length: int
     long_length: int
-    long_every: int
-    long_last: int
     single: float
     frames: int
 
@@ -42,7 +43,7 @@ class BatchConfig:
     @property
     def longest(self) -> int:
         """Frames of the longest sequence."""
-        return max(self.length, self.long_length if self.long_every or self.long_last else 0)
+        return max(self.length, self.long_length)
 
     @property
     def long(self) -> tuple[int, int]:
@@ -50,22 +51,23 @@ class BatchConfig:
         return max(1, self.frames_per_update // self.long_length), self.long_length
 
     def shape(self, update: int) -> tuple[int, int]:
-        """(B, T) of an update: every long_every-th batch is long (Dreamer 4, Section 3.4)."""
-        if self.long_every and update % self.long_every == self.long_every - 1:
+        """(B, T) of an update: every LONG_EVERY-th batch is long, if there are long ones."""
+        if self.long_length and update % LONG_EVERY == LONG_EVERY - 1:
             return self.long
         return self.size, self.length
 
 
 @dataclass(frozen=True)
 class TokenizerTrainingConfig:
-    """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm,
-    and who reads which copy.
+    """Block `agent.tokenizer_training`: the tokenizer's share of the updates once it is warm.
+
+    Attributes:
+        every: updates of the agent per update of the tokenizer, which changes little by then.
     """
 
-    every: int
     rate: float
     model: float
-    slow: float
+    every: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,6 @@ def check(config: AgentConfig) -> None:
         'world': (config.world, worlds.WORLDS),
         'tokenizer.kind': (config.tokenizer.kind, ('patches', 'conv')),
         'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
-        'actor.prior': (config.actor.prior, ('slow', 'frozen', 'none')),
-        'actor.start': (config.actor.start, ('uniform', 'behaviour')),
-        'heads.continuous': (config.heads.continuous, CONTINUOUS),
         'heads.reads': (config.heads.reads, READS),
         'rssm.conv': (config.rssm.conv, ('strided', 'pooled')),
         'heads.learn_on': (config.heads.learn_on, ('committed', 'noised', 'predicted')),
@@ -188,7 +187,8 @@ def check(config: AgentConfig) -> None:
         if value not in allowed:
             raise ValueError(f'agent.{name} must be one of {", ".join(allowed)}; got {value!r}')
     for name in ('length', 'long_length'):
-        if getattr(config.batch, name) < 2:
+        none = name == 'long_length' and config.batch.long_length == 0
+        if getattr(config.batch, name) < 2 and not none:
             raise ValueError(
                 f'agent.batch.{name} must be at least 2 frames, of which the second is predicted;'
                 f' got {getattr(config.batch, name)}'
@@ -220,11 +220,6 @@ def _check_rssm(config: AgentConfig) -> None:
         raise ValueError(
             'agent.tokenizer.share_cameras and camera_dropout belong to agent.world dreamer4'
         )
-    if rssm and config.actor.start == 'behaviour':
-        raise ValueError(
-            f'agent.actor.start behaviour needs a behaviour head, which agent.world {config.world}'
-            ' does not have; take uniform'
-        )
 
 
 def _check_parts(config: AgentConfig) -> None:
@@ -248,10 +243,25 @@ def _check_parts(config: AgentConfig) -> None:
             'agent.tokenizer.share_cameras needs agent.tokenizer.kind patches, got'
             f' {config.tokenizer.kind}'
         )
+    prior, actions = config.actor.prior, config.heads.continuous
+    if prior not in ('none', 'clone') and not (isinstance(prior, float) and 0 < prior <= 1):
+        raise ValueError(
+            f'agent.actor.prior must be none, clone or a step above 0 and up to 1, got {prior!r}'
+        )
+    if actions not in REAL and not (isinstance(actions, int) and actions % 2):
+        raise ValueError(
+            f'agent.heads.continuous must be {", ".join(REAL)} or an odd number of bins, got'
+            f' {actions!r}'
+        )
     if config.dynamics.time_every < 1:
         raise ValueError(
             'agent.dynamics.time_every must be at least 1: without time attention nothing is'
             ' remembered'
+        )
+    if config.dynamics.heads % config.dynamics.group:
+        raise ValueError(
+            f'agent.dynamics.group must divide the {config.dynamics.heads} heads that a width of'
+            f' {config.dynamics.width} has, got {config.dynamics.group}'
         )
     for name in ('every', 'epochs'):
         if getattr(config.imagination, name) < 1:

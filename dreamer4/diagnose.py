@@ -246,8 +246,7 @@ CHECKS = (
         'policy',
         'policy/kl',
         lambda x: x < 2.0,
-        'KL to the prior is {:.2f}: the policy runs away from it (raise actor.beta or lower'
-        ' optim.policy.lr)',
+        'KL to the prior is {:.2f}: the policy runs away from it (lower optim.policy.lr)',
     ),
     Check('run', 'episode/score', math.isfinite, 'no episode has ended yet'),
 )

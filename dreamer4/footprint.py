@@ -52,7 +52,7 @@ class Footprint:
     Attributes:
         parameters: optimizer -> numbers that it moves. copies: numbers that are only kept: slow
             copies, a frozen loss network.
-        shared, shared_copies: those of them that stand in transformers, which ranks can share.
+        shared: those that it moves in transformers, which ranks can share.
         saved: phase -> what autograd saves in it: 'tokenizer' where that learns in a step of its
             own, 'model', and 'policy', the actor and the critic.
         memory: bytes of a dream's keys and values, for each sequence of the batch.
@@ -65,7 +65,6 @@ class Footprint:
     parameters: dict[str, int]
     copies: int
     shared: dict[str, int]
-    shared_copies: int
     saved: dict[str, Saved]
     memory: float
     block: int
@@ -101,7 +100,7 @@ class Parts:
     ) -> 'Parts':
         """Raises ValueError where settings do not go together."""
         place, c = Machine(machine, 0), config.heads
-        actions = Actions(act_space, c.continuous, c.action_bins, c.unimix)
+        actions = Actions(act_space, *c.box, c.unimix)
         place.device = META
         with META:
             world = worlds.find(config.world)(obs_space, Tasks({}), actions, config, place)
@@ -230,7 +229,7 @@ def measure(
     config = replace(config, tokenizer=replace(config.tokenizer, lpips=0.0))
     whole = Parts.build(obs_space, act_space, config, machine)
     learned, copies = numbers(whole)
-    shared, shared_copies = numbers(whole, Transformer)
+    shared, _ = numbers(whole, Transformer)
     blocks = [m for part in whole.modules() for m in part.modules() if isinstance(m, Block)]
     few, many = (counted(obs_space, act_space, share(config, rows), machine) for rows in ROWS)
     lines = {name: line(few[name], many[name]) for name in few}
@@ -239,7 +238,6 @@ def measure(
         parameters=learned,
         copies=copies,
         shared=shared,
-        shared_copies=shared_copies,
         saved=lines,
         memory=memory.row,
         block=max(map(parameters, blocks), default=max(learned.values())),

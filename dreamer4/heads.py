@@ -39,9 +39,14 @@ class HeadsConfig:
     learn_on: str
     bins: int
     limit: float
-    continuous: str
-    action_bins: int
+    continuous: str | int
     unimix: float
+
+    @property
+    def box(self) -> tuple[str, int]:
+        """How Box actions are said, a key of actions.CONTINUOUS, and in how many bins if so."""
+        counted = isinstance(self.continuous, int)
+        return ('bins', self.continuous) if counted else (self.continuous, 1)
 
 
 # `heads.reads` -> sizes of the parts of the input that have a network each.

@@ -15,7 +15,7 @@ from embodied.errors import EmbodiedError
 
 from . import ranks
 from .laprop import LaProp
-from .sharing import MOMENTS, Blocks, clip, is_shared, own, parted, share, widened
+from .sharing import MOMENTS, clip, is_shared, own, parted, widened
 
 BETA1 = 0.9  # decay of the momentum
 
@@ -28,14 +28,17 @@ class Rule:
         laprop: LaProp, with gradients clipped tensor by tensor (DreamerV3), else Adam.
         beta2: decay of the mean square of gradients.
         weight_decay: of matrices, per step and unit of learning rate.
+        clip: largest norm of all gradients of a part; of LaProp that of a tensor's, as a share of
+            the tensor's; 0 for none.
     """
 
     laprop: bool
     beta2: float
     weight_decay: float
+    clip: float
 
 
-ADAMW = Rule(laprop=False, beta2=0.99, weight_decay=1e-3)
+ADAMW = Rule(laprop=False, beta2=0.99, weight_decay=1e-3, clip=1.0)
 
 
 class NonFiniteLoss(EmbodiedError):
@@ -53,7 +56,6 @@ class RateConfig:
 class OptimConfig:
     """Block `agent.optim`; meanings and sources stand there."""
 
-    clip: float
     warmup: int
     tokenizer: RateConfig
     model: RateConfig
@@ -94,7 +96,7 @@ class Optimizer:
         }
         self.parameters = [p for root in modules for p in root.parameters() if p.requires_grad]
         # of all gradients together, where not each tensor has its own
-        self._clip = math.inf if rule.laprop else config.clip or math.inf
+        self._clip = math.inf if rule.laprop else rule.clip or math.inf
         # what moves: of a parameter that ranks share, the part that is stored here
         self._moved = {
             id(p): nn.Parameter(own(p.detach())) for p in filter(is_shared, self.parameters)
@@ -115,7 +117,7 @@ class Optimizer:
         self.rate = torch.zeros((), device=device)
         groups, betas = [g for g in groups if g['params']], (BETA1, rule.beta2)
         if rule.laprop:
-            self.adam = LaProp(groups, betas, config.clip or math.inf)
+            self.adam = LaProp(groups, betas, rule.clip or math.inf)
         else:
             self.adam = torch.optim.AdamW(
                 groups, betas=betas, fused=device.type != 'meta', capturable=device.type == 'cuda'
@@ -256,24 +258,15 @@ class SlowCopy:
     def __init__(self, source: nn.Module, rate: float):
         self.source, self.rate = source, rate
         self.module = copy.deepcopy(source).requires_grad_(False)
-        self._blocks = Blocks()
-
-    def share(self, machine) -> None:
-        """Let the ranks share its transformers, as they do those of the source: see sharing.py."""
-        share(self.module, machine)
-        self._blocks = Blocks(self.module, self.source)
 
     @torch.no_grad()
     def follow(self, rate: float | None = None) -> None:
         """Take the share `rate` of the difference, 1 copies; None for the copy's own rate."""
         rate = self.rate if rate is None else rate
-        self._blocks.part()  # what is whole would stay as it is
-        ours = [own(p) for p in self.module.parameters()]
-        theirs = [own(p) for p in self.source.parameters()]
-        # torch takes no empty lists, and a tokenizer of a few numbers has no parameters
-        if ours and rate >= 1:
+        ours, theirs = list(self.module.parameters()), list(self.source.parameters())
+        if rate >= 1:
             torch._foreach_copy_(ours, theirs)
-        elif ours:
+        else:
             torch._foreach_lerp_(ours, theirs, rate)
         # what was measured is not averaged
         for ours, theirs in zip(self.module.buffers(), self.source.buffers()):

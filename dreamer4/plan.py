@@ -30,7 +30,7 @@ HALF = 2  # bytes of a gathered parameter
 GATHERED = 2  # blocks whose gradients are whole at once: the one in use and the next
 # passes that gather blocks, of each slice of the batch and of all of it. Of the dynamics: committed
 # and denoising, both ways; two of the teacher, and one for all steps of the dreams, which keep what
-# was gathered. Of the tokenizer: both ways; one of its slow copy. What is computed again on the way
+# was gathered. Of the tokenizer: both ways; one for the latents of the batch. What is computed again on the way
 # back finds them there.
 GATHERS = {'model': (2 * 2, 2 + 1), 'tokenizer': (2, 1)}
 KEPT = 0.9  # of a GPU: CUDA itself and what the allocator cannot use take the rest
@@ -90,7 +90,6 @@ def divide(found: Footprint, config: AgentConfig, kind: str, gpus: int) -> Share
     grown = rows * gpus / config.batch.size
     learned, largest = sum(found.parameters.values()), max(found.parameters.values())
     shared = sum(found.shared.values()) if kind == 'fsdp' else 0
-    copies = found.shared_copies if kind == 'fsdp' else 0
     apart = 1 - 1 / gpus  # of what is shared, others have so much
     buffers = {
         'none': 0.0,
@@ -105,7 +104,7 @@ def divide(found: Footprint, config: AgentConfig, kind: str, gpus: int) -> Share
         kind=kind,
         gpus=gpus,
         rows=rows,
-        parameters=FLOAT * (learned + found.copies - (shared + copies) * apart),
+        parameters=FLOAT * (learned + found.copies - shared * apart),
         gradients=FLOAT * (learned - shared * apart),
         moments=MOMENTS * FLOAT * (learned - shared * apart),
         buffers=buffers if gpus > 1 else 0.0,

@@ -78,8 +78,9 @@ class Schedule:
     """The current stage, the smoothed measures that end it, and the updates spent in it.
 
     Args:
-        config: see ScheduleConfig. stages: of the world model, in order. long_last: updates on long
-            sequences alone with which a stage of the dynamics ends.
+        config: see ScheduleConfig. stages: of the world model, in order. long: whether a stage of
+            the dynamics ends with long sequences alone, with half of `dynamics_updates` of them
+            (Dreamer 4, Section 3.4; number not given).
 
     Attributes:
         until: the last stage that this run is to make. over: it is made.
@@ -88,8 +89,9 @@ class Schedule:
         long: the updates of the current stage that were made of long sequences alone.
     """
 
-    def __init__(self, config: ScheduleConfig, stages: tuple[str, ...], long_last: int = 0):
-        self.config, self.stages, self.long_last = config, (*stages, *LAST), long_last
+    def __init__(self, config: ScheduleConfig, stages: tuple[str, ...], long: bool = False):
+        self.config, self.stages = config, (*stages, *LAST)
+        self.long_last = config.dynamics_updates // 2 if long else 0
         self.measures, self.until, self.over = {}, self.stages[-1], False
         self._go_to(self.stages[0])
 

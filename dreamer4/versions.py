@@ -15,7 +15,6 @@ BEFORE: dict[str, Value] = {
     'agent.dynamics.moves': False,
     'agent.heads.layers': 1,
     'agent.heads.reads': 'together',
-    'agent.actor.acting': 1.0,
 }
 # Key below `agent` that is gone -> the value that is done now. With another one the run is not
 # understood.
@@ -29,12 +28,22 @@ GONE: dict[str, Value] = {
     'scales.reward_floor': 0.1,
     'shortcut.ramp': 0.1,
     'tokenizer.lpips_net': 'vgg',
+    'actor.beta': 0.3,
+    'tokenizer.unmasked': 0.25,
+    'tokenizer_training.every': 2,
+    'tokenizer_training.slow': 1.0,
+    'dynamics.pack': 2,
 }
 # A flag that is gone -> its values, and the flag with which this version is told the same.
 REPLACED: dict[str, dict[str, list[str]]] = {
     'logger.tensorboard': {
         'true': ['--logger.outputs', 'terminal', 'jsonl', 'tensorboard'],
         'false': ['--logger.outputs', 'terminal', 'jsonl'],
+    },
+    'agent.world': {'rssm': ['--agent.world', 'dreamerv3']},
+    'agent.actor.prior': {
+        'slow': ['--agent.actor.prior', '0.03'],
+        'frozen': ['--agent.actor.prior', 'clone'],
     },
 }
 # What was a setting each before `agent.world` named the algorithm whose parts they are, which of
@@ -49,6 +58,7 @@ _METHOD = {
     'optim.rule': 'adamw',
     'optim.beta2': 0.999,
     'optim.weight_decay': 0.0,
+    'optim.clip': 100.0,
 }
 _FORM = {
     'rssm.blocks': 1,
@@ -65,6 +75,7 @@ _FORM = {
 PUBLISHED: dict[str, dict[str, Value]] = {
     'dreamer4': _METHOD
     | {'actor.discounted': False, 'optim.beta2': 0.99, 'optim.weight_decay': 1e-3}
+    | {'optim.clip': 1.0}
     | {'heads.scalar': 'twohot'},
     'dreamerv1': _METHOD
     | _FORM
@@ -80,7 +91,8 @@ PUBLISHED: dict[str, dict[str, Value]] = {
     | {'rssm.unimix': 0.01, 'rssm.prior_layers': 2, 'rssm.head_layers': 1}
     | {'rssm.act': 'silu', 'rssm.norm': 'rms', 'rssm.free_of': 'frame'}
     | {'rssm.dyn': 1.0, 'rssm.rep': 0.1, 'rssm.image': 1.0, 'rssm.cont': 1.0}
-    | {'heads.scalar': 'twohot', 'optim.rule': 'laprop'}
+    | {'heads.scalar': 'twohot', 'optim.rule': 'laprop', 'optim.clip': 0.0}
+    | {'optim.adaptive_clip': 0.3}
     | {'value.target': 'online', 'value.regulariser': 1.0, 'value.replay': 0.3},
 }
 OF_ALL = {'rule': 'adamw', 'beta2': 0.99, 'weight_decay': 1e-3, 'clip': 1.0, 'adaptive_clip': 0.0}
@@ -100,6 +112,8 @@ def renamed(tree: dict) -> dict:
     shortcut = agent.get('shortcut', {})
     if shortcut.get('history') == 'commit' or shortcut.get('context_mix') == 0:
         shortcut.pop('context_mix', None)  # it belonged to forcing
+    _heads(agent)
+    _choices(agent)
     if isinstance(agent.get('optim'), dict):
         agent['optim'] = _together(agent['optim'], agent.get('world') == 'rssm')
         _published(agent)
@@ -128,11 +142,67 @@ def flags_of_today(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return out, told
 
 
+def _choices(agent: dict) -> None:
+    """What two keys said together, and one says now; what cannot be said any more stays."""
+    heads, batch, actor = (_block(agent, name) for name in ('heads', 'batch', 'actor'))
+    if heads.get('continuous') == 'bins':
+        heads['continuous'] = heads.pop('action_bins', 11)
+    heads.pop('action_bins', None)
+    if not batch.get('long_every', 4) and not batch.get('long_last'):
+        batch['long_length'] = 0
+        del batch['long_every']
+        batch.pop('long_last', None)
+    elif batch.get('long_every') == 4:
+        least = _block(agent, 'schedule').get('dynamics_updates')
+        _drop(agent, {'batch.long_every': 4, 'batch.long_last': least and least // 2})
+    if isinstance(actor.get('prior'), str):
+        _prior(actor, agent.get('world', 'dreamer4') != 'dreamer4')
+
+
+def _prior(actor: dict, rssm: bool) -> None:
+    """Block `agent.actor` of a version that told of the prior by four keys."""
+    if 'start' not in actor and actor['prior'] in ('none', 'clone'):
+        return  # of today
+    prior, pmpo = actor['prior'], actor.get('loss', 'pmpo') == 'pmpo'
+    told = {
+        'start': 'behaviour' if prior == 'frozen' else 'uniform',
+        'floor': (0.0 if prior == 'frozen' else 0.1) if pmpo else actor.get('floor'),
+        'acting': 1.0 if rssm or prior == 'frozen' else 0.01,
+    }
+    actor.setdefault('acting', 1.0)  # before there was such a key
+    if any(actor.get(name, value) != value for name, value in told.items()):
+        return
+    slow = actor.pop('slow', 0.03)
+    actor['prior'] = {'slow': slow, 'frozen': 'clone'}.get(prior, 'none')
+    if prior == 'none':
+        actor.pop('beta', None)  # which nobody read
+    for name in told:
+        actor.pop(name, None)
+
+
+def _heads(agent: dict) -> None:
+    """Numbers of heads that follow from the width are no settings; what else they were stays."""
+    from .nets.attention import head_count
+
+    for name in ('tokenizer', 'dynamics'):
+        block = _block(agent, name)
+        if isinstance(block.get('width'), int) and block.get('heads') == head_count(block['width']):
+            heads = block.pop('heads')
+            if shared := block.pop('kv_heads', 0):
+                block['group'] = heads // shared
+
+
+def _block(agent: dict, name: str) -> dict:
+    """A block below `agent`, empty if there is none."""
+    return block if isinstance(block := agent.get(name), dict) else {}
+
+
 def _drop(agent: dict, keys: Mapping[str, Value]) -> None:
     """Take away keys below `agent` that have these values."""
     for key, value in keys.items():
         block, _, name = key.partition('.')
-        if isinstance(part := agent.get(block), dict) and name in part and part[name] == value:
+        part = _block(agent, block)
+        if name in part and part[name] == value:
             del part[name]
 
 
@@ -140,14 +210,14 @@ def _published(agent: dict) -> None:
     """Name the algorithm whose parts were settings of their own. Parts of none that is known stay,
     and the run is refused by their names.
     """
-    at = lambda key, default: agent.get(key.split('.')[0], {}).get(key.split('.')[1], default)
+    at = lambda key, default: _block(agent, key.split('.')[0]).get(key.split('.')[1], default)
     named = [n for n in PUBLISHED if n != 'dreamer4'] if agent.get('world') == 'rssm' else []
     for name in named or ['dreamer4']:
         if all(at(key, value) == value for key, value in PUBLISHED[name].items()):
             break
     else:
         return
-    rssm, optim = agent.get('rssm', {}), agent['optim']
+    rssm, optim = _block(agent, 'rssm'), agent['optim']
     if named:
         agent['world'] = name
     elif 'cell' in rssm:  # nobody read it
@@ -156,9 +226,7 @@ def _published(agent: dict) -> None:
                 rssm.pop(key.removeprefix('rssm.'), None)
     alike = {'rssm.hidden': rssm.get('units'), 'rssm.layers': at('heads.layers', None)}
     _drop(agent, PUBLISHED[name] | alike)
-    adaptive = optim.pop('adaptive_clip', 0)
-    if name == 'dreamerv3' and adaptive and not optim.get('clip'):
-        optim['clip'] = adaptive
+    optim.pop('adaptive_clip', None)  # of LaProp alone
     _one_warmup(optim, bool(named))
 
 

@@ -10,11 +10,12 @@ from dreamer4.load import load_policy
 from embodied.config import Config
 
 SMALL = ['--configs', 'pixel', 'paper', 'debug', '--agent.tokenizer.patch', '8']
+SMALL += ['--agent.batch.long_length', '32']
 COUNTS = [
     f'--agent.schedule.{stage}_updates={count}'
     for stage, count in dict(tokenizer=2, dynamics=2, agent=2, value=1, policy=2).items()
 ]
-SHORT = ['--agent.batch.long_last', 1, '--run.log_every', 1, '--replay.held_out', 0.2]
+SHORT = ['--run.log_every', 1, '--replay.held_out', 0.2]
 OFFLINE = [*SMALL, *COUNTS, *SHORT, *HERE, '--script', 'offline']
 
 

@@ -201,7 +201,7 @@ def of_an_optimizer_for_each_part(tree):
 def test_settings_that_are_gone_are_understood_where_they_said_what_is_done_now(copied, capsys):
     rewrite(copied, of_an_optimizer_for_each_part)
     again = runs.read(copied)
-    assert again.agent.optim.clip == 1.0 and again.agent.optim.warmup == 100
+    assert again.agent.optim.warmup == 100
     assert 'rule' not in again.agent.optim
     assert call(*SMALL, *STEPS, *HERE, '--logdir', copied, '--run.steps', 160) == 0
     assert 'older version' not in capsys.readouterr().out  # nothing is made up for
@@ -231,14 +231,22 @@ def as_it_was(world):
         agent[key.split('.')[0]][key.split('.')[1]] = value
     for key, value in versions.PUBLISHED[world].items():
         agent[key.split('.')[0]][key.split('.')[1]] = value
-    rates, clip = agent['optim'], agent['optim'].pop('clip')
-    of_all = rates.pop('warmup')
-    agent['optim'] |= {'clip': clip, 'adaptive_clip': 0.0}
-    if world == 'dreamerv3':
-        agent['optim'] |= {'clip': 0.0, 'adaptive_clip': clip}
+    rates, of_all = agent['optim'], agent['optim'].pop('warmup')
     for name in ('tokenizer', 'model', 'policy', 'value'):
         heads = world == 'dreamer4' and name in ('policy', 'value')
         rates[name]['warmup'] = 10 if heads else of_all
+    heads, actor = agent['heads'], agent['actor']
+    if isinstance(heads['continuous'], int):
+        heads |= {'continuous': 'bins', 'action_bins': heads['continuous']}
+    agent['batch'] |= {'long_every': 0, 'long_last': 0, 'long_length': 128}
+    prior = {'slow': actor['prior'], 'prior': 'slow', 'acting': 0.01, 'beta': 0.3}
+    if world != 'dreamer4':
+        prior = {'slow': 0.03, 'prior': 'none', 'acting': 1.0, 'beta': 0.0}
+    actor |= prior | {'floor': 0.1, 'start': 'uniform'}
+    agent['tokenizer'] |= {'heads': 4, 'unmasked': 0.25}
+    agent['tokenizer_training'] |= {'every': 2, 'slow': 1.0}
+    del agent['dynamics']['group']
+    agent['dynamics'] |= {'heads': 4, 'kv_heads': 4, 'pack': 2}
     agent['rssm'] |= {'hidden': agent['rssm']['units'], 'layers': agent['heads']['layers']}
     return agent
 

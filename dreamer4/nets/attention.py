@@ -18,6 +18,19 @@ from .layers import QKNorm, RMSNorm, rotate
 # everywhere
 MASKED = -1e9
 KERNELS = ('auto', 'fused', 'explicit', 'flex')
+HEAD, FEWEST, MOST = (
+    64,
+    4,
+    16,
+)  # channels of a head, and how many heads there are (paper: not given)
+
+
+def head_count(width: int) -> int:
+    """Query heads of a transformer: HEAD channels each, FEWEST to MOST of them, as far as the width
+    can be cut into heads of an even number of channels.
+    """
+    wanted = min(MOST, max(FEWEST, width // HEAD))
+    return next((n for n in range(wanted, 0, -1) if width % (2 * n) == 0), 1)
 
 
 def attend(

@@ -236,10 +236,10 @@ def build(config, obs_space: Mapping, tasks: Tasks, actions, machine) -> World:
         ValueError: there is none of this name, or it lacks what other settings need.
     """
     world = find(config.world)(obs_space, tasks, actions, config, machine)
-    if config.actor.start == 'behaviour' and world.clone is None:
+    if config.actor.prior == 'clone' and world.clone is None:
         raise ValueError(
-            f'agent.actor.start behaviour needs a world model that imitates; {config.world} does'
-            ' not, take uniform'
+            f'agent.actor.prior clone needs a world model that imitates, which {config.world} does'
+            ' not; take none'
         )
     return world
 

@@ -10,6 +10,7 @@ import torch
 from benchmarks import command, oracle
 from benchmarks.batched import Batched
 from benchmarks.oracle import Oracle, Play, evaluate
+from dreamer4.actor_critic import LAM
 from dreamer4.agent_config import AgentConfig
 from dreamer4.machine import MachineConfig
 from dreamer4.returns import lambda_return
@@ -47,8 +48,9 @@ def make(physics, *flags):
     )
 
 
-def test_value_and_policy_learn_what_is_best():
-    agent = make(Track(), '--agent.actor.acting', '0.1', '--agent.value.slow', '0.2')
+def test_value_and_policy_learn_what_is_best(monkeypatch):
+    monkeypatch.setattr('dreamer4.actor_critic.ACTING', 0.1)
+    agent = make(Track(), '--agent.value.slow', '0.2')
     play, tests = Play(agent, 4, 200), np.linspace(-1, 1, 16)[:, None]
     before = evaluate(agent, tests, True, 20)
     for _ in range(150):
@@ -89,7 +91,7 @@ def test_a_dream_is_what_the_physics_does_with_the_actions_dreamed():
     np.testing.assert_allclose(dream.reward[:, 1:], np.stack(rewards, 1), rtol=1e-6)
     c, zeros = agent.config.value, torch.zeros(32, 4)
     # a fresh value is zero
-    expected = lambda_return(dream.reward, zeros + 1, zeros, c.gamma, c.lam)
+    expected = lambda_return(dream.reward, zeros + 1, zeros, c.gamma, LAM)
     torch.testing.assert_close(agent.actor_critic.score(dream).value, expected)
 
 

@@ -18,7 +18,7 @@ RANKS, B, T = 2, 3, 4
 
 def dynamics():
     torch.manual_seed(0)
-    net = Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD))
+    net = Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD), pack=1)
     torch.nn.init.normal_(net.latent_out.weight)  # zero at the start, which passes no gradient on
     return net
 

@@ -64,16 +64,15 @@ def test_reward_of_the_last_action_is_learned_exactly_and_random_actions_are_not
         DynamicsConfig(
             width=32,
             depth=2,
-            heads=2,
-            kv_heads=2,
+            group=1,
             time_every=2,
             registers=1,
-            pack=1,
             softcap=0.0,
             levels=8,
             moves=False,
             context_signal=1.0,
         ),
+        pack=1,
     )
     heads = Heads(32, 4, ACTIONS, HeadsConfig(**HEADS))
     optimizer = torch.optim.Adam([*world.parameters(), *heads.parameters()], 3e-3)

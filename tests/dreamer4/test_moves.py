@@ -97,17 +97,16 @@ def world(moves):
         DynamicsConfig(
             width=32,
             depth=2,
-            heads=2,
-            kv_heads=2,
+            group=1,
             time_every=1,
             registers=0,
-            pack=1,
             softcap=0.0,
             levels=8,
             moves=moves,
             context_signal=1.0,
         ),
         shortcut=False,
+        pack=1,
     )
 
 

@@ -1,5 +1,7 @@
 """Optimizer, slow copies and loss normalisation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -16,12 +18,12 @@ from dreamer4.optim import (
 )
 
 
-def settings(warmup=0, clip=1.0):
+def settings(warmup=0):
     rate = RateConfig(0.1)
-    return OptimConfig(clip, warmup, tokenizer=rate, model=rate, policy=rate, value=rate)
+    return OptimConfig(warmup, tokenizer=rate, model=rate, policy=rate, value=rate)
 
 
-ADAM, LAPROP = Rule(False, 0.99, 0.0), Rule(True, 0.999, 0.0)
+ADAM, LAPROP = Rule(False, 0.99, 0.0, 1.0), Rule(True, 0.999, 0.0, 0.3)
 
 
 def test_warm_up_grows_the_learning_rate_linearly():
@@ -41,7 +43,7 @@ def test_warm_up_grows_the_learning_rate_linearly():
 def test_weight_decay_touches_matrices_only():
     net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     nn.init.ones_(net[0].bias)
-    optimizer = Optimizer('model', [net], settings(), Rule(False, 0.99, 0.5))
+    optimizer = Optimizer('model', [net], settings(), Rule(False, 0.99, 0.5, 1.0))
     before = [p.detach().clone() for p in net.parameters()]
     optimizer.begin()
     optimizer.step(sum(p.sum() * 0 for p in net.parameters()))
@@ -103,7 +105,7 @@ def test_a_restored_optimizer_goes_on_bitwise(rule):
 @pytest.mark.parametrize('rule', [ADAM, LAPROP])
 def test_a_clip_of_zero_clips_nothing(rule):
     net = nn.Linear(1, 1, bias=False)
-    optimizer = Optimizer('model', [net], settings(clip=0.0), rule)
+    optimizer = Optimizer('model', [net], settings(), replace(rule, clip=0.0))
     optimizer.begin()
     metrics = optimizer.step(50 * net.weight.sum())
     assert metrics['model/grad_norm'] == 50 and net.weight.grad.item() == 50

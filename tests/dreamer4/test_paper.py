@@ -21,7 +21,6 @@ SHORT = {
     'schedule.tokenizer_updates': 3,
     'schedule.dynamics_updates': 3,
     'schedule.agent_updates': 3,
-    'batch.long_last': 1,
     'dynamics.levels': 4,
     'shortcut.bootstrap_start': 1,
     'batch.long_length': 16,

@@ -29,7 +29,7 @@ SETTINGS = {
     'tokenizer.lpips': 0.0,
     'shortcut.bootstrap': 0.5,  # a whole number of sequences of each of four
     'imagination.starts': 4 * B,
-    'actor.prior': 'slow',
+    'actor.prior': 0.03,
     'schedule.tokenizer_updates': 4,
     'schedule.dynamics_updates': 5,
     'schedule.value_updates': 3,

@@ -129,7 +129,6 @@ def test_a_replayed_update_does_what_the_plain_one_does(stage, how):
         'imagination.every': 2,
         'imagination.epochs': 2,
         'schedule.anneal': 3,
-        'tokenizer_training.slow': 0.5,
         'batch.single': 0.25,
         'shortcut.bootstrap': 0.25,
         'schedule.tokenizer_updates': 99,
@@ -337,7 +336,7 @@ def on_meta(stage, changes):
             {
                 'shortcut.history': 'forcing',
                 'heads.continuous': 'normal',
-                'actor.prior': 'frozen',
+                'actor.prior': 'clone',
                 'heads.learn_on': 'noised',
             },
         ),

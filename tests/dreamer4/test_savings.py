@@ -48,7 +48,7 @@ def test_updates_are_those_of_the_whole_batch(saving, plain):
 def passes(slices=1, recompute=False):
     """Bytes that wait for the way back after both passes of the dynamics, and the gradients."""
     torch.manual_seed(0)
-    net = Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD))
+    net = Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD), pack=1)
     torch.nn.init.normal_(net.latent_out.weight)
     for layer in net.modules():
         if isinstance(layer, Transformer):

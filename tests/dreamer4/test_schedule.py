@@ -179,11 +179,11 @@ COUNTED = dict(tokenizer_unexplained=0.0, reward_skill=0.0, latent_error=0.0)
 WHOLE = ('tokenizer', 'dynamics', 'agent')
 
 
-def phased(long_last=0, **changes):
+def phased(long=False, **changes):
     config = ScheduleConfig(
         **SETTINGS | COUNTED | dict(agent_updates=2, policy_updates=2) | changes
     )
-    return Schedule(config, WHOLE, long_last)
+    return Schedule(config, WHOLE, long)
 
 
 def run_out(s):
@@ -243,11 +243,11 @@ def test_a_stage_ends_when_its_held_out_measure_no_longer_falls():
 
 
 def test_long_sequences_alone_end_the_stages_of_the_dynamics():
-    s, long = phased(long_last=3), []
+    s, long = phased(long=True), []
     while not s.over:
         long.append((s.stage, s.all_long))
         s.advance()
     count = lambda stage, flag: long.count((stage, flag))
     assert count('dynamics', False) == count('agent', False) == 2
-    assert count('dynamics', True) == count('agent', True) == 3
+    assert count('dynamics', True) == count('agent', True) == 1
     assert not any(flag for stage, flag in long if stage not in ('dynamics', 'agent'))

@@ -14,11 +14,9 @@ from dreamer4.worlds.dreamer4.shortcut import ShortcutConfig
 WORLD = dict(
     width=32,
     depth=2,
-    heads=2,
-    kv_heads=1,
+    group=4,
     time_every=1,
     registers=1,
-    pack=1,
     softcap=0.0,
     levels=8,
     moves=False,
@@ -35,7 +33,7 @@ SHORTCUT = dict(
 
 def dynamics(shortcut=True, **changes):
     torch.manual_seed(0)
-    return Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD | changes), shortcut)
+    return Dynamics((2, 3), 2, 1, DynamicsConfig(**WORLD | changes), shortcut, pack=1)
 
 
 def settings(**changes):
@@ -103,7 +101,7 @@ def test_sampler_equals_its_euler_steps_written_out():
     torch.nn.init.normal_(world.latent_out.weight, std=0.3)
     action, valid = torch.randn(2, 1, 2), torch.ones(2, 1, dtype=torch.bool)
     mask, where = torch.ones(2, 1, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.long)
-    empty = lambda: Cache([(torch.zeros(2, world.layout.size, 0, 16),) * 2] * 2, 1)
+    empty = lambda: Cache([(torch.zeros(2, world.layout.size, 0, 8),) * 2] * 2, 1)
     torch.manual_seed(7)
     given, view = Given(action, valid), lambda: View(mask, where, empty())
     got = shortcut.sample(world, None, given, view(), 4)
@@ -189,7 +187,7 @@ def test_with_committed_history_a_frame_is_denoised_from_clean_past_and_its_own_
 def coin():
     """A world trained on two equally likely latents, (.7, -.7) and (-.7, .7), as first frames."""
     torch.manual_seed(0)
-    world = Dynamics((1, 2), 2, 1, DynamicsConfig(**WORLD | dict(width=64, depth=1)))
+    world = Dynamics((1, 2), 2, 1, DynamicsConfig(**WORLD | dict(width=64, depth=1)), pack=1)
     config = settings(bootstrap=0.5, anchor=0.2)
     optimizer, updates = torch.optim.Adam(world.parameters()), 400
     rows = 96
@@ -215,7 +213,7 @@ def test_the_sampler_recovers_a_distribution_it_was_trained_on(coin, steps, shar
     predicts the mean none.
     """
     torch.manual_seed(0)
-    layers = [(torch.zeros(512, coin.layout.size, 0, 32),) * 2]
+    layers = [(torch.zeros(512, coin.layout.size, 0, 16),) * 2]
     draws = shortcut.sample(
         coin,
         None,
@@ -237,7 +235,7 @@ def test_without_shortcuts_every_step_is_labelled_with_the_only_size_that_is_tra
     world.register_forward_pre_hook(
         lambda _, args: seen.append((args[0].level[0, 0].item(), args[0].size.unique().tolist()))
     )
-    layers = [(torch.zeros(3, world.layout.size, 0, 16),) * 2] * 2
+    layers = [(torch.zeros(3, world.layout.size, 0, 8),) * 2] * 2
     shortcut.sample(
         world,
         None,

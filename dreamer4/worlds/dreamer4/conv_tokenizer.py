@@ -39,7 +39,7 @@ class ConvTokenizer(Tokenizer):
 
     Args:
         obs_space, config: as for Tokenizer. `latents` counts the learned ones. `patch`, `heads`,
-            `mask_max` and `unmasked` are without meaning here.
+            `mask_max` is without meaning here.
 
     Raises:
         ValueError: `time_every` is not 0, or nothing to encode.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ...nets.attention import head_count
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.memory import KeyValues
@@ -19,6 +20,7 @@ from ...nets.transformer import ALL, Transformer, View, causal_mask
 from .moves import Moves, Whole
 
 EMBED_STD = 0.5
+PACK = 2  # latents concatenated into one spatial token (Section 3.2)
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,23 @@ class DynamicsConfig:
 
     width: int
     depth: int
-    heads: int
-    kv_heads: int
+    group: int
     time_every: int
     registers: int
-    pack: int
     softcap: float
     levels: int
     moves: bool
     context_signal: float
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return head_count(self.width)
+
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads, each of which a group of query heads shares."""
+        return self.heads // self.group
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class Dynamics(nn.Module):
     leak into the latents.
 
     Args:
-        latent_shape: (L, Z) of the tokenizer; L must be a multiple of pack.
+        latent_shape: (L, Z) of the tokenizer; L must be a multiple of `pack`.
         action_features: A. tasks: number of tasks; each adds its own embedding to the agent token,
             or what is made of its embedding in `text` (tasks, features).
         config: see DynamicsConfig. `levels` is K_max = 1 / d_min, a power of two; `context_signal`
@@ -156,6 +166,7 @@ class Dynamics(nn.Module):
             paper's tau_ctx = 0.1 is the noise; read as signal it destroys the context.)
         shortcut: whether larger steps than d_min are learned; without them every step of the
             sampler is labelled d_min.
+        pack: latents of a token.
     """
 
     def __init__(
@@ -166,17 +177,18 @@ class Dynamics(nn.Module):
         config: DynamicsConfig,
         shortcut: bool = True,
         text: torch.Tensor | None = None,
+        pack: int = PACK,
     ):
         super().__init__()
         self.config = config
-        if latent_shape[0] % config.pack:
+        if latent_shape[0] % pack:
             raise ValueError(
-                f'dynamics: {latent_shape[0]} latents cannot be packed {config.pack} to a token'
+                f'dynamics: {latent_shape[0]} latents cannot be packed {pack} to a token'
             )
         if config.levels < 1 or config.levels & (config.levels - 1):
             raise ValueError(f'dynamics: levels must be a power of two, got {config.levels}')
         self.latent_shape = latent_shape
-        self.tokens, self.channels = latent_shape[0] // config.pack, latent_shape[1] * config.pack
+        self.tokens, self.channels = latent_shape[0] // pack, latent_shape[1] * pack
         # d = 2^e / K_max for e = 0 .. log2 K_max
         self.step_sizes = config.levels.bit_length() if shortcut else 1
         self.context_level = round(config.context_signal * config.levels)

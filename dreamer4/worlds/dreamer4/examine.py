@@ -25,7 +25,7 @@ def reconstructions(world, batch: Batch) -> dict[str, torch.Tensor]:
     """Image key -> what the tokenizer makes of it, (B, T, H, W, C) in about [0, 1]; nothing is
     dropped.
     """
-    tokenizer = world.slow_tokenizer.module
+    tokenizer = world.tokenizer
     latent = tokenizer.encode({k: batch.obs[k] for k in world.keys}, batch.is_first)
     guess = tokenizer.decode(latent, batch.is_first)
     return {k: guess[k] for k in tokenizer.images}

@@ -102,7 +102,7 @@ def measured_and_shown(
     """World.report of a Dreamer4."""
     metrics, context, start = measured(world, batch)
     with world.machine.autocast():
-        latent, tokenizer = world.dynamics.unpack(context.latent), world.slow_tokenizer.module
+        latent, tokenizer = world.dynamics.unpack(context.latent), world.tokenizer
         metrics |= image_metrics(tokenizer, batch, latent)
         steps = world.config.shortcut.steps
         loop = open_loop(world.dynamics, world.heads, context, batch, start, steps)

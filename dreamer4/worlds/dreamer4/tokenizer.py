@@ -16,6 +16,7 @@ from torch import nn
 
 from ... import ranks
 from ...cameras import Places
+from ...nets.attention import head_count
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
@@ -25,6 +26,7 @@ from ...vectors import safe, split_space, vector_size, vectorize
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
 EMBED_STD = 0.5
+UNMASKED = 0.25  # share of frames with no dropped patches (paper: p = 0 occurs, no share given)
 NONE: Weights = {}  # nothing that a task could lack
 ONE = Tasks({})
 
@@ -38,15 +40,18 @@ class TokenizerConfig:
     conv: int
     width: int
     depth: int
-    heads: int
     latents: int
     channels: int
     time_every: int
     mask_max: float
-    unmasked: float
     lpips: float | str
     share_cameras: bool
     camera_dropout: float
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return head_count(self.width)
 
 
 class Tokenizer(nn.Module):
@@ -213,7 +218,7 @@ class Tokenizer(nn.Module):
         """Reconstruction losses of frames with dropped patches (Dreamer 4, Eq. 5).
 
         Every image drops its patches with a probability of its own, p ~ U(0, mask_max); a share
-        `unmasked` of the frames drops none, which is the case that acting and imagination live in.
+        UNMASKED of the frames drops none, which is the case that acting and imagination live in.
         All patches are scored, dropped or not.
 
         Args:
@@ -228,7 +233,7 @@ class Tokenizer(nn.Module):
         """
         batch, time = is_first.shape
         chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
-        chance = chance * (torch.rand_like(chance) >= self.config.unmasked)
+        chance = chance * (torch.rand_like(chance) >= UNMASKED)
         drop = None
         if self.config.mask_max and self.patches:
             drop = torch.rand(batch, time, self.patches, device=is_first.device) < chance

@@ -122,5 +122,5 @@ def decode(world, carry: Carry) -> dict[str, torch.Tensor]:
     """The newest frame, key -> (N, ...); the past is read where the tokenizer looks back."""
     part = slice(None) if world.config.tokenizer.time_every else NEWEST
     latent = world.dynamics.unpack(carry['latent'][:, part])
-    found = world.slow_tokenizer.module.decode(latent, carry['is_first'][:, part])
+    found = world.tokenizer.decode(latent, carry['is_first'][:, part])
     return {k: v[:, -1] for k, v in found.items()}

@@ -20,7 +20,7 @@ from ...heads import Heads, sizes
 from ...machine import Machine
 from ...nets.attention import Attention
 from ...nets.transformer import Block, Transformer
-from ...optim import Optimizer, RunningRMS, SlowCopy, descend
+from ...optim import Optimizer, RunningRMS, descend
 from ...sharing import Blocks, share
 from ...tasks import Tasks
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
@@ -102,17 +102,15 @@ class Dreamer4:
         for module in (self.tokenizer, self.dynamics, self.heads, self.rms, self.perceptual):
             if module is not None:
                 put(module, machine)
-        self.slow_tokenizer = SlowCopy(self.tokenizer, config.tokenizer_training.slow)
         share(self.tokenizer, machine)
         share(self.dynamics, machine)
-        self.slow_tokenizer.share(machine)
         self.blocks = Blocks(self.dynamics)
         self.optimizers = {'model': Optimizer('model', [self.dynamics, self.heads], config.optim)}
         # none where all that is observed are a few numbers
         if any(True for _ in self.tokenizer.parameters()):
             self.optimizers['tokenizer'] = Optimizer('tokenizer', [self.tokenizer], config.optim)
         if machine.config.compile:
-            compile_parts(self.tokenizer, self.dynamics, self.slow_tokenizer.module)
+            compile_parts(self.tokenizer, self.dynamics)
 
     # -- acting
 
@@ -176,7 +174,6 @@ class Dreamer4:
             loss, metrics = self.tokenizer_loss(plan, batch)
             if 'tokenizer' in self.optimizers:
                 metrics |= self.optimizers['tokenizer'].step(loss)
-                self.slow_tokenizer.follow()
         if not plan.warm:
             return Losses(None, metrics, batch, None, None)
         batch = batch.cut(*plan.roles.single)
@@ -200,13 +197,10 @@ class Dreamer4:
             return {}
         if not plan.joint:
             return self.optimizers['model'].step(losses.total)
-        metrics = descend(losses.total, self.optimizers['model'], self.optimizers['tokenizer'])
-        self.slow_tokenizer.follow()
-        return metrics
+        return descend(losses.total, self.optimizers['model'], self.optimizers['tokenizer'])
 
     def enter(self, stage: str) -> None:
-        if stage == 'dynamics':
-            self.slow_tokenizer.follow(1.0)
+        pass
 
     def tokenizer_loss(
         self, plan: Plan, batch: Batch, latent: torch.Tensor | None = None
@@ -286,7 +280,7 @@ class Dreamer4:
 
         Args:
             measure: whether the dynamics learn the usual moves from them.
-            latent: (B, T, L, Z); None for those of the slow tokenizer, without gradient.
+            latent: (B, T, L, Z); None for those of the tokenizer, without gradient.
         """
         if latent is not None:
             z = self.dynamics.pack(latent)
@@ -304,10 +298,8 @@ class Dreamer4:
     def encode(
         self, frames: Mapping[str, torch.Tensor], is_first: torch.Tensor, wanted=slice(None)
     ) -> torch.Tensor:
-        """Packed latents (B, T of wanted, S, W) of the slow tokenizer, which everybody reads."""
-        return self.dynamics.pack(
-            self.slow_tokenizer.module.encode(frames, is_first, frames=wanted)
-        )
+        """Packed latents (B, T of wanted, S, W)."""
+        return self.dynamics.pack(self.tokenizer.encode(frames, is_first, frames=wanted))
 
     def _usable(self, batch: Batch) -> torch.Tensor:
         """bool (B, T): frames that heads learn from and dreams start at, with a past and not cut
@@ -352,7 +344,6 @@ class Dreamer4:
             'dynamics': self.dynamics,
             'heads': self.heads,
             'rms': self.rms,
-            'slow_tokenizer': self.slow_tokenizer,
         }
 
 

@@ -180,7 +180,7 @@ def test_what_was_played_becomes_rows_that_offline_learns_from(made, tmp_path):
     offline = ['--configs', 'debug', '--agent.tokenizer.patch', '8', '--script', 'offline']
     offline += ['--replay.directory', str(recorder.rows), '--run.updates', '1']
     offline += ['--logger.outputs', 'jsonl', '--machine.threads', '1']
-    offline += ['--agent.batch.length', '8', '--agent.batch.long_length', '8']
+    offline += ['--agent.batch.length', '8']
     assert command.main([*offline, '--logdir', str(tmp_path / 'off')]) == 0
 
 

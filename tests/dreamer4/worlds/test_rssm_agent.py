@@ -143,7 +143,7 @@ def test_all_parts_learn_from_the_third_update_on(version):
     [
         {},
         {'rssm.conv': 'pooled'},
-        {'heads.continuous': 'bins', 'actor.loss': 'pmpo'},
+        {'heads.continuous': 5, 'actor.loss': 'pmpo'},
         {'imagination.every': 2},
         {'world': 'dreamerv1'},
         {'world': 'dreamerv2'},
@@ -439,7 +439,7 @@ def test_a_posterior_that_says_nothing_is_no_good_model():
     [
         ({'world': 'rssm'}, 'agent.world must be one of dreamer4, dreamerv1,'),
         ({'world': 'dreamerv1', 'imagination.epochs': 2}, 'imagination.epochs must be 1, got 2'),
-        ({'actor.start': 'behaviour'}, 'needs a behaviour head'),
+        ({'actor.prior': 'clone'}, 'needs a world model that imitates'),
         ({'rssm.deter': 12}, '8 blocks must divide'),
     ],
     ids=str,
