@@ -91,6 +91,14 @@ def read(logdir: Path) -> Config:
     return Config(versions.renamed(Config.load(logdir / FILENAME).to_dict()))
 
 
+def completed(logdir: Path) -> Config:
+    """As read(), with what its version lacked, and without what this one does not know."""
+    today, stored = defaults(), read(logdir).flat
+    known = {key: value for key, value in stored.items() if key in today}
+    folder = configs_dir(Path(__file__).parent)
+    return parse([], folder, known | versions.lacking(stored, today))
+
+
 def binding(values: Mapping[str, T], pattern: str, task: str) -> dict[str, T]:
     """Those of some keys that match a pattern; env settings only of the suites of the task, if
     there is one.

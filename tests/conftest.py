@@ -35,6 +35,18 @@ def wait_until():
     return wait
 
 
+@pytest.fixture(scope='session')
+def collected(tmp_path_factory):
+    """The logdir of a run that collected rows of pixel_reach, at a size that is no default."""
+    from dreamer4 import main
+
+    logdir = tmp_path_factory.mktemp('collected') / 'rows'
+    flags = '--script collect --task pixel_reach --env.pixel.size 16 --run.steps 400 --run.envs 2'
+    here = '--driver.parallel false --logger.outputs terminal jsonl --machine.threads 1'
+    assert main.main([*flags.split(), *here.split(), '--logdir', str(logdir)]) == 0
+    return logdir
+
+
 def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='also run the tests that take minutes')
 

@@ -19,20 +19,12 @@ SHORT = ['--run.log_every', 1, '--replay.held_out', 0.2]
 OFFLINE = [*SMALL, *COUNTS, *SHORT, *HERE, '--script', 'offline']
 
 
-def collected(logdir, steps):
-    flags = ['--task', 'pixel_reach', '--env.pixel.size', 16, '--run.steps', steps, '--run.envs', 2]
-    assert call('--script', 'collect', *flags, *HERE, '--logdir', logdir) == 0
-    return logdir
-
-
-@pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    return collected(tmp_path_factory.mktemp('rows') / 'rows', 400)
-
-
 @pytest.fixture(scope='module')
 def more_rows(tmp_path_factory):
-    return collected(tmp_path_factory.mktemp('more') / 'more', 300)
+    logdir = tmp_path_factory.mktemp('more') / 'more'
+    flags = ['--task', 'pixel_reach', '--env.pixel.size', 16, '--run.steps', 300, '--run.envs', 2]
+    assert call('--script', 'collect', *flags, *HERE, '--logdir', logdir) == 0
+    return logdir
 
 
 def updates(logdir):
@@ -47,10 +39,10 @@ def stages(logdir):
 
 
 @pytest.fixture(scope='module')
-def first(rows, tmp_path_factory):
+def first(collected, tmp_path_factory):
     """The run of phases 1a and 1b."""
     logdir = tmp_path_factory.mktemp('first') / 'run'
-    flags = ['--replay.directory', rows, '--logdir', logdir]
+    flags = ['--replay.directory', collected, '--logdir', logdir]
     assert call(*OFFLINE, *flags, '--phases', '1a', '1b') == 0
     return logdir
 
@@ -61,10 +53,10 @@ def test_the_phases_that_are_asked_for_are_made_and_no_more(first):
 
 
 @pytest.fixture(scope='module')
-def second(rows, more_rows, first, tmp_path_factory):
+def second(collected, more_rows, first, tmp_path_factory):
     """The run of phases 2 and 3, which learns from two folders and from video, and its command."""
     logdir = tmp_path_factory.mktemp('second') / 'run'
-    flags = ['--replay.directory', rows, more_rows, '--replay.shares', 0.25, 0.75]
+    flags = ['--replay.directory', collected, more_rows, '--replay.shares', 0.25, 0.75]
     flags += ['--replay.video', more_rows, '--replay.video_share', 0.25]
     flags += ['--logdir', logdir, '--from_checkpoint', first]
     command = [*OFFLINE, *flags, '--phases', 2, 3]
@@ -80,19 +72,26 @@ def test_the_next_phases_begin_with_a_checkpoint_and_end(second):
     assert policy.act({'image': policy.obs_space['image'].sample()})
 
 
-def test_several_folders_are_said_and_kept(second, rows, more_rows):
+def test_several_folders_are_said_and_kept(second, collected, more_rows):
     logdir, command = second
     stored = Config.load(logdir / 'config.yaml').replay
-    assert stored.directory == (str(rows), str(more_rows)) and stored.shares == (0.25, 0.75)
-    assert f'2 replay folders: {rows}/replay: 4' in (logdir / 'events.log').read_text()
+    assert stored.directory == (str(collected), str(more_rows)) and stored.shares == (0.25, 0.75)
+    assert f'2 replay folders: {collected}/replay: 4' in (logdir / 'events.log').read_text()
     assert call(*command, '--replay.shares', 0.5, 0.5) == 2, 'other shares are another run'
 
 
-def test_the_agent_goes_on_online_with_demonstrations(second, rows, tmp_path):
+def test_the_agent_goes_on_online_with_demonstrations(second, collected, tmp_path):
     presets = ['--configs', 'pixel', 'paper', 'paper_online', 'debug', *SMALL[4:], *COUNTS]
     online = [*presets, *SHORT[:2], *HERE, '--script', 'train', '--task', 'pixel_reach']
     online += ['--env.pixel.size', 16, '--run.steps', 240, '--run.envs', 2, '--logdir', tmp_path]
-    demos = ['--replay.demos', rows, '--replay.demo_share', 0.5, '--from_checkpoint', second[0]]
+    demos = [
+        '--replay.demos',
+        collected,
+        '--replay.demo_share',
+        0.5,
+        '--from_checkpoint',
+        second[0],
+    ]
     assert call(*online, *demos, '--run.log_every', 100) == 0
     assert stages(tmp_path) == ['prefill', 'policy'] and updates(tmp_path) > 0
     lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
@@ -125,19 +124,19 @@ def test_a_run_is_compared_and_reported(second):
     assert 'script: offline' in config, 'looking at a run does not change it'
 
 
-def test_phases_that_cannot_be_are_one_line(first, rows, tmp_path, capsys):
+def test_phases_that_cannot_be_are_one_line(first, collected, tmp_path, capsys):
     cases = (
         (['--phases', 3, '--from_checkpoint', first], 'has only come to agent'),
         (['--phases', '1a', 2], 'in succession'),
         (['--agent.schedule.plateau', 2, '--replay.held_out', 0], '--replay.held_out 0.05'),
         (['--replay.relevance', 'good'], 'replay.relevance must be'),
-        (['--replay.directory', rows, rows], 'is named twice'),
+        (['--replay.directory', collected, collected], 'is named twice'),
     )
     for number, (more, words) in enumerate(cases):
-        flags = ['--replay.directory', rows, '--logdir', tmp_path / str(number)]
+        flags = ['--replay.directory', collected, '--logdir', tmp_path / str(number)]
         assert command.main([str(flag) for flag in [*OFFLINE, *flags, *more]]) == 2
         assert words in capsys.readouterr().err
     play = [*SMALL, '--task', 'pixel_reach', '--logdir', tmp_path]
     assert call(*play, '--phases', '1a') == 2
-    assert call(*play, '--replay.directory', rows, first) == 2
+    assert call(*play, '--replay.directory', collected, first) == 2
     assert 'train writes to one' in capsys.readouterr().err

@@ -32,19 +32,10 @@ def call(*flags):
 
 
 @pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    """The logdir of a run that collected rows at a size that is no default."""
-    logdir = tmp_path_factory.mktemp('rows') / 'rows'
-    flags = ['--task', 'pixel_reach', '--env.pixel.size', 16, '--run.steps', 300, '--run.envs', 2]
-    assert call('--script', 'collect', *flags, *HERE, '--logdir', logdir) == 0
-    return logdir
-
-
-@pytest.fixture(scope='module')
-def learned(rows, tmp_path_factory):
+def learned(collected, tmp_path_factory):
     """An offline run that was told nothing but a logdir, one level above its replay."""
     logdir = tmp_path_factory.mktemp('learned') / 'run'
-    flags = ['--replay.directory', rows, '--run.updates', 3]
+    flags = ['--replay.directory', collected, '--run.updates', 3]
     assert call(*OFFLINE, *flags, '--logdir', logdir) == 0
     return logdir
 
@@ -109,9 +100,9 @@ def test_a_folder_without_a_run_names_those_in_it(learned):
 
 
 @pytest.fixture
-def bare(rows, tmp_path):
+def bare(collected, tmp_path):
     """The chunks alone, as DreamerV3 leaves them."""
-    folder = shutil.copytree(rows / 'replay', tmp_path / 'bare')
+    folder = shutil.copytree(collected / 'replay', tmp_path / 'bare')
     (folder / meta.FILENAME).unlink()
     return folder
 

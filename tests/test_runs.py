@@ -16,6 +16,7 @@ from dreamer4 import runs, versions
 from dreamer4.load import load, load_policy, play
 from embodied.config import Config, parse
 from embodied.errors import CheckpointError, ConfigError
+from embodied.replay import ReplayConfig
 
 SMALL = (
     '--configs debug --task dummy --agent.tokenizer.patch 8 --logger.outputs terminal jsonl'.split()
@@ -168,6 +169,17 @@ def test_flags_of_an_older_version_do_what_they_did_and_name_those_of_today(tmp_
     )
     told = capsys.readouterr().err
     assert '--agent.threads is now --machine.threads' in told and told.count('\n') == 4
+
+
+def test_who_reads_all_of_an_older_run_gets_what_it_lacks_and_no_more(copied):
+    def change(tree):
+        del tree['replay']['held_out'], tree['agent']['dynamics']['moves']
+        tree['replay']['gone'] = 1
+
+    rewrite(copied, change)
+    config = runs.completed(copied)
+    assert config.replay.build(ReplayConfig).held_out == 0 and config.run.envs == 2
+    assert config.agent.dynamics.moves is False, 'as it was done before there was the key'
 
 
 def test_values_before_a_key_are_of_keys_that_there_are():

@@ -87,7 +87,7 @@ def report(
     logdir = runs.folder_of(place)
     say = lambda words: print(f'dreamer4 report: {words}', flush=True)
     say(str(logdir))
-    config, told = stored(logdir, {'device': device}), runs.read(logdir)
+    config, told = stored(logdir, {'device': device}), runs.completed(logdir)
     agent = restored(logdir, config, *runs.read_spaces(logdir), seed)
     with opened(told, logdir, frames, agent.sequence_rows, seed) as (rows, words):
         length = agent.config.batch.length + 1
@@ -135,8 +135,8 @@ def opened(
     """The rows that are predicted, and in words what they are.
 
     Args:
-        told: configuration of the run. frames: another folder. length: rows of the longest
-            sequence that the run has learned from.
+        told: configuration of the run, see runs.completed. frames: another folder. length: rows of
+            the longest sequence that the run has learned from.
     """
     folders = [
         folder_of(x) for x in paths(frames or told.replay.directory or logdir / 'replay', True)
@@ -147,11 +147,11 @@ def opened(
                 f'there are no rows to predict in {folder}; give others: --frames DIR'
             )
     apart = told.script == 'offline' and not frames
-    keys = {name: getattr(told.replay, name, 0.0) for name in ('held_out',) if apart}
     plain = dict(uniform=1.0, recent=0.0, newest=0.0, demos='', demo_share=0.0, relevant=0.0)
-    plain |= dict(video='', video_share=0.0, held_out=0.0)
+    plain |= dict(video='', video_share=0.0)
     plain |= dict(directory=(), shares=()) if frames else {}
-    settings = replace(defaults(told), **plain | keys)
+    own = told.replay.build(ReplayConfig)
+    settings = replace(own, **plain, held_out=own.held_out if apart else 0.0)
     obs_space, act_space = runs.read_spaces(logdir)
     where = ', '.join(map(str, folders))
     rows = Replay(settings, folders, seed, obs_space, act_space, read_only=True, on_event=print)
@@ -164,14 +164,3 @@ def opened(
             yield rows, f'of {where}' + ('' if frames else ', which the agent has learned from')
     finally:
         rows.close()
-
-
-def defaults(told: Config) -> ReplayConfig:
-    """The block `replay` of a run; keys that its version did not have are those of this one."""
-    from embodied.config import configs_dir, parse
-
-    base = parse([], configs_dir(Path(__file__).parents[1]))
-    known = {f'replay.{key}': value for key, value in told.replay.to_dict().items()}
-    return base.update({k: v for k, v in known.items() if k in base.flat}).replay.build(
-        ReplayConfig
-    )

@@ -115,7 +115,10 @@ class Trees:
         own: bool = False,
         deal: Deal | None = None,
     ) -> None:
-        """See Session.track."""
+        """Make a part of the checkpoints: save() returns a tree, load(tree) takes it up. One
+        without an optional part is of a script that has no such part. With `own` every rank has its
+        tree (see Deal), without it that of rank 0 is everybody's.
+        """
         self._parts[name] = save, load
         if optional:
             self._optional.add(name)

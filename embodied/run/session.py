@@ -10,7 +10,6 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ..replay import Replay
 from ..replay.shard import take_up
 from ..save import read
 from ..tasks import names_of, repeats_of
-from .agreement import Agreement, Deal, Trees, newest, regrouped, write
+from .agreement import Agreement, Trees, newest, regrouped, write
 from .banner import banner
 from .interrupt import Interrupt
 from .setup import Counters, MakeEnv, MakeLogger, Setup
@@ -88,6 +87,7 @@ class Session:
         # run.log_every may be minutes away: a line at 1, 10, 100 ... decisions and updates too
         self._soon = Decades(setup.run.log_every)
         self._trees = Trees(setup.ranks)
+        self.track = self._trees.add
         self._begun, self._complete, self._stage = False, False, ''
         self._early = Decades()  # of the live line, anew in each process
 
@@ -129,21 +129,6 @@ class Session:
     def open(self, part: Any) -> Any:
         """`part`, which is closed at the end, the last one opened first."""
         return self._stack.enter_context(contextlib.closing(part))
-
-    def track(
-        self,
-        name: str,
-        save: Callable[[], Any],
-        load: Callable[[Any], Any],
-        optional: bool = False,
-        own: bool = False,
-        deal: Deal | None = None,
-    ) -> None:
-        """Make a part of this run's checkpoints: save() returns a tree, load(tree) takes it up. A
-        checkpoint without an optional part is one of a script that has no such part. With `own`
-        every rank has its tree (see Deal), without it that of rank 0 is everybody's.
-        """
-        self._trees.add(name, save, load, optional, own, deal)
 
     def start_driver(self, make_env: MakeEnv) -> Driver:
         """The driver of this run's envs, whose rows are counted and whose episodes are logged."""
