@@ -2,7 +2,9 @@
 video.
 
 Where the order of draws stands is no state but a number, so a reader that knows it goes on as if it
-had never stopped.
+had never stopped. That is why the share of demonstrations is decided here and not by who is fed:
+one number draws the whole batch, whether it was prepared ahead, is resumed, or finds its images on
+the device by the ids of its rows.
 """
 
 import threading
