@@ -68,6 +68,7 @@ NOTHING = {
     'actions_vary': 'actions never vary: there is one choice, or they are not recorded',
     'rewards_vary': 'rewards never change: there is nothing to predict of them',
 }
+LINES = 10  # of metrics.jsonl, after which a policy should be surer than at first
 SEEN, PAID = ('frames_vary',), ('frames_vary', 'rewards_vary')
 IMAGES, MOVES, ACTIONS = (
     (*SEEN, 'images_vary'),
@@ -244,6 +245,16 @@ CHECKS = (
     ),
     Check(
         'policy',
+        'policy/openness',
+        lambda x: x < 0.95,
+        'the entropy is {:.0%} of what it was when the policy began, and returns are no better than'
+        ' random play: advantages are smaller than the bonus (lower actor.entropy, or scale the'
+        ' rewards)',
+        better_than_random,
+        needs=('actions_vary', 'rewards_vary'),
+    ),
+    Check(
+        'policy',
         'policy/kl',
         lambda x: x < 2.0,
         'KL to the prior is {:.2f}: the policy runs away from it (lower optim.policy.lr)',
@@ -253,8 +264,10 @@ CHECKS = (
 
 
 def latest(path: str | Path) -> dict[str, float]:
-    """Last finite value of every metric of a run: name -> value; and, as 'random_play/', mean and
-    spread of the returns before its policy began, of several tasks those of each as well.
+    """Last finite value of every metric of a run: name -> value; as 'random_play/', mean and spread
+    of the returns before its policy began, of several tasks those of each as well; as
+    'policy/openness', its entropy as a share of what that was at first, where it has learned for
+    LINES lines.
 
     Raises:
       FileNotFoundError: the folder holds no metrics.jsonl.
@@ -264,7 +277,7 @@ def latest(path: str | Path) -> dict[str, float]:
         raise FileNotFoundError(
             f'{file} does not exist: expected the logdir of a run that has logged at least once'
         )
-    values, began = {}, math.inf
+    values, began, entropies = {}, math.inf, []
     for row in read_lines(file):
         values |= {
             k: float(v)
@@ -273,6 +286,7 @@ def latest(path: str | Path) -> dict[str, float]:
         }
         if 'policy/entropy' in row:
             began = min(began, row['frames'])
+            entropies.append(row['policy/entropy'])
     returns: dict[str, list[float]] = {}
     for row in read_lines(Path(path) / 'scores.jsonl'):
         if row['frames'] < began and row['score'] is not None:
@@ -284,11 +298,21 @@ def latest(path: str | Path) -> dict[str, float]:
                 f'random_play/mean{end}': statistics.fmean(scores),
                 f'random_play/std{end}': statistics.stdev(scores),
             }
+    if len(entropies) >= LINES and entropies[0] > 0 and 'random_play/mean' in values:
+        values['policy/openness'] = values['policy/entropy'] / entropies[0]
     for key in [k for k in values if '/psnr/' in f'/{k}']:
         floor = values.get(key.replace('psnr/', 'psnr_mean_frame/'))
         if floor is not None:
             values['report/foreground_gain'] = values[key] - floor
     return values
+
+
+def ended(path: str | Path) -> str:
+    """The error that ended a run, as its events.log has it; '' for none, or if it has gone on."""
+    file = Path(path) / 'events.log'
+    text = file.read_text(errors='replace') if file.exists() else ''
+    _, found, error = text.rpartition('Continuing ')[2].rpartition('The run ended by ')
+    return (found + error).splitlines()[0] if found else ''
 
 
 def find(values: Mapping[str, float], name: str) -> float | None:
@@ -366,6 +390,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in lacking(values):
         print(f'To know: {NOTHING[name]}.')
     first = next((words for *_, good, words in rows if good is False), None)
+    if error := ended(logdir):
+        print(f'!! {error}')
+        first = error
     print(f'First cause: {first}' if first else 'Nothing wrong in what was measured.')
     return int(first is not None)
 

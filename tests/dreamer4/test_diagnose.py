@@ -1,6 +1,8 @@
 """The diagnosis: healthy numbers pass, and each broken part is named first."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -235,3 +237,53 @@ def test_several_tasks_are_told_apart_and_one_that_is_learned_excuses_a_sure_pol
     assert 'episode/score/catch            0.9  random play -0.7' in out
     (folder / 'scores.jsonl').write_text('\n'.join(lines[:2]) + '\n')
     assert main([str(folder)]) == 1 and 'has collapsed' in capsys.readouterr().out
+
+
+# What docs/pitfalls.md quotes of the command -> numbers that make it say so.
+OPEN = [{'policy/entropy': 1.1 - 0.001 * i, 'frames': 20 + i} for i in range(10)]
+PITFALLS = {
+    'it has collapsed': RSSM | {'latent/kl': 0.001, 'report/unexplained': 0.9},
+    'the encoder has collapsed': {'tokenizer/latent_spread': 0.01},
+    'the latents are saturated': {'tokenizer/latent_std': 0.95},
+    'the dynamics do not predict': {'report/error_1': 1.3},
+    'dynamics ignores actions': {'report/shuffle_ratio': 1.02},
+    'rollouts drift': {'report/error': 1.2},
+    'The run ended by NonFiniteLoss': {},
+    'it lags behind': {'value/explained': 0.1},
+    'advantages are smaller than the bonus': {'episode/score': -0.8},
+    'the policy has collapsed': {'policy/entropy': 0.001, 'episode/score': -0.8},
+    'signs carry no preference': {'policy/positive': 1.0},
+}
+TEXT = (Path(__file__).parents[2] / 'docs' / 'pitfalls.md').read_text()
+
+
+def test_every_symptom_of_the_page_is_one_that_the_command_names():
+    assert re.findall(r'\("([^"]*)"\)', re.sub(r'\s+', ' ', TEXT)) == list(PITFALLS)
+
+
+@pytest.mark.parametrize(
+    'words, kind',
+    [
+        (words, kind)
+        for words in PITFALLS
+        for kind in ({}, RSSM)
+        # an RSSM has no tokenizer
+        if not kind or words not in ('the encoder has collapsed', 'the latents are saturated')
+    ],
+)
+def test_a_symptom_of_the_page_is_the_first_cause_of_its_numbers(tmp_path, capsys, words, kind):
+    logged(tmp_path, **kind | PITFALLS[words])
+    lines = [{'frames': 10, 'score': score} for score in (-0.9, -0.7, -0.6)]
+    (tmp_path / 'scores.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    last = (tmp_path / 'metrics.jsonl').read_text().splitlines()[0]
+    if words == 'advantages are smaller than the bonus':
+        rows = [*map(json.dumps, OPEN), json.dumps(json.loads(last) | {'policy/entropy': 1.09})]
+        (tmp_path / 'metrics.jsonl').write_text('\n'.join(rows))
+    (tmp_path / 'events.log').write_text(
+        '12:00 The run ended by NonFiniteLoss: model: a step was refused\n'
+        if words.startswith('The run')
+        else '12:00 The run ended by OSError: no disk\n12:01 Continuing here at step 9.\n'
+    )
+    assert main([str(tmp_path)]) == 1
+    *_, cause = capsys.readouterr().out.strip().splitlines()
+    assert cause.startswith('First cause') and words in cause
