@@ -18,9 +18,8 @@ from .optim import ADAMW, OptimConfig, Optimizer, Rule, RunningRange, SlowCopy, 
 from .scores import correlation, mean, shared_mean
 
 Metrics = dict[str, torch.Tensor]
-ALPHA = 0.5  # weight of PMPO's positive set (Section 3.3)
 BETA = 0.3  # weight of KL(policy || prior) (Section 3.3)
-FLOOR = 0.1  # least size of its sets, as a share of all samples (Eq. 11: none)
+FLOOR = 0.1  # least size of PMPO's sets, as a share of all samples (Eq. 11: none)
 ACTING = 0.01  # step per policy update of the average of the policy that acts
 LAM = 0.95  # lambda of the returns that the value learns (DreamerV1 to V3; Dreamer 4: not given)
 # stage -> names of the metrics that tell how it goes, beside those of the world model
@@ -250,7 +249,7 @@ class ActorCritic:
                 lam: returns.lambda_return(dream.reward, dream.cont, value, c.value.gamma, lam)
                 for lam in {LAM, c.actor.lam}
             }
-        if c.actor.loss == 'reinforce':
+        if c.actor.loss in returns.RANGED:
             self.return_range.fold(found[c.actor.lam].detach())
         weight = returns.alive(dream.cont.detach(), c.value.gamma if c.method.discounted else 1.0)
         return Targets(found[LAM].detach(), found[c.actor.lam], weight)
@@ -300,13 +299,8 @@ class ActorCritic:
         task = None if dream.task is None else dream.task[:, None]
         policy, prior = self.policy(x, task), self._prior(x, task)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
-        if c.loss == 'pmpo':
-            floor = 0.0 if self._cloned else FLOOR
-            objective = returns.pmpo(log_prob, advantage, weight, ALPHA, floor, ranks.mean)
-        else:
-            objective = returns.reinforce(
-                log_prob, advantage, weight, self.return_range.span, ranks.mean
-            )
+        span, floor = self.return_range.span, 0.0 if self._cloned else FLOOR
+        objective = returns.LOSSES[c.loss](log_prob, advantage, weight, span, floor, ranks.mean)
         if backprop:
             objective = objective.lerp(-shared_mean(targets.returns, weight), backprop)
         kl = policy.kl(prior) if prior is not None else torch.zeros_like(log_prob)

@@ -14,8 +14,9 @@ from .actions import REAL
 from .actor_critic import DREAMER4, ActorConfig, ActorCriticConfig, Method, ValueConfig
 from .heads import READS, HeadsConfig
 from .optim import OptimConfig
+from .returns import LOSSES
 from .schedule import ScheduleConfig
-from .worlds.dreamer4 import shortcut
+from .worlds.dreamer4 import TOKENIZERS, shortcut
 from .worlds.dreamer4.dynamics import DynamicsConfig
 from .worlds.dreamer4.shortcut import ShortcutConfig
 from .worlds.dreamer4.tokenizer import TokenizerConfig
@@ -177,8 +178,8 @@ def check(config: AgentConfig) -> None:
     """
     choices = {
         'world': (config.world, worlds.WORLDS),
-        'tokenizer.kind': (config.tokenizer.kind, ('patches', 'conv')),
-        'actor.loss': (config.actor.loss, ('pmpo', 'reinforce')),
+        'tokenizer.kind': (config.tokenizer.kind, TOKENIZERS),
+        'actor.loss': (config.actor.loss, LOSSES),
         'heads.reads': (config.heads.reads, READS),
         'rssm.conv': (config.rssm.conv, ('strided', 'pooled')),
         'heads.learn_on': (config.heads.learn_on, ('committed', 'noised', 'predicted')),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+ALPHA = 0.5  # weight of PMPO's positive set (Section 3.3)
 Over = Callable[[torch.Tensor], torch.Tensor]  # a sum over a batch -> mean of such sums
 
 
@@ -134,3 +135,16 @@ def reinforce(
     )
     total = over(weight.sum()).clamp(min=1e-6)
     return -(weight * log_prob * advantage / scale.clamp(min=1.0)).sum() / total
+
+
+# `actor.loss` -> scalar loss of log_prob, advantage, weight (B, H), the running range of returns,
+# the smallest sign set, and `over` as for pmpo.
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    'pmpo': lambda log_prob, advantage, weight, span, floor, over: pmpo(
+        log_prob, advantage, weight, ALPHA, floor, over
+    ),
+    'reinforce': lambda log_prob, advantage, weight, span, floor, over: reinforce(
+        log_prob, advantage, weight, span, over
+    ),
+}
+RANGED = {'reinforce'}  # those that read that range, which is only tracked for them

@@ -17,6 +17,7 @@ from ... import ranks
 from ...nets.conv import ConvDecoder, ConvEncoder
 from ...nets.layers import mlp
 from ...nets.outputs import symlog
+from ...summary import matmul_parameters
 from ...tasks import Weights
 from ...vectors import safe, vector_size, vectorize
 from .tokenizer import NONE, Tokenizer, TokenizerConfig
@@ -82,6 +83,17 @@ class ConvTokenizer(Tokenizer):
         super().measure(obs, present)
         for key in self.direct:
             self.numbers[safe(key)].measure(rows(obs[key]), present.get(key))
+
+    def products(self) -> tuple[int, int]:
+        if not self.learned:
+            return 0, 0
+        ways = (
+            (self.encoders, self.inward, self.bottleneck),
+            (self.decoders, self.outward, self.unbottleneck),
+        )
+        return tuple(
+            matmul_parameters(*way) + sum(net.products for net in way[0].values()) for way in ways
+        )
 
     def encode(
         self,

@@ -3,8 +3,6 @@
 from ...nets.transformer import Transformer
 from ...summary import matmul_parameters, parameters
 from .. import Summary
-from .conv_tokenizer import ConvTokenizer
-from .tokenizer import Tokenizer
 
 
 def products(transformer: Transformer, tokens: int, read: int) -> int:
@@ -24,36 +22,13 @@ def products(transformer: Transformer, tokens: int, read: int) -> int:
     return matmul_parameters(*blocks) * tokens + final
 
 
-def frame_products(tokenizer: Tokenizer) -> tuple[int, int]:
-    """Multiplications with weights of encoding a frame, and of decoding it."""
-    if isinstance(tokenizer, ConvTokenizer):
-        if not tokenizer.learned:
-            return 0, 0
-        parts = (
-            (tokenizer.encoders, tokenizer.inward, tokenizer.bottleneck),
-            (
-                tokenizer.decoders,
-                tokenizer.outward,
-                tokenizer.unbottleneck,
-            ),
-        )
-        return tuple(
-            matmul_parameters(*part) + sum(net.products for net in part[0].values())
-            for part in parts
-        )
-    tokens, latents = tokenizer.layout.size, tokenizer.config.latents
-    return products(tokenizer.encoder, tokens, latents), products(
-        tokenizer.decoder, tokens, tokens - latents
-    )
-
-
 def summarize(world) -> Summary:
     """Parts of a Dreamer4, and FLOPs of an update: attention scores are left out, which at a few
     dozen tokens per frame are one or two percent of the whole.
     """
     c, heads, dynamics = world.config, world.heads, world.dynamics
     frames, tokens = c.batch.size * c.batch.length, dynamics.layout.size
-    encode, decode = frame_products(world.tokenizer)
+    encode, decode = world.tokenizer.products()
     denoise = products(dynamics.transformer, dynamics.bare.size, dynamics.tokens)
     observe = products(dynamics.transformer, tokens, 1)
     read = matmul_parameters(heads)

@@ -22,6 +22,7 @@ from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
 from ...tasks import Tasks, Weights, centred, vary, weighted_mean
 from ...vectors import safe, split_space, vector_size, vectorize
+from .summary import products
 
 PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
 LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
@@ -122,6 +123,13 @@ class Tokenizer(nn.Module):
         self.encoder, self.decoder = stack(), stack()
         self.bottleneck = nn.Linear(width, config.channels)
         self.unbottleneck = nn.Linear(config.channels, width)
+
+    def products(self) -> tuple[int, int]:
+        """Multiplications with weights of encoding a frame, and of decoding it."""
+        tokens, latents = self.layout.size, self.config.latents
+        return products(self.encoder, tokens, latents), products(
+            self.decoder, tokens, tokens - latents
+        )
 
     def part(self, key: str) -> str:
         """The module that reads the patches of an image: its own, or that of all cameras with as

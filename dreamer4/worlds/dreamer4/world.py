@@ -24,14 +24,12 @@ from ...optim import Optimizer, RunningRMS, descend
 from ...sharing import Blocks, share
 from ...tasks import Tasks
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
-from . import perceptual, report, shortcut, window
-from .conv_tokenizer import ConvTokenizer
+from . import find_tokenizer, perceptual, report, shortcut, window
 from .dynamics import Context, Dynamics, Given
 from .rollout import imagine
 from .summary import summarize
 from .tokenizer import Tokenizer
 
-TOKENIZERS = {'patches': Tokenizer, 'conv': ConvTokenizer}
 # smallest divisors of the losses but that of the dynamics, and the decay of their mean squares
 FLOORS = {'reward': 0.1, 'behaviour': 0.1, 'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}
 DECAY = 0.99
@@ -85,7 +83,7 @@ class Dreamer4:
         # with 'agent' the heads wait for the dynamics (Dreamer 4, Section 3.3: agent finetuning)
         if config.schedule.agent_updates > 0:
             self.stages = (*self.stages, 'agent')
-        self.tokenizer = TOKENIZERS[config.tokenizer.kind](obs_space, config.tokenizer)
+        self.tokenizer = find_tokenizer(config.tokenizer.kind)(obs_space, config.tokenizer)
         latent, large = self.tokenizer.latent_shape, config.shortcut.bootstrap > 0
         shapes = latent, actions.features, tasks.count
         self.dynamics = Dynamics(*shapes, config.dynamics, large, tasks.text)
