@@ -13,8 +13,9 @@ from . import ranks, returns
 from .actions import Actions
 from .batch import Batch, Dream
 from .heads import Head, HeadsConfig, scalar, sizes
+from .method import Method
 from .nets.outputs import Policy
-from .optim import ADAMW, OptimConfig, Optimizer, Rule, RunningRange, SlowCopy, frozen
+from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy, frozen
 from .scores import correlation, mean, shared_mean
 
 Metrics = dict[str, torch.Tensor]
@@ -45,35 +46,6 @@ class ValueConfig:
 
     gamma: float
     slow: float
-
-
-@dataclass(frozen=True)
-class Method:
-    """How policy and value learn beside one kind of world model: what was published together.
-
-    Attributes:
-        discounted: frame t of a dream weighs gamma^t (DreamerV1 to V3).
-        backprop: share of the policy's objective that is differentiated through the dynamics.
-        online: returns are continued with the value that learns, else with its slow copy.
-        regulariser: weight of the value's loss towards that copy (DreamerV3: 1).
-        replay: weight of the value's loss on replayed sequences, which also trains the world model
-            (DreamerV3: .3).
-        warmup: updates in which the learning rates rise; None: as those of the world model.
-        averaged: an average of the policy acts, else the policy itself.
-        rule: of the optimizers of all parts.
-    """
-
-    discounted: bool
-    backprop: float = 0.0
-    online: bool = False
-    regulariser: float = 0.0
-    replay: float = 0.0
-    warmup: int | None = None
-    averaged: bool = False
-    rule: Rule = ADAMW
-
-
-DREAMER4 = Method(discounted=False, warmup=10, averaged=True)
 
 
 @dataclass(frozen=True)

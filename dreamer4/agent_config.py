@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from . import worlds
 from .actions import REAL
-from .actor_critic import DREAMER4, ActorConfig, ActorCriticConfig, Method, ValueConfig
+from .actor_critic import ActorConfig, ActorCriticConfig, ValueConfig
 from .heads import READS, HeadsConfig
+from .method import DREAMER4, Method
 from .optim import OptimConfig
 from .returns import LOSSES
 from .schedule import ScheduleConfig

@@ -309,8 +309,7 @@ def latest(path: str | Path) -> dict[str, float]:
 
 def ended(path: str | Path) -> str:
     """The error that ended a run, as its events.log has it; '' for none, or if it has gone on."""
-    file = Path(path) / 'events.log'
-    text = file.read_text(errors='replace') if file.exists() else ''
+    text = file.read_text('utf8', 'replace') if (file := Path(path) / 'events.log').exists() else ''
     _, found, error = text.rpartition('Continuing ')[2].rpartition('The run ended by ')
     return (found + error).splitlines()[0] if found else ''
 

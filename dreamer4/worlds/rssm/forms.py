@@ -7,7 +7,7 @@ DreamerV1: Hafner et al. 2020 (arXiv 1912.01603). DreamerV2: 2021 (2010.02193). 
 
 from dataclasses import dataclass
 
-from ...actor_critic import Method
+from ...method import Method
 from ...optim import Rule
 
 
