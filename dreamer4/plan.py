@@ -30,7 +30,7 @@ HALF = 2  # bytes of a gathered parameter
 GATHERED = 2  # blocks whose gradients are whole at once: the one in use and the next
 # passes that gather blocks, of each slice of the batch and of all of it. Of the dynamics: committed
 # and denoising, both ways; two of the teacher, and one for all steps of the dreams, which keep what
-# was gathered. Of the tokenizer: both ways; one for the latents of the batch. What is computed again on the way
+# was gathered. Of the tokenizer: both ways; one for the latents. What is computed again on the way
 # back finds them there.
 GATHERS = {'model': (2 * 2, 2 + 1), 'tokenizer': (2, 1)}
 KEPT = 0.9  # of a GPU: CUDA itself and what the allocator cannot use take the rest

@@ -41,7 +41,7 @@ def summarize(world) -> Summary:
         'imagination': 2 * dreamt * (c.shortcut.steps * denoise + observe + read),
     }
     again = 2 * frames * (denoise + observe)
-    if not isinstance(world.tokenizer, ConvTokenizer):
+    if c.tokenizer.kind == 'patches':  # the one whose transformers are computed again
         again += 2 * (encode + decode) * c.batch.frames / c.tokenizer_training.every
     slots = ' '.join(f'{k} {s.stop - s.start}' for k, s in dynamics.layout.slots.items())
     kind, latents = c.tokenizer.kind, world.tokenizer.latent_shape
