@@ -88,7 +88,8 @@ def test_work_and_messages_that_savings_add_are_planned(counted):
     assert 0.4 * passes < work - plain < 2 / 3 * passes
     more = plan.divide(both, config, 'fsdp', 2).sent - plan.divide(counted, config, 'fsdp', 2).sent
     model, tokenizer = counted.shared['model'], counted.shared['tokenizer']
-    assert more == pytest.approx(0.5 * plan.HALF * (4 * model + 2 * tokenizer))
+    often = 1 / config.tokenizer_training.every
+    assert more == pytest.approx(0.5 * plan.HALF * (4 * model + 2 * often * tokenizer))
 
 
 def test_each_of_many_holds_its_share(counted):
