@@ -302,7 +302,7 @@ def test_a_checkpoint_of_another_size_is_refused_with_the_names_that_do_not_fit(
     )
     assert (
         'made for another agent' in done.stderr
-        and 'size mismatch for' in done.stderr
+        and 'agent.dynamics.width is 32 in the run, 64 here' in done.stderr
         and 'Traceback' not in done.stderr
     )
 

@@ -8,6 +8,7 @@ from browser import find, running
 
 from dreamer4.report import figures, page
 from dreamer4.report.examine import Findings
+from embodied.media import gif
 
 PLAYER = {'mean': 1.0, 'ci95': 0.5, 'std': 1.0, 'returns': [1.0, 2.0], 'lengths': [5, 5]}
 SECTIONS = {
@@ -74,7 +75,9 @@ def written(folder):
         '{"frames": 0, "updates": 2, "held_out/agent": 0.5, "tokenizer/unexplained": 0.4}\n'
     )
     plots = figures.draw(SECTIONS, page.history(folder))
-    content = page.write(found, SECTIONS, plots, 'Report of <run>', ['A line & more.'], folder)
+    clips = {name: gif(video, page.FPS, width=0, seconds=0) for name, video in found.videos.items()}
+    lines = ['A line & more.']
+    content = page.write(found, clips, SECTIONS, plots, 'Report of <run>', lines, folder)
     (folder / 'report.html').write_bytes(content)
     return plots, content.decode()
 

@@ -103,7 +103,7 @@ def test_a_terminal_that_is_closed_saves_and_ends_the_run(tmp_path):
     os.close(master)  # the kernel sends SIGHUP
     assert process.wait() == 0
     asked = [line for line in events(tmp_path).splitlines() if 'SIGHUP asked for the end' in line]
-    assert len(asked) == 1 and f"'step': {saved(tmp_path)}" in asked[0], (
+    assert len(asked) == 1 and f'after {saved(tmp_path):,} steps' in asked[0], (
         'the last save is of the last step'
     )
 
