@@ -132,6 +132,8 @@ def _limits(closed: bool) -> Callable[[], None]:
     """What a life does before its program begins."""
 
     def apply():
+        # under nohup it would be ignored, and runs heed that: every hang up would be no end
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
         if closed:
             os.closerange(0, 3)
