@@ -144,15 +144,15 @@ def test_what_is_guessed_of_frames_of_which_nothing_was_told_is_read_with_gradie
     forced = shortcut.loss(world, context, given, first, settings(anchor=1.0), 1)
     assert forced.blind[1:].equal(world.coordinates.known(first)[1:]), 'every frame is an anchor'
     assert not forced.blind[0].any(), 'large steps are not asked for the mean'
-    assert forced.view.shape == context.view.shape
+    assert forced.view(world.coordinates).shape == context.view.shape
     torch.nn.init.zeros_(world.latent_out.weight)
     world.latent_out.bias.data.fill_(0.5)
     forced = shortcut.loss(world, context, given, first, settings(anchor=1.0), 0)
     origin = world.coordinates.origin(context.seen, first)
     guess = torch.full_like(z, 0.5)
     expected = world.coordinates.view(world.coordinates.decode(guess, origin).clamp(-1, 1), guess)
-    assert torch.allclose(forced.view, expected, atol=1e-6)
-    forced.view.sum().backward()
+    assert torch.allclose(forced.view(world.coordinates), expected, atol=1e-6)
+    forced.view(world.coordinates).sum().backward()
     assert world.latent_out.bias.grad.abs().sum() > 0
     none = shortcut.loss(world, context, given, first, settings(anchor=0.0), 0).blind
     assert none.sum() < none.numel() / 2

@@ -15,7 +15,7 @@ from ... import ranks
 from ...nets.memory import Beside
 from ...nets.transformer import View
 from .dynamics import Context, Dynamics, Frames, Given
-from .moves import Origin
+from .moves import Origin, Whole
 
 NEWEST = slice(-1, None)
 RAMP = 0.1  # weight of the loss at tau = 0; at tau = 1 it is 1
@@ -28,15 +28,21 @@ class Forced:
     Attributes:
         losses: 'bootstrap', of sequences that train large steps, and 'flow', of the others, where
             there are any: (rows, T) float32.
-        view: (B, T, S, V) what the heads would read of the frames as they are guessed, with
-            gradient into the dynamics.
+        guess: (B, T, S, W) what the dynamics say the frames are without noise, in coordinates that
+            begin at `origin`; with gradient.
         blind: bool (B, T), guesses of frames of which nothing was told (tau = 0, d = d_min): the
             mean of what may come, which is what a dream of one step a frame goes on from.
     """
 
     losses: dict[str, torch.Tensor]
-    view: torch.Tensor
+    guess: torch.Tensor
+    origin: Origin | None
     blind: torch.Tensor
+
+    def view(self, coordinates: Whole) -> torch.Tensor:
+        """What the heads read of the frames as they are guessed, (B, T, S, V)."""
+        latent = coordinates.decode(self.guess, self.origin).clamp(-1, 1)
+        return coordinates.view(latent, self.guess)
 
 
 @dataclass(frozen=True)
@@ -129,8 +135,7 @@ def loss(
         )
         target = target.clamp(-coordinates.bound, coordinates.bound)
         out['bootstrap'] = weight[part] * (guess[part] - target).square().mean((-1, -2))
-    seen = coordinates.view(coordinates.decode(guess, origin).clamp(-1, 1), guess)
-    return Forced(out, seen, (level == 0) & (size == 0) & known)
+    return Forced(out, guess, origin, (level == 0) & (size == 0) & known)
 
 
 def beside(context: Context) -> View:

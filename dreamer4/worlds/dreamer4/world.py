@@ -258,7 +258,7 @@ class Dreamer4:
             + parts['cont']
         )
         if c.heads.learn_on == 'predicted':
-            inputs = self.heads.inputs(None, forced.view)
+            inputs = self.heads.inputs(None, forced.view(self.dynamics.coordinates))
             ahead = self.heads.losses(inputs, batch, usable & forced.blind, behaviour=False)
             parts['reward_ahead'] = ahead['reward']
             total = total + self.rms('reward', ahead['reward']) + ahead['cont']
