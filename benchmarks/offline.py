@@ -13,7 +13,9 @@ benchmarks/results/<name>.json and .png.
 """
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -229,31 +231,44 @@ def table(runs: list[dict]) -> str:
 
 def draw(runs: list[dict], path: Path) -> None:
     """Returns of the policy over its updates, a panel per seed, beside the clone and the data."""
+    words = 'updates of the policy in imagination', 'return per episode'
+    with panels(runs, 3.6, words, path) as axes:
+        for axis, run in zip(axes, runs):
+            ends = ({'updates': 0, **run['bc']}, {'updates': run['updates']['policy']})
+            points = [ends[0], *run['curve'], ends[1] | run['imagination']]
+            x, y, spread = (
+                [point[key] or 0 for point in points] for key in ('updates', 'mean', 'ci95')
+            )
+            axis.errorbar(x, y, spread, marker='o', capsize=3, label='policy, 95 % interval')
+            axis.axhline(run['bc']['mean'], color='tab:orange', label='behaviour clone')
+            axis.axhline(
+                run['data']['mean'], color='tab:green', linestyle='--', label='mean of the data'
+            )
+            for value, style, name in zip(
+                BOUNDS.get(run['task'], ()), (':', '-.'), ('random', 'optimal')
+            ):
+                axis.axhline(value, color='gray', linestyle=style, label=name)
+
+
+@contextlib.contextmanager
+def panels(runs: list[dict], width: float, words: tuple[str, str], path: Path) -> Iterator:
+    """The axes of a picture with a panel per run, to be drawn into; written to `path` at the end.
+
+    Args:
+        runs: each with 'task' and 'seed'. width: inches of a panel. words: of both axes.
+    """
     import matplotlib
 
     matplotlib.use('agg')
     from matplotlib import pyplot
 
-    size = (3.6 * len(runs), 3.4)
+    size = (width * len(runs), 3.4)
     figure, axes = pyplot.subplots(1, len(runs), figsize=size, squeeze=False, sharey=True)
+    yield axes[0]
     for axis, run in zip(axes[0], runs):
-        ends = ({'updates': 0, **run['bc']}, {'updates': run['updates']['policy']})
-        points = [ends[0], *run['curve'], ends[1] | run['imagination']]
-        x, y, spread = (
-            [point[key] or 0 for point in points] for key in ('updates', 'mean', 'ci95')
-        )
-        axis.errorbar(x, y, spread, marker='o', capsize=3, label='policy, 95 % interval')
-        axis.axhline(run['bc']['mean'], color='tab:orange', label='behaviour clone')
-        axis.axhline(
-            run['data']['mean'], color='tab:green', linestyle='--', label='mean of the data'
-        )
-        for value, style, name in zip(
-            BOUNDS.get(run['task'], ()), (':', '-.'), ('random', 'optimal')
-        ):
-            axis.axhline(value, color='gray', linestyle=style, label=name)
         axis.set_title(f'{run["task"]}, seed {run["seed"]}')
-        axis.set_xlabel('updates of the policy in imagination')
-    axes[0][0].set_ylabel('return per episode')
+        axis.set_xlabel(words[0])
+    axes[0][0].set_ylabel(words[1])
     axes[0][0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)

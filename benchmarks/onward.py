@@ -173,29 +173,20 @@ def table(runs: list[dict]) -> str:
 
 def draw(runs: list[dict], path: Path) -> None:
     """Training returns of both runs over env frames, a panel per seed."""
-    import matplotlib
-
-    matplotlib.use('agg')
-    from matplotlib import pyplot
-
-    size = (4 * len(runs), 3.4)
-    figure, axes = pyplot.subplots(1, len(runs), figsize=size, squeeze=False, sharey=True)
-    for axis, run in zip(axes[0], runs):
-        for key, name in (('scratch', 'online from scratch'), ('onward', 'offline, then online')):
-            axis.plot(np.array(run[key]['frames']) / 1000, run[key]['score'], label=name)
-        before = run['offline']['imagination']['mean']
-        axis.axhline(before, color='tab:orange', linestyle=':', label='offline alone')
-        if run['scratch']['final'] is not None:
-            axis.axhline(
-                run['scratch']['final'], color='gray', linestyle='--', label='online score'
-            )
-        axis.set_title(f'{run["task"]}, seed {run["seed"]}')
-        axis.set_xlabel('env frames, thousands')
-    axes[0][0].set_ylabel(f'training return, mean of {EPISODES} episodes')
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    words = 'env frames, thousands', f'training return, mean of {EPISODES} episodes'
+    with offline.panels(runs, 4, words, path) as axes:
+        for axis, run in zip(axes, runs):
+            for key, name in (
+                ('scratch', 'online from scratch'),
+                ('onward', 'offline, then online'),
+            ):
+                axis.plot(np.array(run[key]['frames']) / 1000, run[key]['score'], label=name)
+            before = run['offline']['imagination']['mean']
+            axis.axhline(before, color='tab:orange', linestyle=':', label='offline alone')
+            if run['scratch']['final'] is not None:
+                axis.axhline(
+                    run['scratch']['final'], color='gray', linestyle='--', label='online score'
+                )
 
 
 if __name__ == '__main__':
