@@ -29,7 +29,7 @@ from dreamer4.agent import Agent
 from dreamer4.agent_config import AgentConfig
 from dreamer4.feed import Feed
 from dreamer4.machine import MachineConfig, settle
-from dreamer4.record import WARM, plainly
+from dreamer4.record import WARM, Plain
 from dreamer4.summary import parameters, update_flops
 from embodied.config import parse
 
@@ -128,7 +128,7 @@ def parts(agent: Agent) -> dict[str, Callable[[], object]]:
         agent.init_policy(16),
         {key: value[:1, 0].repeat(16, 0) for key, value in sample(1, 2).items()},
     )
-    run = agent.recorder.run if agent.recorder else plainly
+    run = agent.recorder.run
     return {
         name: lambda name=name, work=work: run(name, work, {}) for name, work in works.items()
     } | {
@@ -147,7 +147,7 @@ def seconds(agent: Agent, work: Callable[[], object], limit: float) -> float:
         synchronize(agent.device)
         return time.perf_counter() - start
 
-    for _ in range(1 + (WARM + 1) * (agent.recorder is not None)):
+    for _ in range(1 + (WARM + 1) * (not isinstance(agent.recorder, Plain))):
         once()
     times, stop = [once()], time.perf_counter() + limit
     while time.perf_counter() < stop and len(times) < 50:

@@ -13,21 +13,22 @@ import torch
 from embodied.base import Shards, Spaces, Status, Stored
 from embodied.tasks import KEY
 
-from . import ranks, shards, worlds
+from . import ranks, worlds
 from .actions import Actions
 from .actor_critic import WATCHED, ActorCritic
 from .agent_config import AgentConfig, check, share
 from .batch import Batch, make_batch, observed
 from .cache import frames_gb
-from .feed import Feed, Meal, Needs
+from .feed import Feed, Meal
+from .gate import Gate
 from .machine import Machine, MachineConfig, own_stream
 from .machine import check as check_machine
 from .notices import Notices
 from .player import Player
-from .record import CudaGraphs, plainly
-from .schedule import MODEL, Schedule
-from .sharing import Blocks, fitted, shared_paths
-from .state import fetch, fitting, held, modules, pack_tree, unpack_tree
+from .record import recorder
+from .schedule import Schedule
+from .sharing import Blocks
+from .state import fetch, fitting, held, modules, pack, unpack
 from .summary import describe
 from .tasks import Tasks
 from .updater import Updater, accepted
@@ -86,9 +87,9 @@ class Agent:
         self.player = Player(*who, self.obs_keys, machine)
         self.updater = Updater(*who, config, machine, self._seed)
         self.optimizers = self.world.optimizers | self.actor_critic.optimizers
-        graphs = machine.config.graphs and self.device.type == 'cuda' and ranks.count() == 1
-        self.recorder = CudaGraphs(self.device) if graphs else None
+        self.recorder = recorder(machine.config, self.device)
         self.schedule = Schedule(config.schedule, self.world.stages, config.batch.long_length > 0)
+        self.gate = Gate(self.updater, self.schedule, machine)
         self.updates, self.notices = 0, Notices(self.world.notes)
         ranks.align(held(self.world, self.actor_critic))
         self.blocks = Blocks(*modules(self.world, self.actor_critic))
@@ -108,11 +109,7 @@ class Agent:
 
     def status(self) -> Status:
         """Stage, what it waits for, and the metrics that tell how it goes."""
-        stage, words = self.schedule.stage, self.schedule.waits_for()
-        waits = words.removeprefix(stage).strip()
-        watched = self.world.watched.get(stage, ()) + WATCHED.get(stage, ())
-        settled = stage == self.schedule.stages[-1]
-        return Status(stage, waits, settled, watched, self.schedule.over)
+        return self.schedule.status(self.world.watched, WATCHED)
 
     def events(self) -> list[str]:
         """Sentences that a person should read, each once: those since the last call."""
@@ -163,21 +160,12 @@ class Agent:
     def feed(self, replay) -> Feed:
         """The stream of what train and report are given."""
         gigabytes = frames_gb(self.machine.config.cache, self.device)
-        return Feed(replay, self.needs, self.batch, self.device, gigabytes)
+        needs = lambda: self.updater.needs(self.updates, self.schedule)
+        return Feed(replay, needs, self.batch, self.device, gigabytes)
 
     def batch(self, rows: Mapping[str, np.ndarray | torch.Tensor]) -> Batch:
         """Rows of a replay, key -> (B, T+1, ...), as frames on the device."""
         return make_batch(rows, self.obs_keys, self.actions, self.device)
-
-    def needs(self) -> Needs:
-        """What the next update is to be made of."""
-        size, length = self.world.shape(self.updates, self.schedule.begun)
-        if self.schedule.all_long:
-            size, length = self.config.batch.long
-        measured = self.config.schedule.gate_sequences, self.config.batch.length + 1
-        heads = 'agent' if 'agent' in self.schedule.stages else 'dynamics'
-        gate, relevant = self.schedule.gate_due(), self.schedule.reached(heads)
-        return Needs((size, length + 1), measured, gate, relevant)
 
     @own_stream
     def train(self, meal: Meal) -> dict[str, float]:
@@ -186,63 +174,30 @@ class Agent:
         Raises:
             NonFiniteLoss: before any parameter of the failing part moved.
         """
-        with self.blocks.learning():
-            return self._train(meal)
-
-    def _train(self, meal: Meal) -> dict[str, float]:
-        batch, run = meal.batch, self.recorder.run if self.recorder else plainly
-        plan = self.updater.plan(self.updates, batch.shape, self.schedule)
+        batch = meal.batch
         work = lambda flat: self.updater.carry_out(plan, Batch.of(flat))
-        # here alone the host waits for the device
-        metrics = accepted(self.optimizers, fetch(run(plan, work, batch.flat())), batch)
-        self.updates += 1
-        self.schedule.note(metrics)
-        if meal.gate is not None:
-            metrics |= self._gate(meal.gate)
-        self.notices.beyond(metrics, self.config.heads.limit, self.config.value.gamma)
-        self._advance()
+        with self.blocks.learning():
+            plan = self.updater.plan(self.updates, batch.shape, self.schedule)
+            made = self.recorder.run(plan, work, batch.flat())
+            metrics = accepted(self.optimizers, fetch(made), batch)  # here alone the host waits
+            self.updates += 1
+            self.schedule.note(metrics)
+            if meal.gate is not None:
+                metrics |= self.gate.measure(meal.gate)
+            self.notices.beyond(metrics, self.config.heads.limit, self.config.value.gamma)
+            self._advance()
         return metrics
 
-    @torch.no_grad()
-    def _gate(self, batch: Batch) -> dict[str, float]:
-        """Measure the world model open loop, where the policy may start once it predicts the
-        reward; and what the stage is to lower, where that ends it.
-        """
-        stage, out = self.schedule.stage, {}
-        if stage in MODEL:
-            metrics = fetch(self.world.measure(batch))
-            self.schedule.note(metrics)
-            out = {f'gate/{k}': v for k, v in metrics.items() if '/' not in k}
-        if self.config.schedule.plateau and stage != 'value':
-            with self.machine.fixed():
-                score = fetch({'score': self._score(stage, batch)})['score']
-            self.schedule.compare(score)
-            out[f'held_out/{stage}'] = score
-        return out
-
-    def _score(self, stage: str, batch: Batch) -> torch.Tensor:
-        """What a stage is to lower (scalar), on sequences that should be none of those it learns
-        from: of the policy the mean reward of dreams, negative.
-        """
-        with self.machine.autocast():
-            if stage != 'policy':
-                return self.world.score(stage, batch)
-            dream = self.world.imagine(self.world.recall(batch), batch, self.updater.choose)
-        alive = dream.cont.cumprod(1)[:, :-1]
-        return -(dream.reward[:, 1:] * alive).mean()
-
     def _advance(self) -> None:
-        """Go to the next stage if it is time; some stages begin with a copy."""
+        """Go to the next stage if it is time."""
         before = self.schedule.stage
         self.notices.add(self.schedule.advance())
-        if self.schedule.stage == before:
-            return
-        self._enter()
+        if self.schedule.stage != before:
+            self._enter()
 
     def _enter(self) -> None:
-        """The current stage begins."""
-        if self.recorder:
-            self.recorder.forget()  # the plans of a stage do not come again
+        """The current stage begins; some begin with a copy."""
+        self.recorder.forget()  # the plans of a stage do not come again
         self.world.enter(self.schedule.stage)
         if self.schedule.stage == 'value' and self.config.actor.prior == 'clone':
             self.actor_critic.start_from(self.world.clone)
@@ -266,14 +221,9 @@ class Agent:
         cut = self.machine.config.sharded_checkpoint and ranks.count() > 1
         if ranks.number() and not self.blocks and not cut:
             return {}
-        state = {name: part.state_dict() for name, part in self._parts().items()}
         told, random = list(self.notices.told), self.machine.save()
         rest = {'updates': self.updates, 'told': told, 'random': random}
-        if cut:
-            tensors, small = shards.split(state)
-            tree = Shards(pack_tree(small | rest), lambda folder: shards.write(folder, tensors))
-        else:
-            tree = pack_tree(state | rest, keep=not ranks.number())
+        tree = pack(self._parts(), rest, cut)
         self.blocks.gather()
         return tree
 
@@ -289,19 +239,10 @@ class Agent:
         Raises:
           CheckpointError: it was made for another agent; names what does not fit.
         """
-        if self.recorder:
-            self.recorder.forget()
+        self.recorder.forget()
         self.blocks.part()
-        if isinstance(tree, Stored):
-            likes = dict(shared_paths(self._parts()))
-            tree = shards.merge(shards.read(tree.folder, likes), unpack_tree(tree.tree))
-        else:
-            tree = unpack_tree(tree)
         with fitting():
-            for name, part in self._parts().items():
-                # a model that travels comes without optimizers: they begin anew
-                if name in tree or not name.startswith('optim_'):
-                    part.load_state_dict(fitted(part, tree[name]))
+            tree = unpack(self._parts(), tree)
             self.updates, self.notices.told = int(tree['updates']), list(tree.get('told', []))
             if ranks.number():  # there may have been no such rank
                 self.machine.seed(ranks.own(self._seed, self.updates))

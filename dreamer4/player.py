@@ -13,7 +13,7 @@ from embodied.tasks import KEY
 from .actions import Actions
 from .actor_critic import ActorCritic
 from .machine import Machine
-from .record import Recorder, plainly
+from .record import Recorder
 from .worlds import World
 
 MODES = ('train', 'sample', 'mode')
@@ -62,14 +62,14 @@ class Player:
         kind: str,
         carry: dict[str, torch.Tensor],
         obs: Mapping[str, np.ndarray],
-        recorder: Recorder | None,
+        recorder: Recorder,
     ) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
         """Act on one frame of every env.
 
         Args:
             kind: one of KINDS: at random, by a sample of the policy, or its likeliest action.
             carry: of begin or the last call. obs: key -> (N, ...).
-            recorder: of work for the device; None records nothing.
+            recorder: of work for the device.
 
         Returns:
             carry, actions (N, ...).
@@ -78,8 +78,7 @@ class Player:
             f'seen/{k}': torch.from_numpy(np.ascontiguousarray(obs[k])).to(self.machine.device)
             for k in self.keys
         }
-        run = recorder.run if recorder else plainly
-        out = run(('policy', kind), lambda flat: self.act(kind, flat), carry | seen)
+        out = recorder.run(('policy', kind), lambda flat: self.act(kind, flat), carry | seen)
         actions = {
             k.removeprefix('act/'): v.cpu().numpy() for k, v in out.items() if k.startswith('act/')
         }

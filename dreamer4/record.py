@@ -12,16 +12,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from . import ranks
+from .machine import MachineConfig
+
 Tensors = dict[str, torch.Tensor]
 Work = Callable[[Tensors], Tensors]
 # calls before a recording, as torch's manual has it: kernels are chosen, optimizers and libraries
 # set their memory aside
 WARM = 3
-
-
-def plainly(key: Hashable, work: Work, inputs: Tensors) -> Tensors:
-    """What Recorder.run does where nothing is recorded."""
-    return work(inputs)
 
 
 class Recorder:
@@ -74,6 +72,13 @@ class Recorder:
         return nullcontext()
 
 
+class Plain(Recorder):
+    """Records nothing."""
+
+    def run(self, key, work, inputs):
+        return work(inputs)
+
+
 class CudaGraphs(Recorder):
     """Recordings as CUDA graphs, which share one pool of memory.
 
@@ -105,3 +110,9 @@ class CudaGraphs(Recorder):
         with torch.cuda.stream(self._stream):
             yield
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+
+def recorder(machine: MachineConfig, device: torch.device) -> Recorder:
+    """What records an agent's work on a device. What several ranks do together is not recorded."""
+    graphs = machine.graphs and device.type == 'cuda' and ranks.count() == 1
+    return CudaGraphs(device) if graphs else Plain()

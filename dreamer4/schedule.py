@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from embodied.base import Status
 from embodied.errors import ConfigError
 
 # Phase, as --phases names it -> its stages (Dreamer 4, Section 3: 1a tokenizer, 1b dynamics, 2
@@ -249,6 +250,16 @@ class Schedule:
             return ''
         unmet = self._unmet()
         return unmet and f'{self.stage} waits: {unmet}'
+
+    def status(self, *watched: Mapping[str, tuple[str, ...]]) -> Status:
+        """How it goes, for the terminal line.
+
+        Args:
+            watched: of each part, stage -> names of the metrics that tell.
+        """
+        names = tuple(name for part in watched for name in part.get(self.stage, ()))
+        waits = self.waits_for().removeprefix(self.stage).strip()
+        return Status(self.stage, waits, self.stage == self.stages[-1], names, self.over)
 
     def _limits(self) -> dict[str, tuple[float, bool]]:
         """Measure -> limit, and whether it must lie above; those that the current stage waits

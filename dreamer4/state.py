@@ -1,5 +1,5 @@
-"""Trees of torch tensors <-> trees of numpy arrays, so that checkpoints hold plain arrays and
-JSON; the word about one that does not fit; and metrics on their way to the host.
+"""The parts of an agent <-> a tree of numpy arrays and JSON for a checkpoint; the word about one
+that does not fit; and metrics on their way to the host.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from embodied.base import Shards, Stored
 from embodied.errors import CheckpointError
 
-from . import ranks
-from .sharing import is_shared, whole
+from . import ranks, shards
+from .sharing import fitted, is_shared, shared_paths, whole
 
 # what a tree of another form runs into
 MISFIT = (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError)
@@ -38,6 +39,35 @@ def unpack_tree(tree):
         return {k: unpack_tree(v) for k, v in tree.items()}
     if isinstance(tree, np.ndarray):
         return torch.from_numpy(tree.copy())
+    return tree
+
+
+def pack(parts: Mapping, rest: dict, cut: bool) -> dict | Shards:
+    """What a checkpoint holds of parts, and the rest beside them; all ranks call it.
+
+    Args:
+        parts: name -> with a state_dict. rest: of JSON values and arrays. cut: each rank writes
+            what it has of the tensors, see shards.py; else they are whole on rank 0.
+    """
+    state = {name: part.state_dict() for name, part in parts.items()}
+    if cut:
+        tensors, small = shards.split(state)
+        return Shards(pack_tree(small | rest), lambda folder: shards.write(folder, tensors))
+    return pack_tree(state | rest, keep=not ranks.number())
+
+
+def unpack(parts: Mapping, tree: Mapping | Stored) -> dict:
+    """Inverse of pack: load the parts; the whole tree, with the rest. A model that travels comes
+    without the optimizers, which begin anew.
+    """
+    if isinstance(tree, Stored):
+        likes = dict(shared_paths(parts))
+        tree = shards.merge(shards.read(tree.folder, likes), unpack_tree(tree.tree))
+    else:
+        tree = unpack_tree(tree)
+    for name, part in parts.items():
+        if name in tree or not name.startswith('optim_'):
+            part.load_state_dict(fitted(part, tree[name]))
     return tree
 
 

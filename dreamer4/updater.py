@@ -1,4 +1,4 @@
-"""One update: what the host decides about it, and the work for the device that follows.
+"""One update: what it is made of, what the host decides about it, and the work for the device.
 
 The world model's losses, a dream of it, what policy and value learn from the dream, then the world
 model's step. Letters: W trajectories, F features, M action code.
@@ -14,6 +14,7 @@ from .actions import Actions
 from .actor_critic import ActorCritic, Real
 from .agent_config import AgentConfig
 from .batch import Batch
+from .feed import Needs
 from .machine import Machine
 from .optim import NonFiniteLoss, Optimizer
 from .schedule import Schedule
@@ -54,6 +55,18 @@ class Updater:
     ):
         self.world, self.actor_critic, self.actions = world, actor_critic, actions
         self.config, self.machine, self.seed = config, machine, seed
+
+    def needs(self, number: int, schedule: Schedule) -> Needs:
+        """What the update of a number, from 0, is to be made of."""
+        batch = self.config.batch
+        size, length = self.world.shape(number, schedule.begun)
+        if schedule.all_long:
+            size, length = batch.long
+        measured = self.config.schedule.gate_sequences, batch.length + 1
+        heads = 'agent' if 'agent' in schedule.stages else 'dynamics'
+        return Needs(
+            (size, length + 1), measured, schedule.gate_due(), relevant=schedule.reached(heads)
+        )
 
     def plan(self, number: int, shape: tuple[int, int], schedule: Schedule) -> Plan:
         """Decide what the update of a number, from 0, does on a batch (B, T), and tell the

@@ -125,7 +125,7 @@ def test_a_held_out_measure_is_the_same_each_time_and_falls_as_a_stage_learns():
     batch = made.batch(rows(4, 9))
     for stage in ('tokenizer', 'dynamics', 'agent', 'policy'):
         made.schedule.stage, state = stage, torch.get_rng_state()
-        first, again = (made._gate(batch)[f'held_out/{stage}'] for _ in range(2))
+        first, again = (made.gate.measure(batch)[f'held_out/{stage}'] for _ in range(2))
         assert first == again and np.isfinite(first)
         same_numbers = torch.equal(state, torch.get_rng_state())
         assert same_numbers or stage in MODEL, 'whose open-loop measure draws, as online'

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from dreamer4 import record
 from dreamer4.agent import Agent
-from dreamer4.record import CudaGraphs, Recorder
+from dreamer4.record import CudaGraphs, Plain, Recorder
 
 
 def state(made):
@@ -110,7 +110,7 @@ def prepared(how, recorded, stage, **changes):
     recorder, device, precision, _ = RECORDERS[how]
     machine = {'machine.device': device, 'machine.precision': precision}
     made = agent(stage, **changes, **machine)
-    made.recorder = recorder(made) if recorded else None
+    made.recorder = recorder(made) if recorded else Plain()
     return made
 
 
