@@ -133,6 +133,20 @@ def test_the_loss_reaches_only_what_it_should(history, moves):
     ), 'there is no mean of nothing'
 
 
+def test_latents_that_learn_come_nearer_to_what_follows_them_and_not_the_other_way_round():
+    world, first = dynamics(moves=True), torch.zeros(4, 3, dtype=torch.bool)
+    z = (torch.rand(4, 3, 2, 3) - 0.5).requires_grad_()
+    world.coordinates.measure(z.detach(), first)
+    given = Given(torch.randn(4, 3, 2), ~first)
+    context = world.commit(z, given, first)  # whose guess is no move as yet
+    shortcut.loss(world, context, given, first, settings(anchor=1.0), 0).losses[
+        'flow'
+    ].sum().backward()
+    assert (z.grad[:, -1] == 0).all(), 'nothing is told that it is to be predicted'
+    move = z.detach().diff(dim=1)
+    assert (-z.grad[:, :-1] * move > 0).all()
+
+
 @pytest.mark.parametrize('moves', [False, True])
 def test_what_is_guessed_of_frames_of_which_nothing_was_told_is_read_with_gradient(moves):
     world, z = dynamics(moves=moves), torch.rand(4, 3, 2, 3) - 0.5

@@ -112,9 +112,10 @@ def loss(
     rows = large if dynamics.step_sizes > 1 else 0
     level, size = draw_schedule(batch, time, rows, dynamics, config, is_first.device)
     origin = coordinates.origin(context.seen, is_first)
-    # latents that learn must not learn to be predicted
-    target = coordinates.encode(context.latent, origin).detach()
-    noisy = dynamics.noised(target, level)
+    # latents that learn must not learn to be predicted; the frame before, where a move begins, is
+    # what they are predicted from: stopped as well, the loss would push it away from what follows
+    target = coordinates.encode(context.latent.detach(), origin)
+    noisy = dynamics.noised(target.detach(), level)
     positions = torch.arange(time, device=is_first.device)[None]
     view = beside(context) if config.history == 'commit' else View(context.mask, positions)
     guess, _ = dynamics(Frames(coordinates.tell(noisy, origin), level, size, given), view)
