@@ -17,6 +17,7 @@ from ... import ranks
 from ...nets.conv import ConvDecoder, ConvEncoder
 from ...nets.layers import mlp
 from ...nets.outputs import symlog
+from ...stacks import told
 from ...summary import matmul_parameters
 from ...tasks import Weights
 from ...vectors import safe, vector_size, vectorize
@@ -106,7 +107,7 @@ class ConvTokenizer(Tokenizer):
         parts = []
         if self.learned:
             images = [
-                self.encoders[safe(k)](self.scale[safe(k)](obs[k]).flatten(0, 1))
+                self.encoders[safe(k)](told(self.scale[safe(k)](obs[k])).flatten(0, 1))
                 for k in self.images
             ]
             vectors = [vectorize(obs[k], space).flatten(0, 1) for k, space in self.coded.items()]

@@ -20,6 +20,7 @@ from ...nets.attention import head_count
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
+from ...stacks import WEIGHT, stacked, steps
 from ...tasks import Tasks, Weights, centred, vary, weighted_mean
 from ...vectors import safe, split_space, vector_size, vectorize
 from .summary import products
@@ -236,8 +237,9 @@ class Tokenizer(nn.Module):
             tasks, task: of several tasks, and long (B, T) of the frames; padding is not scored.
 
         Returns:
-            losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights;
-            metrics (detached scalars), see _explained.
+            losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights; that
+            of stacked images with the differences of their frames, see stacks.py; metrics (detached
+            scalars), see _explained.
         """
         batch, time = is_first.shape
         chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
@@ -267,6 +269,12 @@ class Tokenizer(nn.Module):
         }
         reached = {kind: loss.detach() for kind, loss in losses.items()}
         metrics |= self._explained(truth, reached, present, task, tasks.count)
+        for k in filter(lambda k: stacked(self.images[k].shape), self.images):
+            true, made = steps(truth['image'][k]), steps(guess[k])
+            error = weighted_mean((made - true).square(), present.get(k))
+            losses['image'] = losses['image'] + WEIGHT * error
+            usual = weighted_mean(true.square(), present.get(k)).clamp(min=1e-8)
+            metrics['steps_unexplained'] = (error / usual).detach()
         if perceptual is not None and self.images:
             shown = {
                 k: torch.where(present[k] > 0, guess[k], x) if k in present else guess[k]
