@@ -11,6 +11,8 @@ Letters: C channels, 3 for each frame.
 
 import torch
 
+from .tasks import weighted_mean
+
 RGB = 3
 GAIN = 3.0  # of differences beside the newest frame: they are smaller than frames
 WEIGHT = 2.0  # of their error beside that of the frames
@@ -24,6 +26,20 @@ def stacked(shape: tuple[int, ...]) -> bool:
 def steps(image: torch.Tensor) -> torch.Tensor:
     """Differences (..., C - 3) of the frames of a stack (..., C) from those before."""
     return image[..., RGB:] - image[..., :-RGB]
+
+
+def missed_steps(
+    true: torch.Tensor, made: torch.Tensor, weight: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted squared error (scalar) of the differences of stacks (B, T, H, W, C), and the share
+    of their mean square that it is, without gradient.
+
+    Args:
+        weight: as of weighted_mean.
+    """
+    error = weighted_mean((steps(made) - steps(true)).square(), weight)
+    usual = weighted_mean(steps(true).square(), weight).clamp(min=1e-8)
+    return WEIGHT * error, (error / usual).detach()
 
 
 def told(image: torch.Tensor) -> torch.Tensor:

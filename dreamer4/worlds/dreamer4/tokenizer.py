@@ -20,7 +20,7 @@ from ...nets.attention import head_count
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
-from ...stacks import WEIGHT, stacked, steps
+from ...stacks import missed_steps, stacked
 from ...tasks import Tasks, Weights, centred, vary, weighted_mean
 from ...vectors import safe, split_space, vector_size, vectorize
 from .summary import products
@@ -241,12 +241,7 @@ class Tokenizer(nn.Module):
             of stacked images with the differences of their frames, see stacks.py; metrics (detached
             scalars), see _explained.
         """
-        batch, time = is_first.shape
-        chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
-        chance = chance * (torch.rand_like(chance) >= UNMASKED)
-        drop = None
-        if self.config.mask_max and self.patches:
-            drop = torch.rand(batch, time, self.patches, device=is_first.device) < chance
+        drop = self._dropped(is_first)
         if latent is None:
             latent, guess = self(obs, is_first, drop)
         else:
@@ -270,11 +265,9 @@ class Tokenizer(nn.Module):
         reached = {kind: loss.detach() for kind, loss in losses.items()}
         metrics |= self._explained(truth, reached, present, task, tasks.count)
         for k in filter(lambda k: stacked(self.images[k].shape), self.images):
-            true, made = steps(truth['image'][k]), steps(guess[k])
-            error = weighted_mean((made - true).square(), present.get(k))
-            losses['image'] = losses['image'] + WEIGHT * error
-            usual = weighted_mean(true.square(), present.get(k)).clamp(min=1e-8)
-            metrics['steps_unexplained'] = (error / usual).detach()
+            missed, share = missed_steps(truth['image'][k], guess[k], present.get(k))
+            losses['image'] = losses['image'] + missed
+            metrics['steps_unexplained'] = share
         if perceptual is not None and self.images:
             shown = {
                 k: torch.where(present[k] > 0, guess[k], x) if k in present else guess[k]
@@ -282,6 +275,15 @@ class Tokenizer(nn.Module):
             }
             losses['lpips'] = sum(perceptual(shown[k], x) for k, x in truth['image'].items())
         return losses, metrics
+
+    def _dropped(self, is_first: torch.Tensor) -> torch.Tensor | None:
+        """bool (B, T, P): patches that an encoder does not see; None where it sees all."""
+        batch, time = is_first.shape
+        chance = torch.rand(batch, time, 1, device=is_first.device) * self.config.mask_max
+        chance = chance * (torch.rand_like(chance) >= UNMASKED)
+        if not (self.config.mask_max and self.patches):
+            return None
+        return torch.rand(batch, time, self.patches, device=is_first.device) < chance
 
     def _explained(self, truth, losses, present, task, count) -> dict[str, torch.Tensor]:
         """How much of what differs among the frames of a task is reconstructed, and whether
