@@ -6,7 +6,7 @@ import contextlib
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,13 @@ import numpy as np
 from ..errors import ReplayError
 
 DTYPES = 'biuf'
+BLOCK_BYTES = 8 << 20  # that are read of a source at a time, where rows are not larger
+MOST_ROWS = 1024
+
+
+def block_rows(nbytes: int) -> int:
+    """How many rows are read at a time, given the bytes of one."""
+    return max(1, min(MOST_ROWS, BLOCK_BYTES // max(1, nbytes)))
 
 
 class Column:
@@ -35,18 +42,44 @@ class Column:
         self.shape, fortran, self.dtype = read(self._file)
         if self.dtype.kind not in DTYPES or (fortran and len(self.shape) > 1):
             raise ReplayError(f'{name} holds {self.dtype}{", column by column" * fortran}.')
-        self._read = 0
+        self._at = 0  # bytes that were read
 
     def rows(self, first: int, count: int) -> np.ndarray:
         """Rows `first` to `first + count`, which must lie behind those read before."""
-        size = self.dtype.itemsize * math.prod(self.shape[1:])
-        assert first >= self._read, (first, self._read)
-        self._file.seek(size * (first - self._read), 1)
+        size = self.row_bytes
+        assert size * first >= self._at, (size * first, self._at)
+        self._file.seek(size * first - self._at, 1)
         content = self._file.read(size * count)
         if len(content) < size * count:
             raise ReplayError(f'ends before row {first + count} of {self.shape[0]}.')
-        self._read = first + count
+        self._at = size * (first + count)
         return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
+    def merged(self) -> 'Column':
+        """The same array with its first two axes as one; who asks reads this one alone."""
+        self.shape = (self.shape[0] * self.shape[1], *self.shape[2:])
+        return self
+
+
+def side_by_side(
+    columns: Mapping[str, Column], first: int = 0, count: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Rows `first` to `first + count`, or to the last, of columns that are equally long."""
+    if not columns:
+        return
+    if count is None:
+        count = next(iter(columns.values())).shape[0] - first
+    size = block_rows(sum(column.row_bytes for column in columns.values()))
+    for begin in range(first, first + count, size):
+        length = min(size, first + count - begin)
+        block = {key: column.rows(begin, length) for key, column in columns.items()}
+        for index in range(length):
+            yield {key: values[index] for key, values in block.items()}
 
 
 @contextlib.contextmanager
@@ -69,8 +102,8 @@ def opened(file: Path) -> Iterator[dict[str, Column]]:
         yield columns
 
 
-def whole(file: Path) -> dict[str, np.ndarray]:
-    """All arrays of numbers of an .npz.
+def whole(file: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of numbers of an .npz, all or those of some names.
 
     Raises:
       ReplayError: it is damaged, or no .npz.
@@ -79,4 +112,5 @@ def whole(file: Path) -> dict[str, np.ndarray]:
         return {
             key: column.rows(0, column.shape[0]) if column.shape else column.rows(0, 1)
             for key, column in columns.items()
+            if names is None or key in names
         }

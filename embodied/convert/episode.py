@@ -184,13 +184,6 @@ class Options:
         return not self.keys or key in self.keys or key in UNLABELED
 
 
-def records(columns: Mapping[str, np.ndarray]) -> Iterator[Row]:
-    """Columns (N, ...) as N dicts."""
-    length = len(next(iter(columns.values()))) if columns else 0
-    for index in range(length):
-        yield {key: values[index] for key, values in columns.items()}
-
-
 def row_names(seen: Mapping[str, bool], options: Options) -> dict[str, str]:
     """Names in rows for observations, given whether each is an image: a single image has the name
     that the options say, what has no name is called observation.

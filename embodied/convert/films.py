@@ -13,7 +13,7 @@ from ..errors import ReplayError
 from ..replay.importer import decoded, pictures
 from . import arrays
 from .episode import Episode, Options, Recording, Row, Unit
-from .npz_files import files, relative
+from .folders import Files, Folders, names, relative
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
@@ -29,7 +29,7 @@ def open_video(source: Path, options: Options) -> Recording:
     NAME.npz or NAME.json, or as NAME.actions.npy and NAME.rewards.npy; a row's action is taken at
     its frame.
     """
-    found = files(source, *VIDEOS)
+    found = Files(source, *VIDEOS)
     frames = lambda path: shown(pictures(path), options, bgr=False)
     return _recording(found, source, options, frames)
 
@@ -39,29 +39,14 @@ def open_images(source: Path, options: Options) -> Recording:
     numbers. Actions and rewards as for videos, named after the folder and beside it, or called
     actions.npy (.npz, .json) within.
     """
-    folders = sorted({path.parent for path in files(source, *IMAGES)}, key=natural)
+    folders = Folders(source, *IMAGES)
     frames = lambda folder: shown(_stills(folder), options, bgr=False)
     return _recording(folders, source, options, frames)
 
 
 def _stills(folder: Path) -> Iterator[np.ndarray]:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES]
-    for path in sorted(paths, key=natural):
-        yield next(pictures(path))
-
-
-def natural(path: Path) -> list:
-    """A sort key that puts frame 9 before frame 10."""
-    text, key, digits = path.as_posix(), [], ''
-    for sign in text + '\0':
-        if sign.isdigit() and sign.isascii():
-            digits += sign
-            continue
-        if digits:
-            key.append((1, int(digits), ''))
-            digits = ''
-        key.append((0, 0, sign))
-    return key
+    for name in names(folder, *IMAGES):
+        yield next(pictures(folder / name))
 
 
 def shown(frames: Iterable[np.ndarray], options: Options, bgr: bool) -> Iterator[Row]:
@@ -72,11 +57,14 @@ def shown(frames: Iterable[np.ndarray], options: Options, bgr: bool) -> Iterator
 
 
 def _recording(
-    places: list[Path], source: Path, options: Options, frames: Callable[[Path], Iterator[Row]]
+    places: Files | Folders,
+    source: Path,
+    options: Options,
+    frames: Callable[[Path], Iterator[Row]],
 ) -> Recording:
     """Episodes whose labels stand in files beside; where only some have them, rows say so."""
-    labeled = [place for place in places if _files_beside(place)]
-    pattern = columns_beside(labeled[0]) if labeled else {}
+    one = next((place for place in places if _files_beside(place)), None)
+    pattern = columns_beside(one) if one else {}
     units = (Unit(relative(p, source), _opener(p, options, frames, pattern)) for p in places)
     return Recording(units, len(places))
 
@@ -123,15 +111,15 @@ def labeled(frames: Iterator[Row], beside: Beside, pattern: Beside, options: Opt
 
 def _files_beside(place: Path) -> list[Path]:
     """The files that may hold the labels of a video or of a folder of pictures."""
-    stem = place.stem if place.suffix.lower() in VIDEOS else place.name
-    found = [path for path in place.parent.glob(f'{_escaped(stem)}.*') if path != place]
-    if place.is_dir():
-        found += [path for name in ACTIONS + REWARDS for path in place.glob(f'{name}.*')]
-    return sorted(path for path in found if path.suffix in ('.npz', '.npy', '.json'))
-
-
-def _escaped(name: str) -> str:
-    return ''.join(f'[{sign}]' if sign in '*?[' else sign for sign in name)
+    within = place.is_dir()
+    stem = place.name if within else place.stem
+    known = ACTIONS + REWARDS + ENDS
+    paths = [place.parent / f'{stem}{suffix}' for suffix in ('.npz', '.json')]
+    paths += [place.parent / f'{stem}.{name}.npy' for name in known]
+    if within:
+        suffixes = ('.npz', '.npy', '.json')
+        paths += [place / f'{name}{suffix}' for name in known for suffix in suffixes]
+    return [path for path in paths if path.is_file()]
 
 
 def columns_beside(place: Path) -> Beside:
@@ -153,14 +141,14 @@ def columns_beside(place: Path) -> Beside:
 
 
 def _columns_of(path: Path) -> dict[str, np.ndarray]:
+    known = ACTIONS + REWARDS + ENDS
     if path.suffix == '.npz':
-        return arrays.whole(path)
+        return arrays.whole(path, known)
     try:
         if path.suffix == '.npy':
             name = path.stem.rpartition('.')[2]
             return {name: np.load(path, allow_pickle=False)}
         content = json.loads(path.read_text())
-        known = ACTIONS + REWARDS + ENDS
         return {key: np.asarray(content[key]) for key in known if key in content}
     except (OSError, ValueError, TypeError) as error:
         raise ReplayError(f'{path}: cannot be read: {error}.') from error
@@ -171,7 +159,7 @@ def open_lucidrains(source: Path, options: Options) -> Recording:
     .action.npy) of T, taken at their frames, and NAME.rewards.npy, NAME.terminated.npy of T+1,
     which came with them.
     """
-    found = files(source, '.mp4')
+    found = Files(source, '.mp4')
 
     def opener(path: Path) -> Callable[[], Episode]:
         def open_it() -> Episode:
@@ -200,9 +188,7 @@ def open_scalable(source: Path, options: Options) -> Recording:
     """episodes/NNNN/video.mp4 with metadata.json: 12 buttons per frame, which led to it (the frame
     of the reset is not stored), as did its reward. Blue comes first on disk.
     """
-    found = [path for path in files(source, '.mp4') if path.name == 'video.mp4']
-    if not found:
-        raise ReplayError(f'{source}: there is no episodes/NNNN/video.mp4 in it.')
+    found = Files(source, '.mp4', name='video.mp4')
 
     def opener(path: Path) -> Callable[[], Episode]:
         def open_it() -> Episode:
@@ -222,7 +208,7 @@ def open_scalable(source: Path, options: Options) -> Recording:
         return open_it
 
     units = (Unit(relative(path.parent, source), opener(path)) for path in found)
-    return Recording(units, len(found), _facts(found[0].with_name('metadata.json')))
+    return Recording(units, len(found), _facts(next(iter(found)).with_name('metadata.json')))
 
 
 def _facts(meta: Path) -> dict[str, Any]:

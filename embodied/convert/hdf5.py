@@ -1,6 +1,7 @@
 """Formats in HDF5 files: shards of machines-in-motion, D4RL, and V-D4RL at 84 pixels."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReplayError
+from .arrays import block_rows
 from .episode import Episode, Options, Recording, Row, Unit
-from .npz_files import files, open_torch, relative
+from .folders import Files, relative
+from .npz_files import open_torch
 
-BLOCK = 64  # frames that are read at a time
 SUFFIXES = ('.h5', '.hdf5', '.hdf')
 
 
@@ -31,8 +33,9 @@ def opened(path: Path) -> Any:
 
 def blocks(dataset: Any, first: int, count: int) -> Iterator[np.ndarray]:
     """Rows `first` to `first + count` of a dataset, a block of them in memory at a time."""
-    for begin in range(first, first + count, BLOCK):
-        yield from dataset[begin : min(begin + BLOCK, first + count)]
+    size = block_rows(dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
+    for begin in range(first, first + count, size):
+        yield from dataset[begin : min(begin + size, first + count)]
 
 
 def expect(file: Any, path: Path, *names: str) -> None:
@@ -50,7 +53,7 @@ def open_mim(source: Path, options: Options) -> Recording:
     Who converts LeRobot to shards swaps red and blue and stores differences of actions; who
     converts RLDS does neither, and notes num_episodes as an attribute.
     """
-    found = files(source, *SUFFIXES)
+    found = Files(source, *SUFFIXES)
     total = 0
     for path in found:
         with opened(path) as file:
@@ -70,7 +73,7 @@ def _mim_facts(source: Path) -> dict[str, Any]:
     return {key: content[key] for key in known if key in content}
 
 
-def _mim(found: list[Path], source: Path, options: Options) -> Iterator[Unit]:
+def _mim(found: Files, source: Path, options: Options) -> Iterator[Unit]:
     for path in found:
         with opened(path) as file:
             if 'episode_lengths' not in file:
@@ -91,8 +94,9 @@ def _shard(file: Any, number: int, length: int, options: Options) -> Episode:
     bgr = 'num_episodes' not in file.attrs if options.bgr is None else options.bgr
 
     def frames() -> Iterator[Row]:
-        for begin in range(0, length, BLOCK):
-            for frame in images[number, begin : min(begin + BLOCK, length)]:
+        size = block_rows(images.dtype.itemsize * math.prod(images.shape[2:]))
+        for begin in range(0, length, size):
+            for frame in images[number, begin : min(begin + size, length)]:
                 yield {options.key: frame[..., ::-1] if bgr else frame}
 
     actions = file['actions'][number, :length]
@@ -117,11 +121,11 @@ def open_d4rl(source: Path, options: Options) -> Recording:
     """Flat arrays observations, actions, rewards, terminals, timeouts: an episode ends where one
     of the last two is set. next_observations, where they are, hold what the last action led to.
     """
-    found = files(source, *SUFFIXES)
+    found = Files(source, *SUFFIXES)
     return Recording(_d4rl(found, source, options))
 
 
-def _d4rl(found: list[Path], source: Path, options: Options) -> Iterator[Unit]:
+def _d4rl(found: Files, source: Path, options: Options) -> Iterator[Unit]:
     for path in found:
         with opened(path) as file:
             expect(file, path, 'observations', 'actions', 'rewards', 'terminals')
@@ -170,10 +174,10 @@ def open_vd4rl(source: Path, options: Options) -> Recording:
     )
     if not hdf5:
         return open_torch(source, options)
-    return Recording(_steps(files(source, *SUFFIXES), source, options))
+    return Recording(_steps(Files(source, *SUFFIXES), source, options))
 
 
-def _steps(found: list[Path], source: Path, options: Options) -> Iterator[Unit]:
+def _steps(found: Files, source: Path, options: Options) -> Iterator[Unit]:
     for path in found:
         with opened(path) as file:
             expect(file, path, 'observation', 'action', 'reward', 'step_type')

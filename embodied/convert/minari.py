@@ -5,6 +5,7 @@ row.
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,10 @@ from gymnasium import spaces
 
 from ..errors import ReplayError
 from ..extras import require
+from .arrays import MOST_ROWS, block_rows
 from .episode import Episode, Options, Recording, Row, Unit, row_names
-from .hdf5 import BLOCK, opened
+from .hdf5 import opened
+from .tables import Parquet, arrow_batches, numbers
 
 
 class Leaf(NamedTuple):
@@ -32,6 +35,10 @@ class Leaf(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.spec.get('shape') or np.shape(self.spec.get('nvec', ())))
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.spec.get('dtype', 'int64')).itemsize
 
     @property
     def is_image(self) -> bool:
@@ -79,8 +86,11 @@ def space_of(spec: dict[str, Any]) -> spaces.Space | None:
     """The space of an action, as far as it says what the values alone do not."""
     match spec['type']:
         case 'Box':
-            low, high = (np.array(spec[end], spec['dtype']) for end in ('low', 'high'))
-            return spaces.Box(low, high, tuple(spec['shape']), np.dtype(spec['dtype']).type)
+            shape, dtype = tuple(spec['shape']), np.dtype(spec['dtype'])
+            low, high = (
+                np.broadcast_to(np.array(spec[end], dtype), shape) for end in ('low', 'high')
+            )
+            return spaces.Box(low, high, shape, dtype.type)
         case 'Discrete':
             return spaces.Discrete(spec['n'])
         case 'MultiDiscrete':
@@ -135,9 +145,10 @@ def _hdf5_episode(
 
     def frames() -> Iterator[Row]:
         length = len(next(iter(sets.values()))[0])
-        for begin in range(0, length, BLOCK):
-            block = {key: values[begin : begin + BLOCK] for key, (values, _) in sets.items()}
-            for index in range(min(BLOCK, length - begin)):
+        size = block_rows(sum(leaf.nbytes for leaf in seen.values()))
+        for begin in range(0, length, size):
+            block = {key: values[begin : begin + size] for key, (values, _) in sets.items()}
+            for index in range(min(size, length - begin)):
                 yield {key: _frame(block[key][index], leaf) for key, (_, leaf) in sets.items()}
 
     return Episode(
@@ -165,35 +176,57 @@ def _arrow_units(
 def _arrow_episode(
     path: Path, form: str, seen: dict[str, Leaf], actions: dict[str, Leaf], options: Options
 ) -> Episode:
-    import pyarrow.dataset
-
-    ignored = ['_', '.', 'metadata.json']
-    try:
-        table = pyarrow.dataset.dataset(str(path), format=form, ignore_prefixes=ignored).to_table()
-    except (OSError, ValueError) as error:
-        raise ReplayError(f'{path}: cannot be read: {error}.') from error
-    table = table.combine_chunks()
-    column = lambda root, leaf: _descend(table[root].chunk(0), leaf.path)
-    steps = table.num_rows - 1  # the row behind the last step holds its observation alone
-    acted = {
-        key: counted(_numbers(column('actions', leaf), leaf)[:steps], leaf)
-        for key, leaf in actions.items()
-    }
-    stored = {key: (column('observations', leaf), leaf) for key, leaf in seen.items()}
-    values = {k: _numbers(v, leaf) for k, (v, leaf) in stored.items() if not _is_binary(v)}
-
-    def frames() -> Iterator[Row]:
-        for index in range(steps + 1):
-            yield {
-                key: values[key][index] if key in values else picture(v[index].as_py())
-                for key, (v, _) in stored.items()
-            }
-
-    rewards = np.asarray(table['rewards'])[:steps]
-    ends = np.asarray(table['terminations'])[:steps]
+    labels = list(_batches(path, form, {'actions', 'rewards', 'terminations'}, MOST_ROWS))
+    steps = sum(batch.num_rows for batch in labels) - 1  # behind the last is an observation alone
+    if steps < 0:
+        raise ReplayError(f'{path}: holds no row.')
+    joined = lambda parts: np.concatenate(list(parts))[:steps]
+    ends = joined(_column(batch, 'terminations') for batch in labels)
     return Episode(
-        frames(), acted, options.convention(False), rewards, terminal=bool(steps and ends[-1])
+        _arrow_frames(path, form, seen),
+        {
+            key: counted(joined(_column(batch, 'actions', leaf) for batch in labels), leaf)
+            for key, leaf in actions.items()
+        },
+        options.convention(False),
+        joined(_column(batch, 'rewards') for batch in labels),
+        terminal=bool(steps and ends[-1]),
     )
+
+
+def _arrow_frames(path: Path, form: str, seen: dict[str, Leaf]) -> Iterator[Row]:
+    rows = block_rows(sum(leaf.nbytes for leaf in seen.values()))
+    for batch in _batches(path, form, {'observations'}, rows):
+        stored = {key: _descend(batch['observations'], leaf.path) for key, leaf in seen.items()}
+        encoded = {key: values for key, values in stored.items() if _is_binary(values)}
+        plain = {
+            key: numbers(values, seen[key].shape)
+            for key, values in stored.items()
+            if key not in encoded
+        }
+        for index in range(batch.num_rows):
+            row = {key: values[index] for key, values in plain.items()}
+            yield row | {k: picture(values[index].as_py()) for k, values in encoded.items()}
+
+
+def _batches(path: Path, form: str, columns: set[str], rows: int) -> Iterator[Any]:
+    """The rows of an episode, in record batches."""
+    files = sorted(path.glob(f'*.{form}'))
+    if not files:
+        raise ReplayError(f'{path}: there is no file .{form} in it.')
+    for file in files:
+        if form == 'arrow':
+            yield from arrow_batches(file, columns, rows)
+        else:
+            table = Parquet(file, columns, rows)
+            yield from table.batches(0, table.length)
+
+
+def _column(batch: Any, root: str, leaf: Leaf | None = None) -> np.ndarray:
+    if root not in batch.schema.names:
+        raise ReplayError(f'it lacks the column {root}.')
+    array = batch[root] if leaf is None else _descend(batch[root], leaf.path)
+    return numbers(array, () if leaf is None else leaf.shape)
 
 
 def _descend(array: Any, path: tuple[str, ...]) -> Any:
@@ -203,11 +236,4 @@ def _descend(array: Any, path: tuple[str, ...]) -> Any:
 
 
 def _is_binary(array: Any) -> bool:
-    return str(array.type) == 'binary'
-
-
-def _numbers(array: Any, leaf: Leaf) -> np.ndarray:
-    """(N, *shape) of an Arrow array of numbers or of lists of equal length."""
-    if hasattr(array, 'flatten') and 'list' in str(array.type):
-        return np.asarray(array.flatten()).reshape(len(array), *leaf.shape)
-    return np.asarray(array)
+    return str(array.type) in ('binary', 'large_binary')

@@ -10,30 +10,11 @@ import numpy as np
 from ..base import OUTCOME
 from ..errors import ReplayError
 from . import arrays
-from .episode import Episode, Options, Recording, Unit, records
+from .episode import Episode, Options, Recording, Row, Unit
+from .folders import Files, relative
 
 # what V-D4RL and dreamerv3-torch store beside observation and action
 BOOKKEEPING = ('discount', 'logprob', 'step_type', 'is_valid', 'stepid')
-
-
-def files(source: Path, *suffixes: str) -> list[Path]:
-    """The files that a source is: itself, or all below it with one of the suffixes, by name.
-
-    Raises:
-      ReplayError: there is none.
-    """
-    if source.is_file():
-        return [source]
-    found = sorted(path for path in source.rglob('*') if path.suffix.lower() in suffixes)
-    found = [path for path in found if path.is_file() and not path.name.startswith('.')]
-    if not found:
-        raise ReplayError(f'{source}: there is no file {", ".join(suffixes)} in it.')
-    return found
-
-
-def relative(path: Path, source: Path) -> str:
-    """The name of a file within its source."""
-    return path.name if path == source else path.relative_to(source).as_posix()
 
 
 def open_npz(source: Path, options: Options) -> Recording:
@@ -51,45 +32,47 @@ def open_torch(source: Path, options: Options) -> Recording:
 
 
 def _episodes(source: Path, options: Options, led: bool) -> Recording:
-    found = files(source, '.npz')
+    found = Files(source, '.npz')
     led = options.convention(led)
     units = (Unit(relative(path, source), _opener(path, options, led)) for path in found)
     return Recording(units, len(found))
 
 
 def _opener(path: Path, options: Options, led: bool) -> Callable[[], Episode]:
-    return lambda: columns_episode(arrays.whole(path), options, led)
+    return lambda: _episode(path, options, led)
 
 
-def columns_episode(
-    columns: dict[str, np.ndarray], options: Options, led: bool, came: bool = True
-) -> Episode:
-    """An episode of columns that carry the names of our rows (or `frames`, the images).
+def _episode(path: Path, options: Options, led: bool) -> Episode:
+    """An episode of columns that carry the names of our rows (or `frames`, the images). What is
+    seen is read when its row is due.
 
     Raises:
       ReplayError: the columns are of different lengths, or hold several episodes.
     """
-    columns = {options.key if key == 'frames' else key: v for key, v in columns.items()}
-    lengths = {key: len(v) for key, v in columns.items() if v.ndim}
-    if len(set(lengths.values())) != 1:
-        raise ReplayError(f'the columns must be equally long, found {lengths or "none"}.')
+    with arrays.opened(path) as found:
+        lengths = {key: column.shape[0] for key, column in found.items() if column.shape}
+        if len(set(lengths.values())) != 1:
+            raise ReplayError(f'the columns must be equally long, found {lengths or "none"}.')
+        actions = [key for key in lengths if is_action(key, options)]
+        known = {*OUTCOME, *BOOKKEEPING}
+        columns = {k: found[k].rows(0, lengths[k]) for k in lengths if k in actions or k in known}
     if 'is_first' in columns and columns['is_first'][1:].any():
         raise ReplayError('several episodes in one file: is_first is set beyond its first row.')
-    actions = {key: columns[key] for key in columns if is_action(key, options)}
-    seen = {
-        key: values
-        for key, values in columns.items()
-        if key not in actions and key not in OUTCOME and key not in BOOKKEEPING
-    }
+    seen = {k: options.key if k == 'frames' else k for k in lengths if k not in columns}
     return Episode(
-        records(seen),
-        actions,
+        _seen(path, seen),
+        {key: columns[key] for key in actions},
         led,
         columns.get('reward'),
-        came,
+        came=True,
         terminal=_terminal(columns),
-        idle=not led and came,
+        idle=not led,
     )
+
+
+def _seen(path: Path, names: dict[str, str]) -> Iterator[Row]:
+    with arrays.opened(path) as columns:
+        yield from arrays.side_by_side({name: columns[key] for key, name in names.items()})
 
 
 def is_action(key: str, options: Options) -> bool:
@@ -108,7 +91,7 @@ def open_vijayabhaskar(source: Path, options: Options) -> Recording:
     there are any. The action of a row is taken at its frame, its reward is what that earned; what
     the last action led to is not stored.
     """
-    found = files(source, '.npz')
+    found = Files(source, '.npz')
     total = 0
     for path in found:
         with arrays.opened(path) as columns:
@@ -121,19 +104,27 @@ def open_vijayabhaskar(source: Path, options: Options) -> Recording:
     return Recording(_vijayabhaskar(found, source, options), total)
 
 
-def _vijayabhaskar(found: list[Path], source: Path, options: Options) -> Iterator[Unit]:
+def _vijayabhaskar(found: Files, source: Path, options: Options) -> Iterator[Unit]:
     for path in found:
         with arrays.opened(path) as columns:
-            for number in range(columns['frames'].shape[0]):
+            count, length = columns['frames'].shape[:2]
+            frames = columns.pop('frames').merged()
+            for number in range(count):
                 name = f'{relative(path, source)}:{number}'
-                yield Unit(name, lambda n=number, c=columns: _slice(c, n, options))
+                yield Unit(name, lambda n=number: _slice(columns, frames, n, length, options))
 
 
-def _slice(columns: dict[str, arrays.Column], number: int, options: Options) -> Episode:
+def _slice(
+    columns: dict[str, arrays.Column],
+    frames: arrays.Column,
+    number: int,
+    length: int,
+    options: Options,
+) -> Episode:
     read = lambda key: columns[key].rows(number, 1)[0] if key in columns else None
     dones, led = read('dones'), options.convention(False)
     return Episode(
-        records({options.key: read('frames')}),
+        arrays.side_by_side({options.key: frames}, number * length, length),
         {'action': read('actions')},
         led,
         read('rewards'),
