@@ -1,12 +1,10 @@
 """RLDS episodes as TFDS stores them, without TensorFlow: TFRecord files of tf.train.Example
 messages, one per episode, whose parts features.json describes.
-
-Wire format of the messages (protobuf): each field begins with a number, 8 * field + type, of which
-type 0 is a number and 2 a length with as many bytes; numbers are base 128, lowest digits first.
 """
 
+import itertools
 import json
-import struct
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +14,10 @@ import numpy as np
 
 from ..errors import ReplayError
 from .episode import Episode, Options, Recording, Row, Unit, row_names
+from .folders import relative
 from .minari import picture
-from .npz_files import relative
+from .tfrecord import Feature, example, records
 
-NUMBER, EIGHT, BYTES, FOUR = 0, 1, 2, 5  # types of fields
-BYTES_LIST, FLOAT_LIST, INT64_LIST = 1, 2, 3  # kinds of a feature
 NOT_SEEN = ('is_first', 'is_last', 'is_terminal', 'reward', 'discount')
 
 
@@ -91,7 +88,8 @@ def _leaves(feature: dict[str, Any], path: str) -> Iterator[tuple[str, Leaf]]:
         yield path, Leaf((), 'int64', False, 'none')
     elif 'tensor' in feature and feature['tensor']['dtype'] != 'string':
         tensor = feature['tensor']
-        yield path, Leaf(_shape(tensor), tensor['dtype'], False, tensor.get('encoding', 'none'))
+        dtype = 'float32' if tensor['dtype'] == 'bfloat16' else tensor['dtype']
+        yield path, Leaf(_shape(tensor), dtype, False, tensor.get('encoding', 'none'))
 
 
 def _shape(spec: dict[str, Any]) -> tuple[int, ...]:
@@ -120,25 +118,11 @@ class Reader:
         names = row_names({seen[key]: leaves[key].is_image for key in seen}, options)
         self._names = {k: names[n] for k, n in seen.items() if options.wanted(names[n])}
 
-    def episode(self, found: dict[str, Any]) -> Episode:
+    def episode(self, found: dict[str, Feature]) -> Episode:
         """One example."""
-        vectors = {k: self._values(found, k) for k in self._names if not self._leaves[k].is_image}
-        images = {k: found.get(f'steps/{k}', []) for k in self._names if self._leaves[k].is_image}
-        lengths = {key: len(values) for key, values in {**vectors, **images}.items()}
-        if len(set(lengths.values())) != 1:
-            raise ReplayError(f'its observations are of different lengths: {lengths}.')
-        length = next(iter(lengths.values()))
-
-        def frames() -> Iterator[Row]:
-            for index in range(length):
-                row = {self._names[key]: values[index] for key, values in vectors.items()}
-                for key, values in images.items():
-                    row[self._names[key]] = picture(values[index])
-                yield row
-
         ends = self._values(found, 'is_terminal') if 'is_terminal' in self._leaves else ()
         return Episode(
-            frames(),
+            self._frames(found),
             {key: self._values(found, key) for key in self._actions},
             self._options.convention(False),
             self._values(found, 'reward') if 'reward' in self._leaves else None,
@@ -146,97 +130,62 @@ class Reader:
             idle=True,
         )
 
-    def _values(self, found: dict[str, Any], key: str) -> np.ndarray:
+    def _frames(self, found: dict[str, Feature]) -> Iterator[Row]:
+        columns = [self._rows(found, key) for key in self._names]
+        if not columns:
+            raise ReplayError('none of its observations is kept.')
+        names = list(self._names.values())
+        for count in itertools.count():
+            values = [next(column, None) for column in columns]
+            over = [name for name, value in zip(names, values) if value is None]
+            if len(over) == len(names):
+                return
+            if over:
+                raise ReplayError(
+                    'its observations are of different lengths: there are'
+                    f' {count} of {", ".join(over)}, and more of others.'
+                )
+            yield dict(zip(names, values))
+
+    def _values(self, found: dict[str, Feature], key: str) -> np.ndarray:
         """(T, *shape) of a feature of numbers."""
-        leaf, values = self._leaves[key], found.get(f'steps/{key}')
-        if values is None:
-            raise ReplayError(f'it has no {key}; it has {", ".join(sorted(found))}.')
-        dtype = np.dtype(leaf.dtype)
+        leaf = self._leaves[key]
+        return np.concatenate(
+            [
+                np.zeros((0, *leaf.shape), leaf.dtype),
+                *(rows for rows in self._blocks(found, key)),
+            ]
+        )
+
+    def _rows(self, found: dict[str, Feature], key: str) -> Iterator[np.ndarray]:
+        """The values of a feature, step by step."""
+        if self._leaves[key].is_image:
+            return map(picture, _of(found, key).parts())
+        return itertools.chain.from_iterable(self._blocks(found, key))
+
+    def _blocks(self, found: dict[str, Feature], key: str) -> Iterator[np.ndarray]:
+        """(some of T, *shape) each, of a feature of numbers."""
+        leaf, feature = self._leaves[key], _of(found, key)
+        dtype, size = np.dtype(leaf.dtype), math.prod(leaf.shape)
         if leaf.encoding in ('bytes', 'zlib'):
             unpack = zlib.decompress if leaf.encoding == 'zlib' else bytes
-            values = np.concatenate([np.frombuffer(unpack(v), dtype) for v in values])
-        return np.asarray(values).astype(dtype).reshape(-1, *leaf.shape)
+            for content in feature.parts():
+                yield np.frombuffer(unpack(content), dtype).reshape(-1, *leaf.shape)
+            return
+        rest, gathered = [], 0  # what is less than a step
+        for block in feature.blocks():
+            rest, gathered = [*rest, block], gathered + len(block)
+            if gathered < size:
+                continue
+            values = np.concatenate(rest)
+            whole = gathered // size * size
+            yield values[:whole].astype(dtype).reshape(-1, *leaf.shape)
+            rest, gathered = [values[whole:]], gathered - whole
+        if gathered:
+            raise ReplayError(f'{key} ends within a step: {gathered} of {size} numbers.')
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file: length u64, its checksum, content, its checksum.
-
-    Raises:
-      ReplayError: the file ends within one.
-    """
-    with open(path, 'rb') as file:
-        while head := file.read(12):
-            length = struct.unpack('<Q', head[:8])[0] if len(head) == 12 else -1
-            content = file.read(length) if 0 <= length < 1 << 40 else b''
-            if len(content) != length or len(file.read(4)) != 4:
-                raise ReplayError(f'{path}: ends within a record.')
-            yield content
-
-
-def example(content: bytes) -> dict[str, Any]:
-    """The features of a tf.train.Example: key -> list of bytes, or array of float32 or int64.
-
-    Raises:
-      ReplayError: the message is damaged.
-    """
-    try:
-        found = {}
-        for _, features in _fields(memoryview(content)):
-            for _, entry in _fields(features):
-                parts = dict(_fields(entry))
-                kinds = list(_fields(parts.get(2, memoryview(b''))))
-                kind, values = kinds[0] if kinds else (BYTES_LIST, memoryview(b''))
-                found[bytes(parts[1]).decode()] = _list(kind, values)
-        return found
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise ReplayError(f'is no tf.train.Example: {error!r}.') from error
-
-
-def _list(kind: int, content: memoryview) -> Any:
-    parts = [value for _, value in _fields(content)]
-    if kind == BYTES_LIST:
-        return [bytes(part) for part in parts]
-    if kind == FLOAT_LIST:  # packed, or each number for itself: both are its bytes
-        return np.frombuffer(b''.join(parts), '<f4')
-    numbers = []
-    for part in parts:
-        numbers += [part] if isinstance(part, int) else _packed(part)
-    return np.array([n - (1 << 64) if n >> 63 else n for n in numbers], np.int64)
-
-
-def _packed(content: memoryview) -> list[int]:
-    numbers, at = [], 0
-    while at < len(content):
-        number, at = _varint(content, at)
-        numbers.append(number)
-    return numbers
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field, value) of a message; values are numbers or bytes."""
-    at = 0
-    while at < len(content):
-        key, at = _varint(content, at)
-        kind = key & 7
-        if kind == NUMBER:
-            value, at = _varint(content, at)
-        else:
-            if kind == BYTES:
-                length, at = _varint(content, at)
-            else:
-                length = {FOUR: 4, EIGHT: 8}[kind]
-            value, at = content[at : at + length], at + length
-            if len(value) < length:
-                raise ValueError('it ends early')
-        yield key >> 3, value
-
-
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = content[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-        shift += 7
+def _of(found: dict[str, Feature], key: str) -> Feature:
+    if f'steps/{key}' not in found:
+        raise ReplayError(f'it has no {key}; it has {", ".join(sorted(found))}.')
+    return found[f'steps/{key}']

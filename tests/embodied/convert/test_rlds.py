@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from convert_sources import count, hundredths
+from convert_sources import count, hundredths, part
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from embodied.convert import rlds
+from embodied.convert import tfrecord
 from embodied.errors import ReplayError
 
 
@@ -63,6 +63,10 @@ def encoded(message, features):
         kind = {bytes: 'bytes_list', float: 'float_list', int: 'int64_list'}[type(values[0])]
         getattr(made.features.feature[key], kind).value.extend(values)
     return made.SerializeToString()
+
+
+def parsed(content):
+    return tfrecord.example(tfrecord.Span(io.BytesIO(content), 0, len(content)))
 
 
 def tensor(dtype, *shape, encoding='none'):
@@ -150,12 +154,30 @@ def test_every_number_that_a_message_can_hold_is_read(message):
         'floats': [0.5, -1e30],
         'bytes': [b'', b'a\x00', b'\xff' * 200],
     }
-    found = rlds.example(encoded(message, features))
-    assert found['ints'].tolist() == features['ints'] and found['bytes'] == features['bytes']
-    assert found['floats'].tolist() == np.float32(features['floats']).tolist()
+    found = parsed(encoded(message, features))
+    assert found['ints'].whole().tolist() == features['ints']
+    assert list(found['bytes'].parts()) == features['bytes']
+    assert found['floats'].whole().tolist() == np.float32(features['floats']).tolist()
     empty = message()
     empty.features.feature['nothing'].int64_list.SetInParent()
-    assert len(rlds.example(empty.SerializeToString())['nothing']) == 0
+    assert len(parsed(empty.SerializeToString())['nothing'].whole()) == 0
+
+
+def test_lists_of_numbers_longer_than_a_block_are_whole(message, monkeypatch):
+    """Numbers of 1 to 10 bytes, so that some lie across two blocks."""
+    monkeypatch.setattr(tfrecord, 'BLOCK', 7)
+    ints = [sign * (1 << bits) for bits in range(63) for sign in (1, -1)]
+    found = parsed(encoded(message, {'ints': ints, 'floats': [float(bits) for bits in range(63)]}))
+    assert found['ints'].whole().tolist() == ints
+    assert found['floats'].whole().tolist() == list(range(63))
+
+
+def test_numbers_that_are_not_packed_are_read():
+    """As writers of old do: each number is a field of its own."""
+    of = lambda name, kind, items: part(1, part(1, name) + part(2, part(kind, items)))
+    content = part(1, of(b'i', 3, b'\x08\x05\x08\x81\x01') + of(b'f', 2, b'\x0d\0\0\x80?' * 2))
+    found = parsed(content)
+    assert found['i'].whole().tolist() == [5, 129] and found['f'].whole().tolist() == [1, 1]
 
 
 def test_a_record_that_is_cut_off_is_named_and_those_before_it_are_kept(converted, source, capsys):
@@ -169,7 +191,7 @@ def test_a_record_that_is_cut_off_is_named_and_those_before_it_are_kept(converte
 def test_bytes_that_are_no_example_are_refused():
     for content in (b'\x0a\xff', b'\x0a\x05abc', b'\x0b'):
         with pytest.raises(ReplayError, match='is no tf.train.Example'):
-            rlds.example(content)
+            parsed(content)
 
 
 def test_which_version_is_meant_must_be_clear(converted, source, capsys):
