@@ -207,8 +207,8 @@ class Agent:
     @torch.no_grad()
     @own_stream
     def report(self, batch: Batch) -> dict[str, float | np.ndarray]:
-        """Diagnostics on fresh sequences, and open-loop videos."""
-        metrics, videos = self.world.report(batch)
+        """Diagnostics on fresh sequences, of all ranks, and open-loop videos."""
+        metrics, videos = self.world.report(batch.joined())
         return fetch(metrics) | {f'openloop/{k}': v for k, v in videos.items()}
 
     # -- state

@@ -18,6 +18,7 @@ import torch
 from embodied.base import MIX, UNLABELED, Spaces
 from embodied.tasks import KEY
 
+from . import ranks
 from .actions import Actions
 
 # keys of a row that are nothing to look at
@@ -131,6 +132,10 @@ class Batch:
     def first(self, rows: int) -> 'Batch':
         """Only the first `rows` sequences."""
         return Batch.of({k: v[:rows] for k, v in self.flat().items()})
+
+    def joined(self) -> 'Batch':
+        """The sequences of all ranks, on each: (ranks B, T, ...)."""
+        return Batch.of({k: ranks.joined(v) for k, v in self.flat().items()})
 
 
 @dataclass(frozen=True)

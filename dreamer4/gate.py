@@ -28,12 +28,14 @@ class Gate:
         reward; and what the stage is to lower, where that ends it.
 
         Args:
-            batch: (B, T).
+            batch: (B, T); where there are several ranks, each measures the sequences of all. Shares
+                of an error, and of a skill, are no means of those of parts, and one sequence alone
+                has no other's actions to compare with.
 
         Returns:
             metrics gate/... and held_out/STAGE.
         """
-        stage, out = self.schedule.stage, {}
+        stage, batch, out = self.schedule.stage, batch.joined(), {}
         if stage in MODEL:
             metrics = fetch(self.updater.world.measure(batch))
             self.schedule.note(metrics)

@@ -4,7 +4,8 @@ numbers of an observation it has, as the others are padding that nobody learns f
 Letters: N tasks, B sequences, T time.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import torch
 from gymnasium import spaces
@@ -13,6 +14,7 @@ from torch import nn
 from embodied.base import is_image
 from embodied.tasks import KEY, TaskId
 
+from . import ranks
 from .scores import shared_mean
 
 Weights = Mapping[str, torch.Tensor]
@@ -63,25 +65,36 @@ def weighted_mean(x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     return x.mean() if weight is None else shared_mean(x, weight.expand_as(x))
 
 
-def centred(x: torch.Tensor, task: torch.Tensor | None, count: int) -> torch.Tensor:
+def centred(
+    x: torch.Tensor,
+    task: torch.Tensor | None,
+    count: int,
+    over: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+) -> torch.Tensor:
     """x (B, T, ...) less its mean over the frames of the same task: what differs between tasks is
     not to be explained.
 
     Args:
         task: long (B, T); None where there is one task. count: N.
+        over: ranks.mean, where the frames of all ranks are meant.
     """
     if task is None:
-        return x - x.mean((0, 1))
+        return x - over(x.mean((0, 1)))
     one_hot = nn.functional.one_hot(task.flatten(), count).to(x.dtype)
     flat = x.flatten(0, 1).flatten(1)
-    means = one_hot.T @ flat / one_hot.sum(0).clamp(min=1)[:, None]
+    means = over(one_hot.T @ flat) / over(one_hot.sum(0)).clamp(min=1e-6)[:, None]
     return (flat - one_hot @ means).reshape(x.shape)
 
 
 def vary(x: torch.Tensor, task: torch.Tensor | None, count: int) -> torch.Tensor:
-    """bool: whether frames x (B, T, ...) of one task differ; arguments as of centred()."""
+    """bool: whether frames x (B, T, ...) of one task differ, of all ranks; arguments as of
+    centred().
+    """
+    flat = x.flatten(0, 1).flatten(1)
     if task is None:
-        return (x != x[:1, :1]).any()
-    flat, task = x.flatten(0, 1), task.flatten()
-    first = nn.functional.one_hot(task, count).argmax(0)
-    return (flat != flat[first][task]).any()
+        highest = lambda x: ranks.largest(x.amax(0))
+    else:
+        index = task.flatten()[:, None].expand_as(flat)
+        none = flat.new_full((count, flat.shape[1]), -math.inf)
+        highest = lambda x: ranks.largest(none.scatter_reduce(0, index, x, 'amax'))
+    return (highest(flat) > -highest(-flat)).any()

@@ -17,6 +17,9 @@ from dreamer4 import ranks, sharing
 from dreamer4.agent import Agent
 from dreamer4.feed import Meal
 from dreamer4.optim import NonFiniteLoss
+from dreamer4.tasks import centred, vary
+from dreamer4.worlds.dreamer4.conv_tokenizer import NumberScale
+from dreamer4.worlds.dreamer4.tokenizer import PixelScale
 
 B, T = 8, 6
 OBS = {'image': spaces.Box(0, 255, (16, 16, 3), np.uint8)}
@@ -262,6 +265,52 @@ def test_statistics_of_uneven_ranks_are_those_of_the_whole_batch():
         assert span_ == pytest.approx(span, rel=1e-5)
         assert sets_ == pytest.approx(float(sets), rel=1e-5)
         assert grad == pytest.approx(1.0, rel=1e-5)
+
+
+def known():
+    """What ends a stage and what scales know, of rows whose ranks differ: in brightness, in how
+    many images are black, in tasks, and in which numbers a task has. Each rank has two sequences.
+    """
+    torch.manual_seed(0)
+    agent = Agent(OBS, ACT, *tiny(**SETTINGS), 0)
+    agent.schedule.stage = 'dynamics'
+    whole = {k: v[:4] for k, v in rows(0).items()}
+    whole['image'][:2] //= 3
+    whole['image'][0, 3:] = 0
+    some = slice(2 * ranks.number(), 4 if ranks.count() == 1 else 2 * ranks.number() + 2)
+    batch = agent.batch({k: v[some] for k, v in whole.items()})
+    found = agent.gate.measure(batch)
+    tokenizer = agent.world.tokenizer
+    found |= tokenizer.losses(batch.obs, batch.is_first)[1]
+    pixels, numbers = PixelScale((16, 16, 3)), NumberScale(2)
+    pixels.measure(batch.obs['image'], but_dark=True)
+    x = torch.randn(4, T, 2)
+    there = (torch.arange(4 * T).reshape(4, T, 1) % 5 < torch.tensor([1, 4])).float()
+    there[:2] *= (torch.arange(T) < 3)[:, None]
+    numbers.measure(x[some], there[some])
+    task = (torch.arange(4 * T).reshape(4, T) > 7).long()
+    apart = centred(x[some], task[some], 3, ranks.mean)
+    found |= {'mean': pixels.mean.mean(), 'variance': pixels.variance, 'apart': apart.square()}
+    found |= {f'number{i}': x for i, x in enumerate((*numbers.mean, *numbers.variance))}
+    # each rank has the same all over, and what it has is not what the other has
+    same, none = torch.full((2, T, 1), float(ranks.number())), torch.zeros(2, T).long()
+    found |= {'differ': vary(same, None, 1), 'tasks differ': vary(same, none, 1)}
+    found['alike'] = vary(same, none + ranks.number(), 2)
+    return {
+        k: float(ranks.mean(torch.as_tensor(x, dtype=torch.float32).mean()))
+        for k, x in found.items()
+    }
+
+
+def test_gates_and_scales_are_those_of_the_whole_batch(even):
+    """Shares of errors and skills, too, which are no means of those of the ranks."""
+    alone, found = known(), together(known, 2)
+    assert {'gate/error', 'gate/reward_skill', 'gate/action_effect', 'unexplained'} <= alone.keys()
+    assert alone['gate/actions_vary'] == 1 and 0 < alone['unexplained']
+    for one in found:
+        assert one.pop('differ') and one.pop('tasks differ') and not one.pop('alike')
+        of_all = {k: x for k, x in one.items() if not k.startswith('latent_s')}
+        assert of_all == {k: pytest.approx(alone[k], rel=1e-4, abs=1e-6) for k in of_all}
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():

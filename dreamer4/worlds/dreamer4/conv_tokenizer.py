@@ -174,10 +174,10 @@ class NumberScale(nn.Module):
         x = x.flatten(0, 1)
         if present is not None:  # a frame without a number counts as one with the usual one
             weight = present.flatten(0, 1)
-            total = weight.sum(0)
-            usual = (x * weight).sum(0) / total.clamp(min=1)
+            total = ranks.total(weight.sum(0))
+            usual = ranks.total((x * weight).sum(0)) / total.clamp(min=1)
             # padded deviations are zero: the others are drawn out so that the variance is theirs
-            grown = (len(x) / total.clamp(min=1)).sqrt()
+            grown = (len(x) * ranks.count() / total.clamp(min=1)).sqrt()
             x = torch.where(weight > 0, usual + (x - usual) * grown, usual)
             x = torch.where(total > 0, x, self.mean)
         seen, middle = len(x) * ranks.count(), ranks.mean(x.mean(0))

@@ -262,7 +262,7 @@ class Tokenizer(nn.Module):
             'latent_std': latent.detach().std(),
             'latent_spread': latent.detach().flatten(0, 1).std(0).mean(),
         }
-        reached = {kind: loss.detach() for kind, loss in losses.items()}
+        reached = {kind: ranks.mean(loss.detach()) for kind, loss in losses.items()}
         metrics |= self._explained(truth, reached, present, task, tasks.count)
         for k in filter(lambda k: stacked(self.images[k].shape), self.images):
             missed, share = missed_steps(truth['image'][k], guess[k], present.get(k))
@@ -290,21 +290,18 @@ class Tokenizer(nn.Module):
         anything differs.
 
         Args:
-            truth: kind -> key -> targets. losses: kind -> mean squared error, summed over keys.
+            truth: kind -> key -> targets. losses: kind -> mean squared error, summed over keys, of
+                all ranks: a mean of their shares is another number.
             present, task, count: see Tasks.
 
         Returns:
             unexplained: share of the variance that is left, of images or, where those are all the
-                same, of vectors; 0 where nothing
-            varies. frames_vary, images_vary: 1, or 0 where all are the same. pixel_std.
+                same, of vectors; 0 where nothing varies. frames_vary, images_vary: 1, or 0 where
+                all are the same. pixel_std.
         """
-        spread = {
-            kind: sum(
-                weighted_mean(centred(x, task, count).square(), present.get(k))
-                for k, x in truth[kind].items()
-            )
-            for kind in losses
-        }
+        away = lambda x: centred(x, task, count, ranks.mean).square()
+        spread = lambda k, x: ranks.mean(weighted_mean(away(x), present.get(k)))
+        spread = {k: sum(spread(*pair) for pair in truth[k].items()) for k in losses}
         varies = {
             kind: sum(vary(x, task, count) for x in truth[kind].values()) > 0 for kind in losses
         }
@@ -353,7 +350,7 @@ class PixelScale(nn.Module):
         image = image.float().flatten(0, 1) / 255
         if but_dark:
             shown = image.flatten(1).amax(1).gt(0).float()[:, None, None, None]
-            usual = (image * shown).sum(0) / shown.sum().clamp(min=1)
+            usual = ranks.total((image * shown).sum(0)) / ranks.total(shown.sum()).clamp(min=1)
             image = torch.where(shown > 0, image, usual)
         seen = len(image) * ranks.count()
         self.count += seen
