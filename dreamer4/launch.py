@@ -57,12 +57,36 @@ class Group(Ranks):
         return made
 
 
+def attempt() -> str:
+    """Name of this start of the processes, the same in all of them. torchrun keeps the store in
+    which they tell each other their addresses, and those of processes that are gone stand there
+    when it starts them again.
+
+    Raises:
+      ConfigError: they are on several machines, which count such starts each for itself, and
+        torchrun was not asked for another store each time.
+    """
+    known = os.environ.get
+    if int(known('GROUP_WORLD_SIZE', '1')) == 1:
+        return f'start{known("TORCHELASTIC_RESTART_COUNT", "0")}'
+    if (
+        int(known('TORCHELASTIC_MAX_RESTARTS', '0'))
+        and known('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+    ):
+        raise ConfigError(
+            '--max-restarts on several machines needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the'
+            ' environment of each torchrun'
+        )
+    return 'start'
+
+
 @contextmanager
 def joined(config: Config) -> Iterator[Ranks]:
     """The processes of this run, while it runs: one, or as many as torchrun has started.
 
     Raises:
-      ConfigError: there are several, and what is asked for is work for one.
+      ConfigError: there are several, and what is asked for is work for one; or they could not be
+        started again.
     """
     count = int(os.environ.get('WORLD_SIZE', '1'))
     if count == 1:
@@ -80,8 +104,10 @@ def joined(config: Config) -> Iterator[Ranks]:
             f'machine.device names one device, {config.machine.device}, but {count} processes were'
             ' started; take cuda, of which each has its own'
         )
+    start = attempt()
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     if config.machine.device != 'cpu' and torch.cuda.is_available():
         number, held = int(os.environ.get('LOCAL_RANK', '0')), torch.cuda.device_count()
@@ -94,7 +120,9 @@ def joined(config: Config) -> Iterator[Ranks]:
         backend = 'cpu:gloo,cuda:nccl'
     else:
         backend = 'gloo'
-    dist.init_process_group(backend, timeout=PATIENCE)
+    store, number, count = next(rendezvous('env://', timeout=PATIENCE))
+    store = dist.PrefixStore(start, store)
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=number, world_size=count)
     try:
         yield Group()
     finally:
