@@ -1,8 +1,11 @@
 """Replay folders out again: to .npz and .mp4, one per episode, and to LeRobot v3.0."""
 
+import contextlib
+import math
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -40,18 +43,58 @@ def episodes(recording: Recording) -> Iterator[tuple[str, Episode]]:
 def to_npz(source: Path, dest: Path, options: Options, fps: float | None) -> str:
     """One .npz per episode, which `npz` reads back. Returns what was done as a sentence."""
     count = 0
-    for name, episode in episodes(_opened(source, dest, options)):
-        columns = stacked(episode.rows())
-        with whole(dest / f'{name}.npz') as file:
-            npz.write(file, columns)
-        count += 1
+    recording = _opened(source, dest, options)
+    with contextlib.closing(Spool(dest)) as spool:
+        for name, episode in episodes(recording):
+            for row in episode.rows():
+                spool.add(row)
+            with whole(dest / f'{name}.npz') as file:
+                npz.write(file, spool.columns())
+            count += 1
     return f'{dest}: {count:,} files .npz.'
 
 
-def stacked(rows: Iterator[Row]) -> dict[str, np.ndarray]:
-    """Rows as columns."""
-    made = list(rows)
-    return {key: np.stack([np.asarray(row[key]) for row in made]) for key in made[0]}
+class Spool:
+    """The columns of an episode while its rows come, in unnamed files: an episode may be as long as
+    the folder is large.
+    """
+
+    def __init__(self, folder: Path):
+        """Args: the folder whose disk is used."""
+        self._folder, self._length = folder, 0
+        self._files: dict[str, IO[bytes]] = {}
+        self._kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+
+    def add(self, row: Row) -> None:
+        """Add a row; all rows of an episode have the same keys, dtypes and shapes."""
+        for key, value in row.items():
+            value = np.asarray(value)
+            if key not in self._files:
+                self._files[key] = tempfile.TemporaryFile(dir=self._folder)
+            self._kinds[key] = value.dtype, value.shape
+            self._files[key].write(value.tobytes())
+        self._length += 1
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """(rows, ...) each, mapped, in the order in which they came first. The next row begins
+        another episode.
+        """
+        made = {}
+        for key, (dtype, shape) in self._kinds.items():
+            file = self._files[key]
+            file.flush()
+            whole = self._length, *shape
+            empty = not math.prod(whole)
+            made[key] = np.zeros(whole, dtype) if empty else np.memmap(file, dtype, 'r', 0, whole)
+        self._length = 0
+        self._kinds.clear()
+        self._files.clear()  # the mappings keep their files
+        return made
+
+    def close(self) -> None:
+        """Give up rows that belong to no episode yet."""
+        for file in self._files.values():
+            file.close()
 
 
 def _opened(source: Path, dest: Path, options: Options) -> Recording:
@@ -66,27 +109,37 @@ def to_mp4(source: Path, dest: Path, options: Options, fps: float | None) -> str
     """
     require('av', 'data')
     count = 0
-    for name, episode in episodes(_opened(source, dest, options)):
-        films: dict[str, Film] = {}
-        rest: list[Row] = []
-        for row in episode.rows():
-            images = {key: value for key, value in row.items() if is_image(np.asarray(value))}
-            for key, value in images.items():
-                if key not in films:
-                    suffix = '' if len(images) == 1 else f'-{key.replace("/", "-")}'
-                    films[key] = Film(dest / f'{name}{suffix}.mp4', fps or FPS)
-                films[key].add(value)
-            rest.append({key: value for key, value in row.items() if key not in images})
-        for film in films.values():
-            film.close()
-        write_beside(dest / f'{name}.npz', rest, episode.actions)
-        count += 1
+    recording = _opened(source, dest, options)
+    with contextlib.closing(Spool(dest)) as spool:
+        for name, episode in episodes(recording):
+            _film(dest / name, episode, fps or FPS, spool)
+            _write_labels(dest / f'{name}.npz', spool.columns(), episode.actions)
+            count += 1
     return f'{dest}: {count:,} episodes as .mp4 and .npz.'
+
+
+def _film(place: Path, episode: Episode, fps: float, spool: Spool) -> None:
+    """Write the images of an episode; what else it holds goes into the spool."""
+    films: dict[str, Film] = {}
+    for row in episode.rows():
+        images = {key: value for key, value in row.items() if is_image(np.asarray(value))}
+        for key, value in images.items():
+            if key not in films:
+                suffix = '' if len(images) == 1 else f'-{key.replace("/", "-")}'
+                films[key] = Film(place.with_name(f'{place.name}{suffix}.mp4'), fps)
+            films[key].add(value)
+        spool.add({key: value for key, value in row.items() if key not in images})
+    for film in films.values():
+        film.close()
 
 
 def write_beside(path: Path, rows: list[Row], actions: Iterable[str]) -> None:
     """The columns of an episode that are no pictures, where `video` looks for them."""
-    columns = stacked(iter(rows))
+    columns = {key: np.stack([np.asarray(row[key]) for row in rows]) for key in rows[0]}
+    _write_labels(path, columns, actions)
+
+
+def _write_labels(path: Path, columns: dict[str, np.ndarray], actions: Iterable[str]) -> None:
     if 'reward' in columns:
         columns['rewards'] = columns.pop('reward')[1:]  # as what the actions earned
     for key in actions:

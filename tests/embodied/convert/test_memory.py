@@ -15,11 +15,13 @@ import pytest
 from convert_sources import record
 from PIL import Image
 
-from embodied.convert import arrays, films, ledger, lerobot, minari, rlds, tables
+from embodied.convert import arrays, exports, films, ledger, lerobot, minari, rlds, tables
 from embodied.convert.command import main
 from embodied.convert.folders import Files, Folders
 from embodied.convert.lerobot_index import places_v2, places_v3
+from embodied.replay import Replay
 from embodied.replay.archive import Archive
+from embodied.replay.config import unlimited
 
 STEPS, SIDE = 8, 64
 WIDTH = SIDE * SIDE * 3 // 4  # floats that take as much as an image
@@ -320,6 +322,45 @@ def test_memory_does_not_grow_with_the_source(tmp_path, gauge, form, write, leng
     assert Archive(tmp_path / 'rows').streams.rows == sum(lengths)
     assert gauge.held < SIZE / 2, f'the images of all rows take {SIZE:,} bytes'
     assert gauge.ahead <= 4, 'a picture is decoded when its row is due'
+
+
+def replay_folder(path, lengths):
+    replay = Replay(unlimited(0.1), path, 0)
+    for length in lengths:
+        for step, action in enumerate(actions(length)):
+            ends = {'is_first': step == 0, 'is_last': step == length - 1, 'is_terminal': False}
+            row = {key: np.bool_(value) for key, value in ends.items()}
+            row |= {'image': images(1)[0], 'wide': np.zeros(WIDTH, np.float32), 'action': action}
+            replay.add(row | {'reward': np.float32(0)})
+    replay.close()
+    return path
+
+
+@pytest.mark.parametrize('lengths', [MANY, LONG], ids=['many', 'long'])
+@pytest.mark.parametrize('form', ['to-npz', 'to-mp4', 'to-lerobot'])
+def test_memory_does_not_grow_with_what_goes_out(tmp_path, monkeypatch, form, lengths):
+    monkeypatch.setattr(arrays, 'BLOCK_BYTES', BLOCK)
+    little, large = (
+        replay_folder(tmp_path / name, of) for name, of in (('little', [2]), ('large', lengths))
+    )
+    assert main([form, str(little), str(tmp_path / 'first')]) == 0
+    held, before = [], pa.total_allocated_bytes()
+
+    def noted(function):
+        def call(*args):
+            held.append(tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before)
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(exports.Film, 'add', noted(exports.Film.add))
+    monkeypatch.setattr(exports.npz, 'write', noted(exports.npz.write))
+    tracemalloc.start()
+    try:
+        assert main([form, str(large), str(tmp_path / 'out')]) == 0
+    finally:
+        tracemalloc.stop()
+    assert len(held) >= len(lengths) and max(held) < SIZE / 4, f'vectors take {SIZE:,} bytes'
 
 
 def peak(function):
