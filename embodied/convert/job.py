@@ -142,7 +142,11 @@ def _add(ledger: Ledger, episode: Episode, options: Options, progress: 'Progress
 
 
 def finished(row: Row, actions: tuple[str, ...], options: Options) -> Row:
-    """A row of an episode in the dtypes, sizes and names of the folder."""
+    """A row of an episode in the dtypes, sizes and names of the folder.
+
+    Raises:
+      ReplayError: two columns would have the same name.
+    """
     done = {}
     for key, value in row.items():
         value = np.asarray(value)
@@ -151,7 +155,10 @@ def finished(row: Row, actions: tuple[str, ...], options: Options) -> Row:
         elif key in OUTCOME or key in UNLABELED:
             done[key] = value
         elif options.wanted(key):
-            done[options.rename.get(key, key)] = narrow(value, options.size)
+            name = options.rename.get(key, key)
+            if name != key and (name in row or name in done or name in OUTCOME):
+                raise ReplayError(f'{key} cannot be renamed: rows have a column {name!r}.')
+            done[name] = narrow(value, options.size)
     return done
 
 

@@ -195,3 +195,11 @@ def test_a_ledger_that_is_damaged_is_named(converted, source, capsys):
     assert 'ledger.json: cannot be read' in capsys.readouterr().err
     (converted.dest / 'convert' / 'ledger.json').write_text(json.dumps({'request': {}}))
     converted('npz', source, status=2)
+
+
+def test_a_folder_without_an_episode_may_be_filled_by_another_request(converted, source, capsys):
+    """The first try failed, since its flags were wrong."""
+    converted('npz', source, '--rename', 'image=reward', status=2)
+    assert "image cannot be renamed: rows have a column 'reward'" in capsys.readouterr().err
+    converted('npz', source)
+    assert which(converted) == [0, 10, 20, 30] and converted.archive.streams.rows == 20
