@@ -13,6 +13,7 @@ from . import arrays
 from .episode import Episode, Options, Recording, Row, Unit
 from .folders import Files, relative
 
+NO_ROW = ('actions', 'rewards', 'dones', 'terminals', 'timeouts')  # names of other layouts
 # what V-D4RL and dreamerv3-torch store beside observation and action
 BOOKKEEPING = ('discount', 'logprob', 'step_type', 'is_valid', 'stepid')
 
@@ -59,6 +60,12 @@ def _episode(path: Path, options: Options, led: bool) -> Episode:
     if 'is_first' in columns and columns['is_first'][1:].any():
         raise ReplayError('several episodes in one file: is_first is set beyond its first row.')
     seen = {k: options.key if k == 'frames' else k for k in lengths if k not in columns}
+    if strange := [key for key in seen if key in NO_ROW and options.wanted(key)]:
+        raise ReplayError(
+            f'{", ".join(strange)} would be observations: expected the names of rows, action,'
+            ' reward and is_terminal, in their times. Rename them in the file, or leave them out'
+            ' with --keys.'
+        )
     return Episode(
         _seen(path, seen),
         {key: columns[key] for key in actions},

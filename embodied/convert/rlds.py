@@ -38,7 +38,9 @@ def open_rlds(source: Path, options: Options) -> Recording:
     leaves = step_leaves(_json(folder / 'features.json'))
     shards = sorted(folder.glob('*.tfrecord-*')) or sorted(folder.glob('*.tfrecord'))
     if not shards:
-        raise ReplayError(f'{folder}: there is no .tfrecord in it.')
+        other = ', but .array_record, which tfds can write anew as tfrecord'
+        found = other if any(folder.glob('*.array_record*')) else ''
+        raise ReplayError(f'{folder}: there is no .tfrecord in it{found}.')
     info = _json(folder / 'dataset_info.json') if (folder / 'dataset_info.json').exists() else {}
     counts = [int(n) for split in info.get('splits', []) for n in split.get('shardLengths', [])]
     reader = Reader(leaves, options)
@@ -88,6 +90,8 @@ def _leaves(feature: dict[str, Any], path: str) -> Iterator[tuple[str, Leaf]]:
         yield path, Leaf((), 'int64', False, 'none')
     elif 'tensor' in feature and feature['tensor']['dtype'] != 'string':
         tensor = feature['tensor']
+        if min(_shape(tensor), default=0) < 0:
+            return  # of another length in every step: a sequence, stored as such
         dtype = 'float32' if tensor['dtype'] == 'bfloat16' else tensor['dtype']
         yield path, Leaf(_shape(tensor), dtype, False, tensor.get('encoding', 'none'))
 

@@ -10,6 +10,7 @@ import pytest
 from convert_sources import count, hundredths
 from PIL import Image
 
+from embodied.convert import arrays
 from embodied.replay.importer import decoded
 
 SHADES = [20, 60, 100, 140, 180]
@@ -63,6 +64,29 @@ def test_sidecars_label_their_video_and_others_say_that_they_have_none(converted
     assert hundredths(d['action'][:, 0]) == [30, 31, 32, 33, 0]
 
 
+def test_labels_of_another_video_are_not_taken(converted, tmp_path):
+    """b.2.npz begins with b., yet it belongs to b.2.mp4; a row of an image folder is terminal."""
+    for name in ('b', 'b.2'):
+        write(tmp_path / f'{name}.mp4')
+    np.savez(tmp_path / 'b.2.npz', actions=count(5, 10), terminated=np.arange(5) == 4)
+    two, one = converted('video', tmp_path).episodes
+    assert one['unlabeled_action'].all() and not one['is_terminal'].any()
+    assert hundredths(two['action'][:, 0])[:5] == [10, 11, 12, 13, 14] and two['is_terminal'][-1]
+
+
+def test_of_an_npz_beside_a_video_only_labels_are_read(converted, tmp_path, monkeypatch):
+    """It may also hold latents, or the frames again."""
+    read = []
+    rows = arrays.Column.rows
+    monkeypatch.setattr(
+        arrays.Column, 'rows', lambda self, *at: read.append(self.shape) or rows(self, *at)
+    )
+    write(tmp_path / 'a.mp4')
+    np.savez(tmp_path / 'a.npz', actions=count(5), latents=np.zeros((5, 99)))
+    converted('video', tmp_path / 'a.mp4')
+    assert set(read) == {(5, 2)}
+
+
 def test_sidecars_whose_actions_led_to_their_frame(converted, tmp_path):
     write(tmp_path / 'a.mp4')
     np.savez(tmp_path / 'a.npz', actions=count(5), rewards=np.float32([9, 1, 2, 3, 4]))
@@ -93,10 +117,11 @@ def test_pictures_come_in_the_order_of_their_numbers(converted, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(frame).save(path)
     np.save(tmp_path / 'source' / 'two' / 'actions.npy', count(5))
+    np.save(tmp_path / 'source' / 'two' / 'terminated.npy', np.arange(5) == 4)
     one, two = converted('images', tmp_path / 'source').episodes
-    assert seen(one) == seen(two) == [0, 1, 2, 3, 4], 'frame10 comes after frame9'
+    assert seen(one) == seen(two)[:5] == [0, 1, 2, 3, 4], 'frame10 comes after frame9'
     assert one['unlabeled_action'].all()
-    assert hundredths(two['action'][:, 0]) == [0, 1, 2, 3, 0]
+    assert hundredths(two['action'][:, 0])[:4] == [0, 1, 2, 3] and two['is_terminal'][-1]
 
 
 def test_lucidrains_has_a_frame_more_than_actions(converted, tmp_path):

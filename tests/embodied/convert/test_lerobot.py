@@ -189,6 +189,32 @@ def test_several_tasks_become_a_number_in_each_row(converted, tmp_path):
     assert metas.read(converted.dest)[3]['tasks'] == ['push', 'pull']
 
 
+def test_the_task_may_change_within_an_episode(converted, tmp_path):
+    v3(tmp_path / 'source', 'image', tasks=2)
+    path = tmp_path / 'source' / 'data' / 'chunk-000' / 'file-001.parquet'
+    columns = pq.read_table(path).to_pydict() | {'task_index': [0, 0, 1, 1, 1]}
+    table(path, columns)
+    assert converted('lerobot', tmp_path / 'source').episodes[2]['task_id'].tolist() == [
+        0, 0, 1, 1, 1
+    ]  # fmt: skip
+
+
+def test_rows_of_an_episode_that_lie_apart_are_refused(converted, tmp_path, capsys):
+    v3(tmp_path / 'source', 'image')
+    path = tmp_path / 'source' / 'data' / 'chunk-000' / 'file-000.parquet'
+    columns = pq.read_table(path).to_pydict() | {'episode_index': [0, 0, 1, 0, 0, 1, 1]}
+    table(path, columns)
+    converted('lerobot', tmp_path / 'source', status=2)
+    assert 'the rows of episode 0 lie apart' in capsys.readouterr().err
+
+
+def test_rows_in_many_groups_are_read_like_those_in_one(converted, tmp_path):
+    v3(tmp_path / 'source', 'image')
+    path = tmp_path / 'source' / 'data' / 'chunk-000' / 'file-000.parquet'
+    pq.write_table(pq.read_table(path), path, row_group_size=3)
+    check(converted('lerobot', tmp_path / 'source').episodes)
+
+
 def test_an_interrupted_conversion_goes_on_in_the_middle_of_a_video(
     converted, tmp_path, monkeypatch
 ):

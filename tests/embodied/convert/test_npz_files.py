@@ -151,3 +151,14 @@ def test_our_own_folder_keeps_its_spaces_and_its_labels(converted, tmp_path):
     (episode,) = converted('dreamerv3', tmp_path / 'own', '--size', '2').episodes
     assert episode['image'].shape == (4, 2, 2, 3)
     assert episode['unlabeled_action'].tolist() == [False, True, False, False]
+
+
+def test_columns_in_the_names_of_another_layout_are_no_observations(
+    converted, tmp_path, frames, capsys
+):
+    """As TorchWM collects them; nothing in the file tells the times of its actions and rewards."""
+    np.savez(tmp_path / 'a.npz', frames=frames, actions=count(5), rewards=np.zeros(5))
+    converted('npz', tmp_path / 'a.npz', status=2)
+    assert 'actions, rewards would be observations' in capsys.readouterr().err
+    (episode,) = converted('npz', tmp_path / 'a.npz', '--keys', 'image').episodes
+    assert (episode['image'] == frames).all() and 'actions' not in episode

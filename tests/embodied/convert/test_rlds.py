@@ -92,6 +92,8 @@ STEP = group(
     is_last=tensor('bool'),
     is_terminal=tensor('bool'),
     language_instruction={'text': {}},
+    reached=tensor('bfloat16'),
+    points=tensor('float32', -1, 3),
 )
 
 
@@ -116,6 +118,9 @@ def episode(frames, number, reward):
         'steps/is_first': [1, 0, 0, 0, 0],
         'steps/is_last': [0, 0, 0, 0, 1],
         'steps/is_terminal': [0, 0, 0, 0, number],
+        'steps/reached': [0.0, 0.25, 0.5, 0.75, 1.0],
+        'steps/points/ragged_flat_values': [0.0] * 9,
+        'steps/points/ragged_row_lengths_0': [1, 0, 2, 0, 0],
         'steps/language_instruction': [b'push\x00'] * 5,
         'episode_metadata/file_path': [b'x'],
     }
@@ -144,6 +149,8 @@ def test_episodes_become_rows_without_the_action_of_the_last_step(converted, sou
     assert two['is_terminal'].tolist() == [False] * 4 + [True]
     assert one['state'][:, 0].tolist() == [0, 3, 6, 9, 12]
     assert one['packed'].tolist() == [[step, step] for step in range(5)]
+    assert one['reached'].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert not [key for key in one if key.startswith('points')]
     assert one['gripper'].tolist() == [False, True, False, True, False]
     assert converted.archive.meta['dataset'] == 'thing'
 
@@ -201,3 +208,19 @@ def test_which_version_is_meant_must_be_clear(converted, source, capsys):
     assert '1.0.0, 2.0.0' in capsys.readouterr().err
     converted('rlds', source / '2.0.0', status=2)
     assert 'describes no steps' in capsys.readouterr().err
+
+
+def test_a_set_of_array_records_is_named(converted, source, capsys):
+    for path in (source / '1.0.0').glob('*.tfrecord-*'):
+        path.rename(str(path).replace('tfrecord', 'array_record'))
+    converted('rlds', source, status=2)
+    assert 'no .tfrecord in it, but .array_record' in capsys.readouterr().err
+
+
+def test_observations_of_different_lengths_are_refused(converted, source, message, frames, capsys):
+    features = episode(frames, 0, [0] * 5)
+    features['steps/observation/state'] = features['steps/observation/state'][:-3]
+    with open(source / '1.0.0' / 'thing-train.tfrecord-00000-of-00002', 'wb') as file:
+        RecordWriter(file).write(encoded(message, features))
+    converted('rlds', source, status=2)
+    assert 'there are 4 of state, and more of others' in capsys.readouterr().err
