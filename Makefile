@@ -1,6 +1,7 @@
 # make train   set everything up in .venv and watch the agent learn a pixel task (ARGS: further flags)
 # make test    set everything up in .venv and run the tests in two processes (ARGS: further flags of pytest, such as --slow)
 # make chaos   the long versions: slow tests, 100 kills and 200 env faults (40 minutes)
+# make ranks   on a machine with GPUs, for each a process (on one without: two, with gloo): equality with one process, a killed one, the share of communication, ddp and fsdp, then a run that learns and its evaluation by one
 # make gpu     on a machine with a GPU: recordings against plain updates, attention kernels, speed plain / as CUDA graphs / compiled too, one learning curve
 
 VENV := .venv
@@ -14,7 +15,12 @@ PARALLEL := -n 2 --dist loadfile
 
 SPEED := benchmarks.speed --sizes size1m size12m size25m size100m
 
-.PHONY: train test chaos gpu
+GPUS = $(shell nvidia-smi -L 2>/dev/null | grep -c .)
+RANKS = $(if $(filter 0,$(GPUS)),2,$(GPUS))
+TOGETHER = $(PYTHON) -m torch.distributed.run --standalone --nproc-per-node $(RANKS)
+UPDATE = -m benchmarks.ranks $(if $(filter 0,$(GPUS)),--updates 1,--preset dmc_vision --size size100m)
+
+.PHONY: train test chaos ranks gpu
 .DELETE_ON_ERROR:
 
 train: $(STAMP)
@@ -26,6 +32,13 @@ test: $(STAMP)
 chaos: $(STAMP)
 	MUJOCO_GL=$${MUJOCO_GL:-egl} $(PYTHON) -m pytest --slow $(ARGS)
 	$(PYTHON) -m benchmarks.chaos
+
+ranks: $(STAMP)
+	RANKS_DEVICE=$(if $(filter 0,$(GPUS)),cpu,cuda) $(PYTHON) -m pytest tests/dreamer4/test_ranks.py tests/test_launch.py $(ARGS)
+	$(TOGETHER) $(UPDATE) --flags --machine.shard ddp
+	$(TOGETHER) $(UPDATE) --flags --machine.shard fsdp
+	$(TOGETHER) -m dreamer4.main --configs pixel --task pixel_catch --run.steps $(STEPS) --logdir logdir/ranks
+	$(PYTHON) -m dreamer4.main --script eval_only --from_checkpoint logdir/ranks
 
 gpu: $(STAMP)
 	$(PYTHON) -m pytest tests/dreamer4/test_record.py tests/dreamer4/test_cache.py tests/dreamer4/nets/test_attention.py $(ARGS)

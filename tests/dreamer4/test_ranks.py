@@ -1,7 +1,10 @@
 """Processes that learn as one, with gloo on the CPU: each has a share of the batch, and together
 they do what one process does with all of it.
+
+RANKS_DEVICE=cuda lets what is compared with one process learn on GPUs, two or more, with nccl.
 """
 
+import os
 import socket
 from dataclasses import replace
 
@@ -21,6 +24,7 @@ from dreamer4.tasks import centred, vary
 from dreamer4.worlds.dreamer4.conv_tokenizer import NumberScale
 from dreamer4.worlds.dreamer4.tokenizer import PixelScale
 
+DEVICE = os.environ.get('RANKS_DEVICE', 'cpu')
 B, T = 8, 6
 OBS = {'image': spaces.Box(0, 255, (16, 16, 3), np.uint8)}
 ACT = {'action': spaces.Discrete(3)}
@@ -67,14 +71,15 @@ def settle(put):
         tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
     )
     put(torch.Tensor, 'exponential_', lambda x: x.copy_(-alike(x.shape, 6).clamp(0.01).log()))
-    put(torch, 'rand', lambda *shape, **_: alike(flat(shape), 1))
-    put(torch, 'randn', lambda *shape, **_: 2 * alike(flat(shape), 2) - 1)
-    put(torch, 'rand_like', lambda x, **_: alike(x.shape, 3).to(x.dtype))
-    put(torch, 'randn_like', lambda x, **_: (2 * alike(x.shape, 4) - 1).to(x.dtype))
+    here = lambda x, device=None, **_: x if device is None else x.to(device)
+    put(torch, 'rand', lambda *shape, **how: here(alike(flat(shape), 1), **how))
+    put(torch, 'randn', lambda *shape, **how: here(2 * alike(flat(shape), 2) - 1, **how))
+    put(torch, 'rand_like', lambda x, **_: alike(x.shape, 3).to(x))
+    put(torch, 'randn_like', lambda x, **_: (2 * alike(x.shape, 4) - 1).to(x))
     put(
         torch,
         'randint',
-        lambda low, high, shape, **_: (low + alike(shape, 5) * (high - low)).long(),
+        lambda low, high, shape, **how: here((low + alike(shape, 5) * (high - low)).long(), **how),
     )
 
 
@@ -94,7 +99,8 @@ def rows(update):
 def learned(way, broken=None):
     """Stages and parameters after some updates on this rank's rows, every n-th of all."""
     torch.manual_seed(0)
-    agent = Agent(OBS, ACT, *tiny(**SETTINGS | WAYS[way]), 0)
+    where = {'machine.device': DEVICE, 'machine.precision': 'float32', 'machine.graphs': False}
+    agent = Agent(OBS, ACT, *tiny(**SETTINGS | WAYS[way] | where), 0)
     # one process has the weights of rank 0, and these are drawn alike
     stages, n, mine = [], ranks.count(), ranks.number()
     for update in range(UPDATES):
@@ -105,7 +111,7 @@ def learned(way, broken=None):
             found['reward'][:] = np.nan
         agent.train(Meal(agent.batch(found), None))
         stages.append(agent.schedule.stage)
-    return stages, {k: sharing.whole(v.detach()).numpy().copy() for k, v in named(agent)}
+    return stages, {k: sharing.whole(v.detach()).cpu().numpy().copy() for k, v in named(agent)}
 
 
 def named(agent):
@@ -118,7 +124,11 @@ def named(agent):
 
 def work(job, rank, count, port, queue):
     torch.set_num_threads(1)
-    dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=count)
+    backend = 'gloo'
+    if DEVICE == 'cuda':
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+        backend = 'cpu:gloo,cuda:nccl'
+    dist.init_process_group(backend, f'tcp://127.0.0.1:{port}', rank=rank, world_size=count)
     queue.put((rank, job()))
     dist.barrier()
     dist.destroy_process_group()
@@ -148,7 +158,12 @@ def test_processes_learn_what_one_learns_through_all_stages(way, count, even):
     """Tokenizer, model, value, policy, their slow copies, scales and units. What is known of the
     rewards differs between ranks.
     """
-    (stages, alone), *others = learned(way), *together(lambda: learned(way), count)
+    if DEVICE == 'cuda':  # which a process must not touch before it forks
+        (one,) = together(lambda: learned(way), 1)
+        count = count if torch.cuda.device_count() >= count else 2
+    else:
+        one = learned(way)
+    (stages, alone), *others = one, *together(lambda: learned(way), count)
     assert stages[-1] == 'policy'
     for rank_stages, found in others:
         assert rank_stages == stages
