@@ -252,7 +252,12 @@ def measures():
     mean.backward()
     p = torch.nn.Parameter(torch.zeros(4))
     p.grad = x.grad.clone()
-    ranks.average([p])
+    q, reduce, told = torch.nn.Parameter(torch.zeros(2, 3)), dist.all_reduce, []
+    q.grad = torch.full((2, 3), float(ranks.number()))
+    dist.all_reduce = lambda *args: (told.append(args), reduce(*args))
+    ranks.average([p, q])
+    dist.all_reduce = reduce
+    assert len(told) == 1 and (q.grad == 1.5).all()
     scale, span = RunningRMS({'a': 0.0}, 0.9), RunningRange()
     scale('a', mean)
     span.fold(x.detach()[None])
@@ -326,6 +331,15 @@ def test_gates_and_scales_are_those_of_the_whole_batch(even):
         assert one.pop('differ') and one.pop('tasks differ') and not one.pop('alike')
         of_all = {k: x for k, x in one.items() if not k.startswith('latent_s')}
         assert of_all == {k: pytest.approx(alone[k], rel=1e-4, abs=1e-6) for k in of_all}
+
+
+def test_noise_of_each_rank_is_its_own_and_begins_anew_where_a_run_goes_on(monkeypatch):
+    seeds = set()
+    for number in range(3):
+        monkeypatch.setattr(ranks, 'number', lambda number=number: number)
+        seeds |= {ranks.own(7), ranks.own(7, 20), ranks.own(8)}
+    assert {7, 8} < seeds and len(seeds) == 8  # rank 0 has the noise of one process
+    assert all(0 <= seed < 1 << 63 for seed in seeds)
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():
