@@ -82,6 +82,16 @@ def side_by_side(
             yield {key: values[index] for key, values in block.items()}
 
 
+def spans(ends: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First row, and the one behind the last, of each episode of two rows or more, given the rows
+    at which one ends; what follows the last end is one more."""
+    first = 0
+    for stop in [*(np.flatnonzero(ends) + 1).tolist(), len(ends)]:
+        if stop - first > 1:
+            yield first, stop
+        first = stop
+
+
 @contextlib.contextmanager
 def damaged_is_said(file: Path) -> Iterator[None]:
     """What a damaged .npz raises, as a ReplayError that names the file."""

@@ -46,7 +46,10 @@ def open_images(source: Path, options: Options) -> Recording:
 
 def _stills(folder: Path) -> Iterator[np.ndarray]:
     for name in names(folder, *IMAGES):
-        yield next(pictures(folder / name))
+        try:
+            yield next(pictures(folder / name))
+        except OSError as error:
+            raise ReplayError(f'{folder / name}: cannot be read: {error}.') from error
 
 
 def shown(frames: Iterable[np.ndarray], options: Options, bgr: bool) -> Iterator[Row]:

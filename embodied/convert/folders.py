@@ -52,6 +52,8 @@ class Folders:
     def __init__(self, source: Path, *suffixes: str):
         """Raises ReplayError where there is none."""
         self._source, self._suffixes = source, suffixes
+        if not source.is_dir():
+            raise ReplayError(f'{source}: expected a folder, found a file.')
         if next(iter(self), None) is None:
             raise ReplayError(f'{source}: there is no file {", ".join(suffixes)} in it.')
 

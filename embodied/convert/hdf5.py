@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReplayError
-from .arrays import block_rows
+from .arrays import block_rows, spans
 from .episode import Episode, Options, Recording, Row, Unit
 from .folders import Files, relative
 from .npz_files import open_torch
@@ -142,11 +142,8 @@ def _d4rl(found: Files, source: Path, options: Options) -> Iterator[Unit]:
 
 def _spans(ends: np.ndarray, name: str, opener: Callable[[int, int], Episode]) -> Iterator[Unit]:
     """Units of flat arrays that are cut behind each end; what follows the last is one more."""
-    first = 0
-    for stop in [*(np.flatnonzero(ends) + 1).tolist(), len(ends)]:
-        if stop - first > 1:
-            yield Unit(f'{name}:{first}', lambda a=first, b=stop: opener(a, b))
-        first = stop
+    for first, stop in spans(ends):
+        yield Unit(f'{name}:{first}', lambda a=first, b=stop: opener(a, b))
 
 
 def _flat(file: Any, first: int, stop: int, terminal: np.ndarray, options: Options) -> Episode:

@@ -96,7 +96,7 @@ def _terminal(columns: dict[str, np.ndarray]) -> bool:
 def open_vijayabhaskar(source: Path, options: Options) -> Recording:
     """Arrays (N, T, ...) of N episodes of T frames: frames, actions, and rewards and dones where
     there are any. The action of a row is taken at its frame, its reward is what that earned; what
-    the last action led to is not stored.
+    the last action led to is not stored. A done within a row of the arrays ends an episode there.
     """
     found = Files(source, '.npz')
     total = 0
@@ -115,26 +115,33 @@ def _vijayabhaskar(found: Files, source: Path, options: Options) -> Iterator[Uni
     for path in found:
         with arrays.opened(path) as columns:
             count, length = columns['frames'].shape[:2]
-            frames = columns.pop('frames').merged()
+            dones = columns.pop('dones', None)
+            flat = {
+                k: columns[k].merged() for k in ('frames', 'actions', 'rewards') if k in columns
+            }
             for number in range(count):
-                name = f'{relative(path, source)}:{number}'
-                yield Unit(name, lambda n=number: _slice(columns, frames, n, length, options))
+                ends = np.zeros(length, bool) if dones is None else _done(dones, number)
+                for first, stop in arrays.spans(ends):
+                    name = f'{relative(path, source)}:{number}'
+                    name += f':{first}' if stop - first < length else ''
+                    place = number * length + first, stop - first, bool(ends[stop - 1])
+                    yield Unit(name, lambda at=place: _slice(flat, *at, options))
+
+
+def _done(dones: arrays.Column, number: int) -> np.ndarray:
+    return dones.rows(number, 1).reshape(-1).astype(bool)
 
 
 def _slice(
-    columns: dict[str, arrays.Column],
-    frames: arrays.Column,
-    number: int,
-    length: int,
-    options: Options,
+    columns: dict[str, arrays.Column], first: int, length: int, terminal: bool, options: Options
 ) -> Episode:
-    read = lambda key: columns[key].rows(number, 1)[0] if key in columns else None
-    dones, led = read('dones'), options.convention(False)
+    read = lambda key: columns[key].rows(first, length) if key in columns else None
+    led = options.convention(False)
     return Episode(
-        arrays.side_by_side({options.key: frames}, number * length, length),
+        arrays.side_by_side({options.key: columns['frames']}, first, length),
         {'action': read('actions')},
         led,
         read('rewards'),
         came=led,
-        terminal=dones is not None and bool(dones[-1]),
+        terminal=terminal,
     )

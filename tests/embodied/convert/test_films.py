@@ -175,3 +175,14 @@ def test_the_frames_of_a_video_come_in_the_order_they_are_shown(tmp_path):
     path = write(tmp_path / 'a.mp4', shades().repeat(4, 0))
     levels = [frame.mean() for frame in decoded(path)]
     assert len(levels) == 20 and levels == sorted(levels)
+
+
+def test_a_picture_that_is_cut_off_is_named(converted, tmp_path, capsys):
+    for index, frame in enumerate(shades()):
+        Image.fromarray(frame).save(tmp_path / f'{index}.png')
+    path = tmp_path / '3.png'
+    path.write_bytes(path.read_bytes()[:60])
+    converted('images', tmp_path, status=2)
+    assert '3.png: cannot be read' in capsys.readouterr().err
+    converted('images', path, status=2)
+    assert '3.png: expected a folder, found a file' in capsys.readouterr().err

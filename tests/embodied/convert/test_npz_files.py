@@ -162,3 +162,19 @@ def test_columns_in_the_names_of_another_layout_are_no_observations(
     assert 'actions, rewards would be observations' in capsys.readouterr().err
     (episode,) = converted('npz', tmp_path / 'a.npz', '--keys', 'image').episodes
     assert (episode['image'] == frames).all() and 'actions' not in episode
+
+
+def test_a_done_in_the_middle_of_a_vijayabhaskar_row_ends_an_episode(converted, tmp_path, frames):
+    """What follows is seen after a reset, which no action led to."""
+    np.savez(
+        tmp_path / 'a.npz',
+        frames=np.stack([frames, frames + 1]),
+        actions=np.stack([count(5), count(5, 10)]),
+        rewards=np.ones((2, 5), np.float32),
+        dones=np.float32([[0, 0, 1, 0, 0], [0, 0, 0, 0, 0]]),
+    )
+    one, two, three = converted('vijayabhaskar', tmp_path / 'a.npz').episodes
+    assert hundredths(one['action'][:, 0]) == [0, 1, 2, 0] and one['is_terminal'][-1]
+    assert (two['image'] == frames[3:]).all() and not two['is_terminal'].any()
+    assert hundredths(two['action'][:, 0]) == [3, 0]
+    assert hundredths(three['action'][:, 0]) == [10, 11, 12, 13, 0]
