@@ -15,6 +15,7 @@ from .batch import Batch, Dream
 from .heads import Head, HeadsConfig, scalar, sizes
 from .method import Method
 from .nets.outputs import Policy
+from .openness import Openness
 from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy, frozen
 from .scores import correlation, mean, shared_mean
 
@@ -35,7 +36,7 @@ class ActorConfig:
     lam: float
     prior: float | str
     entropy: float
-    anneal: bool
+    openness: tuple[float, ...]
     hold: float
     context: int
 
@@ -111,7 +112,7 @@ class ActorCritic:
         averaged = config.method.averaged and not self._cloned
         self.acting_policy = SlowCopy(self.policy_head, ACTING if averaged else 1.0)
         self.return_range = RunningRange().to(machine.device)
-        self._openness = torch.ones((), device=machine.device)  # factor on the entropy bonus
+        self.openness = Openness(config.actor.entropy, config.actor.openness).to(machine.device)
         self.optimizers = {
             name: Optimizer(name, [head], config.optim, config.method.rule, config.method.warmup)
             for name, head in (('policy', self.policy_head), ('value', self.value_head))
@@ -163,7 +164,7 @@ class ActorCritic:
 
     def begin(self, policy: bool, pace: float) -> None:
         """Tell the optimizers of the next dream; the policy may not learn yet."""
-        self._openness.fill_(pace if self.config.actor.anneal else 1.0)
+        self.openness.aim(pace)
         for name in ['value'] + ['policy'] * policy:
             self.optimizers[name].begin(self.config.epochs, pace)
 
@@ -189,6 +190,7 @@ class ActorCritic:
                     parts['value'] = parts['value'] + self.config.method.replay * loss
             if policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
+                self.openness.follow(ranks.mean(found['policy/openness']))
                 self.acting_policy.follow()
                 if self.slow_policy.rate:
                     self.slow_policy.follow()
@@ -279,12 +281,14 @@ class ActorCritic:
         out = {
             'policy': objective
             + BETA * shared_mean(kl, weight)
-            - c.entropy * self._openness * shared_mean(entropy, weight),
+            - self.openness.bonus * shared_mean(entropy, weight),
             'value': shared_mean(self.value_loss(logits, x, targets.value), weight),
         }
         metrics = {
             'policy/loss': objective,
             'policy/entropy': mean(entropy, weight),
+            'policy/openness': mean(entropy / self._largest(task), weight),
+            'policy/bonus': self.openness.bonus.clone(),
             'policy/kl': mean(kl, weight),
             'policy/positive': mean((advantage >= 0).float(), weight),
             'policy/advantage_std': advantage.std(),
@@ -297,6 +301,13 @@ class ActorCritic:
         }
         metrics |= sizes('value', self.scalar, targets.value, weight > 0)
         return out, {k: v.detach() for k, v in metrics.items()}
+
+    @torch.no_grad()
+    def _largest(self, task: torch.Tensor | None) -> torch.Tensor:
+        """Entropy of a policy that knows nothing, scalar or of tasks (W, 1)."""
+        shape = () if task is None else task.shape
+        flat = self.return_range.span.new_zeros(*shape, self.actions.outputs)
+        return self.actions.policy(flat, task).entropy().clamp(min=1e-6)
 
     @torch.no_grad()
     def _prior(self, x: torch.Tensor, task: torch.Tensor | None) -> Policy | None:
@@ -314,4 +325,4 @@ class ActorCritic:
             'slow_policy': self.slow_policy,
             'acting_policy': self.acting_policy,
             'return_range': self.return_range,
-        }
+        } | ({'openness': self.openness} if self.openness.ends else {})

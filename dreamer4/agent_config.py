@@ -195,6 +195,7 @@ def check(config: AgentConfig) -> None:
                 f'agent.batch.{name} must be at least 2 frames, of which the second is predicted;'
                 f' got {getattr(config.batch, name)}'
             )
+    _check_openness(config)
     shortcut.check(config.shortcut, config.dynamics.levels)
     share, rows = config.shortcut.bootstrap, config.batch.size
     if share > 0 and config.dynamics.levels > 1 and not 0 < round(rows * share) < rows:
@@ -208,6 +209,21 @@ def check(config: AgentConfig) -> None:
             f' {config.batch.single}'
         )
     _check_parts(config)
+
+
+def _check_openness(config: AgentConfig) -> None:
+    """A goal for the entropy needs one that cannot be exceeded."""
+    goal, bins = config.actor.openness, isinstance(config.heads.continuous, int)
+    if goal and (len(goal) != 2 or not all(0 < share < 1 for share in goal)):
+        raise ValueError(
+            'agent.actor.openness must be two shares between 0 and 1, as in [0.85, 0.45], or [];'
+            f' got {list(goal)}'
+        )
+    if goal and not bins:
+        raise ValueError(
+            'agent.actor.openness needs actions in bins, whose entropy has a largest value:'
+            f' agent.heads.continuous must be a number, got {config.heads.continuous!r}'
+        )
 
 
 def _check_rssm(config: AgentConfig) -> None:

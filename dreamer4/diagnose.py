@@ -265,9 +265,8 @@ CHECKS = (
 
 def latest(path: str | Path) -> dict[str, float]:
     """Last finite value of every metric of a run: name -> value; as 'random_play/', mean and spread
-    of the returns before its policy began, of several tasks those of each as well; as
-    'policy/openness', its entropy as a share of what that was at first, where it has learned for
-    LINES lines.
+    of the returns before its policy began, of several tasks those of each as well;
+    'policy/openness' only where the policy has learned for LINES lines.
 
     Raises:
       FileNotFoundError: the folder holds no metrics.jsonl.
@@ -298,6 +297,7 @@ def latest(path: str | Path) -> dict[str, float]:
                 f'random_play/mean{end}': statistics.fmean(scores),
                 f'random_play/std{end}': statistics.stdev(scores),
             }
+    values.pop('policy/openness', None)  # that of its first lines says nothing
     if len(entropies) >= LINES and entropies[0] > 0 and 'random_play/mean' in values:
         values['policy/openness'] = values['policy/entropy'] / entropies[0]
     for key in [k for k in values if '/psnr/' in f'/{k}']:

@@ -20,6 +20,7 @@ BEFORE: dict[str, Value] = {
 # understood.
 GONE: dict[str, Value] = {
     'actor.alpha': 0.5,
+    'actor.anneal': False,
     'scales.cont': 1.0,
     'scales.decay': 0.99,
     'scales.dynamics': 1.0,

@@ -134,20 +134,6 @@ def test_value_and_policy_losses_reach_their_own_heads_alone():
         assert all((g is not None) == (id(p) in own) for p, g in zip(everything, grads)), name
 
 
-@pytest.mark.parametrize('anneal', [False, True])
-def test_the_entropy_bonus_falls_with_the_rates_where_it_is_to(anneal):
-    made = agent('policy', **{'actor.entropy': 0.5, 'actor.anneal': anneal})
-    critic, batch = made.actor_critic, made.batch(sampler()(4, 9))
-    dream = made.world.imagine(made.world.commit(batch), batch, made.updater.choose)
-    targets, policy = critic.score(dream), {}
-    for pace in (1.0, 0.2):
-        critic.begin(True, pace)
-        losses, metrics = critic.losses(dream, targets)
-        policy[pace] = losses['policy'].item()
-    more = 0.5 * 0.8 * float(metrics['policy/entropy'])
-    assert policy[0.2] - policy[1.0] == pytest.approx(more if anneal else 0.0, rel=1e-4, abs=1e-6)
-
-
 @pytest.mark.parametrize('lam', [0.0, 0.95])
 def test_advantages_have_a_lambda_of_their_own(lam):
     """With zero they are r + gamma c V(s') - V(s), whatever the value learns from."""
