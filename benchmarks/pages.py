@@ -36,6 +36,9 @@ def read(name: str) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+# files of results from state, and of pixels -> the presets that made them
+STATE = {'proprio_swingup': 'dmc_proprio', 'proprio_walker': 'dmc_proprio anneal'}
+FRONT_FILES = STATE | {'learning_pixel': 'pixel'}
 STATE_METHODS = ('DreamerV3', 'MPO', 'DDPG')  # of published_dmc_proprio.json
 FRONT = (
     '| preset, task | return after training, per seed (95 % interval) | zero action | uniform play'
@@ -47,8 +50,8 @@ def front() -> str:
     """What each preset reaches, beside play without learning and what is known of the task."""
     played = read('baselines')['tasks']
     lines = [FRONT]
-    for name, preset in (('proprio_swingup', 'dmc_proprio'), ('learning_pixel', 'pixel')):
-        runs = read(name)['runs']
+    for name, preset in FRONT_FILES.items():
+        runs = read(name).get('runs', [])
         for task in dict.fromkeys(run['task'] for run in runs):
             lines.append(front_row(preset, task, [r for r in runs if r['task'] == task], played))
     return '\n'.join(lines)
@@ -85,14 +88,14 @@ def published_state(method: str, task: str, frames: int) -> float:
 
 def proprio() -> str:
     """Returns from state over seeds, beside play without learning and published runs."""
-    found, played = read('proprio_swingup'), read('baselines')['tasks']
+    files, played = [f for f in map(read, STATE) if f], read('baselines')['tasks']
     lines = [
         '| task | seed | evaluation (95 % interval, episodes) | zero action | uniform play | '
         + ', '.join(STATE_METHODS)
         + ', published | frames | minutes |',
         '|---|---|---|---|---|---|---|---|',
     ]
-    for run in found['runs']:
+    for run in (run for found in files for run in found['runs']):
         task, scored, frames = run['task'], run['eval'], frames_of(run)
         known = ', '.join(f'{published_state(m, task, frames):.0f}' for m in STATE_METHODS)
         zero, uniform = (
@@ -104,7 +107,7 @@ def proprio() -> str:
             f' ({scored["episodes"]}) | {zero} | {uniform} | {known} | {frames:,} |'
             f' {run["seconds"] / 60:.1f} |'
         )
-    return '\n'.join([*lines, '', origin(found)])
+    return '\n'.join([*lines, *(line for found in files for line in ('', origin(found)))])
 
 
 def pixel() -> str:

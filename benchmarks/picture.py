@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from .learning import BOUNDS, RESULTS
-from .pages import frames_of, read
-
-SOURCES = ('proprio_swingup', 'learning_pixel')  # files of results, in the order of the panels
+from .pages import FRONT_FILES, frames_of, read
 
 
 def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    print(draw([run for name in SOURCES for run in read(name)['runs']], RESULTS / 'front.png'))
+    print(
+        draw(
+            [run for name in FRONT_FILES for run in read(name).get('runs', [])],
+            RESULTS / 'front.png',
+        )
+    )
 
 
 def draw(runs: list[dict], path: Path) -> Path:
