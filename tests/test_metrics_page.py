@@ -12,11 +12,12 @@ from dreamer4.diagnose import CHECKS
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'metrics.md').read_text()
 TABLES = PAGE.split('## Pictures')[0]
-ELSEWHERE = {  # what a healthy run of one task at debug size without LPIPS does not log
+ELSEWHERE = {  # what a healthy run of one task at debug size without LPIPS and stacks does not log
     'episode/score/<task>',
     'episode/score_of_tasks',
     'eval/<task>/score',
     'tokenizer/lpips',
+    'tokenizer/steps_unexplained',
     'held_out/<stage>',
     'nonfinite',
     'nonfinite/<name>',

@@ -1,7 +1,7 @@
 """The picture on the front: what each curve is compared with, and that it is drawn."""
 
 from benchmarks import picture
-from benchmarks.pages import read
+from benchmarks.pages import FRONT_FILES, read
 
 
 def test_curves_are_compared_with_play_without_learning_and_published_runs():
@@ -12,5 +12,5 @@ def test_curves_are_compared_with_play_without_learning_and_published_runs():
 
 
 def test_every_task_of_the_front_is_drawn(tmp_path):
-    runs = [run for name in picture.SOURCES for run in read(name)['runs']]
+    runs = [run for name in FRONT_FILES for run in read(name)['runs']]
     assert picture.draw(runs, tmp_path / 'front.png').stat().st_size > 10_000
