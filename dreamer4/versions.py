@@ -20,7 +20,6 @@ BEFORE: dict[str, Value] = {
 # understood.
 GONE: dict[str, Value] = {
     'actor.alpha': 0.5,
-    'actor.anneal': False,
     'scales.cont': 1.0,
     'scales.decay': 0.99,
     'scales.dynamics': 1.0,
@@ -45,6 +44,10 @@ REPLACED: dict[str, dict[str, list[str]]] = {
     'agent.actor.prior': {
         'slow': ['--agent.actor.prior', '0.03'],
         'frozen': ['--agent.actor.prior', 'clone'],
+    },
+    'agent.actor.anneal': {
+        'true': ['--agent.actor.openness', '0.9', '0.6'],
+        'false': ['--agent.actor.openness', '[]'],
     },
 }
 # What was a setting each before `agent.world` named the algorithm whose parts they are, which of
@@ -156,6 +159,7 @@ def _choices(agent: dict) -> None:
     elif batch.get('long_every') == 4:
         least = _block(agent, 'schedule').get('dynamics_updates')
         _drop(agent, {'batch.long_every': 4, 'batch.long_last': least and least // 2})
+    actor.pop('anneal', None)  # how a bonus fell, which is steered now where anything is
     if isinstance(actor.get('prior'), str):
         _prior(actor, agent.get('world', 'dreamer4') != 'dreamer4')
 

@@ -171,6 +171,19 @@ def test_flags_of_an_older_version_do_what_they_did_and_name_those_of_today(tmp_
     assert '--agent.threads is now --machine.threads' in told and told.count('\n') == 4
 
 
+@pytest.mark.parametrize('anneal, goal', [('true', (0.9, 0.6)), ('false', ())])
+def test_a_bonus_that_fell_with_the_rates_is_one_that_is_steered(copied, anneal, goal):
+    words = ['--task', 'dummy', '--agent.actor.anneal', anneal, '--logdir', str(copied)]
+    assert command.configure(words).agent.actor.openness == goal
+
+    def change(tree):
+        del tree['agent']['actor']['openness']
+        tree['agent']['actor']['anneal'] = anneal == 'true'
+
+    rewrite(copied, change)
+    assert runs.completed(copied).agent.actor.openness == (), 'it plays, and its bonus stays'
+
+
 def test_who_reads_all_of_an_older_run_gets_what_it_lacks_and_no_more(copied):
     def change(tree):
         del tree['replay']['held_out'], tree['agent']['dynamics']['moves']
