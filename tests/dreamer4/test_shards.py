@@ -69,7 +69,13 @@ def crashes(folder):
     own, store = Group(), Checkpoint(folder, 1)
     save = lambda step: write(store, {'agent': agent.save()}, {'step': step}, own)
     names = lambda: sorted(path.name[:8] for path in folder.iterdir())
-    last = lambda: (newest(store, own)[1]['step'], names())
+
+    def last():
+        dist.barrier()  # neither looks while the other is still about something
+        found = newest(store, own)[1]['step'], names()
+        dist.barrier()
+        return found
+
     save(1)
     told, plain = [last()], shards.write
     if ranks.number():
@@ -80,11 +86,9 @@ def crashes(folder):
     shards.write, store.finish = plain, killed
     with contextlib.suppress(KeyboardInterrupt):
         save(3)
-    dist.barrier()
     told.append(last())
     del store.finish
     save(4)
-    dist.barrier()
     return [*told, last()], str(refused.value)
 
 
