@@ -10,6 +10,8 @@ does in SAC (Haarnoja et al. 2018, Eq. 18).
 import torch
 from torch import nn
 
+from . import ranks
+
 RATE = 0.1  # of the logarithm of the bonus per policy update, for an entropy that is all too small
 LEAST, MOST = 1e-5, 1.0  # bonus per nat
 
@@ -36,9 +38,10 @@ class Openness(nn.Module):
 
     @torch.no_grad()
     def follow(self, share: torch.Tensor) -> None:
-        """Move the bonus: up where the entropy is a smaller share (scalar) of the largest than it
-        is to be. One that is not finite moves nothing.
+        """Move the bonus: up where the entropy is a smaller share (scalar, of all ranks its mean)
+        of the largest than it is to be. One that is not finite moves nothing.
         """
         if self.ends:
-            moved = (self.bonus * (RATE * (self.goal - share)).exp()).clamp(LEAST, MOST)
+            off = self.goal - ranks.mean(share)
+            moved = (self.bonus * (RATE * off).exp()).clamp(LEAST, MOST)
             self.bonus.copy_(torch.where(moved.isfinite(), moved, self.bonus))

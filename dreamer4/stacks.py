@@ -37,8 +37,9 @@ def missed_steps(
     Args:
         weight: as of weighted_mean.
     """
-    error = weighted_mean((steps(made) - steps(true)).square(), weight)
-    usual = weighted_mean(steps(true).square(), weight).clamp(min=1e-8)
+    true, made = steps(true), steps(made)
+    error = weighted_mean((made - true).square(), weight)
+    usual = weighted_mean(true.square(), weight).clamp(min=1e-8)
     return WEIGHT * error, (error / usual).detach()
 
 
