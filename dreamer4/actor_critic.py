@@ -113,7 +113,6 @@ class ActorCritic:
         self.acting_policy = SlowCopy(self.policy_head, ACTING if averaged else 1.0)
         self.return_range = RunningRange().to(machine.device)
         self.openness = Openness(config.actor.entropy, config.actor.openness).to(machine.device)
-        self._most = self._largest(None)
         self.optimizers = {
             name: Optimizer(name, [head], config.optim, config.method.rule, config.method.warmup)
             for name, head in (('policy', self.policy_head), ('value', self.value_head))
@@ -273,7 +272,7 @@ class ActorCritic:
         advantage = targets.returns.detach() - baseline
         task = None if dream.task is None else dream.task[:, None]
         policy, prior = self.policy(x, task), self._prior(x, task)
-        most = self._most if task is None else self._largest(task)
+        most = self._largest(task)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
         span, floor = self.return_range.span, 0.0 if self._cloned else FLOOR
         objective = returns.LOSSES[c.loss](log_prob, advantage, weight, span, floor, ranks.mean)
