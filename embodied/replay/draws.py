@@ -18,7 +18,7 @@ from ..errors import OutOfResources, ReplayEmptyError, ReplayError
 from .config import ReplayConfig
 from .demos import Demos
 from .mix import Relevance
-from .sampler import DEMOS, INDEX_BIT, ORDER, RELEVANT, ROW_ID, VIDEO, Sampler
+from .sampler import COUNT, DEMOS, INDEX_BIT, ORDER, ROW_ID, VIDEO, Sampler
 from .shelf import Shelf
 
 STREAMS = {'demos': DEMOS, 'video': VIDEO}  # random numbers of each further folder
@@ -192,7 +192,8 @@ class Draws:
         """
         if not self._split_by_relevance:
             return 0
-        chance = self._sampler.generator(number, RELEVANT)
+        # of numbers that pick nothing: one that decides how many would decide which, too
+        chance = self._sampler.generator(number, COUNT)
         return max(0, min(int(own * self._share + chance.random()), own - 1))
 
     def _roles(

@@ -12,7 +12,8 @@ from .selectors import Mixture, Selection
 from .shelf import Shelf, Unusable
 from .streams import Stream
 
-MAIN, DEMOS, ORDER, RELEVANT, VIDEO = 0, 1, 2, 3, 4  # the independent random streams of one draw
+# the independent random streams of one draw
+MAIN, DEMOS, ORDER, RELEVANT, VIDEO, COUNT = 0, 1, 2, 3, 4, 5
 
 ROW_ID = 'row_id'  # key of a draw: which row it is, until clear() is called
 # of a row id: below the number within its stream, then the stream's slot, then the number of the

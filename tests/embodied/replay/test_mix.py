@@ -90,6 +90,17 @@ def test_the_better_episodes_have_their_share_and_are_imitated_alone(folder, rel
     assert len(good) > 5, 'not one of them again and again'
 
 
+def test_a_share_of_one_and_a_half_sequences_prefers_none(folder):
+    replay, found = opened(folder, relevant=0.3, relevance='task:0,1,2'), []
+    others = {*replay.obs_space, *replay.act_space} - {'count'}
+    for _ in range(300):
+        rows = replay.sample(5, LENGTH, without=others, relevant=True)
+        found += (rows['count'][rows['imitated'].all(1), 0] // 1000).tolist()
+    shares = np.bincount(found, minlength=WORKERS) / len(found)
+    assert len(found) == pytest.approx(450, abs=30)
+    assert shares == pytest.approx([1 / 3] * WORKERS, abs=0.06)
+
+
 def test_a_task_may_be_what_is_relevant(folder):
     replay = opened(folder, relevant=0.5, relevance='task:0,2')
     rows = replay.sample(64, LENGTH, relevant=True)
