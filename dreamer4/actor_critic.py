@@ -7,6 +7,7 @@ Letters: N envs, W trajectories, H horizon, M action code, F features of a frame
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from . import ranks, returns
@@ -250,16 +251,17 @@ class ActorCritic:
         at their frames, and with the value where nothing was (DreamerV3, Eq. 10).
         """
         c, batch, x = self.config.value, real.batch, real.features
+        # what follows a last frame is another episode
+        known = ~batch.is_last[:, :-1] & ~batch.is_first[:, 1:] & batch.reward_valid[:, 1:]
         with torch.no_grad():
             value = self._bootstrap(x)
             value[dream.rows, dream.frames] = targets.value[:, 0].to(value.dtype)
+            stops = F.pad(~known, (0, 1), value=True)
             target = returns.replay_return(
-                batch.reward, batch.is_terminal, batch.is_last, value, c.gamma, LAM
+                batch.reward, batch.is_terminal, stops, value, c.gamma, LAM
             )
-        # what follows a last frame is another episode
-        goes_on = ~batch.is_last[:, :-1] & ~batch.is_first[:, 1:] & batch.reward_valid[:, 1:]
         logits = self.value_head(x[:, :-1])
-        return shared_mean(self.value_loss(logits, x[:, :-1], target), goes_on)
+        return shared_mean(self.value_loss(logits, x[:, :-1], target), known)
 
     def losses(self, dream: Dream, targets: Targets) -> tuple[Metrics, Metrics]:
         """Losses of policy and value, and metrics; only their own heads receive gradient (Dreamer

@@ -52,7 +52,7 @@ def alive(cont: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
 def replay_return(
     reward: torch.Tensor,
     is_terminal: torch.Tensor,
-    is_last: torch.Tensor,
+    stops: torch.Tensor,
     value: torch.Tensor,
     gamma: float,
     lam: float,
@@ -61,17 +61,17 @@ def replay_return(
 
         R_t = r_{t+1} + gamma (1 - d_{t+1}) ((1 - l_{t+1}) v_{t+1} + l_{t+1} R_{t+1}),  R_T = v_T
 
-    with d where a frame is terminal, and l = lambda, or 0 at the last frame of an episode, where
-    what follows is another one.
+    with d where a frame is terminal, and l = lambda, or 0 where a frame stops what is known: what
+    follows is another episode, or its reward was not recorded.
 
     Args:
-        reward, is_terminal, is_last, value: (B, T); v are estimates of the present policy, such as
+        reward, is_terminal, stops, value: (B, T); v are estimates of the present policy, such as
             imagined returns.
 
     Returns:
-        (B, T - 1): R_0 .. R_{T-2}. Those of last frames are without meaning.
+        (B, T - 1): R_0 .. R_{T-2}. Those of frames that stop are without meaning.
     """
-    goes_on, lam_t = gamma * (1 - is_terminal.float()), lam * (1 - is_last.float())
+    goes_on, lam_t = gamma * (1 - is_terminal.float()), lam * (1 - stops.float())
     returns, last = [], value[:, -1]
     for t in reversed(range(1, reward.shape[1])):
         later = (1 - lam_t[:, t]) * value[:, t] + lam_t[:, t] * last

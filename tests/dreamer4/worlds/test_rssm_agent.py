@@ -361,9 +361,13 @@ def test_the_replay_loss_leaves_out_steps_into_another_episode_and_unknown_rewar
     assert loss(batch) == loss(replace(batch, reward=reward))
     reward[0, 4] += 5
     assert loss(batch) != loss(replace(batch, reward=reward))
-    unknown = batch.reward_valid.clone()
-    unknown[:] = False
-    assert loss(replace(batch, reward_valid=unknown)) == 0
+    known, other = batch.reward_valid.clone(), reward.clone()
+    known[0, 5] = False
+    other[0, 5] += 5  # of no earlier return either
+    assert loss(replace(batch, reward=reward, reward_valid=known)) == loss(
+        replace(batch, reward=other, reward_valid=known)
+    )
+    assert loss(replace(batch, reward_valid=known & False)) == 0
 
 
 def test_the_regulariser_is_the_loss_towards_the_slow_value():
