@@ -95,15 +95,14 @@ class Atari(Env):
         if action['reset'] or self._done:
             return self._begin()
         reward = 0.0
-        for frame in range(self._config.repeat):
+        for left in reversed(range(self._config.repeat)):
             reward += self._ale.act(self._actions[int(action['action'])])
-            if frame >= self._config.repeat - 2:
-                self._look(frame % 2)
-            if self._ale.game_over():
-                self._look(frame % 2)
+            over = bool(self._ale.game_over())
+            if left < 2 or over:
+                self._look()
+            if over:
                 break
         self._decisions += 1
-        over = bool(self._ale.game_over())
         self._done = over or self._decisions >= self._config.length
         return {
             'image': self._image(),
@@ -117,12 +116,14 @@ class Atari(Env):
             self._ale.act(self._actions[0])
             if self._ale.game_over():
                 self._ale.reset_game()
-        self._look(0)
+        self._look()
         self._screens[1] = self._screens[0]
         return {'image': self._image(), **outcome(is_first=True)}
 
-    def _look(self, slot: int) -> None:
-        self._ale.getScreenRGB(self._screens[slot])
+    def _look(self) -> None:
+        """See the present screen; it takes the place of the last but one that was seen."""
+        self._screens = self._screens[::-1]
+        self._ale.getScreenRGB(self._screens[0])
 
     def _image(self) -> np.ndarray:
         image = Image.fromarray(self._screens.max(0))

@@ -15,6 +15,7 @@ from embodied import envs
 from embodied.checks import check_env
 from embodied.config import configs_dir, parse
 from embodied.envs import dmlab, procgen, unity
+from embodied.envs.atari import Atari, AtariConfig
 from embodied.envs.dm_env import from_dm
 from embodied.envs.functional import Functional, Functions
 from embodied.envs.minigrid import CLASSES, WORDS, classes, find
@@ -325,3 +326,42 @@ def test_tasks_of_minigrid_are_named_without_prefix_and_version():
     assert find('BabyAI-GoToObj', known) == 'BabyAI-GoToObj-v0'
     with pytest.raises(ConfigError, match='nearest: minigrid_Empty-8x8'):
         find('Empty-8x9', known)
+
+
+class Screens:
+    """An Arcade Learning Environment whose screen has the brightness of its frame."""
+
+    def __init__(self, brightness, over=99):
+        self.brightness, self.over, self.frame = brightness, over, 0
+
+    def act(self, action):
+        self.frame += 1
+        return 1
+
+    def reset_game(self):
+        self.frame = 0
+
+    def game_over(self):
+        return self.frame >= self.over
+
+    def getMinimalActionSet(self):
+        return [0, 1]
+
+    def getScreenDims(self):
+        return 4, 4
+
+    def getScreenRGB(self, out):
+        out[:] = self.brightness[self.frame]
+
+
+@pytest.mark.parametrize(
+    'repeat, over, shown',
+    [(1, 99, [90, 90, 10, 20]), (2, 99, [90, 10, 20]), (3, 99, [90, 20]), (3, 4, [90, 20, 20])],
+)
+def test_an_atari_image_is_the_maximum_of_the_last_two_frames_seen(repeat, over, shown):
+    config = AtariConfig(repeat, 4, True, False, 0, 100)
+    env = Atari(Screens([90, 10, 5, 20, 15, 40, 30], over), config, 0)
+    action = {'action': 0, 'reset': False}
+    rows = [env.step(action) for _ in shown]
+    assert [int(row['image'].max()) for row in rows] == shown
+    assert bool(rows[-1]['is_terminal']) == (over < 99)
