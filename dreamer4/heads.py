@@ -128,11 +128,11 @@ class Heads(nn.Module):
         """Probability (...) that the frame is not terminal."""
         return torch.sigmoid(self.cont_head(x).float())[..., 0]
 
-    def behaviour(self, x: torch.Tensor) -> Policy:
+    def behaviour(self, x: torch.Tensor, task: torch.Tensor | None = None) -> Policy:
         """Distribution of the action that the data takes at the frame (behaviour cloning, offset
-        0).
+        0), at features (..., F) of tasks (...).
         """
-        return self.actions.policy(self.behaviour_head(x)[..., : self.actions.outputs])
+        return self.actions.policy(self.behaviour_head(x)[..., : self.actions.outputs], task)
 
     def losses(
         self, x: torch.Tensor, batch: Batch, weight: torch.Tensor, behaviour: bool = True

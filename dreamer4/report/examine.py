@@ -174,13 +174,12 @@ def heads(world, contexts: list, batches: list[Batch]) -> Numbers:
     behaviour = [tuple(joined('behaviour', n, i) for i in range(3)) for n in offsets]
     reward = [tuple(joined('reward', n, i) for i in range(2)) for n in offsets]
     chance, alive = (torch.cat([part['cont'][i] for part in parts]).cpu() for i in range(2))
-    actions = world.heads.actions
     average = lambda x: float(x.mean()) if x.numel() else None
-    sure, right = behaviour[0][1].flatten(), behaviour[0][2].flatten() > 0.5
+    sure, right = behaviour[0][1], behaviour[0][2] > 0.5
     return {
         'behaviour': {
             'nll': [average(nats) for nats, _, _ in behaviour],
-            'nll_uniform': uniform_nats(actions),
+            'nll_uniform': uniform_nats(world.heads.actions, batches),
             'accuracy': [average(right) for _, _, right in behaviour],
             'calibration': reliability(sure, right) if sure.numel() else None,
         },
@@ -201,11 +200,16 @@ def heads(world, contexts: list, batches: list[Batch]) -> Numbers:
     }
 
 
-def uniform_nats(actions) -> float | None:
-    """Negative log-likelihood of uniform choices; None where actions are real values."""
+def uniform_nats(actions, batches: list[Batch]) -> float | None:
+    """Negative log-likelihood of uniform choices, each task's own; None where actions are real
+    values.
+    """
     if actions.normals:
         return None
-    return float(sum(count * np.log(choices) for count, choices in actions.groups))
+    flat = [torch.zeros(*b.shape, actions.outputs, device=b.is_first.device) for b in batches]
+    nats = [actions.policy(x, batch.task).entropy() for x, batch in zip(flat, batches)]
+    known = torch.cat([x[batch.action_valid] for x, batch in zip(nats, batches)])
+    return float(known.mean()) if len(known) else None
 
 
 def policy(agent: Agent, contexts: list, batches: list[Batch]) -> Numbers:
@@ -217,7 +221,8 @@ def policy(agent: Agent, contexts: list, batches: list[Batch]) -> Numbers:
         x, task = x[where], None if batch.task is None else batch.task[where]
         ours = agent.actor_critic.policy(x, task)
         entropy.append(ours.entropy())
-        kl.append(ours.kl(agent.world.heads.behaviour(x)) if clone else entropy[-1] * 0)
+        theirs = agent.world.heads.behaviour(x, task) if clone else ours
+        kl.append(ours.kl(theirs))
     return {
         'entropy': float(torch.cat(entropy).mean()),
         'kl_to_behaviour': float(torch.cat(kl).mean()),

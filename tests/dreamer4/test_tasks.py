@@ -9,7 +9,9 @@ from gymnasium import spaces
 
 from dreamer4.actions import Actions
 from dreamer4.agent import Agent
+from dreamer4.report.examine import policy, uniform_nats
 from dreamer4.tasks import Tasks, centred, vary, weighted_mean
+from dreamer4.worlds.dreamer4 import examine
 from dreamer4.worlds.dreamer4.conv_tokenizer import NumberScale
 from dreamer4.worlds.dreamer4.dynamics import TextEmbedding
 from embodied.base import FLAG, outcome
@@ -158,6 +160,22 @@ def test_an_agent_acts_and_learns_in_both_tasks(flags):
     plan = made.updater.plan(0, batch.shape, made.schedule)
     metrics = made.updater.carry_out(plan, batch)
     assert metrics and all(torch.isfinite(torch.as_tensor(v)).all() for v in metrics.values())
+
+
+@torch.no_grad()
+def test_what_a_report_says_of_actions_is_of_those_that_the_task_has():
+    made = agent(tasks())
+    world, batch = made.world, made.batch(rows(tasks(), 9))
+    one = batch.at(torch.tensor([0, 2]))
+    context = world.commit(one)
+    nats, sure, _ = examine.heads(world, context, one)['behaviour'][0]
+    assert torch.allclose(nats, torch.tensor(np.log(4), dtype=torch.float32))
+    assert uniform_nats(world.actions, [one]) == pytest.approx(np.log(4))
+    assert uniform_nats(world.actions, [batch]) > 2
+    assert torch.allclose(sure, torch.tensor(0.25)) and len(sure) == len(nats), 'one choice a frame'
+    torch.nn.init.normal_(world.heads.behaviour_head.parts[0].output.bias)
+    made.actor_critic.start_from(world.heads.behaviour_head)
+    assert policy(made, [context], [one])['kl_to_behaviour'] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize('text', [None, np.eye(2, 5)])

@@ -19,6 +19,7 @@ from .dynamics import Context, Frames
 from .report import open_loop
 
 Curve = tuple[torch.Tensor, torch.Tensor]  # sums and counts
+ALONE = 0.999  # probability of a choice beside which there is no other, but for rounding
 
 
 def reconstructions(world, batch: Batch) -> dict[str, torch.Tensor]:
@@ -100,9 +101,9 @@ def heads(world, context: Context, batch: Batch) -> dict:
 
     Returns:
         'behaviour': of every offset (negative log-likelihood (N,) of the actions taken, confidence
-        (N, M), whether the likeliest choice was taken (N, M)); M categorical parts. 'reward': of
-        every offset (predicted (N,), received (N,)). 'cont': (probability that the episode goes on
-        (N,), whether it does (N,)).
+        (M,), whether the likeliest choice was taken (M,)); M choices, all that there were to make.
+        'reward': of every offset (predicted (N,), received (N,)). 'cont': (probability that the
+        episode goes on (N,), whether it does (N,)).
     """
     net, x = world.heads, world.heads.inputs(context.feature, context.view)
     count = net.config.offsets + 1
@@ -113,14 +114,20 @@ def heads(world, context: Context, batch: Batch) -> dict:
     acted = there & shifted(batch.action_valid, count)
     paid = there & shifted(batch.reward_valid & ~batch.is_first, count)
     outputs = net.behaviour_head(x).unflatten(-1, (count, net.actions.outputs))
-    policy = net.actions.policy(outputs)
+    task = None if batch.task is None else batch.task[..., None]
+    policy = net.actions.policy(outputs, task)
     nats, (sure, right) = -policy.log_prob(taken), confidence(policy, taken)
+    chance, _ = confidence(net.actions.policy(torch.zeros_like(outputs), task), taken)
+    offered = acted[..., None] & (chance < ALONE)
     said = net.reward_head(x).float().unflatten(-1, (count, net.scalar.outputs))
     said, learned = net.scalar.mean(said), net.scalar.clip(received)
-    at = lambda x, where, n: x[..., n][where[..., n]] if x.ndim == 3 else x[:, :, n][where[..., n]]
+    at = lambda x, where, n: x[..., n][where[..., n]]
     known = batch.reward_valid & ~batch.is_first
     return {
-        'behaviour': [tuple(at(z, acted, n) for z in (nats, sure, right)) for n in range(count)],
+        'behaviour': [
+            (at(nats, acted, n), *(z[:, :, n][offered[:, :, n]] for z in (sure, right)))
+            for n in range(count)
+        ],
         'reward': [tuple(at(z, paid, n) for z in (said, learned)) for n in range(count)],
         'cont': (net.cont(x)[known], ~batch.is_terminal[known]),
     }
