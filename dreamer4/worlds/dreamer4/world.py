@@ -174,7 +174,7 @@ class Dreamer4:
                 metrics |= self.optimizers['tokenizer'].step(loss)
         if not plan.warm:
             return Losses(None, metrics, batch, None, None)
-        batch = batch.cut(*plan.roles.single)
+        whole, batch = batch, batch.cut(*plan.roles.single)
         if not plan.model:
             with torch.no_grad(), self.machine.autocast():
                 return Losses(None, metrics, batch, self.commit(batch), None)
@@ -186,7 +186,7 @@ class Dreamer4:
         where = batch.reward_valid & ~batch.is_first
         metrics |= sizes('reward', self.heads.scalar, batch.reward, where)
         if plan.joint:
-            loss, found = self.tokenizer_loss(plan, batch, latent)
+            loss, found = self.tokenizer_loss(plan, whole, latent)
             total, metrics = total + loss, metrics | found
         return Losses(total, metrics, batch, context.detach(), None)
 
