@@ -188,7 +188,7 @@ class Roles:
         many that no sequence has a past, without which heads learn nothing.
         """
         near = lambda number: int(number + rng.random())
-        large, single = near(large * rows), min(round(single * rows), rows - 1)
+        large, single = near(large * rows), min(near(single * rows), rows - 1)
         both = min(max(near(large * single / rows), large + single - rows), large, single)
         return cls(large, (large - both, large - both + single))
 
