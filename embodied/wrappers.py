@@ -82,8 +82,7 @@ class NormalizeAction(Wrapper):
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise EnvContractError(
                     f'The action {name!r} has no finite bounds: {space}. Give its Box a finite low'
-                    ' and high (such as gymnasium.wrappers.RescaleAction, or a clipped action'
-                    ' space).'
+                    ' and high.'
                 )
         self._bounds = {name: (space.low, space.high) for name, space in boxes.items()}
         self._act_space = env.act_space | {

@@ -7,7 +7,6 @@ else 'state'; a single action 'action'.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..errors import ConfigError, EnvContractError
 from ..pictures import picture
 from ..wrappers import ActionRepeat, ReadImages, UnifyDtypes
 from . import unknown
+from .arguments import leave_out, needs, takes
 from .ids import unknown_id
 from .imports import demand, load_module
 from .leaves import (
@@ -193,6 +193,8 @@ class Gymnasium(Env):
         self._done, self._seeded = True, False
         inner = getattr(env, 'unwrapped', env)
         self._takes_seed = takes(env.reset, 'seed') and takes(inner.reset, 'seed')
+        names = {each.name for each in needs(env.reset)}
+        self._asked = dict.fromkeys(names & {'seed', 'options'})  # None, as Gymnasium hands them on
         if inner is not env:
             leave_out(inner, ('seed', 'options'))
         if not self._takes_seed:
@@ -203,7 +205,8 @@ class Gymnasium(Env):
 
     def _read_actions(self, env):
         """Which leaves of an action are chosen, and which take a fixed value."""
-        found = leaves(getattr(env, 'action_space', None), f'{self.title}: action_space')
+        self._action_space = bounded(env)
+        found = leaves(self._action_space, f'{self.title}: action_space')
         self._fixed = {
             leaf.path: fixed(leaf.space) for leaf in found if isinstance(leaf.space, UNSEEN)
         }
@@ -228,7 +231,7 @@ class Gymnasium(Env):
                 ) from error
         if not self._acted:
             raise EnvContractError(
-                f'{self.title}: there is no action to choose in {env.action_space}.'
+                f'{self.title}: there is no action to choose in {self._action_space}.'
             )
         self._note_names(self._acted, 'action')
 
@@ -271,7 +274,7 @@ class Gymnasium(Env):
         if action['reset'] or self._done:
             return self._reset()
         inner = {leaf.path: native(leaf.space, action[key]) for key, leaf in self._acted.items()}
-        result = self._env.step(assemble(self._env.action_space, self._fixed | inner))
+        result = self._env.step(assemble(self._action_space, self._fixed | inner))
         if not isinstance(result, tuple) or len(result) != 5:
             raise EnvContractError(
                 f'{self.title}: step() returned {described(result)}, expected (observation, '
@@ -294,7 +297,7 @@ class Gymnasium(Env):
 
     def _reset(self):
         seed = {} if self._seeded or not self._takes_seed else {'seed': self._seed % 2**32}
-        result = self._env.reset(**seed)
+        result = self._env.reset(**self._asked | seed)
         if (
             not isinstance(result, tuple)
             or len(result) != 2
@@ -360,27 +363,16 @@ def title(env: Any) -> str:
     return getattr(spec, 'id', None) or type(getattr(env, 'unwrapped', env)).__name__
 
 
-def leave_out(env: Any, names: Sequence[str]) -> None:
-    """Let the reset of an env pass over those arguments that it does not take: wrappers hand on
-    all of them.
+def bounded(env: Any) -> spaces.Space | None:
+    """The action space of an env. ClipAction declares no bounds; those that it clips to, of the
+    env below it, hold.
     """
-    reset = env.reset
-    unknown = {name for name in names if not takes(reset, name)}
-    if unknown:
-        env.reset = lambda **given: reset(
-            **{key: value for key, value in given.items() if key not in unknown}
-        )
-
-
-def takes(function: Any, name: str) -> bool:
-    """Whether a function takes an argument of this name."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return True
-    return name in parameters or any(
-        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
-    )
+    space = getattr(env, 'action_space', None)
+    while isinstance(env, gymnasium.Wrapper) and env.action_space == space:
+        if isinstance(env, gymnasium.wrappers.ClipAction):
+            space = env.env.action_space
+        env = env.env
+    return space
 
 
 def described(result: Any) -> str:

@@ -134,10 +134,12 @@ def chosen(space: spaces.Space) -> spaces.Space:
         )
     if isinstance(space, spaces.Box) and not space.is_bounded():
         raise EnvContractError(
-            'is unbounded; wrap the env with gymnasium.wrappers.RescaleAction or ClipAction'
+            'is unbounded; give its Box a finite low and high: '
+            'gymnasium.wrappers.TransformAction(env, lambda action: action, spaces.Box(-1, 1, '
+            f'{space.shape})) declares them'
         )
     if isinstance(space, spaces.Box) and space.dtype.kind != 'f' or not readable(space):
-        raise EnvContractError('expected Box, Discrete, MultiDiscrete or MultiBinary')
+        raise EnvContractError('is no Box, Discrete, MultiDiscrete or MultiBinary, as expected')
     return counted(space)
 
 

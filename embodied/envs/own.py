@@ -2,7 +2,6 @@
 env.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,9 @@ from ..base import Env
 from ..errors import ConfigError, EnvContractError
 from ..wrappers import ReadImages, UnifyDtypes
 from . import unknown
+from .arguments import needs, parameters, seed_among
 from .gymnasium import GymConfig, check_values, from_gymnasium, repeated
 from .imports import demand, load_module
-
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def check(name: str, config: GymConfig) -> None:
@@ -60,22 +58,21 @@ def call(target: Callable, name: str, config: GymConfig, seed: int) -> Any:
     Raises:
       ConfigError: it needs other arguments.
     """
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):
+    known, needed = parameters(target), needs(target)
+    if known is None:
         return target()
-    known = {'seed': seed} | ({'render_mode': 'rgb_array'} if config.image else {})
+    given = {'seed': seed}
+    if config.image or 'render_mode' in [each.name for each in needed]:
+        modes = (getattr(target, 'metadata', None) or {}).get('render_modes') or ()
+        drawn = config.image or 'rgb_array' in modes
+        given['render_mode'] = 'rgb_array' if drawn else None
     named = {
         key: value
-        for key, value in known.items()
-        if key in parameters and parameters[key].kind is not parameters[key].POSITIONAL_ONLY
+        for key, value in given.items()
+        if key in known and known[key].kind is not known[key].POSITIONAL_ONLY
     }
-    needed = [
-        p
-        for p in parameters.values()
-        if p.default is p.empty and p.kind in (*POSITIONAL, p.KEYWORD_ONLY) and p.name not in named
-    ]
-    if len(needed) == 1 and needed[0].kind in POSITIONAL and 'seed' not in named:
+    needed = [each for each in needed if each.name not in named]
+    if 'seed' not in named and seed_among(needed):
         return target(seed, **named)
     if needed:
         raise ConfigError(
@@ -91,6 +88,11 @@ def adapted(env: Any, name: str, config: GymConfig, seed: int) -> Env:
     Raises:
       EnvContractError: neither of them.
     """
+    if isinstance(env, type):
+        raise EnvContractError(
+            f'{name} makes the class {env.__qualname__} and no env of it; let it call the class,'
+            ' or name that.'
+        )
     if isinstance(env, Env) or all(
         hasattr(env, part) for part in ('obs_space', 'act_space', 'step')
     ):

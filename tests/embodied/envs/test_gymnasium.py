@@ -1,5 +1,6 @@
 """Any Gymnasium environment: kinds of spaces, ends, images, seeds."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -106,12 +107,34 @@ def test_the_seed_reaches_the_env_and_later_episodes_differ():
     assert not np.array_equal(*starts)
 
 
-def test_unbounded_actions_are_refused_by_name():
-    class Wild(Zoo):
-        action_space = spaces.Dict({'push': spaces.Box(-np.inf, np.inf, (1,))})
+class Wild(Zoo):
+    action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+
+def test_unbounded_actions_are_refused_by_name_with_a_remedy_that_works():
+    class Pushed(Zoo):
+        action_space = spaces.Dict({'push': Wild.action_space})
 
     with pytest.raises(EnvContractError, match="'push' is unbounded"):
+        from_gymnasium(Pushed())
+    with pytest.raises(EnvContractError) as refused:
         from_gymnasium(Wild())
+    remedy = re.search(r'gymnasium.wrappers.TransformAction\(.*\)\)', str(refused.value)).group()
+    mended = from_gymnasium(eval(remedy, {'env': Wild(), **globals()}))
+    assert mended.act_space['action'] == spaces.Box(-1, 1, (1,), np.float32)
+
+
+def test_the_bounds_that_a_wrapper_clips_to_are_those_of_the_action():
+    class Narrow(Zoo):
+        action_space = spaces.Box(-2.0, 6.0, (1,), np.float32)
+
+    inner = Narrow()
+    clipped = gymnasium.wrappers.ClipAction(inner)
+    assert not clipped.action_space.is_bounded()
+    for outer in clipped, gymnasium.wrappers.RecordEpisodeStatistics(clipped):
+        assert from_gymnasium(outer).act_space['action'] == Narrow.action_space
+    with pytest.raises(EnvContractError, match='unbounded'):
+        from_gymnasium(gymnasium.wrappers.ClipAction(Wild()))
 
 
 def test_unknown_ids_name_the_nearest():
@@ -269,7 +292,8 @@ def test_an_env_that_shows_nothing_readable_is_refused(space, words):
 @pytest.mark.parametrize(
     'space, words',
     [
-        (spaces.Graph(UNIT, None), 'expected Box, Discrete'),
+        (spaces.Graph(UNIT, None), 'is no Box, Discrete'),
+        (spaces.OneOf((PAIR, UNIT)), 'is no Box, Discrete'),
         (spaces.Box(0, 10**6, (2,), np.int64), '1,000,001 values'),
         (spaces.Box(-np.inf, 1, (2,)), 'unbounded'),
         (spaces.Text(3), 'no action to choose'),
@@ -392,6 +416,24 @@ def test_an_env_without_a_seed_runs_and_says_so():
 
     env = wrap(from_gymnasium(Seedless(UNIT, PAIR)))
     assert step(env, **FIRST)['is_first'] and 'takes no seed' in dict(env.notes())['seed']
+
+
+@pytest.mark.parametrize('arguments', ['seed', 'options', 'seed, options', '*, seed, options=None'])
+def test_arguments_of_a_reset_that_have_no_default_are_none(arguments):
+    given, names = [], {}
+    exec(f'def reset(self, {arguments}): return self.begin(locals())', names)
+
+    class Strict(Told):
+        reset = names['reset']
+
+        def begin(self, arguments):
+            given.append({key: arguments[key] for key in arguments.keys() & {'seed', 'options'}})
+            return ZEROS, {}
+
+    env = wrap(from_gymnasium(Strict(UNIT, PAIR), seed=3))
+    assert step(env, **FIRST)['is_first'] and step(env, **FIRST)['is_first']
+    assert [each.get('seed') for each in given] == [3 if 'seed' in arguments else None, None]
+    assert all(each.get('options') is None for each in given)
 
 
 @pytest.mark.parametrize('arguments', ['self', 'self, seed=None', 'self, options=None'])

@@ -12,7 +12,8 @@ import pytest
 
 from embodied import checks, envs
 from embodied.config import configs_dir, parse
-from embodied.errors import ConfigError, EnvContractError
+from embodied.drive import Driver, DriverConfig
+from embodied.errors import ConfigError, EnvContractError, EnvCrashed
 
 ROOT = Path(__file__).parents[3]
 CONFIG = parse([], configs_dir(ROOT)).env.to_dict()
@@ -59,7 +60,23 @@ class Gym(gymnasium.Env):
         end = bool(self.np_random.random() < 0.1)
         return self.np_random.random(2, np.float32), float(action[0]), False, end, {}
 
+class Drawn(Gym):
+    metadata = {'render_modes': ['human', 'rgb_array']}
+    def __init__(self, render_mode):
+        assert render_mode in self.metadata['render_modes']
+        self.render_mode = render_mode
+
+class Wild(Gym):
+    action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+class Configured(Gym):
+    def __init__(self, config): self.side = config['side']
+
 def positional(number): return Walk(number)
+def mode(render_mode): return Gym(render_mode)
+def created(env_config): return Gym(**env_config)
+def annotated(where: str): return Gym(where)
+def kind(): return Walk
 def without(): return Gym()
 def needy(seed, width, height): return Walk(seed)
 def vector(): return gymnasium.vector.SyncVectorEnv([Gym])
@@ -90,6 +107,8 @@ def module(tmp_path, monkeypatch):
         'tried.worlds:positional',
         'tried.worlds:Nested.Walk',
         'tried.worlds:without',
+        'tried.worlds:Drawn',
+        'tried.worlds:mode',
         'gym_named:Gym',
     ],
 )
@@ -128,6 +147,10 @@ def test_settings_of_gymnasium_envs_hold_for_them_too(module):
         ('lacking:Env', ConfigError, "imports 'nosuchpackage', which is not installed"),
         ('tried.worlds:NUMBER', ConfigError, 'a class or a function'),
         ('tried.worlds:needy', ConfigError, 'it needs width, height; name a function'),
+        ('tried.worlds:Configured', ConfigError, 'it needs config; name a function'),
+        ('tried.worlds:created', ConfigError, 'it needs env_config; name a function'),
+        ('tried.worlds:annotated', ConfigError, 'it needs where; name a function'),
+        ('tried.worlds:kind', EnvContractError, 'makes the class Walk and no env of it'),
         ('tried.worlds:vector', EnvContractError, 'a vector of envs'),
         ('tried.worlds:text', EnvContractError, 'makes a builtins.str; expected'),
         ('tried/worlds.py:Walk', ConfigError, 'tried.worlds:Walk'),
@@ -138,6 +161,35 @@ def test_settings_of_gymnasium_envs_hold_for_them_too(module):
 def test_what_cannot_be_made_is_said_in_words(module, task, error, words):
     with pytest.raises(error, match=words):
         envs.make(task, CONFIG, 0)
+
+
+def start(task):
+    config = DriverConfig(
+        parallel=False,
+        overlap=False,
+        timeout=600,
+        start_timeout=600,
+        envs_per_worker=1,
+        max_restarts=0,
+        restart_window=3600,
+    )
+    Driver([envs.Maker(task, CONFIG, 0)], config).close()
+
+
+@pytest.mark.parametrize('name', ['Configured', 'Wild', 'kind', 'text', 'Wlak'])
+def test_an_env_that_is_refused_ends_a_run_in_one_line(module, name):
+    with pytest.raises((ConfigError, EnvContractError)) as refused:
+        start(f'{module}:{name}')
+    text = str(refused.value)
+    assert '\n' not in text and 'while starting: ' in text and 'Error' not in text, text
+
+
+def test_an_env_that_raises_while_it_is_made_is_shown_from_its_own_code_on(module):
+    with pytest.raises(EnvCrashed) as crashed:
+        start(f'{module}:broken')
+    text = str(crashed.value)
+    assert 'RuntimeError: the simulator is missing\nTraceback' in text
+    assert 'worlds.py' in text and 'envs/own.py' not in text
 
 
 def test_the_present_folder_is_searched_by_whoever_starts_there(module, tmp_path):
