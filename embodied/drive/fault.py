@@ -4,7 +4,6 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from types import TracebackType
 
 import gymnasium
 
@@ -21,11 +20,17 @@ MISTAKES = (EnvContractError, EnvMissing, ConfigError)  # what a fresh worker wo
 
 # Frames of these files at the top of a traceback only lead to the env.
 HERE = Path(__file__).resolve().parent
-OURS = ('drive', 'wrappers.py', 'contract.py', 'envs/gymnasium.py', 'envs/leaves.py')
+OURS = (
+    'drive',
+    'wrappers.py',
+    'contract.py',
+    *(f'envs/{name}.py' for name in ('__init__', 'arguments', 'gymnasium', 'leaves', 'own')),
+)
 LEAD = (
     *(str(HERE.parent / name) for name in OURS),
     *(str(Path(gymnasium.__file__).parent / name) for name in ('core.py', 'wrappers')),
 )
+PACKAGE = (str(HERE.parent), *LEAD)
 LONGEST = 8000  # characters of a traceback that are told
 
 # an env that imported none of these fails for other reasons
@@ -71,16 +76,17 @@ def fault_fields(error, env):
     """Everything the caller needs to know, as text: exceptions themselves may not pickle, nor
     their classes import.
     """
+    kind = next((kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed)
     text = type(error).__name__
     try:
         if words := str(error).strip():
-            text += f': {shortened(words.splitlines()[0], LONGEST // 8)}'
+            line = shortened(words.splitlines()[0], LONGEST // 8)
+            # mistakes are raised anew, by their class
+            text = line if kind in MISTAKES else f'{text}: {line}'
     except Exception:  # an exception of theirs that cannot be written
         pass
     return {
-        'error': next(
-            (kind for kind in (*MISTAKES, EnvNonFinite) if isinstance(error, kind)), EnvCrashed
-        ),
+        'error': kind,
         'env': env,
         'text': text,
         'trace': told(error),
@@ -92,19 +98,16 @@ def told(error: BaseException) -> str:
     """The traceback from where the env's own code begins, all of it where that is nowhere; nothing
     for an error of ours whose text says all.
     """
-    begin = error.__traceback__
-    while begin is not None and leads(begin):
-        begin = begin.tb_next
-    ours = begin is None and isinstance(error, EmbodiedError)
+    frames = [error.__traceback__]
+    while frames[-1] is not None:
+        frames.append(frames[-1].tb_next)
+    files = [frame.tb_frame.f_code.co_filename for frame in frames[:-1]]
+    ours = isinstance(error, EmbodiedError) and all(file.startswith(PACKAGE) for file in files)
     if ours or isinstance(error, EnvNonFinite):
         return ''
-    lines = traceback.format_exception(type(error), error, begin or error.__traceback__)
+    begin = next((place for place, file in enumerate(files) if not file.startswith(LEAD)), 0)
+    lines = traceback.format_exception(type(error), error, frames[begin])
     return shortened(''.join(lines), LONGEST)
-
-
-def leads(frame: TracebackType) -> bool:
-    """Whether a frame only leads to the env."""
-    return frame.tb_frame.f_code.co_filename.startswith(LEAD)
 
 
 def shortened(text: str, most: int) -> str:
