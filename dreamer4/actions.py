@@ -334,4 +334,5 @@ class Actions(nn.Module):
 
     def describe(self) -> str:
         """Words for the summary: keys and kinds."""
-        return ', '.join(f'{key}: {self.spaces[key]}' for key in self.fields)
+        words = ', '.join(f'{key}: {self.spaces[key]}' for key in self.fields)
+        return ' '.join(words.split())  # arrays are written in several lines

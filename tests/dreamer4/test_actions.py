@@ -241,3 +241,8 @@ def test_real_values_pass_the_gradient_of_their_sample_where_nothing_clips_it():
     inside = code.detach()[:, 0].abs() < 1
     assert 0 < inside.sum() < 64
     assert torch.allclose(slope, inside.float())  # the slope of tanh at zero is one
+
+
+def test_spaces_of_any_rank_are_described_in_one_line():
+    words = codec(space={'grid': spaces.MultiDiscrete([[2, 3], [4, 5]])}).describe()
+    assert words == 'grid: MultiDiscrete([[2 3] [4 5]])'
