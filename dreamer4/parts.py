@@ -20,6 +20,7 @@ from embodied.log import Logger, LoggerConfig, Silent
 from embodied.machine import memory_gb, over_disk, over_memory
 from embodied.ranks import Ranks
 from embodied.replay import Replay, ReplayConfig
+from embodied.replay.config import anchored, share_of_budgets
 from embodied.replay.infer import folder_of, infer_spaces
 from embodied.replay.meta import read as read_meta
 from embodied.replay.several import folders_of
@@ -102,29 +103,20 @@ def writable(logdir: Path) -> None:
         ) from error
 
 
-def share_of_budgets(config: ReplayConfig, count: int) -> ReplayConfig:
-    """Budgets of one of so many replays, which together have those of the configuration."""
-    if count == 1:
-        return config
-    return replace(
-        config,
-        max_gb=config.max_gb / count,
-        disk_gb=config.disk_gb / count,
-        recent_rows=max(1, config.recent_rows // count),
-    )
-
-
 class Parts:
     """Constructors of everything a script needs, from one config; `note` is said at the start."""
 
+    # Folders are absolute: an env in this process may change the present one.
     def __init__(self, config: Config, logdir: Path, ranks: Ranks = Ranks(), note: str = ''):
         self.config, self.ranks = config, ranks
         self.setup = Setup(
             task=config.task,
             seed=config.seed,
-            logdir=logdir,
+            logdir=logdir.absolute(),
             from_checkpoint=(
-                Path(config.from_checkpoint).expanduser() if config.from_checkpoint else None
+                Path(config.from_checkpoint).expanduser().absolute()
+                if config.from_checkpoint
+                else None
             ),
             run=config.run.build(RunConfig),
             eval=config.eval.build(EvalConfig),
@@ -134,7 +126,8 @@ class Parts:
             warnings=(note,) if note else (),
         )
         self.logger_config = config.logger.build(LoggerConfig)
-        self.replay_config = share_of_budgets(config.replay.build(ReplayConfig), ranks.count)
+        replay = anchored(config.replay.build(ReplayConfig))
+        self.replay_config = share_of_budgets(replay, ranks.count)
 
     def _check_phases(self) -> None:
         """Refuse phases that cannot be, and to wait for a measure of episodes that nobody holds
@@ -360,7 +353,7 @@ class Parts:
         )
 
     def offline_replay(self, on_event):
-        folders = folders_of(self.config.replay.directory)
+        folders = folders_of(self.replay_config.directory)
         obs_space, act_space = self._stored_spaces(folders[0])
         return Replay(
             self.replay_config,
@@ -385,8 +378,8 @@ class Parts:
         return infer_spaces(folder, self.config.run.actions)
 
     def _replay_folder(self) -> Path:
-        if self.config.replay.directory:
-            return folder_of(self.config.replay.directory[0])
+        if self.replay_config.directory:
+            return folder_of(self.replay_config.directory[0])
         return self.setup.logdir / 'replay'
 
     def logger(self, counters, on_event) -> Logger | Silent:

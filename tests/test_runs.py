@@ -404,3 +404,33 @@ def test_an_evaluation_is_written_into_its_run(copied):
     flags = ['--script', 'eval_only', '--from_checkpoint', copied / 'ckpt', '--eval.episodes', 1]
     assert call(*flags, '--eval.videos', 0, *HERE) == 0
     assert json.loads((copied / 'eval' / 'eval.json').read_text())['episodes'] == 1
+
+
+WANDERER = """import os
+from embodied.envs.dummy import Dummy, DummyConfig
+class Wanderer(Dummy):
+    def step(self, action):
+        os.chdir({elsewhere!r})
+        return super().step(action)
+def make(seed):
+    return Wanderer('box', DummyConfig(10, True, 16), seed)
+"""
+
+
+def test_folders_are_those_of_the_start_also_where_an_env_changes_the_present_one(
+    tmp_path, monkeypatch
+):
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    (tmp_path / 'wanderer.py').write_text(WANDERER.format(elsewhere=str(elsewhere)))
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = ['--task', 'wanderer:make', '--logdir', 'one', '--replay.directory', 'rows']
+    for steps in (120, 150):
+        monkeypatch.chdir(tmp_path)
+        assert call(*SMALL, *flags, *STEPS, *HERE, '--run.steps', steps) == 0
+    assert not list(elsewhere.iterdir())
+    assert {'config.yaml', 'metrics.jsonl', 'ckpt'} <= {
+        path.name for path in (tmp_path / 'one').iterdir()
+    }
+    assert list((tmp_path / 'rows').glob('*.npz'))
+    sys.modules.pop('wanderer', None)

@@ -1,7 +1,8 @@
 """The block `replay` of the configuration."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..errors import ConfigError
 from .mix import Relevance
@@ -88,6 +89,29 @@ class ReplayConfig:
                 'replay.shares must name a share above 0 for each folder of replay.directory, and'
                 f' sum to 1; got {list(self.shares)} for {len(self.directory)} folders.'
             )
+
+
+def anchored(config: ReplayConfig) -> ReplayConfig:
+    """Its folders as absolute ones: an env in this process may change the present one."""
+    fixed = lambda name: name and str(Path(name).expanduser().absolute())
+    return replace(
+        config,
+        directory=tuple(map(fixed, config.directory)),
+        demos=fixed(config.demos),
+        video=fixed(config.video),
+    )
+
+
+def share_of_budgets(config: ReplayConfig, count: int) -> ReplayConfig:
+    """Budgets of one of so many replays, which together have those of the configuration."""
+    if count == 1:
+        return config
+    return replace(
+        config,
+        max_gb=config.max_gb / count,
+        disk_gb=config.disk_gb / count,
+        recent_rows=max(1, config.recent_rows // count),
+    )
 
 
 def unlimited(max_gb: float, resume: str = 'all') -> ReplayConfig:
