@@ -278,8 +278,8 @@ class Gymnasium(Env):
         if not isinstance(result, tuple) or len(result) != 5:
             raise EnvContractError(
                 f'{self.title}: step() returned {described(result)}, expected (observation, '
-                'reward, terminated, truncated, info). '
-                + (OLD if isinstance(result, tuple) and len(result) == 4 else '')
+                'reward, terminated, truncated, info).'
+                + (f' {OLD}' if isinstance(result, tuple) and len(result) == 4 else '')
             )
         obs, reward, terminated, truncated, info = result
         terminated, truncated = (
@@ -298,13 +298,11 @@ class Gymnasium(Env):
     def _reset(self):
         seed = {} if self._seeded or not self._takes_seed else {'seed': self._seed % 2**32}
         result = self._env.reset(**self._asked | seed)
-        if (
-            not isinstance(result, tuple)
-            or len(result) != 2
-            or not isinstance(result[1], dict | None)
-        ):
+        pair = isinstance(result, tuple) and len(result) == 2
+        if not pair or not isinstance(result[1], dict | None):
+            came = f', the second a {described(result[1])} and no dict' if pair else ''
             raise EnvContractError(
-                f'{self.title}: reset() returned {described(result)}, expected (observation, '
+                f'{self.title}: reset() returned {described(result)}{came}, expected (observation, '
                 f'info). {OLD}'
             )
         self._done, self._seeded = False, True
@@ -354,7 +352,8 @@ class Gymnasium(Env):
         return np.array(frame.resize((self._size, self._size), Image.Resampling.BILINEAR))
 
     def close(self) -> None:
-        self._env.close()
+        if hasattr(self._env, 'close'):  # what only looks like a Gymnasium env may have none
+            self._env.close()
 
 
 def title(env: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from embodied import envs
+from embodied.checks import check_env
 from embodied.config import configs_dir, parse
 from embodied.contract import valid_key
 from embodied.envs import imports
@@ -383,6 +384,8 @@ def test_keys_of_any_spelling_work_and_those_that_change_are_named():
         ([(np.zeros(3), {})], r"'state': expected float32\[2\], got float32\[3\]"),
         ([(None, {})], r"'state': expected float32\[2\], got None"),
         ([(np.zeros(2, complex), {})], 'no real number'),
+        ([(ZEROS, [])], 'returned 2 values, the second a list and no dict, expected'),
+        ([(ZEROS, {}), [ZEROS, 1.0, False, False, {}]], r'returned list, expected .*info\)\.$'),
     ],
 )
 def test_what_cannot_be_used_is_said_in_words(results, words):
@@ -407,6 +410,19 @@ def test_numbers_in_arrays_of_one_are_taken_and_noted_once():
     step(env, **FIRST)
     assert [float(step(env)['reward']) for _ in range(3)] == [1.5] * 3
     assert [topic for topic, _ in env.notes()] == ['shape terminated', 'shape reward']
+
+
+def test_what_only_looks_like_a_gymnasium_env_may_have_nothing_to_close():
+    class Duck:
+        observation_space, action_space = UNIT, PAIR
+
+        def reset(self, seed=None, options=None):
+            return ZEROS, {}
+
+        def step(self, action):
+            return ZEROS, 1.0, True, False, {}
+
+    assert check_env(lambda seed: wrap(from_gymnasium(Duck(), seed=seed)), 20) == []
 
 
 def test_an_env_without_a_seed_runs_and_says_so():
