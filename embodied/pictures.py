@@ -19,6 +19,7 @@ FLOAT_RANGES = ((0, 1), (0, 255), (-1, 1), (-0.5, 0.5))  # bounds that pictures 
 LEAST_SIDE = 8  # pixels; smaller arrays of floats are no pictures
 LEAST_FLAT_SIDE = 16  # pixels; likewise without a channel axis, which tables have not either
 LARGE_VECTOR = 1024  # entries beyond which an array that is no picture is worth a word
+LARGE_PICTURE = 128 * 128  # pixels beyond which a picture is worth a word
 SHOWN_CHANNELS = 8  # that are shown side by side
 AXES_WORDS = {
     'HWC': '',

@@ -3,6 +3,8 @@ float32, int32, uint8 and bool, pictures as uint8 (height, width, channels), che
 TimeLimit and ActionRepeat are for those who build an env of their own.
 """
 
+import math
+
 import numpy as np
 from gymnasium import spaces
 
@@ -10,7 +12,7 @@ from .base import OUTCOME, Env, Values
 from .contract import Guard, action_value_fault, preview, space_faults
 from .dtypes import cast, unified
 from .errors import EnvContractError
-from .pictures import LARGE_VECTOR, picture, reading, resize
+from .pictures import LARGE_PICTURE, LARGE_VECTOR, picture, reading, resize
 
 
 def wrap(env: Env) -> Env:
@@ -209,11 +211,22 @@ class ReadImages(Wrapper):
                 (
                     f'{env_name(env)}: observation {name!r}: {space.dtype}'
                     f' {"x".join(map(str, space.shape))} is read as {reading(space)}; if it is a'
-                    ' picture, declare it as uint8, or with bounds such as 0 .. 1 or 0 .. 255.'
+                    ' picture, declare it as (height, width, channels) of uint8, or with bounds'
+                    ' such as 0 .. 1 or 0 .. 255.'
                 ),
             )
             for name, space in observed.items()
             if name not in found and len(space.shape) > 1 and np.prod(space.shape) > LARGE_VECTOR
+        ]
+        self._notes += [
+            (
+                f'large {name}',
+                f'{env_name(env)}: observation {name!r} has {pixels:,} pixels, which cost memory'
+                ' and time; the size of its suite, as --env.gym.size 64, makes fewer of them.',
+            )
+            for name, image in found.items()
+            if name not in self._resized
+            and (pixels := math.prod(image.space.shape[:2])) > LARGE_PICTURE
         ]
 
     @property

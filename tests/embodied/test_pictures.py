@@ -133,6 +133,14 @@ def test_a_wrapped_env_shows_images_and_says_what_they_were():
     ]
 
 
+@pytest.mark.parametrize('side, size, noted', [(128, 0, False), (130, 0, True), (130, 64, False)])
+def test_a_picture_of_many_pixels_is_noted_where_it_is_not_resized(side, size, noted):
+    camera = Camera(box((side, 128, 3)))
+    notes = dict(wrap(ReadImages(camera, size) if size else camera).notes())
+    assert ('large view' in notes) == noted
+    assert not noted or '16,640 pixels' in notes['large view'] and '.size 64' in notes['large view']
+
+
 @pytest.mark.parametrize(
     'value, error, words',
     [
