@@ -56,6 +56,10 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
         raise ConfigError(
             f'--from_checkpoint {runs.none_in(place)}; give the folder of a run, or --task'
         )
+    if config.script in LOOKS and not config.from_checkpoint:
+        raise ConfigError(
+            f'--from_checkpoint is missing: the {config.script} script looks at a run or checkpoint'
+        )
     if not config.task and config.script != 'offline':
         raise ConfigError('--task is missing, as in --task pixel_catch or --task dmc_cheetah_run')
     if config.script == 'offline' and not config.replay.directory:
@@ -67,10 +71,6 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
         raise ConfigError(
             f'--replay.directory: several folders are read by --script offline; {config.script}'
             ' writes to one'
-        )
-    if config.script in LOOKS and not config.from_checkpoint:
-        raise ConfigError(
-            f'--from_checkpoint is missing: the {config.script} script looks at a run or checkpoint'
         )
     if config.phases and config.script != 'offline':
         raise ConfigError('--phases are those of --script offline; the other scripts have none')

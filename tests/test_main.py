@@ -70,6 +70,8 @@ def trained(tmp_path_factory):
         (['--task', 'pixel_catch', '--logdir', ''], '--logdir is empty'),
         (['--task', 'pixel_catch', '--logdir', '/proc/nowhere'], 'cannot be written'),
         (['--config', 'pixel'], 'did you mean --configs?'),
+        (['--script', 'eval_only'], '--from_checkpoint is missing'),
+        (['--script', 'compare'], '--from_checkpoint is missing'),
         (['--script', 'eval_only', '--from_checkpoint', '/proc/self'], 'holds no config.yaml'),
         (['--script', 'eval_only', '--from_checkpoint', '/nowhere'], '/nowhere is no folder'),
         (['--task', 'pixel_catch', '--agent.batch.length', '1'], 'agent.batch.length'),
