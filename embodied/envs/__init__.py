@@ -241,6 +241,10 @@ def unknown_suite(task: str) -> str:
     suite, _, name = task.partition('_')
     if ':' in called and called != task:
         meant = [called]
+    elif re.fullmatch(r'[\w/.~-]+\.py', task):
+        path = Path(task.removesuffix('.py'))
+        far = path.is_absolute() or path.parts[0] in ('..', '~')
+        meant = [f'{path.name if far else ".".join(path.parts)}:<Class>']
     elif suite.lower() in SUITES and name:
         meant = [f'{suite.lower()}_{name}']
     elif re.fullmatch(r'\w+(\.\w+)+', task):
