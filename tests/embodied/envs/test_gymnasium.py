@@ -425,6 +425,34 @@ def test_what_only_looks_like_a_gymnasium_env_may_have_nothing_to_close():
     assert check_env(lambda seed: wrap(from_gymnasium(Duck(), seed=seed)), 20) == []
 
 
+def test_an_episode_that_is_terminated_and_truncated_at_once_is_terminal():
+    env = wrap(from_gymnasium(Told(UNIT, PAIR, (ZEROS, {}), (ZEROS, True, True, True, {}))))
+    first, last = step(env, **FIRST), step(env)
+    assert not first['is_last'] and last['is_last'] and last['is_terminal'] and last['reward'] == 1
+
+
+@pytest.mark.parametrize('writable', [True, False])
+def test_rows_keep_their_values_where_an_env_returns_one_array_again_and_again(writable):
+    array = np.zeros(2, np.float32)
+
+    class Reusing(Told):
+        def reset(self, seed=None, options=None):
+            return self.fill(0.25), {}
+
+        def step(self, action):
+            return self.fill(0.5), 0.0, False, False, {}
+
+        def fill(self, value):
+            array.setflags(write=True)
+            array[:] = value
+            array.setflags(write=writable)
+            return array
+
+    env = wrap(from_gymnasium(Reusing(UNIT, PAIR)))
+    rows = [step(env, **FIRST), step(env)]
+    assert [float(row['state'][0]) for row in rows] == [0.25, 0.5]
+
+
 def test_an_env_without_a_seed_runs_and_says_so():
     class Seedless(Told):
         def reset(self):
