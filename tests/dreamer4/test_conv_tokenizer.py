@@ -10,7 +10,7 @@ from tiny import memorise
 
 from dreamer4 import stacks
 from dreamer4.nets.outputs import symlog
-from dreamer4.worlds.dreamer4.conv_tokenizer import ConvTokenizer
+from dreamer4.worlds.dreamer4.conv_tokenizer import SPREAD, SPREAD_WEIGHT, ConvTokenizer
 from dreamer4.worlds.dreamer4.tokenizer import TokenizerConfig
 
 SETTINGS = dict(
@@ -73,7 +73,7 @@ def test_several_cameras_and_vectors_share_the_latents():
         'class': (2, 3, 4),
     }
     losses, _ = net.losses(obs, first)
-    assert set(losses) == {'image', 'vector'}
+    assert set(losses) == {'image', 'vector', 'spread'}
     for key, change in (
         ('a', lambda x: 255 - x),
         ('b', lambda x: 255 - x),
@@ -189,6 +189,29 @@ def test_which_way_a_small_body_moves_is_learned_before_anything_else():
     net.measure({'image': obs})
     metrics = memorise(net, {'image': obs}, 50)
     assert metrics['steps_unexplained'] < 0.2, metrics  # .36 where frames alone are asked for
+
+
+def test_latents_that_hardly_differ_are_spread_and_others_left_alone():
+    net = tokenizer({'image': image(16, 16), 'number': spaces.Box(-1, 1, (3,), np.float32)})
+    obs = {'image': torch.randint(0, 256, (16, 1, 16, 16, 3), dtype=torch.uint8)}
+    obs['number'] = torch.zeros(16, 1, 3)  # its latent never moves, and is no code of ours
+    first, loss = torch.ones(16, 1, dtype=torch.bool), lambda z: net.kept(z)['spread']
+    wide = torch.linspace(-1, 1, 16).expand(1, *net.latent_shape, 16).permute(3, 0, 1, 2)
+    assert loss(wide) == 0
+    still = wide.clone()
+    still[..., 0] = 0.5
+    assert loss(still).item() == pytest.approx(SPREAD_WEIGHT / SETTINGS['channels'], rel=1e-3)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss(net.encode(obs, first)).backward()
+        optimizer.step()
+    spread = net.encode(obs, first)[:, 0, : net.learned].std(0)
+    assert spread.min() > 0.9 * SPREAD, spread
+    assert 'spread' in net.losses(obs, first)[0]
+    assert not tokenizer({'number': spaces.Box(-1, 1, (3,), np.float32)}).kept(
+        torch.zeros(1, 1, 2, 8)
+    )
 
 
 def test_a_tokenizer_that_looks_back_in_time_is_refused():

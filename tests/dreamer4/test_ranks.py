@@ -21,7 +21,7 @@ from dreamer4.agent import Agent
 from dreamer4.feed import Meal
 from dreamer4.optim import NonFiniteLoss
 from dreamer4.tasks import centred, vary
-from dreamer4.worlds.dreamer4.conv_tokenizer import NumberScale
+from dreamer4.worlds.dreamer4.conv_tokenizer import ConvTokenizer, NumberScale
 from dreamer4.worlds.dreamer4.tokenizer import PixelScale
 
 DEVICE = os.environ.get('RANKS_DEVICE', 'cpu')
@@ -285,6 +285,28 @@ def test_statistics_of_uneven_ranks_are_those_of_the_whole_batch():
         assert span_ == pytest.approx(span, rel=1e-5)
         assert sets_ == pytest.approx(float(sets), rel=1e-5)
         assert grad == pytest.approx(1.0, rel=1e-5)
+
+
+def spread():
+    """Loss of latents that lack spread, of a rank's share, and its gradient."""
+    torch.manual_seed(0)
+    net = ConvTokenizer({'image': OBS['image']}, tiny(**SETTINGS)[0].tokenizer)
+    latent = (
+        0.1 * torch.randn(8, 1, *net.latent_shape) + torch.arange(8.0)[:, None, None, None] / 99
+    )
+    share = 8 // ranks.count()
+    latent = latent[share * ranks.number() : share * (ranks.number() + 1)].requires_grad_()
+    loss = net.kept(latent)['spread']
+    loss.backward()
+    return loss.item(), latent.grad
+
+
+def test_the_spread_of_latents_is_that_of_all_ranks():
+    loss, gradient = spread()
+    found = together(spread, 2)
+    assert [one for one, _ in found] == pytest.approx([loss] * 2)
+    # a step takes the mean of the ranks' gradients
+    assert torch.allclose(torch.cat([own for _, own in found]) / 2, gradient, atol=1e-6)
 
 
 def known():

@@ -27,6 +27,8 @@ from .tokenizer import NONE, Tokenizer, TokenizerConfig
 DIRECT = 256
 LEAST_STD = 1e-3  # what varies less at the start is not blown up
 BEND = 2 / 3  # of the range (-1, 1) of a number: where its scale stops to be linear
+SPREAD = 0.3  # least standard deviation of a latent; uniform in (-1, 1): .58
+SPREAD_WEIGHT = 10.0  # of the square of what lacks of it
 
 
 class ConvTokenizer(Tokenizer):
@@ -117,6 +119,20 @@ class ConvTokenizer(Tokenizer):
             numbers = [self.numbers[safe(k)](rows(obs[k])) for k in self.direct]
             parts.append(torch.cat(numbers, -1)[..., self.order])
         return torch.cat(parts, -1).unflatten(-1, self.latent_shape)
+
+    def kept(self, latent: torch.Tensor) -> dict[str, torch.Tensor]:
+        """'spread': zero where every learned latent differs enough from frame to frame (Bardes et
+        al. 2022, VICReg, Eq. 1, squared). A decoder reads latents however small they are; dynamics
+        and heads, which read them beside moves of unit size, do not.
+        """
+        if not self.learned:
+            return {}
+        z = latent[:, :, : self.learned].float().flatten(0, 1)
+        own = (z - ranks.mean(z.detach().mean(0))).square().mean(0)
+        # of all ranks' frames; the gradient is that of this rank's share
+        square = ranks.mean(own.detach()) + own - own.detach()
+        lacking = (1 - (square + 1e-8).sqrt() / SPREAD).clamp(min=0)
+        return {'spread': SPREAD_WEIGHT * lacking.square().mean()}
 
     def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
         shape, out = latent.shape[:2], {}

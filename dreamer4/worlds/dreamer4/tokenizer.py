@@ -238,8 +238,8 @@ class Tokenizer(nn.Module):
 
         Returns:
             losses 'image', 'vector' and 'lpips' (those that apply), scalars without weights; that
-            of stacked images with the differences of their frames, see stacks.py; metrics (detached
-            scalars), see _explained.
+            of stacked images with the differences of their frames, see stacks.py; those of kept;
+            metrics (detached scalars), see _explained.
         """
         drop = self._dropped(is_first)
         if latent is None:
@@ -274,7 +274,11 @@ class Tokenizer(nn.Module):
                 for k, x in truth['image'].items()
             }
             losses['lpips'] = sum(perceptual(shown[k], x) for k, x in truth['image'].items())
-        return losses, metrics
+        return losses | self.kept(latent), metrics
+
+    def kept(self, latent: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Losses, weighted, of latents (B, T, L, Z) that are no good to a world model."""
+        return {}
 
     def _dropped(self, is_first: torch.Tensor) -> torch.Tensor | None:
         """bool (B, T, P): patches that an encoder does not see; None where it sees all."""

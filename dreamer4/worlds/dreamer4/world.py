@@ -229,7 +229,8 @@ class Dreamer4:
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual, *known)
         # of normalised losses: before, it would be divided out
         weights = {'lpips': perceptual.weight(self.config.tokenizer)}
-        loss = sum(weights.get(k, 1.0) * self.rms(k, v) for k, v in parts.items())
+        part = lambda k, v: weights.get(k, 1.0) * self.rms(k, v) if k in FLOORS else v
+        loss = sum(part(k, v) for k, v in parts.items())
         return loss, {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
 
     def model_loss(
