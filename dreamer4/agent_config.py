@@ -163,6 +163,13 @@ def share(config: AgentConfig, ranks: int) -> AgentConfig:
             f'agent.batch.size must be a multiple of the {ranks} processes that share it, got'
             f' {batch.size}'
         )
+    if ranks > 1 and batch.frames_per_update // ranks < batch.long_length:
+        raise ValueError(
+            f'agent.batch: of its {batch.size} sequences of {batch.length} frames, each of {ranks}'
+            f' processes has {batch.frames_per_update // ranks} frames, in which a long sequence of'
+            f' agent.batch.long_length {batch.long_length} has no room; give the batch more, or'
+            ' take fewer processes'
+        )
     return replace(
         config,
         batch=replace(batch, size=batch.size // ranks, frames=part(batch.frames)),

@@ -372,3 +372,7 @@ def test_a_batch_that_cannot_be_cut_is_refused():
     assert share(config, 3).batch.size == 2
     with pytest.raises(ValueError, match='agent.batch.size must be a multiple of the 4'):
         share(config, 4)
+    long, _ = tiny(**{'batch.size': 8, 'batch.length': 8, 'batch.long_length': 32})
+    assert share(long, 2).batch.long == (1, 32) and long.batch.long == (2, 32)
+    with pytest.raises(ValueError, match='a long sequence of agent.batch.long_length 32'):
+        share(long, 4)  # they would make twice as many frames as one process
