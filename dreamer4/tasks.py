@@ -60,6 +60,66 @@ class Tasks(nn.Module):
         return {k: x[..., None, None] if image else x for k, (x, image) in found.items()}
 
 
+class Measured(nn.Module):
+    """What is measured of data and kept in buffers, of each of several tasks by itself: what is
+    usual in one is not in another. With several their number is the first axis of the buffers.
+
+    Args:
+        tasks: N. buffers: name -> its value before anything was measured, for one task.
+    """
+
+    def __init__(self, tasks: int, **buffers: torch.Tensor):
+        super().__init__()
+        self.tasks = tasks
+        for name, x in buffers.items():
+            several = tasks > 1
+            self.register_buffer(name, x.expand(tasks, *x.shape).clone() if several else x)
+
+    def of(self, x: torch.Tensor, task: torch.Tensor | None) -> torch.Tensor:
+        """x (N, ...), or of one task (...), for frames: (B, T, ...), with one task (...).
+
+        Args:
+            task: numbers (B, T); None for task 0.
+        """
+        if self.tasks == 1:
+            return x
+        return x[0] if task is None else x[task.long()]
+
+    def fold(self, task: torch.Tensor | None, weight: torch.Tensor):
+        """How frames are averaged by task, over those of all ranks.
+
+        Args:
+            task: numbers, as many as `weight` (...), which is 1 for frames that count and else 0.
+
+        Returns:
+            frames that count, with the axis of tasks if there are several; and the function from x
+            (..., *rest) to its means over them, likewise.
+        """
+        chosen, lead = weight.reshape(-1, 1), ()
+        if self.tasks > 1:
+            index = torch.zeros_like(weight) if task is None else task
+            chosen = chosen * nn.functional.one_hot(index.flatten().long(), self.tasks)
+            lead = (self.tasks,)
+        count = ranks.total(chosen.sum(0)).reshape(lead)
+
+        def mean(x: torch.Tensor) -> torch.Tensor:
+            rest = x.shape[weight.dim() :]
+            x = x.reshape(len(chosen), -1)  # no matrix product, which a GPU rounds
+            total = ranks.total(torch.stack([(x * w[:, None]).sum(0) for w in chosen.T]))
+            size = count.clamp(min=1).reshape((*lead, *[1] * len(rest)))
+            return total.reshape((*lead, *rest)) / size
+
+        return count, mean
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        # in runs of older versions all tasks were measured together
+        for name, x in self.named_buffers(recurse=False):
+            old = state_dict.get(prefix + name)
+            if self.tasks > 1 and old is not None and old.shape == x.shape[1:]:
+                state_dict[prefix + name] = old.expand_as(x).clone()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
 def weighted_mean(x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     """Mean of x where weight is 1, of all ranks as in shared_mean; zero where it nowhere is."""
     return x.mean() if weight is None else shared_mean(x, weight.expand_as(x))

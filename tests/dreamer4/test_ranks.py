@@ -21,8 +21,9 @@ from dreamer4.agent import Agent
 from dreamer4.feed import Meal
 from dreamer4.optim import NonFiniteLoss
 from dreamer4.tasks import centred, vary
-from dreamer4.worlds.dreamer4.conv_tokenizer import ConvTokenizer, NumberScale
-from dreamer4.worlds.dreamer4.tokenizer import PixelScale
+from dreamer4.worlds.dreamer4.conv_tokenizer import ConvTokenizer
+from dreamer4.worlds.dreamer4.moves import Moves
+from dreamer4.worlds.dreamer4.scales import NumberScale, PixelScale
 
 DEVICE = os.environ.get('RANKS_DEVICE', 'cpu')
 B, T = 8, 6
@@ -324,16 +325,16 @@ def known():
     found = agent.gate.measure(batch)
     tokenizer = agent.world.tokenizer
     found |= tokenizer.losses(batch.obs, batch.is_first)[1]
-    pixels, numbers = PixelScale((16, 16, 3)), NumberScale(2)
-    pixels.measure(batch.obs['image'], but_dark=True)
-    x = torch.randn(4, T, 2)
-    there = (torch.arange(4 * T).reshape(4, T, 1) % 5 < torch.tensor([1, 4])).float()
-    there[:2] *= (torch.arange(T) < 3)[:, None]
-    numbers.measure(x[some], there[some])
     task = (torch.arange(4 * T).reshape(4, T) > 7).long()
+    pixels, numbers, moves = PixelScale((16, 16, 3), 2), NumberScale(2, 3), Moves(1, 2, 3)
+    pixels.measure(batch.obs['image'], task[some], but_dark=True)
+    x = torch.randn(4, T, 2)
+    numbers.measure(x[some], task[some])
+    moves.measure(x[some][:, :, None], batch.is_first, task[some])
     apart = centred(x[some], task[some], 3, ranks.mean)
-    found |= {'mean': pixels.mean.mean(), 'variance': pixels.variance, 'apart': apart.square()}
-    found |= {f'number{i}': x for i, x in enumerate((*numbers.mean, *numbers.variance))}
+    found |= {'mean': pixels.mean.mean(), 'apart': apart.square()}
+    measured = *pixels.variance, *numbers.mean, *numbers.variance, *moves.usual
+    found |= {f'measured{i}': x.square().sum() for i, x in enumerate(measured)}
     # each rank has the same all over, and what it has is not what the other has
     same, none = torch.full((2, T, 1), float(ranks.number())), torch.zeros(2, T).long()
     found |= {'differ': vary(same, None, 1), 'tasks differ': vary(same, none, 1)}

@@ -312,9 +312,8 @@ def test_open_loop_rewards_are_those_of_the_frames_arrived_at_and_of_the_task():
     found = []
     for task in (0, 1):
         torch.manual_seed(3)
-        loop = open_loop(
-            world, heads, context, batch, 1, 1, rewards=True, task=torch.full((B, T), task)
-        )
+        told = replace(batch, obs=batch.obs | {'task_id': torch.full((B, T), task)})
+        loop = open_loop(world, heads, context, told, 1, 1, rewards=True)
         again = world.commit(
             torch.cat([context.latent[:, :2], loop.latent], 1)[:1],
             Given(

@@ -12,14 +12,16 @@ from dreamer4.agent import Agent
 from dreamer4.report.examine import policy, uniform_nats
 from dreamer4.tasks import Tasks, centred, vary, weighted_mean
 from dreamer4.worlds.dreamer4 import examine
-from dreamer4.worlds.dreamer4.conv_tokenizer import NumberScale
 from dreamer4.worlds.dreamer4.dynamics import TextEmbedding
+from dreamer4.worlds.dreamer4.moves import Moves
+from dreamer4.worlds.dreamer4.scales import NumberScale, PixelScale
 from embodied.base import FLAG, outcome
 from embodied.config import parse
 from embodied.tasks import join
 
 BOX = lambda *shape: spaces.Box(-1, 1, shape, np.float32)
 IMAGE = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+STATS = ('mean', 'variance', 'count')  # of images and numbers
 CHOICE = lambda n: spaces.Discrete(n, dtype=np.int32)
 
 
@@ -90,14 +92,93 @@ def test_what_differs_between_tasks_is_not_to_be_explained():
     assert centred(x, task, 3).flatten().tolist() == [0, -1, 0, 1] and vary(x, task, 3)
 
 
-def test_scales_are_those_of_the_numbers_that_are_there():
-    scale, x = NumberScale(2), torch.randn(8, 50, 2) * 3 + 1
-    present = torch.ones_like(x)
-    x[4:, :, 1], present[4:, :, 1] = 0.0, 0.0
-    scale.measure(x, present)
-    part = x[:4, :, 1]
-    assert torch.allclose(scale.mean[1], part.mean(), atol=1e-5)
-    assert torch.allclose(scale.variance[1], part.var(correction=0), rtol=1e-4)
+def both(still, lively):
+    """Frames (8, 50, ...) of two tasks in turn, and whose they are."""
+    task = (torch.arange(8) % 2)[:, None].expand(8, 50)
+    where = task.reshape(8, 50, *[1] * (still.dim() - 2))
+    return torch.where(where == 0, still, lively), task
+
+
+def test_numbers_are_standardised_by_task():
+    x, task = both(torch.randn(8, 50, 2), 1000 + 300 * torch.randn(8, 50, 2))
+    x[::2, :, 1] = 0  # padding of the first
+    scale, alone = NumberScale(2, 2), NumberScale(2)
+    for part, of in zip(x.split(4), task.split(4)):
+        scale.measure(part, of)
+        alone.measure(part[1::2])
+    assert torch.allclose(scale.mean[1], alone.mean) and torch.allclose(scale.unit[1], alone.unit)
+    code = scale(x, task)
+    for n in (0, 1):
+        assert code[task == n][:, 0].std() == pytest.approx(1 / 6, rel=0.05)
+    assert not code[::2, :, 1].any()
+    assert torch.allclose(scale.invert(code, task), x, atol=1e-2)
+
+
+def test_images_are_standardised_by_task_and_black_ones_dilute_nothing():
+    image = lambda spread: (100 + spread * torch.randn(8, 50, 4, 4, 3)).clamp(1, 255).byte()
+    x, task = both(image(8.0), image(40.0))
+    scale = PixelScale((4, 4, 3), 2)
+    for part, of in zip(x.split(2), task.split(2)):
+        scale.measure(part, of)
+    for n in (0, 1):
+        assert scale(x, task)[task == n].std() == pytest.approx(1, rel=0.05)
+    assert torch.allclose(scale.invert(scale(x, task), task), x / 255, atol=1e-5)
+    x[::2] = 0  # the first task has no such camera
+    without = PixelScale((4, 4, 3), 2)
+    without.measure(x, task)
+    assert without.std[1] == pytest.approx(scale.std[1].item(), rel=0.02)
+    seen, dark = PixelScale((4, 4, 3)), PixelScale((4, 4, 3))
+    seen.measure(x[1::2])
+    dark.measure(x, None, True)
+    assert torch.allclose(seen.std, dark.std) and torch.allclose(seen.mean, dark.mean)
+
+
+def test_moves_of_a_still_task_and_of_a_lively_one_have_units_of_their_own():
+    z, task = both(0.002 * torch.randn(8, 50, 1, 3), 0.3 * torch.randn(8, 50, 1, 3))
+    first = torch.zeros(8, 50, dtype=torch.bool)
+    first[3, 20] = True
+    moves = Moves(1, 3, 2)
+    moves.measure(z, first, task)
+    moves.measure(z[1::2], first[1::2], task[1::2])
+    assert moves.count.tolist() == [1, 2]
+    origin = moves.origin(z, first, task)
+    code = moves.encode(z, origin)[:, 1:][~first[:, 1:]]
+    for n in (0, 1):
+        size = code[task[:, 1:][~first[:, 1:]] == n].square().mean().sqrt()
+        assert size == pytest.approx(1, rel=0.1)
+    assert torch.allclose(moves.decode(moves.encode(z, origin), origin), z, atol=1e-5)
+    after = moves.after(z[:, :1], task[:, :1])
+    assert torch.equal(after.unit[1, 0], moves.usual[1])
+    noise = (moves.blur(z, 0.9, task) - z) / 0.1
+    for n in (0, 1):
+        usual = moves.usual[n].square().mean().sqrt().item()
+        assert noise[task == n].std() == pytest.approx(usual, rel=0.1)
+
+
+def test_what_an_older_run_measured_of_all_tasks_together_is_of_each():
+    old, new = Moves(2, 3), Moves(2, 3, 4)
+    old.measure(torch.randn(2, 5, 2, 3), torch.zeros(2, 5, dtype=torch.bool))
+    new.load_state_dict(old.state_dict())
+    assert torch.equal(new.usual, old.usual.expand(4, -1, -1)) and new.count.tolist() == [1] * 4
+    again = Moves(2, 3, 4)
+    again.load_state_dict(new.state_dict())
+    assert torch.equal(again.square, new.square)
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        Moves(2, 3, 5).load_state_dict(new.state_dict())
+
+
+def test_a_checkpoint_of_before_tasks_were_measured_apart_is_loaded():
+    made, other = (agent(tasks(), '--agent.tokenizer.kind', 'conv') for _ in range(2))
+    tree = made.save()
+    names = [('tokenizer', f'{part}.{x}') for part in ('scale.image', 'numbers.x') for x in STATS]
+    names += [('dynamics', 'coordinates.square'), ('dynamics', 'coordinates.count')]
+    for part, name in names:
+        now = tree[part][name]
+        tree[part][name] = np.random.default_rng(0).random(now.shape[1:]).astype(np.float32)
+    other.load(tree)
+    state = other.save()
+    for part, name in names:
+        assert np.array_equal(state[part][name], np.stack([tree[part][name]] * 2)), name
 
 
 def test_a_text_reaches_the_agent_token():
@@ -145,7 +226,9 @@ def test_a_tokenizer_is_not_scored_on_padding(kind):
     assert torch.equal(metrics['unexplained'], told['unexplained'])
 
 
-@pytest.mark.parametrize('flags', [(), ('--agent.world', 'dreamerv3')])
+@pytest.mark.parametrize(
+    'flags', [(), ('--agent.tokenizer.time_every', '1'), ('--agent.world', 'dreamerv3')]
+)
 def test_an_agent_acts_and_learns_in_both_tasks(flags):
     text = None if flags else np.eye(2, 5)
     space = tasks(text)

@@ -13,20 +13,20 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from embodied.tasks import KEY
+
 from ... import ranks
 from ...nets.conv import ConvDecoder, ConvEncoder
 from ...nets.layers import mlp
 from ...nets.outputs import symlog
 from ...stacks import told
 from ...summary import matmul_parameters
-from ...tasks import Weights
 from ...vectors import safe, vector_size, vectorize
-from .tokenizer import NONE, Tokenizer, TokenizerConfig
+from .scales import NumberScale
+from .tokenizer import Tokenizer, TokenizerConfig
 
 # observed numbers, in all, that are latents as they are; more would make the dynamics slow
 DIRECT = 256
-LEAST_STD = 1e-3  # what varies less at the start is not blown up
-BEND = 2 / 3  # of the range (-1, 1) of a number: where its scale stops to be linear
 SPREAD = 0.3  # least standard deviation of a latent; uniform in (-1, 1): .58
 SPREAD_WEIGHT = 10.0  # of the square of what lacks of it
 
@@ -42,8 +42,8 @@ class ConvTokenizer(Tokenizer):
         latents    [learned | numbers, repeated until the last pair of latents is full]
 
     Args:
-        obs_space, config: as for Tokenizer. `latents` counts the learned ones. `patch`, `heads`,
-            `mask_max` is without meaning here.
+        obs_space, config, tasks: as for Tokenizer. `latents` counts the learned ones. `patch`,
+            `heads`, `mask_max` is without meaning here.
 
     Raises:
         ValueError: `time_every` is not 0, or nothing to encode.
@@ -58,7 +58,9 @@ class ConvTokenizer(Tokenizer):
         real = {k: vector_size(s) for k, s in self.vectors.items() if isinstance(s, spaces.Box)}
         self.direct = real if sum(real.values()) <= DIRECT else {}
         self.coded = {k: s for k, s in self.vectors.items() if k not in self.direct}
-        self.numbers = nn.ModuleDict({safe(k): NumberScale(n) for k, n in self.direct.items()})
+        self.numbers = nn.ModuleDict(
+            {safe(k): NumberScale(n, self.tasks) for k, n in self.direct.items()}
+        )
         count = sum(self.direct.values())
         pairs = -(-count // (2 * config.channels))
         self.register_buffer(
@@ -82,10 +84,10 @@ class ConvTokenizer(Tokenizer):
             self.outward = mlp(latent, config.width, config.depth)
             self.unbottleneck = nn.Linear(config.width, total)
 
-    def measure(self, obs: Mapping[str, torch.Tensor], present: Weights = NONE) -> None:
-        super().measure(obs, present)
+    def measure(self, obs: Mapping[str, torch.Tensor], task: torch.Tensor | None = None) -> None:
+        super().measure(obs, task)
         for key in self.direct:
-            self.numbers[safe(key)].measure(rows(obs[key]), present.get(key))
+            self.numbers[safe(key)].measure(rows(obs[key]), task)
 
     def products(self) -> tuple[int, int]:
         if not self.learned:
@@ -105,18 +107,19 @@ class ConvTokenizer(Tokenizer):
         drop: torch.Tensor | None = None,
         frames: slice = slice(None),
     ) -> torch.Tensor:
+        task = obs[KEY][:, frames] if KEY in obs else None
         obs = {k: obs[k][:, frames] for k in [*self.images, *self.vectors]}
         parts = []
         if self.learned:
             images = [
-                self.encoders[safe(k)](told(self.scale[safe(k)](obs[k])).flatten(0, 1))
+                self.encoders[safe(k)](told(self.scale[safe(k)](obs[k], task)).flatten(0, 1))
                 for k in self.images
             ]
             vectors = [vectorize(obs[k], space).flatten(0, 1) for k, space in self.coded.items()]
             code = torch.tanh(self.bottleneck(self.inward(torch.cat(images + vectors, -1))).float())
             parts.append(code.unflatten(0, (is_first.shape[0], -1)))
         if self.direct:
-            numbers = [self.numbers[safe(k)](rows(obs[k])) for k in self.direct]
+            numbers = [self.numbers[safe(k)](rows(obs[k]), task) for k in self.direct]
             parts.append(torch.cat(numbers, -1)[..., self.order])
         return torch.cat(parts, -1).unflatten(-1, self.latent_shape)
 
@@ -134,7 +137,9 @@ class ConvTokenizer(Tokenizer):
         lacking = (1 - (square + 1e-8).sqrt() / SPREAD).clamp(min=0)
         return {'spread': SPREAD_WEIGHT * lacking.square().mean()}
 
-    def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
+    def decode(
+        self, latent: torch.Tensor, is_first: torch.Tensor, task: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         shape, out = latent.shape[:2], {}
         if self.learned:
             code = latent[:, :, : self.learned].flatten(0, 1).flatten(1)
@@ -142,7 +147,7 @@ class ConvTokenizer(Tokenizer):
             parts = iter(x.split(self.sizes, -1))
             for key in self.images:
                 image = self.decoders[safe(key)](next(parts)).float().unflatten(0, shape)
-                out[key] = self.scale[safe(key)].invert(image)
+                out[key] = self.scale[safe(key)].invert(image, task)
             out |= {key: next(parts).float().unflatten(0, shape) for key in self.coded}
         if self.direct:
             count = sum(self.direct.values())  # what follows repeats them
@@ -152,7 +157,7 @@ class ConvTokenizer(Tokenizer):
                 .split([*self.direct.values()], -1)
             )
             out |= {
-                key: symlog(self.numbers[safe(key)].invert(x.float()))
+                key: symlog(self.numbers[safe(key)].invert(x.float(), task))
                 for key, x in zip(self.direct, numbers)
             }
         return out
@@ -161,59 +166,3 @@ class ConvTokenizer(Tokenizer):
 def rows(x: torch.Tensor) -> torch.Tensor:
     """Stored numbers (B, T, *shape), scalars among them, -> float (B, T, size)."""
     return x.reshape(*x.shape[:2], -1).float()
-
-
-class NumberScale(nn.Module):
-    """Numbers (..., size) in standard deviations, bounded to (-1, 1).
-
-    Up to four deviations the scale is linear, which leaves the laws of motion as simple as they
-    are; beyond, the bound is approached so slowly that values far from what was seen at the start
-    can still be told apart.
-    """
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.register_buffer('mean', torch.zeros(size))
-        self.register_buffer('variance', torch.ones(size))
-        self.register_buffer('count', torch.zeros(()))
-
-    @property
-    def unit(self) -> torch.Tensor:
-        """Six standard deviations, (size,)."""
-        return 6 * self.variance.sqrt().clamp(min=LEAST_STD)
-
-    @torch.no_grad()
-    def measure(self, x: torch.Tensor, present: torch.Tensor | None = None) -> None:
-        """Fold numbers (B, T, size) into mean and variance; every frame ever given weighs alike,
-        but those nothing whose weight in `present`, 1 or 0, is 0.
-        """
-        x = x.flatten(0, 1)
-        if present is not None:  # a frame without a number counts as one with the usual one
-            weight = present.flatten(0, 1)
-            total = ranks.total(weight.sum(0))
-            usual = ranks.total((x * weight).sum(0)) / total.clamp(min=1)
-            # padded deviations are zero: the others are drawn out so that the variance is theirs
-            grown = (len(x) * ranks.count() / total.clamp(min=1)).sqrt()
-            x = torch.where(weight > 0, usual + (x - usual) * grown, usual)
-            x = torch.where(total > 0, x, self.mean)
-        seen, middle = len(x) * ranks.count(), ranks.mean(x.mean(0))
-        share = seen / (self.count + seen)
-        gap = middle - self.mean
-        spread = ranks.mean(x.var(0, correction=0) + (x.mean(0) - middle).square())
-        self.variance.lerp_(spread, share).add_(share * (1 - share) * gap.square())
-        self.mean.lerp_(middle, share)
-        self.count += seen
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = (x - self.mean) / self.unit
-        size = x.abs()
-        return torch.where(
-            size <= BEND,
-            x,
-            x.sign() * (1 - (1 - BEND) ** 2 / (size.clamp(min=BEND) + 1 - 2 * BEND)),
-        )
-
-    def invert(self, x: torch.Tensor) -> torch.Tensor:
-        size = x.abs()
-        far = (1 - BEND) ** 2 / (1 - size.clamp(min=BEND)).clamp(min=1e-6) - 1 + 2 * BEND
-        return self.mean + self.unit * torch.where(size <= BEND, x, x.sign() * far)

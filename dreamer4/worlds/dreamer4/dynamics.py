@@ -200,7 +200,7 @@ class Dynamics(nn.Module):
         sees = lambda q, k: k != 'agent' or q == 'agent'
         self.register_buffer('space_mask', self.layout.mask(sees), persistent=False)
         self.register_buffer('bare_mask', self.bare.mask(sees), persistent=False)
-        self.coordinates = (Moves if config.moves else Whole)(self.tokens, self.channels)
+        self.coordinates = (Moves if config.moves else Whole)(self.tokens, self.channels, tasks)
         self.latent_in = nn.Linear(self.coordinates.told, width)
         self.action_in = nn.Linear(action_features, width, bias=False)
         self.place = nn.Parameter(EMBED_STD * torch.randn(self.layout.size, width))
@@ -272,11 +272,11 @@ class Dynamics(nn.Module):
         tau = (level / self.config.levels)[..., None, None]
         return (1 - tau) * torch.randn_like(x) + tau * x
 
-    def blurred(self, z: torch.Tensor) -> torch.Tensor:
-        """Clean latents (B, T, S, W) as history shows them: at the context level, unchanged
-        where that has no noise.
+    def blurred(self, z: torch.Tensor, task: torch.Tensor | None) -> torch.Tensor:
+        """Clean latents (B, T, S, W) of tasks (B, T) as history shows them: at the context level,
+        unchanged where that has no noise.
         """
-        return self.coordinates.blur(z, self.context_level / self.config.levels)
+        return self.coordinates.blur(z, self.context_level / self.config.levels, task)
 
     def commit(
         self,
@@ -301,8 +301,9 @@ class Dynamics(nn.Module):
         level = torch.full(is_first.shape, shown, device=z.device)
         positions = torch.arange(z.shape[1], device=z.device)[None]
         view = View(causal_mask(is_first), positions)
-        seen = self.coordinates.blur(z, shown / self.config.levels) if noise else z
-        origin = self.coordinates.origin(seen, is_first)
+        task = given.task
+        seen = self.coordinates.blur(z, shown / self.config.levels, task) if noise else z
+        origin = self.coordinates.origin(seen, is_first, task)
         target = self.coordinates.encode(seen, origin)
         told = self.coordinates.tell(target, origin)
         frames = Frames(told, level, torch.zeros_like(level), given)

@@ -27,8 +27,8 @@ def reconstructions(world, batch: Batch) -> dict[str, torch.Tensor]:
     dropped.
     """
     tokenizer = world.tokenizer
-    latent = tokenizer.encode({k: batch.obs[k] for k in world.keys}, batch.is_first)
-    guess = tokenizer.decode(latent, batch.is_first)
+    latent = tokenizer.encode(world.frames(batch), batch.is_first)
+    guess = tokenizer.decode(latent, batch.is_first, batch.task)
     return {k: guess[k] for k in tokenizer.images}
 
 
@@ -80,7 +80,7 @@ def levels(world, context: Context, batch: Batch, chosen: Sequence[int]) -> dict
     """
     dynamics, is_first = world.dynamics, batch.is_first
     coordinates, given = dynamics.coordinates, world.given(batch)
-    origin = coordinates.origin(context.seen, is_first)
+    origin = coordinates.origin(context.seen, is_first, given.task)
     target = coordinates.encode(context.latent, origin)
     known = coordinates.known(is_first) & ~is_first
     view, sums = shortcut.beside(context), {'model': [], 'noisy frame': [], 'zero': []}
@@ -151,7 +151,7 @@ def dreams(world, context: Context, batch: Batch) -> dict[str, torch.Tensor]:
     """
     c, start = world.config, last_given(batch, world.config.actor.context)
     known = world.dynamics, world.heads, context, batch, start, c.shortcut.steps
-    loop = open_loop(*known, rewards=True, task=batch.task)
+    loop = open_loop(*known, rewards=True)
     valid = loop.valid & batch.reward_valid[:, start + 1 :]
     discount = c.value.gamma ** torch.arange(valid.shape[1], device=valid.device)
     whole = valid.any(1)  # rewards count up to where the episode ends

@@ -33,7 +33,6 @@ def open_loop(
     steps: int,
     shuffle: bool = False,
     rewards: bool = False,
-    task: torch.Tensor | None = None,
 ) -> OpenLoop:
     """Predict from frame `start` of every sequence to its end.
 
@@ -57,11 +56,12 @@ def open_loop(
             time - 1 - start,
             steps,
             lambda x, t: action[:, t],
-            task,
+            batch.task,
         )
         latent, reward = dream.latent[:, 1:], heads.reward(dream.inputs[:, 1:])
     else:
-        latent = predict(dynamics, context, rows, frames, heads.actions.embed(action), steps)
+        code = heads.actions.embed(action)
+        latent = predict(dynamics, context, rows, frames, code, steps, batch.task)
     truth, valid = context.latent[:, start:], still_valid(batch, start, givers)
     return OpenLoop(truth[:, :1], latent, truth[:, 1:], valid, reward)
 
@@ -74,10 +74,9 @@ def model_metrics(
     start: int,
     steps: int,
     gamma: float,
-    task: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """openloop.loop_metrics of a committed batch; see open_loop for the arguments."""
-    loop = open_loop(dynamics, heads, context, batch, start, steps, rewards=True, task=task)
+    loop = open_loop(dynamics, heads, context, batch, start, steps, rewards=True)
     mixed = open_loop(dynamics, heads, context, batch, start, steps, shuffle=True)
     real = heads.reward(heads.inputs(context.feature, context.view))
     return loop_metrics(loop, mixed, batch, start, real, heads.scalar, gamma)
@@ -92,7 +91,7 @@ def measured(world, batch: Batch) -> tuple[dict[str, torch.Tensor], Context, int
         context = world.commit(batch)
         start = last_given(batch, c.actor.context)
         known = world.dynamics, world.heads, context, batch, start
-        metrics = model_metrics(*known, c.shortcut.steps, c.value.gamma, batch.task)
+        metrics = model_metrics(*known, c.shortcut.steps, c.value.gamma)
     return metrics, context, start
 
 
@@ -115,7 +114,7 @@ def score(world, stage: str, batch: Batch) -> torch.Tensor:
     unexplained; open-loop error relative to repeating the last frame; loss of reward and behaviour.
     """
     if stage == 'tokenizer':
-        obs, tokenizer = {k: batch.obs[k] for k in world.keys}, world.tokenizer
+        obs, tokenizer = world.frames(batch), world.tokenizer
         latent = tokenizer.encode(obs, batch.is_first)
         known = None, latent, world.tasks, batch.task
         return tokenizer.losses(obs, batch.is_first, *known)[1]['unexplained']
@@ -134,7 +133,7 @@ def image_metrics(
     frame; latent (B, T, L, Z).
     """
     out = {'latent_std': latent.std(), 'latent_spread': latent.flatten(0, 1).std(0).mean()}
-    guess = tokenizer.decode(latent, batch.is_first)
+    guess = tokenizer.decode(latent, batch.is_first, batch.task)
     return out | psnr_metrics({k: guess[k] for k in tokenizer.images}, batch)
 
 
@@ -156,5 +155,5 @@ def video(
     part = batch.at(chosen)
     known = tokenizer.encode(part.obs, part.is_first)
     latent = torch.cat([known[:, : start + 1], dynamics.unpack(loop.latent[chosen])], 1)
-    guess = tokenizer.decode(latent, part.is_first)
+    guess = tokenizer.decode(latent, part.is_first, part.task)
     return draw({k: guess[k] for k in tokenizer.images}, part, start, loop.valid[chosen])

@@ -77,7 +77,7 @@ class Future:
             mask, frames[:, None] + torch.arange(1, horizon + 1, device=device), cache
         )
         self._task = None if task is None else task[rows, frames][:, None]
-        self._origin = dynamics.coordinates.after(context.seen[rows, frames][:, None])
+        self._origin = dynamics.coordinates.after(context.seen[rows, frames][:, None], self._task)
         self._pending: tuple[torch.Tensor, Given] | None = None
         self._made = 0
 
@@ -100,7 +100,7 @@ class Future:
             told, before = self._pending
             both, pair = before.then(given), self._view.at(slice(self._made - 1, at.stop))
             z = shortcut.sample(dynamics, origin, both, pair, self.steps, told)
-        seen = dynamics.blurred(z)
+        seen = dynamics.blurred(z, self._task)
         target, feature = coordinates.encode(seen, origin), None
         told = coordinates.tell(target, origin)
         if self.feature:
@@ -110,7 +110,7 @@ class Future:
             view.memory.advance()
         else:
             self._pending = told, given
-        self._origin, self._made = coordinates.after(seen), self._made + 1
+        self._origin, self._made = coordinates.after(seen, self._task), self._made + 1
         return z, coordinates.view(z, target), feature
 
 
@@ -159,17 +159,18 @@ def predict(
     frames: torch.Tensor,
     action: torch.Tensor,
     steps: int,
+    task: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Continue real sequences by actions that are known: the latents that `imagine` would make of
     the same random numbers, and nothing else.
 
     Args:
-        context, rows, frames, steps: see Future. action: (W, H, A) features of the actions that
-            lead to the H frames.
+        context, rows, frames, steps, task: see Future. action: (W, H, A) features of the actions
+            that lead to the H frames.
 
     Returns:
         (W, H, S, W') in [-1, 1].
     """
     horizon = action.shape[1]
-    future = Future(dynamics, context, rows, frames, horizon, steps, feature=False)
+    future = Future(dynamics, context, rows, frames, horizon, steps, task, feature=False)
     return torch.cat([future.next(action[:, t : t + 1])[0] for t in range(horizon)], 1)

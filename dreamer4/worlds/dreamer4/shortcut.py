@@ -111,7 +111,7 @@ def loss(
     (batch, time), coordinates = context.latent.shape[:2], dynamics.coordinates
     rows = large if dynamics.step_sizes > 1 else 0
     level, size = draw_schedule(batch, time, rows, dynamics, config, is_first.device)
-    origin = coordinates.origin(context.seen, is_first)
+    origin = coordinates.origin(context.seen, is_first, given.task)
     # latents that learn must not learn to be predicted; the frame before, where a move begins, is
     # what they are predicted from: stopped as well, the loss would push it away from what follows
     target = coordinates.encode(context.latent.detach(), origin)
@@ -158,7 +158,8 @@ def noised_features(
     Returns:
         agent feature (B, T, D), what heads read of the noisy frames (B, T, S, V).
     """
-    coordinates, origin = dynamics.coordinates, dynamics.coordinates.origin(context.seen, is_first)
+    coordinates = dynamics.coordinates
+    origin = coordinates.origin(context.seen, is_first, given.task)
     level = torch.randint(0, dynamics.config.levels, is_first.shape, device=is_first.device)
     noisy = dynamics.noised(coordinates.encode(context.latent, origin), level)
     frames = Frames(coordinates.tell(noisy, origin), level, torch.zeros_like(level), given)

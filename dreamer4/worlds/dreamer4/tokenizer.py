@@ -14,6 +14,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from embodied.tasks import KEY
+
 from ... import ranks
 from ...cameras import Places
 from ...nets.attention import head_count
@@ -21,15 +23,13 @@ from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
 from ...stacks import missed_steps, stacked
-from ...tasks import Tasks, Weights, centred, vary, weighted_mean
+from ...tasks import Tasks, centred, vary, weighted_mean
 from ...vectors import safe, split_space, vector_size, vectorize
+from .scales import PixelScale
 from .summary import products
 
-PIXEL_STD = 0.2  # of pixels in [0, 1] before any has been seen
-LEAST_STD = 0.02  # five of 255 steps: what differs less is noise and is not blown up
 EMBED_STD = 0.5
 UNMASKED = 0.25  # share of frames with no dropped patches (paper: p = 0 occurs, no share given)
-NONE: Weights = {}  # nothing that a task could lack
 ONE = Tasks({})
 
 
@@ -69,16 +69,21 @@ class Tokenizer(nn.Module):
             all other kinds vectors.
         config: see TokenizerConfig. With time_every = 0 a frame's latents depend on that frame
             alone.
+        tasks: number of tasks, each of which has a mean image and a spread of its own.
 
     Raises:
         ValueError: there is nothing to encode.
     """
 
-    def __init__(self, obs_space: Mapping[str, spaces.Space], config: TokenizerConfig):
+    def __init__(
+        self, obs_space: Mapping[str, spaces.Space], config: TokenizerConfig, tasks: int = 1
+    ):
         super().__init__()
-        self.config = config
+        self.config, self.tasks = config, tasks
         self.images, self.vectors = split_space(obs_space, 'tokenizer')
-        self.scale = nn.ModuleDict({safe(k): PixelScale(s.shape) for k, s in self.images.items()})
+        self.scale = nn.ModuleDict(
+            {safe(k): PixelScale(s.shape, tasks) for k, s in self.images.items()}
+        )
         self.patches = 0  # that an image can drop
         self.latent_shape = config.latents, config.channels  # (L, Z)
         self.build(config)
@@ -148,7 +153,7 @@ class Tokenizer(nn.Module):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Latents of frames, and what is decoded from them: see encode and decode."""
         latent = self.encode(obs, is_first, drop)
-        return latent, self.decode(latent, is_first)
+        return latent, self.decode(latent, is_first, obs.get(KEY))
 
     def encode(
         self,
@@ -160,8 +165,8 @@ class Tokenizer(nn.Module):
         """Latents (B, T of frames, L, Z) in (-1, 1).
 
         Args:
-            obs: key -> (B, T, ...) as stored. is_first: bool (B, T); time layers do not look across
-                it.
+            obs: key -> (B, T, ...) as stored, with the number of the task of several. is_first:
+                bool (B, T); time layers do not look across it.
             drop: bool (B, T, P) image patches to replace by the mask embedding; None for none.
             frames: those whose latents are wanted; time layers look at all.
         """
@@ -169,7 +174,7 @@ class Tokenizer(nn.Module):
         for key in self.images:
             tokens.append(
                 self.inward[self.part(key)](
-                    patchify(self.scale[safe(key)](obs[key]), self.config.patch)
+                    patchify(self.scale[safe(key)](obs[key], obs.get(KEY)), self.config.patch)
                 )
             )
         if drop is not None and tokens:
@@ -184,9 +189,11 @@ class Tokenizer(nn.Module):
         )
         return torch.tanh(self.bottleneck(x).float())
 
-    def decode(self, latent: torch.Tensor, is_first: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Latents (B, T, L, Z) -> key -> images (B, T, H, W, C) in about [0, 1] and symlog
-        vectors (B, T, size), float32.
+    def decode(
+        self, latent: torch.Tensor, is_first: torch.Tensor, task: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Latents (B, T, L, Z) of tasks (B, T) -> key -> images (B, T, H, W, C) in about [0, 1] and
+        symlog vectors (B, T, size), float32.
         """
         known = self.unbottleneck(latent.to(self.unbottleneck.weight.dtype))
         blank = known.new_zeros(
@@ -198,22 +205,20 @@ class Tokenizer(nn.Module):
         out = {}
         for key, space in self.images.items():
             patches = self.outward[self.part(key)](x[:, :, self.layout[f'image/{key}']]).float()
-            out[key] = self.scale[safe(key)].invert(
-                unpatchify(patches, self.config.patch, space.shape)
-            )
+            image = unpatchify(patches, self.config.patch, space.shape)
+            out[key] = self.scale[safe(key)].invert(image, task)
         for key in self.vectors:
             out[key] = self.outward[safe(key)](x[:, :, self.layout[f'vector/{key}']])[
                 :, :, 0
             ].float()
         return out
 
-    def measure(self, obs: Mapping[str, torch.Tensor], present: Weights = NONE) -> None:
-        """Fold the images of obs, key -> (B, T, ...) as stored, into what the tokenizer knows of
-        their mean and spread; `present` as Tasks.present() has it.
+    def measure(self, obs: Mapping[str, torch.Tensor], task: torch.Tensor | None = None) -> None:
+        """Fold the images of obs, key -> (B, T, ...) as stored, of tasks (B, T), into what the
+        tokenizer knows of their mean and spread.
         """
-        dark = self.config.camera_dropout > 0
         for key in self.images:
-            self.scale[safe(key)].measure(obs[key], dark or key in present)
+            self.scale[safe(key)].measure(obs[key], task, self.config.camera_dropout > 0)
 
     def losses(
         self,
@@ -243,9 +248,8 @@ class Tokenizer(nn.Module):
         """
         drop = self._dropped(is_first)
         if latent is None:
-            latent, guess = self(obs, is_first, drop)
-        else:
-            guess = self.decode(latent, is_first)
+            latent = self.encode(obs if task is None else {**obs, KEY: task}, is_first, drop)
+        guess = self.decode(latent, is_first, task)
         truth = {
             'image': {k: obs[k].float() / 255 for k in self.images},
             'vector': {k: vectorize(obs[k], s) for k, s in self.vectors.items()},
@@ -323,52 +327,6 @@ class Tokenizer(nn.Module):
             return None
         positions = torch.arange(is_first.shape[1], device=is_first.device)[None]
         return View(causal_mask(is_first), positions)
-
-
-class PixelScale(nn.Module):
-    """Images less their mean image, in standard deviations.
-
-    What never changes need not pass the bottleneck, and what changes little must not be faint: on
-    frames of a wide static scene in which one small body moves, latents of unscaled pixels saturate
-    before the decoder has learned the scene, and stay so.
-
-    Args:
-        shape: (H, W, C).
-    """
-
-    def __init__(self, shape: tuple[int, ...]):
-        super().__init__()
-        self.register_buffer('mean', torch.zeros(shape))
-        self.register_buffer('variance', torch.tensor(PIXEL_STD**2))
-        self.register_buffer('count', torch.zeros(()))
-
-    @property
-    def std(self) -> torch.Tensor:
-        return self.variance.sqrt().clamp(min=LEAST_STD)
-
-    @torch.no_grad()
-    def measure(self, image: torch.Tensor, but_dark: bool = False) -> None:
-        """Fold uint8 images (B, T, H, W, C) into mean and variance; every image ever given weighs
-        alike, but black ones nothing where but_dark is set.
-        """
-        image = image.float().flatten(0, 1) / 255
-        if but_dark:
-            shown = image.flatten(1).amax(1).gt(0).float()[:, None, None, None]
-            usual = ranks.total((image * shown).sum(0)) / ranks.total(shown.sum()).clamp(min=1)
-            image = torch.where(shown > 0, image, usual)
-        seen = len(image) * ranks.count()
-        self.count += seen
-        share = seen / self.count
-        self.mean.lerp_(ranks.mean(image.mean(0)), share)
-        self.variance.lerp_(ranks.mean((image - self.mean).square().mean()), share)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """uint8 (..., H, W, C) -> float32."""
-        return (image / 255 - self.mean) / self.std
-
-    def invert(self, image: torch.Tensor) -> torch.Tensor:
-        """Float32 in standard deviations -> about [0, 1]."""
-        return torch.addcmul(self.mean, image, self.std)
 
 
 def embedding(place: nn.Parameter | Places) -> torch.Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from embodied.tasks import KEY
+
 from ...nets.memory import Cache
 from ...nets.transformer import View
 from ...vectors import devectorize
@@ -50,13 +52,14 @@ def observe(world, carry: Carry, seen: Mapping[str, torch.Tensor], action: torch
     carry = dict(carry)
     carry['is_first'] = push(carry['is_first'], seen['is_first'])
     carry['code'] = push(carry['code'], action)
-    frames, is_first = {k: seen[k][:, None] for k in world.keys}, carry['is_first'][:, -1:]
-    if world.config.tokenizer.time_every:
-        carry |= {f'obs/{k}': push(carry[f'obs/{k}'], seen[k]) for k in world.keys}
-        frames, is_first = {k: carry[f'obs/{k}'] for k in world.keys}, carry['is_first']
-    carry['latent'] = push(carry['latent'], world.encode(frames, is_first, NEWEST)[:, -1])
     if world.tasks.count > 1:
-        carry['task'] = push(carry['task'], seen['task_id'].long())
+        carry['task'] = push(carry['task'], seen[KEY].long())
+    part, frames = NEWEST, {k: seen[k][:, None] for k in world.keys}
+    if world.config.tokenizer.time_every:
+        part, frames = slice(None), {k: push(carry[f'obs/{k}'], seen[k]) for k in world.keys}
+        carry |= {f'obs/{k}': v for k, v in frames.items()}
+    frames, is_first = frames | {KEY: carry['task'][:, part]}, carry['is_first'][:, part]
+    carry['latent'] = push(carry['latent'], world.encode(frames, is_first, NEWEST)[:, -1])
     return carry
 
 
@@ -96,7 +99,7 @@ def dream(world, carry: Carry, action: torch.Tensor, how: Sampling) -> Carry:
     mask = F.pad(context.mask[:, NEWEST], (0, 1), value=True)
     position = torch.full((count, 1), frames, device=device)
     view = View(mask, position, Cache(context.present, 1))
-    origin = dynamics.coordinates.after(context.seen[:, NEWEST])
+    origin = dynamics.coordinates.after(context.seen[:, NEWEST], carry['task'][:, NEWEST])
     # one look in the smallest step: the mean of what may come, whatever the noise it begins with
     steps = 1 if how.mean else how.steps or world.config.shortcut.steps
     z = shortcut.sample(dynamics, origin, ahead, view, steps, smallest=how.mean)[:, 0]
@@ -122,5 +125,5 @@ def decode(world, carry: Carry) -> dict[str, torch.Tensor]:
     """The newest frame, key -> (N, ...); the past is read where the tokenizer looks back."""
     part = slice(None) if world.config.tokenizer.time_every else NEWEST
     latent = world.dynamics.unpack(carry['latent'][:, part])
-    found = world.tokenizer.decode(latent, carry['is_first'][:, part])
+    found = world.tokenizer.decode(latent, carry['is_first'][:, part], carry['task'][:, part])
     return {k: v[:, -1] for k, v in found.items()}

@@ -12,6 +12,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from embodied.tasks import KEY
+
 from ...actions import Actions
 from ...agent_config import AgentConfig
 from ...batch import Batch, Dream, Roles, draw_starts
@@ -83,7 +85,8 @@ class Dreamer4:
         # with 'agent' the heads wait for the dynamics (Dreamer 4, Section 3.3: agent finetuning)
         if config.schedule.agent_updates > 0:
             self.stages = (*self.stages, 'agent')
-        self.tokenizer = find_tokenizer(config.tokenizer.kind)(obs_space, config.tokenizer)
+        kind = find_tokenizer(config.tokenizer.kind)
+        self.tokenizer = kind(obs_space, config.tokenizer, tasks.count)
         latent, large = self.tokenizer.latent_shape, config.shortcut.bootstrap > 0
         shapes = latent, actions.features, tasks.count
         self.dynamics = Dynamics(*shapes, config.dynamics, large, tasks.text)
@@ -223,7 +226,7 @@ class Dreamer4:
                 latent = latent.flatten(0, 1)[index][:, None]
         if plan.measure:
             # later it stays: latents that have been learned from must not move
-            self.tokenizer.measure(obs, self.tasks.present(task))
+            self.tokenizer.measure(obs, task)
         with self.machine.autocast():
             known = latent, self.tasks, task
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual, *known)
@@ -269,7 +272,7 @@ class Dreamer4:
         """Latents (B, T, L, Z) of the tokenizer that learns, twice: with the share of the gradient
         that the model may send to the encoder, and with all of it for the tokenizer's own loss.
         """
-        z = self.tokenizer.encode({k: batch.obs[k] for k in self.keys}, batch.is_first)
+        z = self.tokenizer.encode(self.frames(batch), batch.is_first)
         return z.detach().lerp(z, self.config.tokenizer_training.model), z
 
     def commit(
@@ -285,10 +288,15 @@ class Dreamer4:
             z = self.dynamics.pack(latent)
         else:
             with torch.no_grad():
-                z = self.encode({k: batch.obs[k] for k in self.keys}, batch.is_first)
+                z = self.encode(self.frames(batch), batch.is_first)
         if measure:
-            self.dynamics.coordinates.measure(z, batch.is_first)
+            self.dynamics.coordinates.measure(z, batch.is_first, batch.task)
         return self.dynamics.commit(z, self.given(batch), batch.is_first)
+
+    def frames(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What a batch shows: the keys that are tokenized, and the numbers of several tasks."""
+        task = {} if batch.task is None else {KEY: batch.task}
+        return {k: batch.obs[k] for k in self.keys} | task
 
     def given(self, batch: Batch) -> Given:
         """What is known of the frames of a batch besides what they show."""
