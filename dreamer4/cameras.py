@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .batch import Batch
@@ -80,3 +81,13 @@ def darkened(
         hidden = (dark & (which == number))[..., None, None, None]
         found[key] = obs[key].masked_fill(hidden, 0)
     return found
+
+
+def turned(obs: Mapping[str, torch.Tensor], cameras: Sequence[str]) -> torch.Tensor:
+    """bool (B, T): frames at which a camera goes dark, or shows something again.
+
+    Args:
+        obs: key -> (B, T, ...) as stored. cameras: keys of images, at least one.
+    """
+    dark = torch.stack([obs[key].flatten(2).amax(2) == 0 for key in cameras])
+    return F.pad((dark[..., 1:] != dark[..., :-1]).any(0), (1, 0))

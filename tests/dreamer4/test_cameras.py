@@ -8,7 +8,8 @@ from tiny import CONFIGS, tiny, train
 
 from dreamer4.agent import Agent
 from dreamer4.agent_config import check
-from dreamer4.cameras import darkened
+from dreamer4.cameras import darkened, turned
+from dreamer4.worlds.dreamer4.moves import LEAST
 from dreamer4.worlds.dreamer4.tokenizer import Tokenizer
 from embodied import envs
 from embodied.base import is_image
@@ -137,18 +138,36 @@ def test_each_camera_of_pixel_cameras_shows_one_coordinate():
     assert {k for k, s in alone.obs_space.items() if is_image(s)} == {'above'}
 
 
-def test_a_preset_of_several_cameras_trains():
+def learner(share):
+    """An agent that drops cameras in a share of the sequences."""
     config, machine = tiny(
         **{
             'tokenizer.patch': 4,
             'tokenizer.share_cameras': True,
-            'tokenizer.camera_dropout': 0.5,
+            'tokenizer.camera_dropout': share,
             'schedule.tokenizer_updates': 1,
             'schedule.tokenizer_unexplained': 0,
         }
     )
     acts = {'action': spaces.Box(-1, 1, (2,), np.float32)}
-    agent, rng = Agent(SPACES, acts, config, machine, 0), np.random.default_rng(0)
+    return Agent(SPACES, acts, config, machine, 0)
+
+
+def test_that_a_camera_goes_dark_is_no_move():
+    agent, rows = learner(1.0), (4, 9)
+    still = {k: x[:, :1].expand(4, 9, *x.shape[2:]).numpy() for k, x in frames(0, 4)[0].items()}
+    still |= dict.fromkeys(('is_first', 'is_last', 'is_terminal'), np.zeros(rows, bool))
+    still |= {'reward': np.zeros(rows, np.float32), 'action': np.zeros((*rows, 2), np.float32)}
+    seen = darkened({k: torch.as_tensor(x) for k, x in still.items()}, list(VIEWS), 1.0)
+    assert turned(seen, list(VIEWS)).any() and not turned(seen, list(VIEWS))[:, 0].any()
+    agent.schedule.stage = 'dynamics'
+    train(agent, lambda *shape: still)
+    assert agent.world.dynamics.coordinates.count == 1
+    assert agent.world.dynamics.coordinates.usual.max() == LEAST
+
+
+def test_a_preset_of_several_cameras_trains():
+    agent, rng = learner(0.5), np.random.default_rng(0)
 
     def sample(rows, time):
         found = {k: x.numpy() for k, x in frames(int(rng.integers(99)), rows, time)[0].items()}

@@ -17,7 +17,7 @@ from embodied.tasks import KEY
 from ...actions import Actions
 from ...agent_config import AgentConfig
 from ...batch import Batch, Dream, Roles, draw_starts
-from ...cameras import dimmed
+from ...cameras import dimmed, turned
 from ...heads import Heads, sizes
 from ...machine import Machine
 from ...nets.attention import Attention
@@ -290,7 +290,10 @@ class Dreamer4:
             with torch.no_grad():
                 z = self.encode(self.frames(batch), batch.is_first)
         if measure:
-            self.dynamics.coordinates.measure(z, batch.is_first, batch.task)
+            cut = batch.is_first
+            if self.config.tokenizer.camera_dropout:  # that a camera goes dark is no move
+                cut = cut | turned(batch.obs, [*self.tokenizer.images])
+            self.dynamics.coordinates.measure(z, cut, batch.task)
         return self.dynamics.commit(z, self.given(batch), batch.is_first)
 
     def frames(self, batch: Batch) -> dict[str, torch.Tensor]:
