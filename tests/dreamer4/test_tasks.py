@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from tiny import tiny
 
 from dreamer4.actions import Actions
 from dreamer4.agent import Agent
@@ -15,6 +16,7 @@ from dreamer4.worlds.dreamer4 import examine
 from dreamer4.worlds.dreamer4.dynamics import TextEmbedding
 from dreamer4.worlds.dreamer4.moves import Moves
 from dreamer4.worlds.dreamer4.scales import NumberScale, PixelScale
+from dreamer4.worlds.dreamer4.tokenizer import Tokenizer
 from embodied.base import FLAG, outcome
 from embodied.config import parse
 from embodied.tasks import join
@@ -131,6 +133,30 @@ def test_images_are_standardised_by_task_and_black_ones_dilute_nothing():
     seen.measure(x[1::2])
     dark.measure(x, None, True)
     assert torch.allclose(seen.std, dark.std) and torch.allclose(seen.mean, dark.mean)
+
+
+def test_of_what_is_not_reconstructed_every_task_has_its_share():
+    image = lambda spread: (100 + spread * torch.randn(8, 50, 16, 16, 3)).clamp(0, 255).byte()
+    x, task = both(image(8.0), image(40.0))
+    acts = [{'go': CHOICE(2), 'reset': FLAG}] * 2
+    seeing = Tasks(join(['a', 'b'], [{'image': IMAGE}] * 2, acts, [1, 1]).obs_space)
+    tokenizer = Tokenizer({'image': IMAGE}, tiny()[0].tokenizer, 2)
+    tokenizer.measure({'image': x}, task)
+    first = torch.ones(8, 50, dtype=torch.bool)
+
+    def missed(part):
+        known = None, None, seeing, task[part]
+        with torch.no_grad():
+            losses, metrics = tokenizer.losses({'image': x[part]}, first[part], *known)
+        return losses['image'].item(), metrics['unexplained'].item()
+
+    still, lively = missed(slice(0, None, 2)), missed(slice(1, None, 2))
+    # a fresh decoder shows the mean image
+    assert still == pytest.approx(lively, rel=0.05) and still[1] == pytest.approx(1, rel=0.05)
+    usual = tokenizer.scale['image'].std.square().mean().item()
+    assert missed(slice(None))[0] == pytest.approx(usual, rel=0.05)
+    alone = PixelScale((16, 16, 3))
+    assert alone.alike(alone.mean, None) is alone.mean
 
 
 def test_moves_of_a_still_task_and_of_a_lively_one_have_units_of_their_own():

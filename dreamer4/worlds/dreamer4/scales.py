@@ -62,6 +62,17 @@ class PixelScale(Measured):
         mean, std = self._known(task)
         return torch.addcmul(mean, image, std)
 
+    def alike(self, square: torch.Tensor, task: torch.Tensor | None) -> torch.Tensor:
+        """Squared differences (B, T, H, W, C) of pixels in [0, 1], those of each task in shares of
+        its own variance: where little moves little can be missed, and of an error of all tasks the
+        lively ones would be all that is learned. In units of the mean variance; of one task as they
+        are.
+        """
+        if self.tasks == 1:
+            return square
+        usual = self.std.square()
+        return square * (usual.mean() / self.of(usual, task))[..., None, None, None]
+
     def _known(self, task: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         return self.of(self.mean, task), self.of(self.std, task)[..., None, None, None]
 

@@ -255,10 +255,9 @@ class Tokenizer(nn.Module):
             'vector': {k: vectorize(obs[k], s) for k, s in self.vectors.items()},
         }
         present = tasks.present(task)
+        missed = lambda k, x: self._alike(k, (guess[k] - x).square(), task)
         losses = {
-            kind: sum(
-                weighted_mean((guess[k] - x).square(), present.get(k)) for k, x in keys.items()
-            )
+            kind: sum(weighted_mean(missed(k, x), present.get(k)) for k, x in keys.items())
             for kind, keys in truth.items()
             if keys
         }
@@ -293,6 +292,10 @@ class Tokenizer(nn.Module):
             return None
         return torch.rand(batch, time, self.patches, device=is_first.device) < chance
 
+    def _alike(self, key: str, square: torch.Tensor, task: torch.Tensor | None) -> torch.Tensor:
+        """Squares (B, T, ...) of a key, under which every task weighs alike; see PixelScale."""
+        return self.scale[safe(key)].alike(square, task) if key in self.images else square
+
     def _explained(self, truth, losses, present, task, count) -> dict[str, torch.Tensor]:
         """How much of what differs among the frames of a task is reconstructed, and whether
         anything differs.
@@ -307,8 +310,8 @@ class Tokenizer(nn.Module):
                 same, of vectors; 0 where nothing varies. frames_vary, images_vary: 1, or 0 where
                 all are the same. pixel_std.
         """
-        away = lambda x: centred(x, task, count, ranks.mean).square()
-        spread = lambda k, x: ranks.mean(weighted_mean(away(x), present.get(k)))
+        away = lambda k, x: self._alike(k, centred(x, task, count, ranks.mean).square(), task)
+        spread = lambda k, x: ranks.mean(weighted_mean(away(k, x), present.get(k)))
         spread = {k: sum(spread(*pair) for pair in truth[k].items()) for k in losses}
         varies = {
             kind: sum(vary(x, task, count) for x in truth[kind].values()) > 0 for kind in losses
