@@ -155,9 +155,9 @@ CHECKS = (
         'dynamics',
         'action_effect',
         lambda x: x > 0.1,
-        'imagined actions do not matter: of what the model says that they change {:.0%} happens, so'
-        ' a policy learns nothing in it (hold random actions longer by actor.hold, repeat actions,'
-        ' stack frames of pixels, train longer)',
+        'imagined actions do not matter: {:.2g} of what the model says that they change happens (1'
+        ' is all of it, 0 none, less the contrary), so a policy learns nothing in it (hold random'
+        ' actions longer by actor.hold, repeat actions, stack frames of pixels, train longer)',
         needs=ACTIONS,
     ),
     Check(

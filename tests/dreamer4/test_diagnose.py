@@ -85,7 +85,7 @@ def test_a_healthy_run_has_nothing_wrong(tmp_path, capsys):
         ({'report/shuffle_ratio': 1.02}, 'ignores actions: shuffle ratio 1.02'),
         (
             {'report/action_effect': 0.03},
-            'do not matter: of what the model says that they change 3%',
+            'do not matter: 0.03 of what the model says that they change',
         ),
         (
             {'report/reward_missed_on_last': 16.0, 'report/reward_skill_real': 0.1},
