@@ -51,7 +51,7 @@ def make(preset: str, size: str, changes: dict, flags: list[str]) -> Agent:
     """
     config = parse(
         ['--configs', preset, *([size] if size else []), *flags], ROOT / 'configs'
-    ).update({'agent.shortcut.bootstrap_start': 0} | changes)
+    ).update({'agent.schedule.dynamics_updates': 0} | changes)
     pixels, dims = (32, 2) if preset == 'pixel' else (64, 6)
     obs = {
         'image': spaces.Box(0, 255, (pixels, pixels, 3), np.uint8),

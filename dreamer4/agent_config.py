@@ -91,11 +91,12 @@ class ImaginationConfig:
 
 @dataclass(frozen=True)
 class ScalesConfig:
-    """Block `agent.scales`: the weight of behaviour cloning beside the other normalised losses, and
-    the floor of the normaliser of the dynamics.
+    """Block `agent.scales`: the weight of behaviour cloning beside the other normalised losses,
+    that of the value's loss on replayed sequences, and the floor of the dynamics' normaliser.
     """
 
     behaviour: float
+    replay: float
     dynamics_floor: float
 
 
@@ -127,7 +128,7 @@ class AgentConfig:
     @property
     def method(self) -> Method:
         """How policy and value learn beside this world model."""
-        return self.form.method if self.form else DREAMER4
+        return self.form.method if self.form else replace(DREAMER4, replay=self.scales.replay)
 
     @property
     def scalar_heads(self) -> HeadsConfig:

@@ -14,8 +14,8 @@ class Method:
         backprop: share of the policy's objective that is differentiated through the dynamics.
         online: returns are continued with the value that learns, else with its slow copy.
         regulariser: weight of the value's loss towards that copy (DreamerV3: 1).
-        replay: weight of the value's loss on replayed sequences, which also trains the world model
-            (DreamerV3: .3).
+        replay: weight of the value's loss on replayed sequences (DreamerV3: .3, and it also trains
+            the world model; Dreamer 4: none, here `scales.replay`).
         warmup: updates in which the learning rates rise; None: as those of the world model.
         averaged: an average of the policy acts, else the policy itself.
         rule: of the optimizers of all parts.

@@ -91,7 +91,7 @@ class Updater:
             targets, replay = self.actor_critic.score(dream), self.config.method.replay > 0
             real = Real(losses.batch, losses.features) if replay else None
             metrics = metrics | self.actor_critic.learn(dream, targets, plan.policy, real)
-            if real is not None:
+            if real is not None and losses.features.requires_grad:
                 lesson = self.actor_critic.teach(dream, targets, real)
                 losses = replace(losses, total=losses.total + lesson)
         return metrics | self.world.step(plan.world, losses)

@@ -27,6 +27,7 @@ GONE: dict[str, Value] = {
     'scales.behaviour_floor': 0.1,
     'scales.reward_floor': 0.1,
     'shortcut.ramp': 0.1,
+    'shortcut.bootstrap_start': 500,
     'tokenizer.lpips_net': 'vgg',
     'actor.beta': 0.3,
     'tokenizer.unmasked': 0.25,

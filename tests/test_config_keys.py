@@ -167,6 +167,7 @@ def test_keys_whose_values_are_a_few_words_say_so_by_a_mark():
         ['pixel', 'cameras'],
         ['pixel', 'debug'],
         ['dmc_vision', 'debug'],
+        ['dmc_vision_cpu', 'debug'],
         ['pixel', 'paper'],
         ['pixel', 'paper', 'paper_online'],
         ['dmc_vision', 'paper', 'paper2b'],

@@ -63,7 +63,7 @@ class Losses:
         context: the states that the batch led to, without gradient; None where nothing was learned
             that could be dreamt with.
         features: (B, T, F) of its frames, with the gradient by which a value may teach the model
-            (Method.replay); None of a model that cannot be taught so.
+            (Method.replay) or without it; None where no value asks for them.
     """
 
     total: torch.Tensor | None

@@ -168,6 +168,22 @@ def test_a_policy_that_begins_as_the_clone_does_what_the_data_does(reads):
     assert torch.allclose(logits(made.actor_critic.policy(x)), cloned)
 
 
+@pytest.mark.parametrize('rate', [0.0, 1.0])
+def test_a_value_that_learns_from_replay_too_teaches_the_model_nothing(rate):
+    """Nor does it where the model is frozen and its frames are only looked at."""
+    changes = {'model_training.rate': rate, 'tokenizer_training.rate': rate}
+    found = []
+    for weight in (0.0, 0.3):
+        made = agent('policy', **changes | {'scales.replay': weight})
+        torch.manual_seed(0)
+        metrics = train(made, sampler())
+        assert ('value/replay' in metrics) == (weight > 0)
+        found.append(parameters(made))
+    without, beside = found
+    other = {k for k in beside if any(not torch.equal(*two) for two in zip(without[k], beside[k]))}
+    assert other == {'value', 'slow_value'}
+
+
 @pytest.mark.parametrize('epochs', [1, 3])
 def test_every_epoch_is_a_step_of_value_and_policy_on_the_same_dream(epochs):
     made, dreams = agent('policy', **{'imagination.epochs': epochs}), []

@@ -125,7 +125,6 @@ def error_over_copy(moves):
         history='commit',
         steps=1,
         bootstrap=0.0,
-        bootstrap_start=0,
         anchor=0.5,
     )
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)

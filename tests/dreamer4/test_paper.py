@@ -22,7 +22,6 @@ SHORT = {
     'schedule.dynamics_updates': 3,
     'schedule.agent_updates': 3,
     'dynamics.levels': 4,
-    'shortcut.bootstrap_start': 1,
     'batch.long_length': 16,
 }
 SIZES = ('width', 'size', 'length', 'latents', 'channels', 'bins', 'frames', 'starts', 'horizon')

@@ -26,7 +26,6 @@ SHORTCUT = dict(
     history='commit',
     steps=4,
     bootstrap=0.25,
-    bootstrap_start=0,
     anchor=0.0,
 )
 

@@ -7,8 +7,10 @@ import torch
 
 from dreamer4.agent_config import AgentConfig
 from dreamer4.machine import MachineConfig
+from dreamer4.worlds.dreamer4 import world
 from embodied.config import parse
 
+world.BOOTSTRAP_AFTER = 0  # tests make a few updates
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SMALL = {
     'batch.size': 4,
@@ -22,7 +24,6 @@ SMALL = {
     'dynamics.depth': 2,
     'dynamics.registers': 1,
     'dynamics.levels': 4,
-    'shortcut.bootstrap_start': 0,
     'heads.width': 16,
     'heads.offsets': 2,
     'heads.bins': 21,

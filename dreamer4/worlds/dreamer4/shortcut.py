@@ -52,7 +52,6 @@ class ShortcutConfig:
     history: str
     steps: int
     bootstrap: float
-    bootstrap_start: int
     anchor: float
 
 

@@ -35,6 +35,8 @@ from .tokenizer import Tokenizer
 # smallest divisors of the losses but that of the dynamics, and the decay of their mean squares
 FLOORS = {'reward': 0.1, 'behaviour': 0.1, 'image': 1e-5, 'vector': 1e-5, 'lpips': 1e-3}
 DECAY = 0.99
+# updates of the model after which it is sure enough to teach itself larger steps (paper: not given)
+BOOTSTRAP_AFTER = 500
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ class Dreamer4:
             and c.tokenizer_training.rate > 0
             and turn.update % c.tokenizer_training.every == 0
         )
-        started = self.optimizers['model'].updates >= c.shortcut.bootstrap_start
+        started = self.optimizers['model'].updates >= min(
+            BOOTSTRAP_AFTER, c.schedule.dynamics_updates
+        )
         roles = Roles.draw(turn.rows, c.shortcut.bootstrap * started, c.batch.single, turn.rng)
         if tokenizer and 'tokenizer' in self.optimizers:
             rate = c.tokenizer_training.rate * turn.pace if warm else 1.0
@@ -180,7 +184,8 @@ class Dreamer4:
         whole, batch = batch, batch.cut(*plan.roles.single)
         if not plan.model:
             with torch.no_grad(), self.machine.autocast():
-                return Losses(None, metrics, batch, self.commit(batch), None)
+                context = self.commit(batch)
+                return Losses(None, metrics, batch, context, self._read(context))
         with self.machine.autocast():
             shared, latent = self.shared(batch) if plan.joint else (None, None)
             context = self.commit(batch, measure=True, latent=shared)
@@ -191,7 +196,16 @@ class Dreamer4:
         if plan.joint:
             loss, found = self.tokenizer_loss(plan, whole, latent)
             total, metrics = total + loss, metrics | found
-        return Losses(total, metrics, batch, context.detach(), None)
+        context = context.detach()
+        return Losses(total, metrics, batch, context, self._read(context))
+
+    def _read(self, context: Context) -> torch.Tensor | None:
+        """Features of replayed frames for a value that learns from them too, without gradient: no
+        value teaches this model.
+        """
+        if not self.config.method.replay:
+            return None
+        return self.heads.inputs(context.feature, context.view)
 
     def step(self, plan: Plan, losses: Losses) -> Metrics:
         if not plan.model:
