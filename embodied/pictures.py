@@ -184,9 +184,13 @@ def readings(obs_space: Spaces, act_space: Spaces) -> list[str]:
 
 
 def displayable(frames: np.ndarray) -> np.ndarray:
-    """uint8 (..., H, W, C) with one or three channels: others are shown side by side, in grey."""
+    """uint8 (..., H, W, C) with one or three channels: of a stack of frames in colours the newest
+    is shown, and other channels side by side, in grey.
+    """
     channels = frames.shape[-1]
     if channels in (1, 3):
         return frames
+    if channels % 3 == 0:
+        return frames[..., -3:]
     parts = [frames[..., c : c + 1] for c in range(min(channels, SHOWN_CHANNELS))]
     return np.concatenate(parts, -2)

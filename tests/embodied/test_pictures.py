@@ -178,3 +178,5 @@ def test_observed_images_are_resized_where_asked(channels):
 def test_only_colours_and_grey_are_shown_as_such():
     assert displayable(np.zeros((5, 4, 6, 3), np.uint8)).shape == (5, 4, 6, 3)
     assert displayable(np.zeros((4, 6, 2), np.uint8)).shape == (4, 12, 1)
+    stack = np.arange(4 * 6 * 9, dtype=np.uint8).reshape(4, 6, 9)
+    assert (displayable(stack) == stack[..., 6:]).all()
