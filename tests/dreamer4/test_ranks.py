@@ -299,7 +299,7 @@ def spread():
     latent = latent[share * ranks.number() : share * (ranks.number() + 1)].requires_grad_()
     loss = net.kept(latent)['spread']
     loss.backward()
-    return loss.item(), latent.grad
+    return loss.item(), latent.grad.numpy()
 
 
 def test_the_spread_of_latents_is_that_of_all_ranks():
@@ -307,7 +307,7 @@ def test_the_spread_of_latents_is_that_of_all_ranks():
     found = together(spread, 2)
     assert [one for one, _ in found] == pytest.approx([loss] * 2)
     # a step takes the mean of the ranks' gradients
-    assert torch.allclose(torch.cat([own for _, own in found]) / 2, gradient, atol=1e-6)
+    assert np.concatenate([own for _, own in found]) / 2 == pytest.approx(gradient, abs=1e-6)
 
 
 def known():

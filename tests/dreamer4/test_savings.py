@@ -66,7 +66,7 @@ def passes(slices=1, recompute=False):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         context = net.commit(torch.rand(batch, time, 2, 3), given, first)
-        config = shortcut.ShortcutConfig('commit', 2, 0.5, 0, 0.1)
+        config = shortcut.ShortcutConfig('commit', 2, 0.5, 0.1)
         losses = shortcut.loss(net, context, given, first, config, 2).losses
         total = sum(x.sum() for x in losses.values()) + context.feature.sin().sum()
     size = sum(x.untyped_storage().nbytes() for x in kept.values())

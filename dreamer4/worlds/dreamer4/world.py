@@ -159,9 +159,8 @@ class Dreamer4:
             and c.tokenizer_training.rate > 0
             and turn.update % c.tokenizer_training.every == 0
         )
-        started = self.optimizers['model'].updates >= min(
-            BOOTSTRAP_AFTER, c.schedule.dynamics_updates
-        )
+        sure = min(BOOTSTRAP_AFTER, c.schedule.dynamics_updates)
+        started = self.optimizers['model'].updates >= sure
         roles = Roles.draw(turn.rows, c.shortcut.bootstrap * started, c.batch.single, turn.rng)
         if tokenizer and 'tokenizer' in self.optimizers:
             rate = c.tokenizer_training.rate * turn.pace if warm else 1.0
@@ -200,12 +199,9 @@ class Dreamer4:
         return Losses(total, metrics, batch, context, self._read(context))
 
     def _read(self, context: Context) -> torch.Tensor | None:
-        """Features of replayed frames for a value that learns from them too, without gradient: no
-        value teaches this model.
-        """
-        if not self.config.method.replay:
-            return None
-        return self.heads.inputs(context.feature, context.view)
+        """Features for a value that learns from replay, without gradient: it teaches no model."""
+        replay = self.config.method.replay > 0
+        return self.heads.inputs(context.feature, context.view) if replay else None
 
     def step(self, plan: Plan, losses: Losses) -> Metrics:
         if not plan.model:
@@ -223,21 +219,14 @@ class Dreamer4:
         """Loss on single frames drawn from the batch, or on its first sequences where the
         tokenizer looks back in time.
         """
-        count, (rows, time), device = self.config.batch.frames, batch.shape, batch.is_first.device
-        if self.config.tokenizer.mask_max or self.config.tokenizer.time_every:
+        count, c = self.config.batch.frames, self.config.tokenizer
+        if c.mask_max or c.time_every:
             latent = None  # frames with dropped patches have latents of their own
-        task = batch.task
-        if self.config.tokenizer.time_every:
-            part = batch.first(max(1, count // time))
-            obs, is_first = {k: part.obs[k] for k in self.keys}, part.is_first
-            task = part.task
+        if c.time_every:
+            part = batch.first(max(1, count // batch.shape[1]))
+            obs, is_first, task = {k: part.obs[k] for k in self.keys}, part.is_first, part.task
         else:
-            index = torch.rand(rows * time, device=device).argsort()[:count]
-            obs = {k: batch.obs[k].flatten(0, 1)[index][:, None] for k in self.keys}
-            is_first = torch.ones(len(index), 1, dtype=torch.bool, device=device)
-            task = None if task is None else task.flatten()[index][:, None]
-            if latent is not None:
-                latent = latent.flatten(0, 1)[index][:, None]
+            obs, is_first, task, latent = single_frames(batch, self.keys, count, latent)
         if plan.measure:
             # later it stays: latents that have been learned from must not move
             self.tokenizer.measure(obs, task)
@@ -245,7 +234,7 @@ class Dreamer4:
             known = latent, self.tasks, task
             parts, metrics = self.tokenizer.losses(obs, is_first, self.perceptual, *known)
         # of normalised losses: before, it would be divided out
-        weights = {'lpips': perceptual.weight(self.config.tokenizer)}
+        weights = {'lpips': perceptual.weight(c)}
         part = lambda k, v: weights.get(k, 1.0) * self.rms(k, v) if k in FLOORS else v
         loss = sum(part(k, v) for k, v in parts.items())
         return loss, {f'tokenizer/{k}': v.detach() for k, v in (parts | metrics).items()}
@@ -369,6 +358,19 @@ class Dreamer4:
             'heads': self.heads,
             'rms': self.rms,
         }
+
+
+def single_frames(
+    batch: Batch, keys: list[str], count: int, latent: torch.Tensor | None
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """So many frames N of a batch, drawn at random, as sequences of one: observations key -> (N, 1,
+    ...), is_first (N, 1), tasks (N, 1) or None, and latents (N, 1, L, Z) of (B, T, L, Z) or None.
+    """
+    (rows, time), device = batch.shape, batch.is_first.device
+    index = torch.rand(rows * time, device=device).argsort()[:count]
+    take = lambda x: None if x is None else x.flatten(0, 1)[index][:, None]
+    is_first = torch.ones(len(index), 1, dtype=torch.bool, device=device)
+    return {k: take(batch.obs[k]) for k in keys}, is_first, take(batch.task), take(latent)
 
 
 def put(module: nn.Module, machine: Machine) -> None:
