@@ -11,16 +11,13 @@ Letters: C channels, 3 for each frame.
 
 import torch
 
+from embodied.pictures import stacked
+
 from .tasks import weighted_mean
 
 RGB = 3
 GAIN = 3.0  # of differences beside the newest frame: they are smaller than frames
 WEIGHT = 2.0  # of their error beside that of the frames
-
-
-def stacked(shape: tuple[int, ...]) -> bool:
-    """Whether an image (H, W, C) is a stack: its channels make two RGB frames or more."""
-    return shape[-1] > RGB and shape[-1] % RGB == 0
 
 
 def steps(image: torch.Tensor) -> torch.Tensor:

@@ -183,6 +183,13 @@ def readings(obs_space: Spaces, act_space: Spaces) -> list[str]:
     return [f'observes {"; ".join(observed)}', f'acts by {"; ".join(acted)}']
 
 
+def stacked(shape: tuple[int, ...]) -> bool:
+    """Whether an image (..., H, W, C) is a stack: its channels make two RGB frames or more, the
+    newest last.
+    """
+    return shape[-1] > 3 and shape[-1] % 3 == 0
+
+
 def displayable(frames: np.ndarray) -> np.ndarray:
     """uint8 (..., H, W, C) with one or three channels: of a stack of frames in colours the newest
     is shown, and other channels side by side, in grey.
@@ -190,7 +197,7 @@ def displayable(frames: np.ndarray) -> np.ndarray:
     channels = frames.shape[-1]
     if channels in (1, 3):
         return frames
-    if channels % 3 == 0:
+    if stacked(frames.shape):
         return frames[..., -3:]
     parts = [frames[..., c : c + 1] for c in range(min(channels, SHOWN_CHANNELS))]
     return np.concatenate(parts, -2)

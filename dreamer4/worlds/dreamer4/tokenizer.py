@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from embodied.pictures import stacked
 from embodied.tasks import KEY
 
 from ... import ranks
@@ -22,7 +23,7 @@ from ...nets.attention import head_count
 from ...nets.layers import zero_init
 from ...nets.layout import Layout
 from ...nets.transformer import Transformer, View, causal_mask
-from ...stacks import missed_steps, stacked
+from ...stacks import missed_steps
 from ...tasks import Tasks, centred, vary, weighted_mean
 from ...vectors import safe, split_space, vector_size, vectorize
 from .scales import PixelScale
