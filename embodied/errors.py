@@ -1,6 +1,6 @@
-"""Every error that this package raises on purpose. All of them derive from EmbodiedError, are built
-from one string and can be pickled, so that a worker process can send them home. Their text names
-what was expected, what came, and where.
+"""Every error that this package raises on purpose. All of them but a Ctrl-C derive from
+EmbodiedError, are built from one string and can be pickled, so that a worker process can send them
+home. Their text names what was expected, what came, and where.
 """
 
 import difflib
@@ -38,6 +38,12 @@ class EnvContractError(EnvError):
 class EnvNonFinite(EnvError):
     """An environment returned NaN or an infinity: what it simulates has come apart, and a fresh one
     goes on in its place.
+    """
+
+
+class EnvInterrupted(KeyboardInterrupt):
+    """Ctrl-C reached code of an environment in this process, which let it pass: the episode of that
+    environment is cut, and nothing else is lost.
     """
 
 

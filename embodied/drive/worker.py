@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing import Pipe
 from typing import Any
 
@@ -27,7 +27,7 @@ import cloudpickle
 
 from ..base import Env
 from ..console import occupy
-from ..errors import EnvCrashed, EnvTimeout
+from ..errors import EnvCrashed, EnvInterrupted, EnvTimeout
 from . import reaper
 from .arena import SharedMemory
 from .child import DONE, SERVING, STEP
@@ -57,6 +57,7 @@ SINGLE_THREAD = dict.fromkeys(
 EXIT_GRACE = 1.0  # seconds a worker whose socket closed has to hand over its exit code
 DUMP_GRACE = 5.0  # seconds a hung worker has to write down where it hangs
 SLICE = 0.1  # seconds between two looks at the clock while a worker is waited for
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # signals that ask for the end
 CLOSE_LIMIT = 5.0  # seconds an env in this process may take to close
 
 
@@ -116,6 +117,8 @@ class LocalWorker:
             raise WorkerFault(
                 EnvTimeout, self._group.current, f'did not answer within {allowed:.3g} s', trace
             ) from error
+        except KeyboardInterrupt as error:
+            raise EnvInterrupted(f'in env {self._group.current}') from error
         except (Exception, SystemExit) as error:
             raise WorkerFault(**fault_fields(error, self._group.current)) from error
 
@@ -123,8 +126,8 @@ class LocalWorker:
         """Close the envs; processes that they leave are the caller's to end, all at once."""
         group, self._group, self._request = self._group, None, None
         if group:
-            with contextlib.suppress(Hang):
-                # it may be closed because it is broken
+            # it may be closed because it is broken; who closes it has nothing to ask of it
+            with contextlib.suppress(Hang, SystemExit, KeyboardInterrupt):
                 self._watched(lambda: attempt(group.close), CLOSE_LIMIT)
 
     def stop(self) -> None:
@@ -136,7 +139,8 @@ class LocalWorker:
     def _watched(self, call, seconds):
         self._watch.begin(f'env {self.envs[0]}', seconds)
         try:
-            return call()
+            with signals_kept():
+                return call()
         finally:
             self._watch.end()
 
@@ -310,6 +314,24 @@ class ProcessWorker:
 
     def _stacks(self):
         return os.pread(self._log.fd, 1 << 16, 0).decode(errors='replace')
+
+
+@contextlib.contextmanager
+def signals_kept() -> Iterator[None]:
+    """A context after which signals are handled as before: simulators like to take Ctrl-C for
+    themselves, and it is the caller's to decide what a signal ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python sets handlers in the main thread alone
+        return
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None is a handler that Python has not set, and cannot set again
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
 
 
 def main_stack(dump: str) -> str:

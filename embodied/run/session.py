@@ -18,7 +18,13 @@ from ..checkpoint import Checkpoint, find_save
 from ..clock import Decades, Every
 from ..console import is_terminal, steady
 from ..drive import Driver
-from ..errors import CheckpointError, EnvError, OutOfResources, ReplayWriteError
+from ..errors import (
+    CheckpointError,
+    EnvError,
+    EnvInterrupted,
+    OutOfResources,
+    ReplayWriteError,
+)
 from ..lock import FolderLock
 from ..log.event_log import EventLog
 from ..log.metrics import EpisodeStats, Window, goals_of
@@ -106,6 +112,10 @@ class Session:
         return self
 
     def __exit__(self, kind, error, trace):
+        # Ctrl-C asks for the end wherever it was heard
+        asked = isinstance(error, EnvInterrupted) and self._begun and self.ranks.count == 1
+        if asked:
+            self._interrupt.first, error = self._interrupt.first or 'SIGINT', None
         with self._stack:
             if self._agreement.ends:
                 signal = self._interrupt.first or 'A signal to another rank'
@@ -125,6 +135,7 @@ class Session:
                     self.logger.write()
                 if saved:
                     self._say_what_is_saved()
+        return asked
 
     def open(self, part: Any) -> Any:
         """`part`, which is closed at the end, the last one opened first."""

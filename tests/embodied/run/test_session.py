@@ -1,5 +1,6 @@
 """Signals and the settings of a run."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 import pytest
 
 from embodied import errors
+from embodied.envs.dummy import Dummy
 from embodied.run import RunConfig, train
 from embodied.run.interrupt import Interrupt
 
@@ -92,6 +94,61 @@ def test_a_run_that_is_interrupted_says_that_it_goes_on(world, capsys):
     world(train=stop).run(train)
     out = capsys.readouterr().out
     assert '; the same command goes on.' in out and 'larger --' not in out
+
+
+@pytest.fixture
+def break_off(monkeypatch):
+    """break_off(number) lets Ctrl-C reach the dummy env in its step of this number."""
+
+    def start(number):
+        steps, step = itertools.count(), Dummy.step
+
+        def broken(self, action):
+            if next(steps) == number:
+                raise KeyboardInterrupt
+            return step(self, action)
+
+        monkeypatch.setattr(Dummy, 'step', broken)
+
+    return start
+
+
+def test_ctrl_c_inside_of_an_env_saves_the_run(world, break_off, capsys):
+    break_off(200)
+    run = world(run_envs=2, run_steps=300).run(train)
+    (trees, meta), text = run.saved(), (run.logdir / 'events.log').read_text()
+    assert 0 < meta['step'] < 200 and meta['updates'] == run.agent.updates > 0
+    assert f'SIGINT asked for the end of the run, after {meta["step"]:,} steps' in text
+    assert capsys.readouterr().out.count('; the same command goes on.') == 1
+    assert trees['driver']['reset'].all(), 'episodes begin anew'
+
+
+def test_ctrl_c_inside_of_an_env_that_starts_is_one(world, break_off):
+    break_off(0)
+    with pytest.raises(KeyboardInterrupt):
+        world().run(train)
+
+
+def test_an_env_takes_no_signal_from_the_run(world, monkeypatch):
+    step = Dummy.step
+
+    def greedy(self, action):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return step(self, action)
+
+    monkeypatch.setattr(Dummy, 'step', greedy)
+    stop = lambda agent: agent.updates == 5 and signal.raise_signal(signal.SIGINT)
+    run = world(train=stop).run(train)
+    assert run.saved()[1]['updates'] == run.agent.updates
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, SystemExit])
+def test_what_an_env_raises_when_it_is_closed_ends_nothing(world, monkeypatch, error):
+    def close(self):
+        raise error
+
+    monkeypatch.setattr(Dummy, 'close', close, raising=False)
+    assert world(run_steps=20).run(train).saved()[1]['step'] >= 20
 
 
 def test_a_resumed_run_knows_the_returns_of_the_run_before(world, capsys):
