@@ -18,7 +18,7 @@ from .method import Method
 from .nets.outputs import Policy
 from .openness import Openness
 from .optim import OptimConfig, Optimizer, RunningRange, SlowCopy, frozen
-from .scores import correlation, mean, shared_mean
+from .scores import correlation, shared_mean
 
 Metrics = dict[str, torch.Tensor]
 BETA = 0.3  # weight of KL(policy || prior) (Section 3.3)
@@ -287,20 +287,21 @@ class ActorCritic:
             - self.openness.bonus * shared_mean(entropy, weight),
             'value': shared_mean(self.value_loss(logits, x, targets.value), weight),
         }
+        mean = lambda x: shared_mean(x, weight)
         metrics = {
             'policy/loss': objective,
-            'policy/entropy': mean(entropy, weight),
-            'policy/openness': mean(entropy / most, weight),
+            'policy/entropy': mean(entropy),
+            'policy/openness': mean(entropy / most),
             'policy/bonus': self.openness.bonus.clone(),
-            'policy/kl': mean(kl, weight),
-            'policy/positive': mean((advantage >= 0).float(), weight),
-            'policy/advantage_std': advantage.std(),
+            'policy/kl': mean(kl),
+            'policy/positive': mean((advantage >= 0).float()),
+            'policy/advantage_std': ranks.deviation(advantage.flatten()),
             'value/loss': out['value'],
-            'value/mean': mean(baseline, weight),
-            'value/return': mean(targets.value, weight),
-            'value/explained': correlation(baseline, targets.value),
-            'imagination/reward': mean(dream.reward[:, 1:], weight),
-            'imagination/cont': mean(dream.cont[:, 1:], weight),
+            'value/mean': mean(baseline),
+            'value/return': mean(targets.value),
+            'value/explained': correlation(*map(ranks.joined, (baseline, targets.value))),
+            'imagination/reward': mean(dream.reward[:, 1:]),
+            'imagination/cont': mean(dream.cont[:, 1:]),
         }
         metrics |= sizes('value', self.scalar, targets.value, weight > 0)
         return out, {k: v.detach() for k, v in metrics.items()}

@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from . import ranks
 from .actions import Actions
 from .batch import Batch
 from .nets.layers import MLP
 from .nets.outputs import Plain, Policy, TwoHot
-from .scores import mean, shared_mean
+from .scores import shared_mean
 
 
 @dataclass(frozen=True)
@@ -206,15 +207,15 @@ def ahead(is_first: torch.Tensor, count: int) -> torch.Tensor:
 def sizes(
     name: str, scalar: TwoHot | Plain, target: torch.Tensor, where: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Of targets of a two-hot head: '<name>/largest', their largest size, and '<name>/beyond', the
-    share that lies beyond the outermost bin.
+    """Of targets of a two-hot head, of all ranks: '<name>/largest', their largest size, and
+    '<name>/beyond', the share that lies beyond the outermost bin.
 
     Args:
         target: any shape. where: bool of it, those that are learned.
     """
     return {
-        f'{name}/beyond': mean(scalar.beyond(target).float(), where),
-        f'{name}/largest': torch.where(where, target.abs(), 0.0).max(),
+        f'{name}/beyond': shared_mean(scalar.beyond(target).float(), where),
+        f'{name}/largest': ranks.largest(torch.where(where, target.abs(), 0.0).max()),
     }
 
 

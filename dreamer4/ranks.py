@@ -3,7 +3,9 @@ function here gives back what it was given.
 
 Each rank has its share of the batch. A mean over all of it is the mean of the ranks' means, where
 these are over equally many; a weighted one divides what a rank adds up by mean(weight), and the
-ranks' mean of that is the whole. Gradients are such means: see average.
+ranks' mean of that is the whole. Gradients are such means: see average. So are metrics where they
+reach the host (state.fetch): what is no mean, a largest value or a spread, is made that of all
+ranks where it is measured.
 
 All ranks must come to the same calls in the same order; only work for training calls them.
 """
@@ -46,6 +48,12 @@ def largest(x: torch.Tensor) -> torch.Tensor:
     out = x.detach().clone()
     dist.all_reduce(out, dist.ReduceOp.MAX)
     return out
+
+
+def deviation(x: torch.Tensor) -> torch.Tensor:
+    """Standard deviation (...) over the rows of all ranks, x (N, ...), without gradient."""
+    x = x.detach().float()
+    return mean((x - mean(x.mean(0))).square().mean(0)).sqrt()
 
 
 def joined(x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 
 from embodied.pictures import stacked
 
+from . import ranks
 from .tasks import weighted_mean
 
 RGB = 3
@@ -29,15 +30,15 @@ def missed_steps(
     true: torch.Tensor, made: torch.Tensor, weight: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted squared error (scalar) of the differences of stacks (B, T, H, W, C), and the share
-    of their mean square that it is, without gradient.
+    of their mean square that it is, of all ranks, without gradient.
 
     Args:
         weight: as of weighted_mean.
     """
     true, made = steps(true), steps(made)
     error = weighted_mean((made - true).square(), weight)
-    usual = weighted_mean(true.square(), weight).clamp(min=1e-8)
-    return WEIGHT * error, (error / usual).detach()
+    usual = ranks.mean(weighted_mean(true.square(), weight)).clamp(min=1e-8)
+    return WEIGHT * error, ranks.mean(error.detach()) / usual
 
 
 def told(image: torch.Tensor) -> torch.Tensor:

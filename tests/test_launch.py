@@ -115,6 +115,8 @@ def test_rank_0_alone_writes_and_knows_what_all_have_done(logdir):
     assert shards.keys() == {'rank000', 'rank001'}
     # a reset is a row and no decision; every rank has two envs, whose episodes are as long
     assert sum(shards.values()) == pytest.approx(counters['step'] + counters['episodes'], abs=8)
+    last = [line for line in metrics if 'replay/rows_seen' in line][-1]
+    assert last['replay/rows_seen'] == pytest.approx(last['step'] + last['episodes'], abs=8)
 
 
 def test_several_learn_from_one_folder_that_none_changes(logdir, tmp_path):

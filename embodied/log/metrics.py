@@ -14,11 +14,13 @@ from ..tree_spec import COUNT, NUMBER, REAL, Each, demand
 # one under way, as it is saved
 EPISODE = {'score': REAL, 'length': COUNT, 'log': Each(Each(REAL, list))}
 
+LARGEST = '/largest'  # ends the name of a metric of which the largest value counts, not the mean
 SMOOTHING = 0.9  # decay of running means
 
 
 class Window:
-    """Means of metrics since they were last taken. Non-finite values are counted, never averaged.
+    """Means of metrics since they were last taken, and the largest values of those that end in
+    LARGEST. Non-finite values are counted, never averaged.
 
     Attributes:
       smooth: running mean of each metric, for eyes; it is no part of the state.
@@ -36,6 +38,9 @@ class Window:
                 self._broken[name] = self._broken.get(name, 0) + 1
                 continue
             self.smooth[name] = SMOOTHING * self.smooth.get(name, value) + (1 - SMOOTHING) * value
+            if name.endswith(LARGEST):
+                self._sums[name], self._counts[name] = max(self._sums.get(name, value), value), 1
+                continue
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 

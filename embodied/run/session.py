@@ -273,11 +273,13 @@ class Session:
         self.logger.line(share, status, self.metrics.smooth, force=self._early(counter) or due)
 
     def log(self, replay: Replay, driver: Driver | None, pretraining: bool = False) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl, about the rows and envs of all ranks."""
         self.logger.add(self.metrics.take())
-        self.logger.add(replay.stats(), 'replay')
-        if driver is not None:
-            self.logger.add({'restarts': float(driver.restarts)}, 'env')
+        counts = {f'replay/{name}': value for name, value in replay.stats().items()}
+        if driver is not None:  # else all ranks read the same rows
+            counts['env/restarts'] = float(driver.restarts)
+            counts = dict(zip(counts, self.ranks.sum([*counts.values()])))
+        self.logger.add(counts)
         self.logger.write(pretraining)
 
     def save_if_due(self) -> None:

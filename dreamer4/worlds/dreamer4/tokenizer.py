@@ -263,8 +263,8 @@ class Tokenizer(nn.Module):
             if keys
         }
         metrics = {
-            'latent_std': latent.detach().std(),
-            'latent_spread': latent.detach().flatten(0, 1).std(0).mean(),
+            'latent_std': ranks.deviation(latent.flatten()),
+            'latent_spread': ranks.deviation(latent.flatten(0, 1)).mean(),
         }
         reached = {kind: ranks.mean(loss.detach()) for kind, loss in losses.items()}
         metrics |= self._explained(truth, reached, present, task, tasks.count)

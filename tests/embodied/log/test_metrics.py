@@ -32,6 +32,17 @@ def test_a_window_is_the_mean_since_it_was_last_taken():
     assert window.take() == {}
 
 
+def test_the_largest_of_a_window_is_its_largest_and_no_mean():
+    window = Window()
+    for value in (-3.0, -1.0, math.nan, -2.0):
+        window.add({'reward/largest': value})
+        state, window = window.save(), Window()
+        window.load(state)
+    assert window.take() == {'reward/largest': -1.0, 'nonfinite/reward/largest': 1.0}
+    window.add({'reward/largest': -5.0})
+    assert window.take() == {'reward/largest': -5.0}
+
+
 def test_what_is_not_finite_is_counted_and_not_averaged():
     window = Window()
     for value in (1.0, math.nan, 3.0, math.inf):
