@@ -20,6 +20,7 @@ DEFAULTS = 'defaults.yaml'
 QUESTIONS = ('help', 'print_config')  # flags that are answered instead of a run
 FLAGS = ('configs', *QUESTIONS)  # those that are no keys
 BASE = 'builds_on'  # key of a preset: the name of another one, which it lies over
+BEHIND = 'behind'  # true in a preset that changes those of tasks, and stands behind them
 MARK = re.compile(r'\{(str|float|\w+(?:\|\w+)+)\}\s*')
 
 
@@ -49,20 +50,20 @@ def parse(
     defaults, presets = read_folder(Path(folder))
     flags = _flags(argv)
     config = with_kinds(defaults).update(base, source='the settings that this command starts from')
-    for name in [
+    names = [
         preset
         for name, values in flags
         if name == 'configs'
         for value in values
         for preset in value.split(',')
-    ]:
+    ]
+    for name in names:
         if name not in presets:
             raise ConfigError(
                 f'--configs: unknown preset {shorten(name)}; {nearest(name, presets)}.'
             )
-        for layer in lineage(name, presets):
-            changes = {key: value for key, value in presets[layer].items() if key != BASE}
-            config = config.update(changes, source=f"preset '{layer}'")
+        config = overlaid(config, name, presets)
+    _check_order(names, presets, with_kinds(defaults))
     for name, values in flags:
         if name not in config.flat and (near := difflib.get_close_matches(name, FLAGS, 1, 0.85)):
             if near[0] != name:
@@ -122,6 +123,31 @@ def lineage(name: str, presets: Mapping[str, Mapping]) -> list[str]:
             )
         found.insert(0, base)
     return found
+
+
+def overlaid(config: Config, name: str, presets: Mapping[str, Mapping]) -> Config:
+    """A config with a preset, and those that it builds on, over it."""
+    for layer in lineage(name, presets):
+        changes = {key: value for key, value in presets[layer].items() if key not in (BASE, BEHIND)}
+        config = config.update(changes, source=f"preset '{layer}'")
+    return config
+
+
+def _check_order(names: Sequence[str], presets: Mapping[str, Mapping], plain: Config) -> None:
+    """Refuse a preset that belongs behind those of tasks and that one of them would undo."""
+    for at, name in enumerate(names):
+        for later in names[at + 1 :] if presets[name].get(BEHIND) else ():
+            if presets[later].get(BEHIND):
+                continue
+            alone = overlaid(plain, name, presets).flat
+            both = overlaid(overlaid(plain, name, presets), later, presets).flat
+            undone = [key for key in alone if plain[key] != alone[key] != both[key]]
+            if undone:
+                raise ConfigError(
+                    f'--configs {shorten(" ".join(names))}: {later} would undo {len(undone)}'
+                    f' settings of {name}, such as {undone[0]}; {name} belongs behind it, as in'
+                    f' --configs {later} {name}.'
+                )
 
 
 def with_kinds(defaults: YamlTree) -> Config:

@@ -187,6 +187,19 @@ def test_a_preset_lies_over_those_that_it_builds_on(folder):
     assert config.net.inner.lr == 1 and 'builds_on' not in config.flat
 
 
+def test_a_preset_that_belongs_behind_others_is_not_undone_in_silence(folder):
+    (folder / 'more.yaml').write_text(
+        'task: {net.width: 32}\nother: {run.ratio: 9}\ntiny: {behind: true, net.width: 2}\n'
+        'tinier: {behind: true, net.width: 1}\n'
+    )
+    assert parse(['--configs', 'task', 'tiny'], folder).net.width == 2
+    assert parse(['--configs', 'tinier', 'tiny', 'other'], folder).net.width == 2
+    assert 'behind' not in parse(['--configs', 'tiny'], folder).flat
+    text = error_of('--configs', 'tiny', 'other', 'task', folder=folder)
+    assert 'task would undo 1 settings of tiny, such as net.width;' in text
+    assert text.endswith('--configs task tiny.')
+
+
 @pytest.mark.parametrize(
     'more, text',
     [
