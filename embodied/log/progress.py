@@ -14,6 +14,7 @@ SPEED_SECONDS = 30.0  # speeds are means over so long
 PACE_SECONDS = 600.0  # the time left follows from the stage's pace over so long, pauses included
 LEAST_SECONDS = 5.0  # of a stage before its pace tells anything
 SAMPLE_SECONDS = 0.2  # samples are no closer
+LONGEST = 8.64e6  # seconds, a hundred days: times beyond are not told in figures
 
 
 class Pace:
@@ -139,7 +140,8 @@ def left(status: Status, seconds: float | None) -> str:
     """Words for the time left: a bound where a later stage costs more, '?' if it is not known."""
     if seconds is None or seconds == math.inf:
         return '?'
-    return ('' if status.settled else '> ') + duration(seconds)
+    bound = '> ' if seconds < LONGEST and not status.settled else ''
+    return bound + duration(seconds)
 
 
 def done(counters: Mapping[str, int]) -> str:
@@ -195,7 +197,7 @@ def duration(seconds: float) -> str:
     """3723 -> '1:02:03'; more than a hundred days in words, infinite as '?'."""
     if seconds == math.inf:
         return '?'
-    if not seconds < 8.64e6:
+    if not seconds < LONGEST:
         return 'more than 100 days'
     hours, rest = divmod(int(seconds), 3600)
     return f'{hours}:{rest // 60:02d}:{rest % 60:02d}'

@@ -7,7 +7,16 @@ import pytest
 
 from embodied.base import Status
 from embodied.errors import CheckpointError
-from embodied.log.progress import RECENT, Pace, Returns, contents, duration, ending, live_line
+from embodied.log.progress import (
+    RECENT,
+    Pace,
+    Returns,
+    contents,
+    duration,
+    ending,
+    left,
+    live_line,
+)
 
 COUNTERS = {'step': 12_000, 'frames': 24_000, 'updates': 300, 'episodes': 40}
 
@@ -67,6 +76,11 @@ def test_time_left_is_a_bound_before_the_last_stage_and_unknown_before_the_first
 ):
     text = line(COUNTERS | {'updates': updates}, status=Status('stage', settled=settled))
     assert words in text.split(' | ')
+
+
+def test_a_run_without_an_end_is_not_told_a_bound_of_words():
+    for settled in (False, True):
+        assert left(Status('stage', settled=settled), 1e9) == 'more than 100 days'
 
 
 def test_the_line_begins_with_what_matters_most():
