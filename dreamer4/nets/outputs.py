@@ -188,6 +188,9 @@ class TruncatedNormal(BoundedNormal):
         """Values (..., E) in [-1, 1]."""
         low = torch.special.ndtr(self.low)
         share = low + torch.rand_like(low) * (torch.special.ndtr(self.high) - low)
+        # 0 and 1 are drawn once in 2^24 times: they stand for infinity, whose gradient is NaN
+        least = torch.finfo(share.dtype).eps / 2
+        share = share.clamp(least, 1 - least)
         return self._kept((self.mean + self.std * torch.special.ndtri(share)).clamp(-1, 1))
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:

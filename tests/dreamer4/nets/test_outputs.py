@@ -1,6 +1,7 @@
 """Output distributions against values worked by hand."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -189,6 +190,17 @@ def test_gradients_at_and_beyond_the_bounds_are_those_of_differences(kind):
     single = parameters.detach().float().requires_grad_()
     log_prob(single).sum().backward()
     assert torch.isfinite(single.grad).all()
+
+
+@pytest.mark.parametrize('drawn', [0.0, 1 - 2**-24])
+@pytest.mark.parametrize('mean, std', [(-1.0, 0.1), (0.0, 0.1), (1.0, 0.1), (0.0, 1.0)])
+def test_the_outermost_random_numbers_have_a_gradient_that_is_finite(mean, std, drawn):
+    """They are one draw in 2^24, of which a run makes some thousands at every update."""
+    parameters = torch.tensor([mean, std]).requires_grad_()
+    with mock.patch('torch.rand_like', lambda x: torch.full_like(x, drawn)):
+        draw = TruncatedNormal(*parameters.split(1)).sample()
+    draw.sum().backward()
+    assert draw.abs() <= 1 and torch.isfinite(parameters.grad).all(), (draw, parameters.grad)
 
 
 def test_all_draws_beyond_a_bound_are_the_same_action():
