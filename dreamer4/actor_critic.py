@@ -224,7 +224,7 @@ class ActorCritic:
                 lam: returns.lambda_return(dream.reward, dream.cont, value, c.value.gamma, lam)
                 for lam in {LAM, c.actor.lam}
             }
-        if c.actor.loss in returns.RANGED:
+        if c.actor.loss in returns.RANGED and c.method.ranged:
             self.return_range.fold(found[c.actor.lam].detach())
         weight = returns.alive(dream.cont.detach(), c.value.gamma if c.method.discounted else 1.0)
         return Targets(found[LAM].detach(), found[c.actor.lam], weight)

@@ -12,6 +12,8 @@ class Method:
     Attributes:
         discounted: frame t of a dream weighs gamma^t (DreamerV1 to V3).
         backprop: share of the policy's objective that is differentiated through the dynamics.
+        ranged: REINFORCE divides advantages by the range of returns (DreamerV3); beside a gradient
+            through the dynamics, which is not divided, both would have another share (V2).
         online: returns are continued with the value that learns, else with its slow copy.
         regulariser: weight of the value's loss towards that copy (DreamerV3: 1).
         replay: weight of the value's loss on replayed sequences (DreamerV3: .3, and it also trains
@@ -23,6 +25,7 @@ class Method:
 
     discounted: bool
     backprop: float = 0.0
+    ranged: bool = True
     online: bool = False
     regulariser: float = 0.0
     replay: float = 0.0

@@ -69,7 +69,13 @@ FORMS = {
         image=0.5,
         ends=False,
         # analytic gradients of the returns, Eq. 7
-        method=Method(True, backprop=1.0, online=True, rule=Rule(False, 0.999, 0.0, clip=100.0)),
+        method=Method(
+            True,
+            backprop=1.0,
+            ranged=False,
+            online=True,
+            rule=Rule(False, 0.999, 0.0, clip=100.0),
+        ),
     ),
     'dreamerv2': Form(
         cell='norm',
@@ -87,7 +93,13 @@ FORMS = {
         image=0.5,
         ends=True,
         # Eq. 6 with rho = .9; published: 1 for classes, 0 for torques
-        method=Method(True, backprop=0.1, online=False, rule=Rule(False, 0.999, 1e-6, clip=100.0)),
+        method=Method(
+            True,
+            backprop=0.1,
+            ranged=False,
+            online=False,
+            rule=Rule(False, 0.999, 1e-6, clip=100.0),
+        ),
     ),
     'dreamerv3': Form(
         cell='block',

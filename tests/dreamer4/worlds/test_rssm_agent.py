@@ -331,6 +331,24 @@ def test_backpropagation_tells_the_policy_what_its_actions_earn(act):
     assert all(p.grad is None for p in made.world.net.parameters())
 
 
+def test_reinforce_and_backpropagation_share_the_objective_whatever_rewards_are():
+    """DreamerV2, Eq. 6: both grow with the size of rewards, so that rho stays what it is."""
+    made = agent('dreamerv2', **{'actor.entropy': 0.0})
+    _, dream, _ = dreamt(made)
+    ours = made.actor_critic
+    for _ in range(300):  # a running range would have come to that of the returns
+        targets = ours.score(dream)
+    low, high = targets.returns.detach().quantile(torch.tensor([0.05, 0.95]))
+    assert high - low > 2
+    objective = ours.losses(dream, targets)[1]['policy/loss']
+    x, mean = dream.features[:, :-1].detach(), lambda v: (v * targets.weight).sum()
+    advantage = targets.returns - ours.value(x)
+    policy = ours.policy(x)
+    reinforce = mean(policy.log_prob(dream.action) * advantage)
+    expected = -(0.9 * reinforce + 0.1 * mean(targets.returns)) / targets.weight.sum()
+    assert objective == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_without_backpropagation_a_dream_has_no_gradient():
     _, dream, _ = dreamt(agent('dreamerv3'))
     assert not dream.features.requires_grad and not dream.reward.requires_grad
