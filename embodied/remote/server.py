@@ -23,6 +23,12 @@ from .wire import REFUSED, Channel, Message, demand_proof, proof
 PROVE_SECONDS = 10.0  # that a client has to prove the token
 
 
+class Failed(Exception):
+    """An env raised its cause, which may well be an OSError, as of a robot's port: that does not
+    say that the client is gone.
+    """
+
+
 class Server:
     """Listens from its construction on; serve() answers.
 
@@ -102,8 +108,10 @@ class Server:
             self._on_event(f'{name} is refused: {error}')
             self._tell(channel, error)
         except Exception as error:  # whatever the env raises: the client has to know
-            self._on_event(f'the env of {name} failed:\n{traceback.format_exc()}')
-            self._tell(channel, error)
+            cause = error.__cause__ if isinstance(error, Failed) else error
+            trace = ''.join(traceback.format_exception(cause))
+            self._on_event(f'the env of {name} failed:\n{trace}')
+            self._tell(channel, cause)
         finally:
             channel.close()
             with self._lock:
@@ -132,7 +140,10 @@ class Server:
             env = self._free.pop() if self._free else None
         sound = False
         try:
-            env = env or self._make_env(seed)
+            try:
+                env = env or self._make_env(seed)
+            except Exception as error:
+                raise Failed from error
             yield env
             sound = True
         except (EOFError, OSError, MessageError):
@@ -158,8 +169,12 @@ class Server:
             message = channel.receive('step', 'bye')
             if message.kind == 'bye':
                 return
-            row = env.step(action_of(message.arrays, env))
-            channel.send(Message('row', {'notes': env.notes()}, row))
+            action = action_of(message.arrays, env)
+            try:
+                row, notes = env.step(action), env.notes()
+            except Exception as error:
+                raise Failed from error
+            channel.send(Message('row', {'notes': notes}, row))
 
     def _tell(self, channel: Channel, error: Exception) -> None:
         kind = type(error).__name__ if isinstance(error, EmbodiedError) else 'EnvCrashed'

@@ -161,12 +161,14 @@ def test_an_env_that_outlives_its_client_is_not_made_again():
 class Broken:
     """An env that fails in its first step."""
 
+    error = ZeroDivisionError('a wheel came off')
+
     def __init__(self, seed):
         self.env = dummy(seed)
         self.obs_space, self.act_space, self.repeat = self.env.obs_space, self.env.act_space, 1
 
     def step(self, action):
-        raise ZeroDivisionError('a wheel came off')
+        raise self.error
 
     def close(self):
         pass
@@ -177,6 +179,31 @@ def test_an_env_that_fails_far_away_is_told_here():
         env = client(server)
         with pytest.raises(EnvCrashed, match='ZeroDivisionError: a wheel came off'):
             env.step({**zeros(env), 'reset': np.bool_(True)})
+
+
+@pytest.mark.parametrize('error', [OSError('no such port'), EOFError('the arm hung up')])
+def test_an_env_that_loses_its_robot_is_no_client_that_is_gone(error):
+    made = []
+
+    class Cut(Broken):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.error = error
+            made.append(self)
+
+    with serving(Cut, keep=True) as server:
+        env = client(server)
+        with pytest.raises(EnvCrashed, match=f'{type(error).__name__}: {error}'):
+            env.step({**zeros(env), 'reset': np.bool_(True)})
+        client(server).close()  # what failed is kept for nobody
+        assert len(made) == 2
+
+    def nowhere(seed):
+        raise error
+
+    with serving(nowhere) as server:
+        with pytest.raises(EnvCrashed, match=str(error)):
+            client(server)
 
 
 @pytest.mark.parametrize('name', ['localhost', 'localhost:0', ':5', 'localhost:99999', 'a:b'])
