@@ -16,6 +16,7 @@ from .. import errors
 from ..base import Env, Spaces, Values
 from ..errors import ConfigError, EnvContractError, EnvCrashed, EnvTimeout, MessageError
 from ..remote.wire import MAX_BODY, REFUSED, Channel, Message, demand_proof, proof
+from ..seeds import derive
 from ..space_json import decode_space
 
 PAUSE = 0.2  # seconds between two tries to connect
@@ -76,6 +77,7 @@ class Remote(Env):
     def __init__(self, place: tuple[str, int], token: str, config: RemoteConfig, seed: int):
         self._place, self._token, self._config = place, token, config
         self._seed, self._channel, self._notes = seed, None, []
+        self._lives = 0  # envs that the server has made for this one
         self.title = f'remote_{place[0]}:{place[1]}'
         self._reach()
 
@@ -147,7 +149,9 @@ class Remote(Env):
             nonce = secrets.token_hex(16)
             asked = channel.receive('hello').values.get('nonce')
             mine = proof(self._token, 'client', asked)
-            channel.send(Message('prove', {'proof': mine, 'nonce': nonce, 'seed': self._seed}))
+            # another env than before, which would repeat what was seen
+            seed = derive(self._seed, 'renewed', self._lives) if self._lives else self._seed
+            channel.send(Message('prove', {'proof': mine, 'nonce': nonce, 'seed': seed}))
             answer = channel.receive('hello', 'fault')
             if answer.kind == 'fault':
                 raise fault(answer, self.title)
@@ -160,7 +164,7 @@ class Remote(Env):
         except BaseException:
             channel.close()
             raise
-        self._channel = channel
+        self._channel, self._lives = channel, self._lives + 1
 
     def _learn(self, welcome: Message) -> None:
         """What the server says of its env: the same as before, where there was one."""

@@ -33,6 +33,9 @@ MAX_BODY = 1 << 27  # bytes: 128 MiB of arrays
 BEFORE_TRUST = 1 << 12  # bytes of a head while the token is not proven; there is no body
 MAX_ARRAYS = 1024
 REFUSED = 'all envs of this server are in use'
+# seconds without a sign of the other side, and between questions whether it is there; how many of
+# them may stay open
+ALIVE = {'TCP_KEEPIDLE': 10, 'TCP_KEEPINTVL': 5, 'TCP_KEEPCNT': 3}
 KINDS = ('hello', 'prove', 'welcome', 'step', 'row', 'fault', 'bye')
 
 
@@ -111,6 +114,11 @@ class Channel:
     def __init__(self, connection: socket.socket):
         self._socket, self.trusted = connection, False
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # a cable that is pulled says nothing: whoever waits would wait for ever
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in ALIVE.items():
+            if hasattr(socket, name):
+                self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def send(self, message: Message) -> None:
         """Raises OSError where the other side is gone."""

@@ -102,6 +102,29 @@ def test_a_driver_goes_on_while_the_server_is_killed_and_brought_back():
     assert sum('was away for' in text for text in events) >= 1
 
 
+def test_an_env_that_was_away_does_not_repeat_its_episodes():
+    seeds = []
+    with serving(lambda seed: seeds.append(seed) or dummy(seed)) as server:
+        env = client(server, seed=5)
+    with serving(lambda seed: seeds.append(seed) or dummy(seed), port=server.address[1]):
+        env.step({**zeros(env), 'reset': np.bool_(False)})
+        env.close()
+    assert seeds[0] == 5 and len(set(seeds)) == 2
+
+
+def test_a_side_that_vanishes_without_a_word_is_missed():
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        connection = socket.create_connection(listener.getsockname())
+        channel = Channel(connection)
+        asks = lambda level, name: connection.getsockopt(level, getattr(socket, name))
+        assert asks(socket.SOL_SOCKET, 'SO_KEEPALIVE')
+        idle, every, count = (
+            asks(socket.IPPROTO_TCP, f'TCP_KEEP{name}') for name in ('IDLE', 'INTVL', 'CNT')
+        )
+        assert idle + every * count <= 60, 'seconds, not the two hours of the system'
+        channel.close()
+
+
 def test_a_server_that_does_not_come_back_is_a_timeout():
     with serving() as server:
         env = client(server, RemoteConfig(timeout=60.0, absence=1.0))
