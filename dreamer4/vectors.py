@@ -48,14 +48,21 @@ def vectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
     one-hots of classes.
     """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        counts = (
-            np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1).tolist()
-        )
         flat = x.reshape(*x.shape[:2], -1).long()
-        return torch.cat(
-            [nn.functional.one_hot(flat[..., i], n) for i, n in enumerate(counts)], -1
-        ).float()
+        # a blank frame is zeros, which need not be a class
+        parts = [
+            nn.functional.one_hot((flat[..., i] - first).clamp(0, n - 1), n)
+            for i, (first, n) in enumerate(classes(space))
+        ]
+        return torch.cat(parts, -1).float()
     return symlog(x.reshape(*x.shape[:2], -1).float())
+
+
+def classes(space: spaces.Discrete | spaces.MultiDiscrete) -> list[tuple[int, int]]:
+    """The first class, and how many there are, of each number of a space."""
+    counts = np.asarray(getattr(space, 'nvec', getattr(space, 'n', None)))
+    firsts = np.broadcast_to(space.start, counts.shape)
+    return list(zip(firsts.reshape(-1).tolist(), counts.reshape(-1).tolist()))
 
 
 def devectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
@@ -66,8 +73,9 @@ def devectorize(x: torch.Tensor, space: spaces.Space) -> torch.Tensor:
     if is_image(space):
         return (x.clamp(0, 1) * 255).round().to(kind)
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        counts = np.atleast_1d(getattr(space, 'nvec', getattr(space, 'n', None))).reshape(-1)
-        choice = [part.argmax(-1) for part in x.split(counts.tolist(), -1)]
+        firsts, counts = zip(*classes(space))
+        parts = zip(firsts, x.split(counts, -1))
+        choice = [first + part.argmax(-1) for first, part in parts]
         return torch.stack(choice, -1).reshape(len(x), *space.shape).to(kind)
     value = symexp(x.float()).reshape(len(x), *space.shape)
     if isinstance(space, spaces.Box) and kind != torch.bool:

@@ -6,6 +6,7 @@ import torch
 from gymnasium import spaces
 from tiny import memorise
 
+from dreamer4.vectors import devectorize
 from dreamer4.worlds.dreamer4.scales import LEAST_STD, PixelScale
 from dreamer4.worlds.dreamer4.tokenizer import (
     Tokenizer,
@@ -111,6 +112,12 @@ def test_classes_become_one_hots_and_numbers_symlogs():
     assert vectorize(torch.tensor([[[1, 0]]]), spaces.MultiDiscrete([2, 3])).tolist() == [
         [[0, 1, 1, 0, 0]]
     ]
+    later, signed = spaces.Discrete(4, start=3), spaces.MultiDiscrete([2, 3], start=[0, -1])
+    for space, value in ((later, [5]), (signed, [[1, -1]])):
+        told = vectorize(torch.tensor([value]), space)
+        assert told.sum() == len(space.shape) + 1, 'one of every number'
+        assert devectorize(told[0], space).tolist() == value, 'classes may begin anywhere'
+    assert vectorize(torch.zeros(1, 1), later).tolist() == [[[1, 0, 0, 0]]], 'a blank frame'
     x = vectorize(torch.tensor([[[-np.e + 1]]]), spaces.Box(-9, 9, (1,), np.float32))
     assert torch.allclose(x, torch.tensor([[[-1.0]]]), atol=1e-6)
 
