@@ -227,7 +227,8 @@ class Actions(nn.Module):
             x = x.reshape(*x.shape[: x.ndim - len(self.spaces[key].shape)], -1).float()
             if key in self.scaled:
                 middle, half = (getattr(self, name) for name in self.scaled[key])
-                x = (x - middle) / half
+                # a number that is always the same has no half
+                x = (x - middle) / half.where(half > 0, 1.0)
             if kind != 'index':
                 x = x.clamp(-1, 1)
             if kind == 'bins':

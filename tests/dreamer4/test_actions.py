@@ -194,6 +194,16 @@ def test_unbounded_boxes_and_unknown_spaces_are_refused_by_name():
         codec(space={'words': spaces.Text(5)})
 
 
+@pytest.mark.parametrize('continuous', CONTINUOUS)
+def test_a_number_that_is_always_the_same_is_zero_in_the_code(continuous):
+    box = spaces.Box(np.array([0, 2], np.float32), np.array([1, 2], np.float32))
+    actions = codec(continuous, {'arm': box})
+    stored = torch.tensor([[0.5, 2.0], [1.0, 2.0]])
+    code = actions.encode({'arm': stored})
+    assert actions.embed(code)[:, 1].tolist() == [0, 0]
+    assert torch.equal(actions.decode(code)['arm'], stored)
+
+
 @pytest.mark.parametrize('continuous', ['bins', 'normal'])
 def test_a_box_of_other_bounds_is_mapped_to_the_unit_box_and_back(continuous):
     low, high = np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)
