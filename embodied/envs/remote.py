@@ -87,6 +87,7 @@ class Remote(Env):
                 return self._exchange(action)
             except (EOFError, OSError) as error:
                 if isinstance(error, TimeoutError):
+                    self._drop()  # the row may come yet, and would answer the next action
                     raise EnvTimeout(
                         f'{self.title} did not answer within {self._config.timeout:g} s.'
                     ) from error
@@ -108,6 +109,10 @@ class Remote(Env):
         if self._channel is not None:
             with contextlib.suppress(OSError):
                 self._channel.send(Message('bye'))
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._channel is not None:
             self._channel.close()
             self._channel = None
 
@@ -126,9 +131,7 @@ class Remote(Env):
 
     def _reach(self) -> None:
         """Connect, as often as it takes within the allowed absence."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        self._drop()
         deadline = time.monotonic() + self._config.absence
         while True:
             try:

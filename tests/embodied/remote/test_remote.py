@@ -102,6 +102,29 @@ def test_a_driver_goes_on_while_the_server_is_killed_and_brought_back():
     assert sum('was away for' in text for text in events) >= 1
 
 
+def test_a_row_that_comes_too_late_answers_no_later_action():
+    wakes = threading.Event()
+
+    class Slow(Broken):
+        def step(self, action):
+            if not action['reset']:
+                assert wakes.wait(60)
+            return self.env.step(action)
+
+        def notes(self):
+            return []
+
+    with serving(Slow) as server:
+        env = client(server, RemoteConfig(timeout=1.0, absence=60.0))
+        assert env.step({**zeros(env), 'reset': np.bool_(True)})['is_first']
+        with pytest.raises(EnvTimeout, match='did not answer within 1 s'):
+            env.step({**zeros(env), 'reset': np.bool_(False)})
+        wakes.set()
+        row = env.step({**zeros(env), 'reset': np.bool_(False)})
+        assert row['is_first'], 'a new episode, and not the answer to the action before'
+        env.close()
+
+
 def test_an_env_that_was_away_does_not_repeat_its_episodes():
     seeds = []
     with serving(lambda seed: seeds.append(seed) or dummy(seed)) as server:
