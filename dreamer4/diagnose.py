@@ -247,9 +247,8 @@ CHECKS = (
         'policy',
         'policy/openness',
         lambda x: x < 0.95,
-        'the entropy is {:.0%} of what it was when the policy began, and returns are no better than'
-        ' random play: advantages are smaller than the bonus (lower actor.entropy, or scale the'
-        ' rewards)',
+        'the entropy is {:.0%} of the largest possible, and returns are no better than random play:'
+        ' advantages are smaller than the bonus (lower actor.entropy, or scale the rewards)',
         better_than_random,
         needs=('actions_vary', 'rewards_vary'),
     ),
@@ -276,7 +275,7 @@ def latest(path: str | Path) -> dict[str, float]:
         raise FileNotFoundError(
             f'{file} does not exist: expected the logdir of a run that has logged at least once'
         )
-    values, began, entropies = {}, math.inf, []
+    values, began, lines = {}, math.inf, 0
     for row in read_lines(file):
         values |= {
             k: float(v)
@@ -285,7 +284,7 @@ def latest(path: str | Path) -> dict[str, float]:
         }
         if 'policy/entropy' in row:
             began = min(began, row['frames'])
-            entropies.append(row['policy/entropy'])
+            lines += 1
     returns: dict[str, list[float]] = {}
     for row in read_lines(Path(path) / 'scores.jsonl'):
         if row['frames'] < began and row['score'] is not None:
@@ -297,9 +296,8 @@ def latest(path: str | Path) -> dict[str, float]:
                 f'random_play/mean{end}': statistics.fmean(scores),
                 f'random_play/std{end}': statistics.stdev(scores),
             }
-    values.pop('policy/openness', None)  # that of its first lines says nothing
-    if len(entropies) >= LINES and entropies[0] > 0 and 'random_play/mean' in values:
-        values['policy/openness'] = values['policy/entropy'] / entropies[0]
+    if lines < LINES or 'random_play/mean' not in values:
+        values.pop('policy/openness', None)  # it says nothing
     for key in [k for k in values if '/psnr/' in f'/{k}']:
         floor = values.get(key.replace('psnr/', 'psnr_mean_frame/'))
         if floor is not None:

@@ -240,7 +240,7 @@ def test_several_tasks_are_told_apart_and_one_that_is_learned_excuses_a_sure_pol
 
 
 # What docs/pitfalls.md quotes of the command -> numbers that make it say so.
-OPEN = [{'policy/entropy': 1.1 - 0.001 * i, 'frames': 20 + i} for i in range(10)]
+OPEN = [{'policy/entropy': 1.1, 'policy/openness': 1.0, 'frames': 20 + i} for i in range(10)]
 PITFALLS = {
     'it has collapsed': RSSM | {'latent/kl': 0.001, 'report/unexplained': 0.9},
     'the encoder has collapsed': {'tokenizer/latent_spread': 0.01},
@@ -261,6 +261,18 @@ def test_every_symptom_of_the_page_is_one_that_the_command_names():
     assert re.findall(r'\("([^"]*)"\)', re.sub(r'\s+', ' ', TEXT)) == list(PITFALLS)
 
 
+@pytest.mark.parametrize('share, blamed', [(0.5, False), (0.99, True)])
+def test_a_policy_is_as_open_as_its_metric_says_however_it_began(tmp_path, capsys, share, blamed):
+    """One that begins as the behaviour clone is as sure as that."""
+    rows = [{'policy/entropy': 1.0, 'policy/openness': share, 'frames': 20 + i} for i in range(10)]
+    rows.append(HEALTHY | rows[-1] | {'episode/score': -0.8})
+    (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    lines = [{'frames': 10, 'score': score} for score in (-0.9, -0.7, -0.6)]
+    (tmp_path / 'scores.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    assert main([str(tmp_path)]) == blamed
+    assert ('99% of the largest possible' in capsys.readouterr().out) == blamed
+
+
 @pytest.mark.parametrize(
     'words, kind',
     [
@@ -277,7 +289,8 @@ def test_a_symptom_of_the_page_is_the_first_cause_of_its_numbers(tmp_path, capsy
     (tmp_path / 'scores.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     last = (tmp_path / 'metrics.jsonl').read_text().splitlines()[0]
     if words == 'advantages are smaller than the bonus':
-        rows = [*map(json.dumps, OPEN), json.dumps(json.loads(last) | {'policy/entropy': 1.09})]
+        open_still = {'policy/entropy': 1.09, 'policy/openness': 0.99}
+        rows = [*map(json.dumps, OPEN), json.dumps(json.loads(last) | open_still)]
         (tmp_path / 'metrics.jsonl').write_text('\n'.join(rows))
     (tmp_path / 'events.log').write_text(
         '12:00 The run ended by NonFiniteLoss: model: a step was refused\n'
