@@ -24,7 +24,8 @@ from .worlds.dreamer4.tokenizer import TokenizerConfig
 from .worlds.rssm.forms import FORMS, Form
 from .worlds.rssm.model import RSSMConfig
 
-LONG_EVERY = 4  # batches to a long one (Dreamer 4, Section 3.4: alternating, ratio not given)
+LONG_SHARE = 0.25  # of batches are long (Dreamer 4, Section 3.4: alternating, ratio not given)
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it fall as evenly on a circle as can be
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ class BatchConfig:
         return max(1, self.frames_per_update // self.long_length), self.long_length
 
     def shape(self, update: int) -> tuple[int, int]:
-        """(B, T) of an update: every LONG_EVERY-th batch is long, if there are long ones."""
-        if self.long_length and update % LONG_EVERY == LONG_EVERY - 1:
-            return self.long
-        return self.size, self.length
+        """(B, T) of an update: LONG_SHARE of the batches are long, if there are long ones.
+
+        They lie two to five updates apart, and every n-th update has as large a share of them as
+        all have: what is done every n-th time, such as a dream, is done with both kinds.
+        """
+        is_long = self.long_length and update * GOLDEN % 1 >= 1 - LONG_SHARE
+        return self.long if is_long else (self.size, self.length)
 
 
 @dataclass(frozen=True)

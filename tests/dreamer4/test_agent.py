@@ -807,6 +807,15 @@ def test_demonstrations_take_every_role(monkeypatch, changes):
     assert 0.3 < torch.stack(learned).mean() < 0.7, 'the tokenizer learns from them too'
 
 
+@pytest.mark.parametrize('every', range(1, 13))
+def test_a_quarter_of_batches_is_long_and_of_those_that_are_dreamt_of(every):
+    batch = replace(tiny()[0].batch, size=4, length=8, long_length=32)
+    dreamt = [batch.shape(update)[1] == 32 for update in range(every - 1, 400 * every, every)]
+    assert 0.23 < np.mean(dreamt) < 0.27 and not batch.shape(0)[1] == 32
+    for begin in range(0, 380, 20):
+        assert len({*dreamt[begin : begin + 20]}) == 2, 'both kinds, soon and always'
+
+
 @pytest.mark.parametrize('share', [0.25, 0.75])
 def test_long_batches_of_one_sequence_train_both_kinds_of_steps(share):
     made = agent(
@@ -819,10 +828,10 @@ def test_long_batches_of_one_sequence_train_both_kinds_of_steps(share):
         },
     )
     kinds = []
-    for update in range(24):
+    for update in range(40):
         metrics = train(made, sampler(update))
         assert all(np.isfinite(v) for v in metrics.values())
-        if update % 4 == 3:
+        if made.config.batch.shape(update)[0] == 1:
             kinds.append(tuple(kind for kind in ('flow', 'bootstrap') if f'loss/{kind}' in metrics))
         else:
             assert {'loss/flow', 'loss/bootstrap'} <= set(metrics)
