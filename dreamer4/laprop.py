@@ -1,12 +1,20 @@
 """The optimizer of DreamerV3: LaProp with adaptive gradient clipping."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
 LEAST_NORM = 1e-3  # of a parameter tensor: fresh zeros must be able to move
 EPS = 1e-20  # gradients of any size are divided by their own
+
+
+Tensors = Sequence[torch.Tensor]
+
+
+def norms(parameters: Tensors, of: Tensors) -> Tensors:
+    """Norm of each of some tensors that go with parameters, such as their gradients."""
+    return [x.norm() for x in of]
 
 
 class LaProp(torch.optim.Optimizer):
@@ -22,7 +30,8 @@ class LaProp(torch.optim.Optimizer):
 
     Args:
         groups: parameters, or groups of them with a 'weight_decay' each. betas: b1, b2. clip:
-            largest share of a tensor's norm that its gradient may have; inf clips nothing.
+            largest share of a tensor's norm that its gradient may have; inf clips nothing. norms:
+            as above, of whole tensors where the parameters are parts.
     """
 
     def __init__(
@@ -31,19 +40,30 @@ class LaProp(torch.optim.Optimizer):
         betas: tuple[float, float],
         clip: float = math.inf,
         lr: float | torch.Tensor = 1e-3,
+        norms: Callable[[Tensors, Tensors], Tensors] = norms,
     ):
         super().__init__(groups, {'lr': lr, 'betas': betas, 'clip': clip, 'weight_decay': 0.0})
         self.found_inf = self.grad_scale = None
+        self._norms = norms
 
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         for group in self.param_groups:
-            for p in group['params']:
-                if p.grad is not None:
-                    self._move(p, group)
+            moving = [p for p in group['params'] if p.grad is not None]
+            for p, factor in zip(moving, self._factors(moving, group['clip'])):
+                self._move(p, factor, group)
 
-    def _move(self, p: torch.Tensor, group: dict) -> None:
+    def _factors(self, parameters: Tensors, clip: float) -> Tensors:
+        """By which each gradient is clipped."""
+        if not math.isfinite(clip):
+            return [p.new_ones(()) for p in parameters]
+        sizes = self._norms(parameters, parameters)
+        steps = self._norms(parameters, [p.grad for p in parameters])
+        most = [clip * size.clamp(min=LEAST_NORM) for size in sizes]
+        return [(m / step.clamp(min=1e-30)).clamp(max=1) for m, step in zip(most, steps)]
+
+    def _move(self, p: torch.Tensor, factor: torch.Tensor, group: dict) -> None:
         state, (beta1, beta2) = self.state[p], group['betas']
         if not state:
             state['step'] = torch.zeros((), device=p.device)
@@ -52,10 +72,7 @@ class LaProp(torch.optim.Optimizer):
         sound = torch.ones((), device=p.device)
         if self.found_inf is not None:
             sound = 1 - self.found_inf.to(p.device)
-        grad = torch.where(sound > 0, p.grad, 0.0)
-        if math.isfinite(group['clip']):
-            most = group['clip'] * p.norm().clamp(min=LEAST_NORM)
-            grad = grad * (most / grad.norm().clamp(min=1e-30)).clamp(max=1)
+        grad = torch.where(sound > 0, p.grad * factor, 0.0)
         step = state['step'].add_(sound)
         v.lerp_(grad.square(), (1 - beta2) * sound)
         correct = 1 - beta2 ** step.clamp(min=1)

@@ -3,6 +3,7 @@ running scales of losses and returns.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from embodied.errors import EmbodiedError
 
 from . import ranks
 from .laprop import LaProp
-from .sharing import MOMENTS, clip, is_shared, own, parted, widened
+from .sharing import MOMENTS, clip, is_shared, norms, own, parted, widened
 
 BETA1 = 0.9  # decay of the momentum
 
@@ -117,7 +118,9 @@ class Optimizer:
         self.rate = torch.zeros((), device=device)
         groups, betas = [g for g in groups if g['params']], (BETA1, rule.beta2)
         if rule.laprop:
-            self.adam = LaProp(groups, betas, rule.clip or math.inf)
+            parts = {id(part) for part in self._moved.values()}
+            of_all = functools.partial(norms, shared=parts)
+            self.adam = LaProp(groups, betas, rule.clip or math.inf, norms=of_all)
         else:
             self.adam = torch.optim.AdamW(
                 groups, betas=betas, fused=device.type != 'meta', capturable=device.type == 'cuda'

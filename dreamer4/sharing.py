@@ -13,7 +13,7 @@ All ranks must come to the same calls in the same order.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -141,6 +141,24 @@ def clip(parameters: Iterable[nn.Parameter], shared: Iterable[nn.Parameter], mos
     length = (norm(parameters).square() + ranks.total(norm(shared).square())).sqrt()
     nn.utils.clip_grads_with_norm_([*parameters, *shared], most, length)
     return length
+
+
+def norms(
+    parameters: Iterable[torch.Tensor], of: Iterable[torch.Tensor], shared: Collection[int]
+) -> list[torch.Tensor]:
+    """Norm of each of some tensors that go with parameters, over all ranks of those that are parts.
+
+    Args:
+        parameters: as they are stored here. of: of them, such as gradients. shared: id() of those
+            that are parts.
+    """
+    found = [x.norm() for x in of]
+    parts = [i for i, p in enumerate(parameters) if id(p) in shared]
+    if parts:  # all of them in one message
+        squares = ranks.total(torch.stack([found[i].square() for i in parts]))
+        for i, square in zip(parts, squares):
+            found[i] = square.sqrt()
+    return found
 
 
 class Blocks:

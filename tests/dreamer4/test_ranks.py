@@ -19,7 +19,9 @@ from tiny import tiny
 from dreamer4 import ranks, sharing
 from dreamer4.agent import Agent
 from dreamer4.feed import Meal
-from dreamer4.optim import NonFiniteLoss
+from dreamer4.machine import Machine
+from dreamer4.nets.transformer import Transformer, View, causal_mask
+from dreamer4.optim import NonFiniteLoss, OptimConfig, Optimizer, RateConfig, Rule
 from dreamer4.tasks import centred, vary
 from dreamer4.worlds.dreamer4.conv_tokenizer import ConvTokenizer
 from dreamer4.worlds.dreamer4.moves import Moves
@@ -359,6 +361,33 @@ def test_gates_and_scales_are_those_of_the_whole_batch(even):
     for one in found:
         assert one.pop('differ') and one.pop('tasks differ') and not one.pop('alike')
         assert one == {k: pytest.approx(alone[k], rel=1e-4, abs=1e-6) for k in one}
+
+
+def clipped(clip):
+    """A transformer after steps of LaProp; ranks have parts of its tensors and of its batch."""
+    torch.manual_seed(0)
+    net, machine = Transformer(16, 2, 2, 1, 1, 0.0), tiny(**WAYS['fsdp'])[1]
+    sharing.share(net, Machine(machine, 0))
+    rate = RateConfig(0.01)
+    config = OptimConfig(1, tokenizer=rate, model=rate, policy=rate, value=rate)
+    optimizer = Optimizer('model', [net], config, Rule(True, 0.99, 0.0, clip))
+    first = torch.zeros(4, 3, dtype=torch.bool)
+    view = View(causal_mask(first), torch.arange(3)[None])
+    for update in range(4):
+        x = torch.linspace(-1, 1, 4 * 3 * 2 * 16).reshape(4, 3, 2, 16).sin() * 3 ** (update % 3)
+        x, n, mine = x.roll(update, 0), ranks.count(), ranks.number()
+        own = View(view.mask[mine::n], view.positions)
+        y, _ = net(x[mine::n], torch.ones(2, 2, dtype=torch.bool), own)
+        optimizer.begin()
+        optimizer.step((y.cumsum(-1) * x[mine::n]).square().mean())
+    return {k: sharing.whole(p.detach()).numpy().copy() for k, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize('clip', [0.01, 0.0])
+def test_a_tensor_that_ranks_share_is_clipped_by_its_norm_and_not_by_that_of_a_part(clip):
+    alone, found = clipped(clip), together(lambda: clipped(clip), 2)
+    for one in found:
+        assert one == {k: pytest.approx(x, abs=2e-4) for k, x in alone.items()}
 
 
 def test_noise_of_each_rank_is_its_own_and_begins_anew_where_a_run_goes_on(monkeypatch):
