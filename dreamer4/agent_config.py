@@ -195,7 +195,7 @@ def check(config: AgentConfig) -> None:
         'actor.loss': (config.actor.loss, LOSSES),
         'heads.reads': (config.heads.reads, READS),
         'rssm.conv': (config.rssm.conv, ('strided', 'pooled')),
-        'heads.learn_on': (config.heads.learn_on, ('committed', 'noised', 'predicted')),
+        'heads.learn_on': (config.heads.learn_on, ('committed', 'noised', 'predicted', 'dreamed')),
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
@@ -254,9 +254,10 @@ def _check_rssm(config: AgentConfig) -> None:
 
 def _check_parts(config: AgentConfig) -> None:
     _check_rssm(config)
-    if config.heads.learn_on == 'predicted' and config.heads.reads != 'latents':
+    told = config.heads.learn_on
+    if told in ('predicted', 'dreamed') and config.heads.reads != 'latents':
         raise ValueError(
-            "agent.heads.learn_on 'predicted' needs agent.heads.reads 'latents', as a predicted"
+            f"agent.heads.learn_on {told!r} needs agent.heads.reads 'latents', as a predicted"
             f' frame has no feature; got {config.heads.reads!r}'
         )
     lpips = config.tokenizer.lpips

@@ -129,6 +129,15 @@ class Batch:
         """The sequences of these numbers, long (N,), in their order."""
         return Batch.of({k: v.index_select(0, rows) for k, v in self.flat().items()})
 
+    def after(self, rows: torch.Tensor, frames: torch.Tensor, count: int) -> 'Batch':
+        """What stands behind some places, long (W,): the next `count` frames of those sequences,
+        (W, count, ...), without what they show.
+        """
+        index = frames[:, None] + torch.arange(1, count + 1, device=frames.device)
+        shown = {k: v for k, v in self.obs.items() if k == KEY}
+        flat = replace(self, obs=shown).flat()
+        return Batch.of({k: v[rows[:, None], index] for k, v in flat.items()})
+
     def first(self, rows: int) -> 'Batch':
         """Only the first `rows` sequences."""
         return Batch.of({k: v[:rows] for k, v in self.flat().items()})

@@ -112,7 +112,8 @@ def test_a_key_of_the_agent_is_set_by_a_preset_and_they_are_few():
 
 
 # words that work beside another setting alone
-NEEDS = {('agent.heads.learn_on', 'predicted'): ['--agent.heads.reads', 'latents']}
+LATENTS = ['--agent.heads.reads', 'latents']
+NEEDS = {('agent.heads.learn_on', word): LATENTS for word in ('predicted', 'dreamed')}
 
 
 def test_every_word_of_a_mark_is_one_that_the_class_behind_it_takes():

@@ -13,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer4.actions import REAL
 from dreamer4.agent import Agent
-from dreamer4.batch import Batch
+from dreamer4.batch import Batch, draw_starts
 from dreamer4.nets.outputs import TwoHot
 from dreamer4.optim import NonFiniteLoss
 from dreamer4.state import fetch
-from dreamer4.worlds.dreamer4 import shortcut
+from dreamer4.worlds.dreamer4 import lessons, shortcut
+from dreamer4.worlds.dreamer4.rollout import imagine
 from embodied.errors import CheckpointError
 
 needs_compiler = pytest.mark.skipif(
@@ -242,6 +243,54 @@ def test_reward_continue_and_behaviour_reach_the_trunk_but_not_the_tokenizer():
         assert all(g is None for g in pixels), name
 
 
+DREAMED = {'heads.learn_on': 'dreamed', 'heads.reads': 'latents'}
+
+
+def test_heads_are_shown_dreams_of_what_was_done_with_what_was_paid_up_to_the_end():
+    made = agent('dynamics', **DREAMED)
+    torch.nn.init.normal_(made.world.dynamics.latent_out.weight)
+    batch = made.batch(sampler()(4, 9))
+    context, steps = made.world.commit(batch), made.config.shortcut.steps
+    usable = made.world.dynamics.coordinates.known(batch.is_first)
+    torch.manual_seed(3)
+    x, came, there = lessons.dreamed(made.world, batch, context, usable)
+    torch.manual_seed(3)
+    horizon = made.config.imagination.horizon
+    rows, frames = draw_starts(usable[:, :-horizon], made.config.imagination.starts)
+    take = lambda x, t: batch.action[rows, frames + t]
+    dream = imagine(
+        made.world.dynamics, made.world.heads, context, rows, frames, horizon, steps, take
+    )
+    assert torch.equal(x, dream.inputs[:, 1:]) and not x.requires_grad
+    for w, (row, frame) in enumerate(zip(rows.tolist(), frames.tolist())):
+        alive = bool(usable[row, frame])
+        for t in range(horizon):
+            alive = alive and not batch.is_first[row, frame + t + 1]
+            assert there[w, t] == alive
+            assert came.reward[w, t] == batch.reward[row, frame + t + 1]
+    assert there.any() and not there.all()
+
+
+def test_rewards_of_dreamed_frames_teach_the_heads_and_nothing_else():
+    made = agent('dynamics', **DREAMED)
+    torch.nn.init.normal_(made.world.dynamics.latent_out.weight)
+    for name in ('reward', 'cont'):
+        speak(getattr(made.world.heads, f'{name}_head'))
+    batch = made.batch(sampler()(4, 9))
+    _, parts = made.world.model_loss(batch, made.world.commit(batch), 0, True)
+    trunk, head = [*made.world.dynamics.parameters()], [*made.world.heads.reward_head.parameters()]
+    found = torch.autograd.grad(parts['reward_dreamed'], trunk + head, allow_unused=True)
+    assert all(g is None for g in found[: len(trunk)])
+    assert all(g.abs().sum() > 0 for g in found[len(trunk) :])
+
+
+def test_sequences_of_two_frames_are_dreamed_for_one_step():
+    made = agent('dynamics', **DREAMED)
+    batch = made.batch(sampler()(4, 3))
+    usable = torch.ones_like(batch.is_first)
+    assert lessons.dreamed(made.world, batch, made.world.commit(batch), usable)[0].shape[1] == 1
+
+
 @pytest.mark.parametrize('share', [0.0, 0.25, 1.0])
 def test_a_share_of_the_model_gradient_reaches_the_encoder_and_none_the_decoder(share):
     made = agent('dynamics', **{'tokenizer.kind': 'conv', 'tokenizer_training.model': share})
@@ -305,6 +354,7 @@ def test_a_tokenizer_that_learns_in_one_step_with_the_model_sees_frames_in_time(
         {'heads.continuous': 'truncnormal'},
         {'heads.learn_on': 'noised'},
         {'heads.learn_on': 'predicted', 'heads.reads': 'latents'},
+        {'heads.learn_on': 'dreamed', 'heads.reads': 'latents'},
         {'machine.attention': 'explicit'},
         {'actor.loss': 'reinforce'},
         {'actor.prior': 'none'},
@@ -1017,6 +1067,7 @@ def with_value(config, key, value):
         ('machine.precision', 'float64', 'machine.precision'),
         ('heads.learn_on', 'all', 'heads.learn_on'),
         ('heads.learn_on', 'predicted', 'heads.reads'),
+        ('heads.learn_on', 'dreamed', 'heads.reads'),
         ('shortcut.steps', 3, 'power of two'),
         ('dynamics.time_every', 0, 'time_every'),
         ('actor.hold', 0.5, 'hold'),

@@ -115,6 +115,16 @@ def test_cut_sequences_are_single_images_without_history():
         )
 
 
+def test_what_stands_behind_a_place_carries_the_actions_that_lead_on_from_it():
+    came = batch().after(torch.tensor([0, 0]), torch.tensor([0, 2]), 2)
+    # frames 0 to 4 are rows 1 to 5
+    assert came.reward.tolist() == [[50, 0], [30, 40]]
+    assert ACTIONS.decode(came.prev_action)['action'].tolist() == [[5, 0], [3, 4]]
+    assert came.prev_valid.tolist() == [[True, False], [True, True]]
+    assert came.is_first.tolist() == [[False, True], [False, False]]
+    assert not came.obs, 'nobody reads what is shown there'
+
+
 def test_a_shuffled_batch_has_the_same_sequences_in_another_order():
     data = {
         key: np.concatenate([value + (value.dtype == np.float32) * i for i in range(20)])

@@ -26,7 +26,7 @@ from ...optim import Optimizer, RunningRMS, descend
 from ...sharing import Blocks, share
 from ...tasks import Tasks
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
-from . import find_tokenizer, perceptual, report, shortcut, window
+from . import find_tokenizer, lessons, perceptual, report, shortcut, window
 from .dynamics import Context, Dynamics, Given
 from .rollout import imagine
 from .summary import summarize
@@ -253,23 +253,9 @@ class Dreamer4:
         video = self.rms('dynamics', sum(parts.values()))
         if not heads:
             return video, parts
-        feature, view = context.feature, context.view
-        if c.heads.learn_on == 'noised':
-            feature, view = shortcut.noised_features(self.dynamics, context, given, is_first)
-        usable = self._usable(batch)
-        parts |= self.heads.losses(self.heads.inputs(feature, view), batch, usable)
-        total = (
-            video
-            + self.rms('reward', parts['reward'])
-            + c.scales.behaviour * self.rms('behaviour', parts['behaviour'])
-            + parts['cont']
-        )
-        if c.heads.learn_on == 'predicted':
-            inputs = self.heads.inputs(None, forced.view(self.dynamics.coordinates))
-            ahead = self.heads.losses(inputs, batch, usable & forced.blind, behaviour=False)
-            parts['reward_ahead'] = ahead['reward']
-            total = total + self.rms('reward', ahead['reward']) + ahead['cont']
-        return total, parts
+        known = context, forced, self._usable(batch)
+        lesson, found = lessons.heads_loss(self, batch, given, *known)
+        return video + lesson, parts | found
 
     def shared(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents (B, T, L, Z) of the tokenizer that learns, twice: with the share of the gradient
