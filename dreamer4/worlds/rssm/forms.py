@@ -30,7 +30,8 @@ class Form:
             of the 'batch'.
         dyn, rep: weights of the KL that trains the prior and of the one that trains the posterior:
             the gradient of the plain KL (V1, Eq. 10), KL balancing at .8 (V2, Eq. 4), V3, Eq. 4.
-        image: weight of the squared error of images: a half is the log-density of a unit normal.
+        square: weight of squared errors of observations, images and vectors: a half is the
+            log-density of a unit normal.
         ends: a head predicts whether the episode goes on; without one no dream ends (V1).
         method: how policy and value learn.
     """
@@ -47,7 +48,7 @@ class Form:
     free_of: str
     dyn: float
     rep: float
-    image: float
+    square: float
     ends: bool
     method: Method
 
@@ -66,7 +67,7 @@ FORMS = {
         free_of='batch',
         dyn=1.0,
         rep=1.0,
-        image=0.5,
+        square=0.5,
         ends=False,
         # analytic gradients of the returns, Eq. 7
         method=Method(
@@ -90,7 +91,7 @@ FORMS = {
         free_of='batch',
         dyn=0.8,
         rep=0.2,
-        image=0.5,
+        square=0.5,
         ends=True,
         # Eq. 6 with rho = .9; published: 1 for classes, 0 for torques
         method=Method(
@@ -114,7 +115,7 @@ FORMS = {
         free_of='frame',
         dyn=1.0,
         rep=0.1,
-        image=1.0,
+        square=1.0,
         ends=True,
         method=Method(
             True, online=True, regulariser=1.0, replay=0.3, rule=Rule(True, 0.999, 0.0, clip=0.3)

@@ -183,7 +183,7 @@ class RSSMWorld:
             dyn, rep = kl_terms(self.net.rssm.latents, seen.post, seen.prior, free, form.free_of)
             parts = {'dyn': dyn.mean(), 'rep': rep.mean()}
             parts |= self.decoder_losses(seen.state, batch) | self.head_losses(seen.state, batch)
-        weights = {'dyn': form.dyn, 'rep': form.rep, 'image': form.image}
+        weights = {'dyn': form.dyn, 'rep': form.rep, 'image': form.square, 'vector': form.square}
         total = sum(weights.get(k, 1.0) * v for k, v in parts.items())
         metrics = {f'loss/{k}': v.detach() for k, v in parts.items()}
         metrics |= {f'latent/{k}': v for k, v in self.state_metrics(seen).items()}

@@ -247,6 +247,20 @@ def test_an_action_that_is_not_known_is_none_and_the_state_stays():
     assert not torch.equal(made.world.see(made.batch(rows)).state.deter[:, 4], found[0][:, 4])
 
 
+@pytest.mark.parametrize(
+    'version, square', [('dreamerv1', 0.5), ('dreamerv2', 0.5), ('dreamerv3', 1)]
+)
+def test_images_and_vectors_weigh_as_they_do_in_the_paper(version, square):
+    """Normals of unit variance, or plain squares (DreamerV3)."""
+    made = agent(version)
+    losses = made.world.losses((), made.batch(sampler()(3, 7)))
+    parts = {k.removeprefix('loss/'): v for k, v in losses.metrics.items() if 'loss/' in k}
+    balance = FORMS[version].dyn * parts.pop('dyn') + FORMS[version].rep * parts.pop('rep')
+    seen = parts.pop('image') + parts.pop('vector')
+    expected = balance + square * seen + sum(parts.values())
+    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_rewards_that_do_not_exist_or_are_not_known_are_not_learned():
     made = agent()
     torch.nn.init.normal_(made.world.net.reward_head.output.weight)
