@@ -97,10 +97,12 @@ class ActorCritic:
 
     Args:
         parts: sizes of the parts of the features, each of which gets a network of its own.
-        actions: the codec. config: see there. machine: where it computes.
+        actions: the codec. config: see there. machine: where it computes. tasks: their number.
     """
 
-    def __init__(self, parts: list[int], actions: Actions, config: ActorCriticConfig, machine):
+    def __init__(
+        self, parts: list[int], actions: Actions, config: ActorCriticConfig, machine, tasks: int = 1
+    ):
         self.config, self.machine, self.actions = config, machine, actions
         h = config.heads
         self.scalar = scalar(h).to(machine.device)
@@ -113,7 +115,8 @@ class ActorCritic:
         averaged = config.method.averaged and not self._cloned
         self.acting_policy = SlowCopy(self.policy_head, ACTING if averaged else 1.0)
         self.return_range = RunningRange().to(machine.device)
-        self.openness = Openness(config.actor.entropy, config.actor.openness).to(machine.device)
+        steered = config.actor.entropy, config.actor.openness, tasks
+        self.openness = Openness(*steered).to(machine.device)
         self.optimizers = {
             name: Optimizer(name, [head], config.optim, config.method.rule, config.method.warmup)
             for name, head in (('policy', self.policy_head), ('value', self.value_head))
@@ -184,14 +187,14 @@ class ActorCritic:
         metrics = {}
         for _ in range(self.config.epochs):
             with self.machine.autocast():
-                parts, found = self.losses(dream, targets)
+                parts, found, shares = self.losses(dream, targets)
                 if real is not None:
                     loss = self.replay_loss(real.detach(), dream, targets)
                     found['value/replay'] = loss.detach()
                     parts['value'] = parts['value'] + self.config.method.replay * loss
             if policy:
                 found |= self.optimizers['policy'].step(parts['policy'])
-                self.openness.follow(found['policy/openness'])
+                self.openness.follow(shares, targets.weight, _of_frames(dream))
                 self.acting_policy.follow()
                 if self.slow_policy.rate:
                     self.slow_policy.follow()
@@ -263,16 +266,16 @@ class ActorCritic:
         logits = self.value_head(x[:, :-1])
         return shared_mean(self.value_loss(logits, x[:, :-1], target), known)
 
-    def losses(self, dream: Dream, targets: Targets) -> tuple[Metrics, Metrics]:
-        """Losses of policy and value, and metrics; only their own heads receive gradient (Dreamer
-        4, Section 3.3).
+    def losses(self, dream: Dream, targets: Targets) -> tuple[Metrics, Metrics, torch.Tensor]:
+        """Losses of policy and value, metrics, and entropies as shares of the largest, (W, H); only
+        their own heads receive gradient (Dreamer 4, Section 3.3).
         """
         c, x, weight = self.config.actor, dream.features[:, :-1].detach(), targets.weight
         backprop = self.config.method.backprop
         logits = self.value_head(x)
         baseline = self.scalar.mean(logits.detach())
         advantage = targets.returns.detach() - baseline
-        task = None if dream.task is None else dream.task[:, None]
+        task = _of_frames(dream)
         policy, prior = self.policy(x, task), self._prior(x, task)
         most = self._largest(task)
         log_prob, entropy = policy.log_prob(dream.action), policy.entropy()
@@ -284,15 +287,15 @@ class ActorCritic:
         out = {
             'policy': objective
             + BETA * shared_mean(kl, weight)
-            - self.openness.bonus * shared_mean(entropy, weight),
+            - shared_mean(self.openness.worth(entropy, task), weight),
             'value': shared_mean(self.value_loss(logits, x, targets.value), weight),
         }
-        mean = lambda x: shared_mean(x, weight)
+        mean, shares = lambda x: shared_mean(x, weight), (entropy / most).detach()
         metrics = {
             'policy/loss': objective,
             'policy/entropy': mean(entropy),
-            'policy/openness': mean(entropy / most),
-            'policy/bonus': self.openness.bonus.clone(),
+            'policy/openness': mean(shares),
+            'policy/bonus': self.openness.bonus.mean(),
             'policy/kl': mean(kl),
             'policy/positive': mean((advantage >= 0).float()),
             'policy/advantage_std': ranks.deviation(advantage.flatten()),
@@ -304,7 +307,7 @@ class ActorCritic:
             'imagination/cont': mean(dream.cont[:, 1:]),
         }
         metrics |= sizes('value', self.scalar, targets.value, weight > 0)
-        return out, {k: v.detach() for k, v in metrics.items()}
+        return out, {k: v.detach() for k, v in metrics.items()}, shares
 
     @torch.no_grad()
     def _largest(self, task: torch.Tensor | None) -> torch.Tensor:
@@ -330,3 +333,8 @@ class ActorCritic:
             'acting_policy': self.acting_policy,
             'return_range': self.return_range,
         } | ({'openness': self.openness} if self.openness.ends else {})
+
+
+def _of_frames(dream: Dream) -> torch.Tensor | None:
+    """Tasks (W, 1) of its frames, None for one task."""
+    return None if dream.task is None else dream.task[:, None]

@@ -82,7 +82,9 @@ class Agent:
         self.actions, tasks = actions.to(self.device), tasks.to(self.device)
         self.world = worlds.build(config, seen, tasks, self.actions, machine)
         learns = config.actor_critic()
-        self.actor_critic = ActorCritic(self.world.parts, self.actions, learns, machine)
+        self.actor_critic = ActorCritic(
+            self.world.parts, self.actions, learns, machine, tasks.count
+        )
         who = self.world, self.actor_critic, self.actions
         self.player = Player(*who, self.obs_keys, machine)
         self.updater = Updater(*who, config, machine, self._seed)

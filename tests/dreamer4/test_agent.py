@@ -122,7 +122,7 @@ def test_value_and_policy_losses_reach_their_own_heads_alone():
     batch = made.batch(sampler()(4, 9))
     context = made.world.commit(batch)
     dream = made.world.imagine(context.detach(), batch, made.updater.choose)
-    losses, _ = made.actor_critic.losses(dream, made.actor_critic.score(dream))
+    losses, *_ = made.actor_critic.losses(dream, made.actor_critic.score(dream))
     own_heads = [made.actor_critic.policy_head, made.actor_critic.value_head]
     for name in ('value', 'policy'):
         everything = [

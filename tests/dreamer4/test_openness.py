@@ -47,6 +47,20 @@ def test_the_bonus_has_bounds_and_one_without_a_goal_stays():
     assert low.bonus.item() == pytest.approx(LEAST), 'the step of such a batch is refused'
 
 
+def test_each_task_has_a_bonus_of_its_own_and_one_that_is_not_met_keeps_it():
+    openness, task = Openness(0.01, (0.5, 0.5), tasks=3), torch.tensor([[0], [2]])
+    share, weight = torch.tensor([[0.1, 0.1], [0.9, 0.1]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    for _ in range(20):
+        openness.follow(share, weight, task)
+    assert openness.bonus[0] > 0.015 and openness.bonus[2] < 0.007
+    assert openness.bonus[1].item() == pytest.approx(0.01)
+    worth = openness.worth(torch.ones(2, 2), task)
+    assert torch.equal(worth, openness.bonus[[0, 2]][:, None].expand(2, 2))
+    old = Openness(0.3, (0.5, 0.5))
+    openness.load_state_dict(old.state_dict())
+    assert openness.bonus.tolist() == pytest.approx([0.3] * 3), 'a run of an older version'
+
+
 def test_the_bonus_of_an_agent_is_in_the_policys_loss_and_goes_on_where_it_was():
     made = agent('policy', **{'actor.entropy': 0.5, 'actor.openness': (0.5, 0.2)})
     critic, batch = made.actor_critic, made.batch(sampler()(4, 9))
@@ -54,7 +68,7 @@ def test_the_bonus_of_an_agent_is_in_the_policys_loss_and_goes_on_where_it_was()
     targets, losses = critic.score(dream), []
     for bonus in (0.5, 0.1):
         critic.openness.bonus.fill_(bonus)
-        parts, metrics = critic.losses(dream, targets)
+        parts, metrics, _ = critic.losses(dream, targets)
         losses.append(parts['policy'].item())
     more = 0.4 * metrics['policy/entropy'].item()
     assert losses[1] - losses[0] == pytest.approx(more, rel=1e-4)

@@ -315,7 +315,7 @@ def dreamt(made):
 def test_policy_and_value_losses_reach_their_own_heads_alone(version):
     made = agent(version)
     _, dream, modules = dreamt(made)
-    parts, _ = made.actor_critic.losses(dream, made.actor_critic.score(dream))
+    parts, *_ = made.actor_critic.losses(dream, made.actor_critic.score(dream))
     assert gradients(parts['policy'], modules) == {'policy'}
     assert gradients(parts['value'], modules) == {'value'}
     assert all(p.requires_grad for m in modules.values() for p in m.parameters())
