@@ -20,6 +20,7 @@ from .arena import Arena, SharedMemory, map_memory
 from .fault import MISTAKES, WorkerFault
 from .group import demand_same_spaces
 from .ledger import Ledger, located
+from .printed import Printed
 from .start import plans, remarks
 from .watch import Watch
 from .worker import pickled
@@ -56,6 +57,8 @@ class Pool:
         self.parallel = self.num_envs > 1 if config.parallel == 'auto' else config.parallel
         self._on_event = on_event
         self._watch = Watch(on_event)
+        # beside the folder of stacks, which is of faults alone
+        self._printed = Printed(on_event, None if folder is None else folder.parent)
         self._make_envs = list(make_envs)
         self._renewals = [0] * self.num_envs  # replacements of every env so far
         tasks = {index: _name(make_env) for index, make_env in enumerate(make_envs)}
@@ -122,6 +125,7 @@ class Pool:
             except WorkerFault as fault:
                 self._replace(worker, fault)
             self._waiting.popleft()
+        self._printed.tell()
         self._ledger.stepped(self.arena.obs['is_first'])
 
     def save(self) -> list[Any]:
@@ -149,6 +153,7 @@ class Pool:
         for worker in self._workers:
             worker.finish(deadline)
         reaper.end(*(worker.mark for worker in self._workers))
+        self._printed.close()
         self._memory.close()
         self._watch.close()
 
@@ -168,7 +173,7 @@ class Pool:
                 # hangs
                 continue
             self._workers = plan.workers(
-                self._make_envs, self.parallel, self._memory.fd, self._watch
+                self._make_envs, self.parallel, self._memory.fd, self._watch, self._printed
             )
             faults = self._probe()
             if not faults:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base import Env
+from .printed import Printed
 from .watch import Watch
 from .worker import LocalWorker, ProcessWorker, graphics_environment, pickled
 
@@ -37,15 +38,18 @@ class Plan:
         parallel: bool,
         arena_fd: int,
         watch: Watch,
+        printed: Printed,
     ) -> list[LocalWorker | ProcessWorker]:
         """Workers for these envs, which are not started yet."""
         envs = dict(enumerate(pickled(make_envs)))
         if not parallel:
             shares = [envs] if self.together else [{index: envs[index]} for index in envs]
-            return [LocalWorker(share, arena_fd, watch) for share in shares]
+            return [LocalWorker(share, arena_fd, watch, printed) for share in shares]
         groups = np.array_split(np.arange(len(envs)), -(-len(envs) // self.envs_per_worker))
         return [
-            ProcessWorker({int(index): envs[index] for index in group}, arena_fd, self.environ)
+            ProcessWorker(
+                {int(index): envs[index] for index in group}, arena_fd, self.environ, printed
+            )
             for group in groups
         ]
 

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import Pipe
 from typing import Any
 
@@ -33,6 +33,7 @@ from .arena import SharedMemory
 from .child import DONE, SERVING, STEP
 from .fault import WorkerFault, fault_fields
 from .group import EnvGroup, attempt
+from .printed import Printed
 from .watch import Hang, Watch
 
 # The child sets the caller's sys.path before it imports anything of ours; -P keeps its folder out
@@ -84,8 +85,11 @@ class LocalWorker:
     else is as in ProcessWorker.
     """
 
-    def __init__(self, constructors: Mapping[int, bytes], arena_fd: int, watch: Watch):
+    def __init__(
+        self, constructors: Mapping[int, bytes], arena_fd: int, watch: Watch, printed: Printed
+    ):
         self.envs = list(constructors)
+        self._printed = printed
         self.pid = os.getpid()
         self.constructors = constructors
         self.mark = reaper.mark()
@@ -135,11 +139,12 @@ class LocalWorker:
         if self._group:
             self.finish(0)
             reaper.end(self.mark)
+            self._printed.tell()
 
     def _watched(self, call, seconds):
         self._watch.begin(f'env {self.envs[0]}', seconds)
         try:
-            with signals_kept():
+            with signals_kept(), self._printed.taken(named(self.envs)):
                 return call()
         finally:
             self._watch.end()
@@ -157,14 +162,18 @@ class ProcessWorker:
     """
 
     def __init__(
-        self, constructors: Mapping[int, bytes], arena_fd: int, environ: Mapping[str, str]
+        self,
+        constructors: Mapping[int, bytes],
+        arena_fd: int,
+        environ: Mapping[str, str],
+        printed: Printed,
     ):
         self.envs = list(constructors)
         self.pid = None
         self.mark = reaper.mark()
         self.constructors = constructors
         self._arena_fd = arena_fd
-        self._environ = environ
+        self._environ, self._printed, self._ear = environ, printed, None
         self._process = self._conn = self._poll = self._log = None
         self._absence = ''
 
@@ -200,14 +209,21 @@ class ProcessWorker:
                 **self._environ,
                 **reaper.marked(self.mark, os.environ),
             }
-            self._process = subprocess.Popen(
-                [sys.executable, '-P', '-c', BOOTSTRAP, *map(str, numbers)],
-                stdin=subprocess.DEVNULL,
-                env=environ,
-                # a group of its own, so that what an env starts ends with it
-                pass_fds=descriptors,
-                process_group=0,
-            )
+            ear, mouth = os.pipe()
+            self._ear = self._printed.reader(named(self.envs), ear)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, '-P', '-c', BOOTSTRAP, *map(str, numbers)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=mouth,
+                    stderr=mouth,
+                    env=environ,
+                    # a group of its own, so that what an env starts ends with it
+                    pass_fds=descriptors,
+                    process_group=0,
+                )
+            finally:
+                os.close(mouth)
 
     def request(self, name: str, *args: Any) -> None:
         self._send(STEP if name == 'step' else pickle.dumps((name, args)))
@@ -252,6 +268,7 @@ class ProcessWorker:
         if self._process is not None:
             self._kill()
             reaper.end(self.mark)
+            self._printed.hear(self._ear)  # its last words come before its fault
 
     def _speaks(self, deadline):
         """Whether the process says something, or ends, before a deadline."""
@@ -332,6 +349,11 @@ def signals_kept() -> Iterator[None]:
             # None is a handler that Python has not set, and cannot set again
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)
+
+
+def named(envs: Sequence[int]) -> str:
+    """What to call the envs of a worker."""
+    return f'env {envs[0]}' if len(envs) == 1 else f'envs {envs[0]}-{envs[-1]}'
 
 
 def main_stack(dump: str) -> str:
