@@ -38,9 +38,8 @@ def read(name: str) -> dict:
 
 # files of results from state, and of pixels -> the presets that made them
 STATE = {
-    'proprio_swingup': 'dmc_proprio',
-    'proprio_anneal': 'dmc_proprio anneal',
-    'proprio_walker': 'dmc_proprio anneal --agent.actor.openness 0.9 0.6',
+    'proprio': 'dmc_proprio',
+    'proprio_sooner': 'dmc_proprio --agent.actor.openness 0.9 0.5 --agent.schedule.anneal 2000',
 }
 FRONT_FILES = STATE | {'learning_pixel': 'pixel'}
 STATE_METHODS = ('DreamerV3', 'MPO', 'DDPG')  # of published_dmc_proprio.json

@@ -37,8 +37,8 @@ def draw(runs: list[dict], path: Path) -> Path:
         mine = [run for run in runs if run['task'] == task]
         for run in mine:
             frames = np.array(run['curve']['frames']) / 1000
-            preset = ', anneal' if 'anneal' in run.get('flags', []) else ''
-            axis.plot(frames, run['curve']['score'], label=f'seed {run["seed"]}{preset}')
+            goal = ', goal .5' if '0.5' in run.get('flags', []) else ''
+            axis.plot(frames, run['curve']['score'], label=f'seed {run["seed"]}{goal}')
         for label, style, x, y in references(task, max(map(frames_of, mine))):
             axis.plot(np.array(x) / 1000, y, style, color='gray', label=label)
         axis.set_title(task, fontsize=9)
