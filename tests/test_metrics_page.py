@@ -47,7 +47,7 @@ def logged(tmp_path_factory):
         --run.prefill 130 --run.log_every 20 --run.report_every 180 --run.train_ratio 24
         --eval.every 180 --agent.schedule.tokenizer_updates 4 --agent.schedule.dynamics_updates 8
         --agent.schedule.gate_every 4 --agent.schedule.value_updates 2
-        --agent.shortcut.bootstrap 0.25 --machine.threads 1
+        --agent.shortcut.bootstrap 0.25 --agent.heads.learn_on dreamed --machine.threads 1
         --driver.parallel false --logger.outputs terminal jsonl"""
     found = set()
     for presets in ('gym debug', 'gym dreamerv3 debug'):
