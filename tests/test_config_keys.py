@@ -187,3 +187,10 @@ def test_every_preset_builds_every_block(presets):
         built = config[block].build(kind)
         if block == 'agent':
             check(built)
+
+
+@pytest.mark.parametrize('form', ['dreamerv1', 'dreamerv2', 'dreamerv3'])
+@pytest.mark.parametrize('task', ['pixel', 'gym', 'dmc_proprio', 'dmc_vision', 'dmc_vision_cpu'])
+def test_an_rssm_goes_behind_the_preset_of_every_kind_of_task(task, form):
+    config = parse(['--configs', task, form], ROOT / 'configs').agent.build(AgentConfig)
+    check(config)
