@@ -14,7 +14,6 @@ import torch
 from ...batch import Batch, draw_starts
 from . import shortcut
 from .dynamics import Context, Given
-from .rollout import imagine
 
 
 def heads_loss(
@@ -74,17 +73,7 @@ def dreamed(
     count = max(1, c.imagination.starts // c.imagination.every)  # as many as the policy's
     rows, frames = draw_starts(usable[:, :-horizon], count)
     came = batch.after(rows, frames, horizon)
-    with world.blocks.kept():
-        dream = imagine(
-            world.dynamics,
-            world.heads,
-            context,
-            rows,
-            frames,
-            horizon,
-            c.shortcut.steps,
-            lambda x, t: came.prev_action[:, t],
-            batch.task,
-        )
+    taken = lambda x, t: came.prev_action[:, t]
+    dream = world.follow(context, rows, frames, horizon, taken, batch.task)
     whole = usable[rows, frames][:, None] & came.prev_valid
     return dream.inputs[:, 1:], came, whole.cumprod(1).bool()

@@ -28,7 +28,7 @@ from ...tasks import Tasks
 from .. import Act, Carry, Losses, Metrics, Sampling, Summary, Turn
 from . import find_tokenizer, lessons, perceptual, report, shortcut, window
 from .dynamics import Context, Dynamics, Given
-from .rollout import imagine
+from .rollout import Trajectory, imagine
 from .summary import summarize
 from .tokenizer import Tokenizer
 
@@ -312,13 +312,17 @@ class Dreamer4:
     def imagine(self, context: Context, batch: Batch, act: Act) -> Dream:
         c = self.config
         rows, frames = draw_starts(self._usable(batch) & ~batch.is_terminal, c.imagination.starts)
-        task, size = batch.task_at(rows, frames), (c.imagination.horizon, c.shortcut.steps)
-        known, chosen = (context, rows, frames), lambda x, t: act(x, task)[0]
-        with self.blocks.kept():
-            found = imagine(self.dynamics, self.heads, *known, *size, chosen, batch.task)
+        task, chosen = batch.task_at(rows, frames), lambda x, t: act(x, task)[0]
+        found = self.follow(context, rows, frames, c.imagination.horizon, chosen, batch.task)
         reward, cont = self.heads.reward(found.inputs), self.heads.cont(found.inputs)
         cont[:, 0] = 1 - batch.is_terminal[rows, frames].float()
         return Dream(found.inputs, found.action, reward, cont, rows, frames, task)
+
+    def follow(self, context: Context, rows, frames, horizon: int, act, task) -> Trajectory:
+        """rollout.imagine with the parts and the denoising steps of this model."""
+        known, steps = (context, rows, frames, horizon), self.config.shortcut.steps
+        with self.blocks.kept():
+            return imagine(self.dynamics, self.heads, *known, steps, act, task)
 
     def recall(self, batch: Batch) -> Context:
         return self.commit(batch)
