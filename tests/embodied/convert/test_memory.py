@@ -3,7 +3,9 @@ of its episodes nor with the length of one.
 """
 
 import io
+import itertools
 import json
+import sys
 import tracemalloc
 
 import av
@@ -247,6 +249,21 @@ SOURCES = [
     ('images', image_folders),
 ]  # fmt: skip
 NAMES = [write.__name__ for _, write in SOURCES]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def room_for_paths():
+    """Lets the process's table of interned strings grow now: the parts of all paths enter it, and
+    the one that fills it would be charged with megabytes."""
+    tracemalloc.start()
+    try:
+        for number in itertools.count():
+            before = tracemalloc.get_traced_memory()[0]
+            sys.intern(f'room for paths {number}')
+            if tracemalloc.get_traced_memory()[0] - before > 1e5:
+                return
+    finally:
+        tracemalloc.stop()
 
 
 class Gauge:
