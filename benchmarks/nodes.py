@@ -1,13 +1,15 @@
 """Two machines on one: network namespaces joined by a virtual cable, a torchrun in each, which meet
 over it. One machine is killed and comes back, and the run must go on.
 
-    python -m benchmarks.nodes [--steps 400] [--flags ...]          # root, Linux with `ip`; minutes
+    python -m benchmarks.nodes [--steps 400] [--after 1]            # root, Linux with `ip`; minutes
+    python -m benchmarks.nodes --steps 40000 --after 12000 --flags --run.save_every 30   # learns
 
 Each node has an address of its own and sees the other over the cable alone (gloo, c10d rendezvous);
-the disk is shared, as a cluster's is. When a checkpoint stands, every process of node 1 is killed
-(SIGKILL), and its torchrun is started again a little later; that of node 0 restarts its processes
-when they miss the other's. Then the run ends in order: counters, scores and how often it went on
-are told, and whether the checkpoint holds the trees of both ranks.
+the disk is shared, as a cluster's is. When a checkpoint of so many decisions stands, every process
+of node 1 is killed (SIGKILL), and its torchrun is started again a little later; that of node 0
+restarts its processes when they miss the other's. Then the run ends in order, and one process
+evaluates its checkpoint. Counters, returns and how often it went on are told, and whether the
+checkpoint holds the trees of both ranks. Writes benchmarks/results/nodes.json.
 """
 
 import argparse
@@ -22,10 +24,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from embodied.checkpoint import Checkpoint
 from embodied.errors import ConfigError
+from embodied.log.jsonl import read_lines
 
-from .command import start
+from .command import start, write
+from .learning import RESULTS, commit, machine
 
 NODES = ('d4node0', 'd4node1')
 CABLE = ('d4veth0', 'd4veth1')
@@ -38,7 +44,8 @@ RUN = (
     '--configs pixel --task pixel_catch --driver.parallel false --logger.outputs terminal jsonl'
     ' --machine.threads 1 --machine.device cpu --run.save_every 3 --run.report_every 0'
 ).split()
-PATIENCE = 1800.0  # seconds for whatever is waited for
+PATIENCE = 7200.0  # seconds for whatever is waited for
+TENTHS = 10  # parts of a run whose mean returns are told
 AWAY = 40.0  # seconds that a node takes to come back; before 15 are over torchrun counts it in
 
 
@@ -103,20 +110,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--steps', type=int, default=400, help='decisions of the run')
+    parser.add_argument('--after', type=int, default=1, help='decisions before a node is killed')
+    parser.add_argument('--episodes', type=int, default=20, help='of the evaluation')
     parser.add_argument('--flags', nargs=argparse.REMAINDER, default=[], help='of dreamer4.main')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        logdir = Path(folder) / 'run'
+        logdir, begun = Path(folder) / 'run', time.monotonic()
         logs = [Path(folder) / f'node{number}.txt' for number in (0, 1)]
         flags = ['--run.steps', str(args.steps), *args.flags]
-        saves = Checkpoint(logdir / 'ckpt', 1).saves
         stack.enter_context(network())
         nodes = [node(number, logdir, flags, logs[number]) for number in (0, 1)]
         stack.callback(lambda: [kill(number, one) for number, one in enumerate(nodes)])
         try:
-            begun = lambda: any(int(save.name.rpartition('-')[2]) for save in saves())
-            wait('a checkpoint', begun, *nodes)
-            kept = json.loads((saves()[-1] / 'counters.json').read_text())
+            wait('a checkpoint', lambda: saved(logdir).get('step', 0) >= args.after, *nodes)
+            kept = saved(logdir)
             print(f'killing node 1, the checkpoint is at {kept}', flush=True)
             kill(1, nodes[1])
             time.sleep(AWAY)
@@ -125,18 +132,43 @@ def main() -> None:
         finally:
             if any(one.poll() != 0 for one in nodes):
                 print(*(log.read_text()[-3000:] for log in logs if log.exists()), sep='\n')
-        told(logdir, [one.poll() for one in nodes])
+        found = {'killed_at': kept, 'statuses': [one.poll() for one in nodes]}
+        found |= told(logdir, args.steps) | {'minutes': (time.monotonic() - begun) / 60}
+        found['evaluation'] = evaluation(logdir, args.episodes)
+    found |= {'flags': args.flags, 'machine': machine(), 'commit': commit()}
+    write(RESULTS / 'nodes.json', found)
+    print(json.dumps(found, indent=1))
 
 
-def told(logdir: Path, statuses: list[int]) -> None:
-    """Print how it went."""
+def saved(logdir: Path) -> dict[str, int]:
+    """Counters of the newest checkpoint; none before there is one."""
+    saves = Checkpoint(logdir / 'ckpt', 1).saves()
+    return json.loads((saves[-1] / 'counters.json').read_text()) if saves else {}
+
+
+def told(logdir: Path, steps: int) -> dict:
+    """How the run went: mean returns of each tenth of its decisions, None where none ended."""
     save = Checkpoint(logdir / 'ckpt', 1).saves()[-1]
-    counters = json.loads((save / 'counters.json').read_text())
-    events = (logdir / 'events.log').read_text()
-    scores = len((logdir / 'scores.jsonl').read_text().splitlines())
-    both = (save / 'replay-rank001.json').exists()
-    print(f'exit statuses {statuses}; {counters}; {scores} scores, trees of both ranks: {both}')
-    print(f'gone on from a checkpoint {events.count("Continuing")} time(s)')
+    scores = [(x['step'], x['score']) for x in read_lines(logdir / 'scores.jsonl')]
+    part = lambda n: [
+        score for step, score in scores if n * steps < TENTHS * step <= (n + 1) * steps
+    ]
+    return {
+        'counters': saved(logdir),
+        'scores': len(scores),
+        'returns': [float(np.mean(x)) if (x := part(n)) else None for n in range(TENTHS)],
+        'continued': (logdir / 'events.log').read_text().count('Continuing'),
+        'trees_of_both_ranks': (save / 'replay-rank001.json').exists(),
+    }
+
+
+def evaluation(logdir: Path, episodes: int) -> dict:
+    """Mean return and its interval, by one process."""
+    command = [sys.executable, '-m', 'dreamer4.main', '--script', 'eval_only', '--from_checkpoint']
+    command += [str(logdir), '--eval.episodes', str(episodes), '--machine.device', 'cpu']
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found = json.loads((logdir / 'eval' / 'eval.json').read_text())
+    return {key: found[key] for key in ('mean', 'ci95', 'episodes')}
 
 
 if __name__ == '__main__':
