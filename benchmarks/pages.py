@@ -14,6 +14,7 @@ import numpy as np
 
 from . import ablate, learning
 from . import attention as attention_kernels
+from . import many as several
 from . import peers as peer_code
 from . import plan as plans
 from .speed import HEAD, line
@@ -316,6 +317,12 @@ def worlds() -> str:
     return '\n'.join(rows) + f'\n\n{machine(found)}'
 
 
+def together(name: str) -> str:
+    """Agents of several tasks or cameras, of a file of benchmarks/many.py."""
+    found = read(name)
+    return f'{several.table(found["runs"])}\n\n{origin(found)}' if found else 'Not measured yet.'
+
+
 def origin(found: dict) -> str:
     """Machine and commits of a file of runs."""
     return (
@@ -346,6 +353,8 @@ MAKERS = {
     'plan': lambda: plans.memory_table(read('plan')),
     'plan_ratio': lambda: plans.ratio_table(read('plan')),
     'worlds': worlds,
+    'cameras': lambda: together('cameras'),
+    'many': lambda: together('many_pixel'),
 }
 
 
