@@ -4,6 +4,7 @@
         [--flags --agent.actor.entropy 0.03]
     python -m benchmarks.learning dmc --tasks cartpole_balance walker_walk --frames 100000
         --minutes 9 --flags --configs size1m
+    python -m benchmarks.learning minigrid --tasks Empty-8x8 --minutes 15 [--preset minigrid]
 
 Every run is the public command line: train until its frames or minutes are over (then it is asked
 to end and saves), eval_only on its checkpoint. A run that is done is not repeated; one that was
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from embodied.config import parse as parse_config
+from embodied.errors import ConfigError
 from embodied.log.jsonl import read_lines
 
 from .command import start, write
@@ -39,6 +41,7 @@ DMC = (
     'reacher_easy',
     'finger_spin',
 )
+PRESETS = {'dmc': 'dmc_vision'}
 # Mean returns of uniformly random and of optimal actions; tests/embodied/envs/test_pixel.py holds
 # them to it.
 BOUNDS = {'pixel_catch': (-0.75, 1.0), 'pixel_reach': (5.75, 47.6), 'pixel_memory': (-1 / 3, 1.0)}
@@ -48,7 +51,9 @@ PUBLISHED = json.loads((RESULTS / 'published_dmc.json').read_text())['methods']
 
 def main() -> None:
     args = parse()
-    tasks = args.tasks or (PIXEL if args.suite == 'pixel' else DMC)
+    tasks = args.tasks or {'pixel': PIXEL, 'dmc': DMC}.get(args.suite)
+    if tasks is None:
+        raise ConfigError(f'{args.suite}: give --tasks; pixel and dmc alone have some of their own')
     tasks = [
         task if task.startswith(f'{args.suite}_') else f'{args.suite}_{task}' for task in tasks
     ]
@@ -77,8 +82,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('suite', choices=('pixel', 'dmc'))
-    parser.add_argument('--tasks', nargs='+')
+    parser.add_argument('suite', help='what the names of the tasks begin with')
+    parser.add_argument('--tasks', nargs='+', help='if not given: those of pixel, or of dmc')
+    parser.add_argument('--preset', help='as the suite is called, of dmc dmc_vision')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--minutes', type=float, default=10, help='of training, per run')
     parser.add_argument('--frames', type=int, default=10**9, help='of training, per run')
@@ -96,7 +102,7 @@ def parse() -> argparse.Namespace:
 def one_run(task: str, seed: int, name: str, args: argparse.Namespace) -> dict:
     """Train and evaluate; returns the record that goes into the results."""
     suite = task.split('_')[0]
-    preset = 'pixel' if suite == 'pixel' else 'dmc_vision'
+    preset = args.preset or PRESETS.get(suite, suite)
     logdir = ROOT / 'logdir' / name / f'{task}-{seed}'
     flags = list(args.flags)
     extra = flags[flags.index('--configs') + 1 :][:1] if '--configs' in flags else []
@@ -116,12 +122,8 @@ def one_run(task: str, seed: int, name: str, args: argparse.Namespace) -> dict:
         '--logdir',
         str(logdir),
     ]
-    repeat = (
-        1
-        if suite == 'pixel'
-        else parse_config(['--configs', preset, *extra, *flags], ROOT / 'configs').env.dmc.repeat
-    )
-    steps = max(1, args.frames // repeat)
+    config = parse_config(['--configs', preset, *extra, *flags], ROOT / 'configs')
+    steps = max(1, args.frames // (config.env.dmc.repeat if suite == 'dmc' else 1))
     left = args.minutes * 60 - seconds_so_far(logdir)
     if left > 1:
         train(base + ['--run.steps', str(steps), *flags], left, logdir)
