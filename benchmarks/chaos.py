@@ -320,5 +320,37 @@ def bounded(logdir: Path) -> list[str]:
     return problems
 
 
+def lines(found: dict) -> list[str]:
+    """What a file of results says, for a page."""
+    told, at = [], f'commit {found.get("commit")}'
+    for name, what in ('kills', 'one run of `pixel_catch`'), ('turnover', 'one with small budgets'):
+        if (part := found.get(name)) and 'ends' in part:
+            ends = ', '.join(f'{count} x {kind}' for kind, count in sorted(part['ends'].items()))
+            outputs = ', '.join(f'{count} x {kind}' for kind, count in part['outputs'].items())
+            score = part.get('return, 100 episodes')
+            told.append(
+                f'- {sum(part["ends"].values())} ends of {what} ({ends}; output: {outputs}):'
+                f' {len(part["problems"])} problems, {part["steps"]:,} decisions'
+                + (f', return {score}' if score is not None else '')
+                + f' ({at}).'
+            )
+    if (kills := found.get('kills')) and 'kills' in kills:  # before there were other ends
+        told.append(
+            f'- {kills["kills"]} times `kill -9` of the whole tree at random moments of one run of'
+            f' `pixel_catch`: {len(kills["problems"])} problems,'
+            f' {kills["restarts that went further"]} restarts got beyond the one before, return'
+            f' {kills["return, 100 episodes"]} after {kills["steps"]:,} decisions ({at}).'
+        )
+    if faults := found.get('faults'):
+        kinds = ', '.join(f'{count} x {kind}' for kind, count in sorted(faults['faults'].items()))
+        told.append(
+            f'- {sum(faults["faults"].values())} env faults in one run ({kinds}):'
+            f' {len(faults["problems"])} problems, {faults["workers replaced"]:.0f} workers'
+            f' replaced, return {faults["return, 100 episodes"]} after {faults["steps"]:,}'
+            f' decisions ({at}).'
+        )
+    return told
+
+
 if __name__ == '__main__':
     start(main)

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import ablate, learning
 from . import attention as attention_kernels
+from . import chaos as chaos_runs
 from . import many as several
 from . import peers as peer_code
 from . import plan as plans
@@ -189,40 +190,8 @@ def broken() -> str:
 
 def chaos() -> str:
     """What kills and faults did, at every commit that was measured; the newest first."""
-    lines = [line for name in ('chaos', 'chaos_first') for line in chaos_of(read(name))]
+    lines = [line for name in ('chaos', 'chaos_first') for line in chaos_runs.lines(read(name))]
     return '\n'.join(lines) or 'Not measured yet.'
-
-
-def chaos_of(found: dict) -> list[str]:
-    """Lines of one file of benchmarks/chaos.py."""
-    lines, at = [], f'commit {found.get("commit")}'
-    for name, what in ('kills', 'one run of `pixel_catch`'), ('turnover', 'one with small budgets'):
-        if (part := found.get(name)) and 'ends' in part:
-            ends = ', '.join(f'{count} x {kind}' for kind, count in sorted(part['ends'].items()))
-            outputs = ', '.join(f'{count} x {kind}' for kind, count in part['outputs'].items())
-            score = part.get('return, 100 episodes')
-            lines.append(
-                f'- {sum(part["ends"].values())} ends of {what} ({ends}; output: {outputs}):'
-                f' {len(part["problems"])} problems, {part["steps"]:,} decisions'
-                + (f', return {score}' if score is not None else '')
-                + f' ({at}).'
-            )
-    if (kills := found.get('kills')) and 'kills' in kills:  # before there were other ends
-        lines.append(
-            f'- {kills["kills"]} times `kill -9` of the whole tree at random moments of one run of'
-            f' `pixel_catch`: {len(kills["problems"])} problems,'
-            f' {kills["restarts that went further"]} restarts got beyond the one before, return'
-            f' {kills["return, 100 episodes"]} after {kills["steps"]:,} decisions ({at}).'
-        )
-    if faults := found.get('faults'):
-        kinds = ', '.join(f'{count} x {kind}' for kind, count in sorted(faults['faults'].items()))
-        lines.append(
-            f'- {sum(faults["faults"].values())} env faults in one run ({kinds}):'
-            f' {len(faults["problems"])} problems, {faults["workers replaced"]:.0f} workers'
-            f' replaced, return {faults["return, 100 episodes"]} after {faults["steps"]:,}'
-            f' decisions ({at}).'
-        )
-    return lines
 
 
 def runtime() -> str:
@@ -323,6 +292,12 @@ def together(name: str) -> str:
     return f'{several.table(found["runs"])}\n\n{origin(found)}' if found else 'Not measured yet.'
 
 
+def curves(name: str) -> str:
+    """Returns of a suite, of a file of benchmarks/learning.py."""
+    found = read(name)
+    return f'{learning.table(found["runs"])}\n\n{origin(found)}' if found else 'Not measured yet.'
+
+
 def origin(found: dict) -> str:
     """Machine and commits of a file of runs."""
     return (
@@ -355,6 +330,8 @@ MAKERS = {
     'worlds': worlds,
     'cameras': lambda: together('cameras'),
     'many': lambda: together('many_pixel'),
+    'minigrid': lambda: curves('learning_minigrid'),
+    'crafter': lambda: curves('learning_crafter'),
 }
 
 
