@@ -55,7 +55,8 @@ class Moment:
         reward: (N,) expected on arrival. cont: (N,) probability of going on. value: (N,) of what
             comes after. entropy: (N,) of the policy in nats.
         spread: (N,) root mean square, over the numbers of the frame, of the standard deviation of
-            samples of it, images in [0, 1]; nan where none were drawn.
+            samples of it, images in [0, 1]; nan where none were drawn, and of a model that has
+            learned nothing but means.
         task: long (N,), numbers of the tasks; None where there is one.
     """
 
@@ -135,6 +136,8 @@ class Dream:
         self.obs_space = {k: obs_space[k] for k in agent.obs_keys if k != KEY}
         self.context, self._keys = agent.config.actor.context, [*agent.obs_keys]
         self._tasks = getattr(obs_space.get(KEY), 'names', ())
+        shortcut, kind = agent.config.shortcut, agent.config.world
+        self._one_look = kind == 'dreamer4' and shortcut.anchor >= 1 and not shortcut.bootstrap
         self.reseed(seed)
         self.samples, self.sampling = samples, sampling or Sampling()
 
@@ -149,6 +152,11 @@ class Dream:
         if steps < 0 or steps & (steps - 1) or steps > levels:
             raise ValueError(
                 f'sampling: steps must be a power of two up to {levels}, or 0; got {steps}'
+            )
+        if steps > 1 and self._one_look:
+            raise ValueError(
+                'sampling: with agent.shortcut.anchor 1 the model has learned to say the mean of a'
+                f' frame in one step and no more; got {steps} steps'
             )
         if how.noise is not None and not 0 <= how.noise < 1:
             raise ValueError(f'sampling: noise must lie in [0, 1), got {how.noise}')
@@ -197,7 +205,7 @@ class Dream:
         code, spread, how = self._code(action), None, self.sampling
         with self.machine.autocast():
             carry = self.world.dream(moment.carry, code, how)
-            if self.samples > 1:
+            if self.samples > 1 and not self._one_look:
                 spread = self._spread(moment.carry, code)
         return self._moment(carry, moment.task, spread)
 

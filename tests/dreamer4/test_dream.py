@@ -1,5 +1,8 @@
 """A world model that is played: what begins it, what a step says, that moments are values."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -124,6 +127,18 @@ def test_spread_is_that_of_samples(loaded, world):
     dream, moment, _ = begun(loaded, world, samples=4)
     spread = dream.step(moment, acting(2)).spread
     assert spread.shape == (2,) and (spread > 0).all() and (spread < 1).all()
+
+
+def test_a_model_of_means_has_no_spread_and_takes_one_step(loaded):
+    agent, env, starts = loaded('dreamer4')
+    means = copy.copy(agent)
+    known = replace(agent.config.shortcut, anchor=1.0, bootstrap=0.0)
+    means.config = replace(agent.config, shortcut=known)
+    dream = Dream(means, env.obs_space, env.act_space, samples=4)
+    moment = dream.begin(starts.draw(np.random.default_rng(0), 2, dream.context))
+    assert np.isnan(dream.step(moment, acting(2)).spread).all()
+    with pytest.raises(ValueError, match=r'anchor 1 .* got 4 steps'):
+        dream.sampling = Sampling(steps=4)
 
 
 def test_noise_of_the_context_reaches_the_next_frame(loaded):
