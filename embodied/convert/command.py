@@ -12,7 +12,7 @@ from pathlib import Path
 from ..console import steady
 from ..errors import ConfigError, EmbodiedError
 from .episode import Options
-from .formats import EXPORTS, FORMATS, export, open_source
+from .formats import EXPORTS, FORMATS, demand, export, open_source
 from .job import check, convert
 
 CONVENTIONS = {'taken': False, 'led': True}
@@ -105,6 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if not args.format or not args.source or not args.dest:
         raise ConfigError('FORMAT SOURCE DEST are needed; --list names the formats')
+    demand(args.format, args.source)  # before anything is said of what is to be written
     options = options_of(args)
     if args.format in EXPORTS:
         source, dest = args.source.expanduser(), args.dest.expanduser()

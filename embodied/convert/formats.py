@@ -60,19 +60,22 @@ def register(name: str, form: Format) -> None:
     FORMATS[name] = form
 
 
+def demand(name: str, source: Path) -> None:
+    """Raises ReplayError: there is no such format, or no such source."""
+    if name not in (known := [*FORMATS, *EXPORTS]):
+        raise ReplayError(f'there is no format {name!r}; {nearest(name, known)}')
+    if not source.expanduser().exists():
+        raise ReplayError(f'{source}: there is no such file or folder.')
+
+
 def open_source(name: str, source: Path, options: Options) -> Recording:
-    """Open a source in a format.
+    """Open a source in a format, which demand() has found.
 
     Raises:
-      ReplayError: there is no such format or source, or it is not of that format.
+      ReplayError: the source is not of that format.
       EnvMissing: a package is missing; the text holds the command that installs it.
     """
-    if name not in FORMATS:
-        raise ReplayError(f'there is no format {name!r}; {nearest(name, [*FORMATS, *EXPORTS])}')
-    source = source.expanduser()
-    if not source.exists():
-        raise ReplayError(f'{source}: there is no such file or folder.')
-    form = FORMATS[name]
+    form, source = FORMATS[name], source.expanduser()
     for module in form.needs:
         require(module, 'data')
     return _function(form.reader)(source, options)
@@ -87,8 +90,6 @@ def export(name: str, source: Path, dest: Path, options: Options, fps: float | N
 
     Raises: as open_source.
     """
-    if not source.exists():
-        raise ReplayError(f'{source}: there is no such folder.')
     return _function(EXPORTS[name])(source, dest, options, fps)
 
 

@@ -160,6 +160,8 @@ def test_options_choose_rename_and_resize_observations(converted, tmp_path, fram
     'arguments, words',
     [
         (['nps', '.', 'out'], "no format 'nps'; nearest: npz"),
+        (['nps', 'nowhere', '/'], "no format 'nps'; nearest: npz"),
+        (['npz', 'nowhere', '/'], 'no such file or folder'),
         (['npz', 'nowhere', 'out'], 'no such file or folder'),
         (['npz', '.', 'out'], 'there is no file .npz in it'),
         (['npz', '.'], 'FORMAT SOURCE DEST are needed'),
