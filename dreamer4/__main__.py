@@ -126,6 +126,15 @@ COMMANDS = {
     'convert': Command(
         'dreamer4.convert', (), '', 'data and models of others', '... (see convert --help)'
     ),
+    'plan': Command(
+        'dreamer4.plan', (), '', 'memory, GPUs and hours that a run takes', '[--configs PRESET ...]'
+    ),
+    'remote': Command(
+        'embodied.remote.__main__', (), '--task', 'serve envs of a task over a socket', 'TASK'
+    ),
+    'published': Command(
+        'embodied.published', (), '', 'scores of runs on their published scale', 'LOGDIR ...'
+    ),
 }
 
 

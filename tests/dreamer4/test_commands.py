@@ -10,8 +10,9 @@ from dreamer4 import main as command
 from embodied.errors import ConfigError
 
 NAMES = (
-    'train eval offline collect compare play report diagnose doctor inspect checks convert'.split()
-)
+    'train eval offline collect compare play report diagnose doctor inspect checks convert plan'
+    ' remote published'
+).split()
 
 
 @pytest.fixture
@@ -67,6 +68,9 @@ def test_a_command_whose_module_is_missing_is_not_offered(monkeypatch, capsys):
         (['play', 'run'], 'dreamer4.play.__main__', ['run']),
         (['inspect', 'run', '--json'], 'embodied.replay.tool', ['inspect', 'run', '--json']),
         (['checks', 'pixel_catch'], 'embodied.checks', ['--task', 'pixel_catch']),
+        (['remote', 'pixel_catch'], 'embodied.remote.__main__', ['--task', 'pixel_catch']),
+        (['plan', '--gpus', '2'], 'dreamer4.plan', ['--gpus', '2']),
+        (['published', 'a', 'b'], 'embodied.published', ['a', 'b']),
         (['--task', 'pixel_catch'], 'dreamer4.main', ['--task', 'pixel_catch']),
     ],
 )
