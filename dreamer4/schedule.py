@@ -236,20 +236,31 @@ class Schedule:
 
     def waits_for(self) -> str:
         """What keeps the current stage from ending, in words; empty if nothing does."""
-        c = self.config
-        least = {
-            'tokenizer': c.tokenizer_updates,
-            'dynamics': c.dynamics_updates,
-            'agent': c.agent_updates,
-            'value': c.value_updates,
-            'policy': c.policy_updates,
-        }.get(self.stage, 0)
+        c, least = self.config, self._least(self.stage)
         if self.updates < least:
             return f'{self.stage} {self.updates}/{least}'
         if c.patience and self.updates >= least + c.patience:
             return ''
         unmet = self._unmet()
         return unmet and f'{self.stage} waits: {unmet}'
+
+    def _least(self, stage: str) -> int:
+        """Updates that a stage takes, however ready it is."""
+        c = self.config
+        return {
+            'tokenizer': c.tokenizer_updates,
+            'dynamics': c.dynamics_updates,
+            'agent': c.agent_updates,
+            'value': c.value_updates,
+            'policy': c.policy_updates,
+        }.get(stage, 0)
+
+    def _before_policy(self) -> int:
+        """Fewest updates until the policy learns; 0 where it does, or where it is not to."""
+        if self.stage == self.stages[-1] or self.until != self.stages[-1]:
+            return 0
+        later = sum(map(self._least, self.stages[len(self.begun) : -1]))
+        return max(1, self._least(self.stage) - self.updates) + later
 
     def status(self, *watched: Mapping[str, tuple[str, ...]]) -> Status:
         """How it goes, for the terminal line.
@@ -259,7 +270,8 @@ class Schedule:
         """
         names = tuple(name for part in watched for name in part.get(self.stage, ()))
         waits = self.waits_for().removeprefix(self.stage).strip()
-        return Status(self.stage, waits, self.stage == self.stages[-1], names, self.over)
+        settled = self.stage == self.stages[-1]
+        return Status(self.stage, waits, settled, names, self.over, self._before_policy())
 
     def _limits(self) -> dict[str, tuple[float, bool]]:
         """Measure -> limit, and whether it must lie above; those that the current stage waits

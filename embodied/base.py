@@ -139,6 +139,7 @@ class Status(NamedTuple):
       settled: the pace will stay: no later stage costs more.
       metrics: names of what train() returns that matter in this stage.
       over: there is nothing left that this run is to learn.
+      before: fewest updates until the policy learns; 0 where it does, or is not to.
     """
 
     stage: str = ''
@@ -146,6 +147,7 @@ class Status(NamedTuple):
     settled: bool = True
     metrics: tuple[str, ...] = ()
     over: bool = False
+    before: int = 0
 
 
 class Feed(Protocol):

@@ -160,6 +160,8 @@ def ending(
     total: str,
     returns: Returns,
     logdir: Path,
+    status: Status = Status(),
+    ratio: float = 0.0,
 ) -> list[str]:
     """What a person should know when a run has ended and is saved, line by line.
 
@@ -168,6 +170,7 @@ def ending(
       complete: nothing is left to do; otherwise it was interrupted.
       total: the key of the config that says how long the run is.
       returns: of the run. logdir: its folder.
+      status: of the agent. ratio: updates that follow from a step, 0 where no step is made.
     """
     after = f'Saved after {duration(seconds)}: {done(counters)}'
     with_more = f'complete; the same command with a larger --{total} goes on'
@@ -182,6 +185,12 @@ def ending(
             )
         )
         lines.append(f'Return {returns}{best}.')
+    if status.before:
+        steps = f', {math.ceil(status.before / ratio):,} steps' if ratio else ''
+        lines.append(
+            f'Stage {status.stage}: the policy has learned nothing yet; it begins after'
+            f' {status.before:,} more updates{steps}, or later.'
+        )
     return [*lines, f'Files in {logdir}: {", ".join(contents(logdir))}.']
 
 

@@ -94,7 +94,7 @@ class Session:
         self._soon = Decades(setup.run.log_every)
         self._trees = Trees(setup.ranks)
         self.track = self._trees.add
-        self._begun, self._complete, self._stage = False, False, ''
+        self._begun, self._complete, self._status, self._ratio = False, False, Status(), 0.0
         self._early = Decades()  # of the live line, anew in each process
 
     def _open_outputs(self, make_logger: MakeLogger, early: list[str]) -> None:
@@ -264,8 +264,10 @@ class Session:
             self.event(text)
         status = agent.status() if status is None else status
         due = self._clocks['log'](counter) | self._soon(counter, self.counters.updates)
-        if status.stage != self._stage:
-            self._stage = status.stage
+        before, self._status = self._status, status
+        if driver is not None and agent.frames_per_update:
+            self._ratio = self.setup.run.train_ratio / agent.frames_per_update
+        if status.stage != before.stage:
             step, updates = self.counters.step, self.counters.updates
             self.event(f'Stage {status.stage}, from {step:,} steps and {updates:,} updates on.')
         if due:
@@ -315,6 +317,8 @@ class Session:
             total,
             self.logger.returns,
             self.setup.logdir,
+            self._status,
+            self._ratio,
         ):
             self.event(line)
 

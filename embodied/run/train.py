@@ -168,7 +168,8 @@ class Learner:
             return self._agent.status()
         rows, needed = self._held()[0], self._needed
         waits = f'{rows:,} of {needed:,} rows' if rows < needed else 'waits for longer streams'
-        return Status('prefill', waits, settled=False)
+        before = self._agent.status().before
+        return Status('prefill', waits, settled=False, before=before)
 
     @property
     def pretrained(self) -> int:

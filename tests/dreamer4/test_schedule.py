@@ -50,6 +50,21 @@ def test_a_stage_waits_for_its_measure_and_says_so():
     assert s.stage == 'policy' and s.waits_for() == ''
 
 
+def test_the_updates_before_the_policy_are_counted_down_to_it():
+    s = schedule(tokenizer_updates=4, tokenizer_unexplained=0, reward_skill=0, latent_error=0)
+    before = []
+    while s.stage != 'policy':
+        before.append(s.status().before)
+        s.advance()
+    assert before == [7, 6, 5, 4, 3, 2, 1] and s.status().before == 0
+    waiting = schedule()
+    for _ in range(9):
+        waiting.advance()
+    assert waiting.status().before == 1 + 2 + 1  # one at least, however long it waits
+    waiting.take(('1a',), anew=False)
+    assert waiting.status().before == 0
+
+
 def test_a_model_whose_actions_do_not_matter_teaches_no_policy():
     s = schedule(tokenizer_unexplained=0.0, reward_skill=0.0, latent_error=0.0, action_effect=0.1)
     measured = lambda effect, vary: s.note({'action_effect': effect, 'actions_vary': vary})

@@ -158,6 +158,16 @@ def test_the_end_says_how_far_how_well_where_and_what_next(complete, words, tmp_
     assert len(ending(COUNTERS, 0, complete, 'run.steps', Returns(), tmp_path)) == 2
 
 
+def test_an_end_before_the_policy_learns_says_so_and_what_it_takes(tmp_path):
+    status = Status('tokenizer', '330/800', before=1000)
+    given = COUNTERS, 60, True, 'run.steps', Returns(), tmp_path, status
+    assert ending(*given, 0.0625)[1] == (
+        'Stage tokenizer: the policy has learned nothing yet; it begins after 1,000 more updates,'
+        ' 16,000 steps, or later.'
+    )
+    assert 'steps' not in ending(*given)[1]  # offline no step is made
+
+
 def test_contents_name_folders_and_join_the_files_of_tensorboard(tmp_path):
     for name in ('events.out.tfevents.1', 'events.out.tfevents.2', 'lock', '.x', 'config.yaml'):
         (tmp_path / name).touch()
