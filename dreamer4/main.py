@@ -15,7 +15,7 @@ from pathlib import Path
 from embodied import envs
 from embodied.config import Config, Value, configs_dir, parse
 from embodied.console import steady
-from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing
+from embodied.errors import CheckpointError, ConfigError, EmbodiedError, EnvMissing, brief
 
 from . import __version__, launch, parts, runs
 from .versions import flags_of_today
@@ -47,10 +47,10 @@ def _main(argv: list[str]) -> int:
             return parts.run(config, ranks)
     except ConfigError as error:
         # an env worker's ConfigError brings its traceback along
-        print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
+        print(f'dreamer4: {brief(error)}', file=sys.stderr)
         return 2
     except EnvMissing as error:
-        print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
+        print(f'dreamer4: {brief(error)}', file=sys.stderr)
         return 1
     except (EmbodiedError, ImportError) as error:
         print(f'dreamer4: {type(error).__name__}: {error}', file=sys.stderr)

@@ -192,7 +192,7 @@ class Parts:
             )
             if not words:
                 raise
-            raise CheckpointError(f'{logdir} was made for another agent: {words}') from error
+            raise CheckpointError(f'{logdir} was made for another agent:{words}') from error
 
     def _report(self) -> None:
         from .report import report

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from embodied.config import Config, configs_dir, parse
-from embodied.errors import ConfigError
+from embodied.errors import ConfigError, brief
 
 from .agent_config import AgentConfig
 from .agent_config import check as check_agent
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError('--gpus, --gpu-gb, --peak, --link and --utilisation are above 0')
         found = count(config, said.image, said.actions)
     except ConfigError as error:
-        print(f'plan: {str(error).splitlines()[0]}', file=sys.stderr)
+        print(f'plan: {brief(error)}', file=sys.stderr)
         return 2
     numbers = ', '.join(f'{k} {v / 1e6:.2f}M' for k, v in found.parameters.items())
     print(f'parameters: {numbers}; kept copies {found.copies / 1e6:.2f}M')

@@ -16,7 +16,7 @@ from typing import TypeVar
 from embodied import envs
 from embodied.base import Spaces
 from embodied.config import Config, Value, configs_dir, diff, parse
-from embodied.errors import ConfigError
+from embodied.errors import ConfigError, listed
 from embodied.files import whole
 from embodied.pictures import readings
 from embodied.replay import meta as metas
@@ -58,8 +58,8 @@ def none_in(place: Path) -> str:
 
 
 def unlike(logdir: Path, config: Config, obs_space: Spaces, act_space: Spaces) -> str:
-    """How an agent of these settings and spaces differs from that of a run, in words; '' where
-    nothing is known to.
+    """How an agent of these settings and spaces differs from that of a run, a line for each
+    difference; '' where none is known.
     """
     changes = binding(diff(read(logdir), config), r'agent\..*', config.task)
     words = [
@@ -70,7 +70,7 @@ def unlike(logdir: Path, config: Config, obs_space: Spaces, act_space: Spaces) -
     with contextlib.suppress(ConfigError):
         there, here = readings(*read_spaces(logdir)), readings(obs_space, act_space)
         words += [f'it {old}, the task here {new}' for old, new in zip(there, here) if old != new]
-    return '; '.join(words)
+    return listed(words)
 
 
 def told(value: Value) -> str:
@@ -150,11 +150,11 @@ def resumed(config: Config, logdir: Path) -> tuple[Config, str]:
     config = config.update(lacks)
     changes = binding(diff(stored, config), LEARNING, config.task)
     changes = {key: change for key, change in changes.items() if key not in lacks}
-    text = ', '.join(f'{key}: {told(old)} -> {told(new)}' for key, (old, new) in changes.items())
-    if text:
+    if changes:
+        words = [f'{key}: {told(old)} -> {told(new)}' for key, (old, new) in changes.items()]
         raise ConfigError(
-            f'{logdir} holds a run with other settings ({text}); choose another --logdir or the old'
-            ' values'
+            f'{logdir} holds a run with other settings; choose another --logdir, or the old values'
+            f' again:{listed(words)}'
         )
     return config, versions.words(lacks, logdir)
 

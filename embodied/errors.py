@@ -4,7 +4,12 @@ home. Their text names what was expected, what came, and where.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+
+LISTED = 8  # lines of a list in a text; the rest is counted
+WIDEST = 160  # characters of such a line
+INDENT = '  '  # by which a list is known from what follows the text
 
 
 class EmbodiedError(Exception):
@@ -93,6 +98,23 @@ class CheckpointError(EmbodiedError):
 
 class FolderInUse(EmbodiedError):
     """Another process writes to the folder that a run is to write to."""
+
+
+def listed(lines: Sequence[str]) -> str:
+    """The lines of a list in the text of an error, each below the other: LISTED at most, of WIDEST
+    characters.
+    """
+    shown = [line if len(line) <= WIDEST else f'{line[: WIDEST - 3]}...' for line in lines[:LISTED]]
+    more = [f'and {len(lines) - LISTED} more'] if len(lines) > LISTED else []
+    return ''.join(f'\n{INDENT}{line}' for line in [*shown, *more])
+
+
+def brief(error: BaseException) -> str:
+    """What a person reads of an error: its first line and the list below it, without the traceback
+    that a worker has sent along.
+    """
+    first, *rest = str(error).splitlines() or ['']
+    return '\n'.join([first, *takewhile(lambda line: line.startswith(INDENT), rest)])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -189,8 +189,8 @@ def test_flags_override_what_a_checkpoint_brings(trained, tmp_path, capsys):
         == 2
     )
     error = capsys.readouterr().err
-    assert 'made for another agent: agent.dynamics.width is 32 in the run, 48 here' in error
-    assert error.count('\n') == 1
+    assert 'made for another agent:\n  agent.dynamics.width is 32 in the run, 48 here' in error
+    assert error.count('\n') == 2
 
 
 ANOTHER = ['--script', 'eval_only', '--driver.parallel', 'false']

@@ -15,7 +15,7 @@ from dreamer4 import main as command
 from dreamer4 import runs, versions
 from dreamer4.load import load, load_policy, play
 from embodied.config import Config, parse
-from embodied.errors import CheckpointError, ConfigError
+from embodied.errors import LISTED, CheckpointError, ConfigError
 from embodied.replay import ReplayConfig
 
 SMALL = (
@@ -120,6 +120,16 @@ def test_what_decides_what_is_learned_is_bound(copied, flags, capsys):
     assert call(*SMALL, *STEPS, *HERE, '--logdir', copied, *flags) == 2
     error = capsys.readouterr().err
     assert 'holds a run with other settings' in error and flags[0].lstrip('-') in error
+
+
+def test_settings_that_differ_stand_below_each_other_and_the_rest_is_counted(copied, capsys):
+    flags = [*SMALL, *STEPS, *HERE, '--logdir', copied, r'--agent\..*\.layers', 3]
+    flags += ['--agent.value.gamma', 0.9, '--agent.actor.lam', 0.5]
+    assert call(*flags, r'--agent\..*\.width', 24, r'--agent\.optim\..*\.lr', 0.5) == 2
+    first, *below = capsys.readouterr().err.splitlines()
+    assert first.endswith('the old values again:') and len(first) < 200 + len(str(copied))
+    assert all(line.startswith('  agent.') and ' -> ' in line for line in below[:-1])
+    assert len(below) == LISTED + 1 and below[-1].startswith('  and ')
 
 
 def without(*keys):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from embodied.console import steady
-from embodied.errors import EmbodiedError, EnvMissing
+from embodied.errors import EmbodiedError, EnvMissing, brief
 from embodied.extras import require
 
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f'dreamer4: {error}', file=sys.stderr)
             return 1
         except EmbodiedError as error:
-            print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
+            print(f'dreamer4: {brief(error)}', file=sys.stderr)
             return 2
         except OSError as error:
             print(f'dreamer4: {args.host}:{args.port}: {error.strerror}', file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from embodied import envs
 from embodied.base import Env, Spaces
 from embodied.config import Config
-from embodied.errors import ConfigError, EmbodiedError
+from embodied.errors import ConfigError, EmbodiedError, brief
 from embodied.seeds import derive
 
 from .. import runs
@@ -56,7 +56,7 @@ def make_env(config: Config, args: argparse.Namespace, logdir, say: Say) -> Env 
         tasks = runs.read_tasks(logdir)
         return envs.make(config.task, config.env.to_dict(), derive(args.seed, 'env'), tasks)
     except EmbodiedError as error:
-        say(f'The dream is alone: {str(error).splitlines()[0]}')
+        say(f'The dream is alone: {brief(error)}')
         return None
 
 
@@ -69,5 +69,5 @@ def make_starts(
     except ConfigError as error:
         if args.frames:
             raise
-        say(f'No replay to begin in: {str(error).splitlines()[0]}')
+        say(f'No replay to begin in: {brief(error)}')
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from embodied.config import Config
 from embodied.console import steady
-from embodied.errors import ConfigError, EmbodiedError, EnvMissing
+from embodied.errors import ConfigError, EmbodiedError, EnvMissing, brief
 from embodied.extras import require
 from embodied.files import whole
 from embodied.media import gif
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f'dreamer4: {error}', file=sys.stderr)
             return 1
         except (EmbodiedError, OSError) as error:
-            print(f'dreamer4: {str(error).splitlines()[0]}', file=sys.stderr)
+            print(f'dreamer4: {brief(error)}', file=sys.stderr)
             return 2
     return 0
 
