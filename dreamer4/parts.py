@@ -13,6 +13,7 @@ from pathlib import Path
 
 from embodied import envs
 from embodied.base import RandomAgent, Spaces
+from embodied.checkpoint import saves_of
 from embodied.config import Config, expand_timestamp
 from embodied.drive import Driver, DriverConfig
 from embodied.errors import CheckpointError, ConfigError
@@ -21,7 +22,8 @@ from embodied.machine import memory_gb, over_disk, over_memory
 from embodied.ranks import Ranks
 from embodied.replay import Replay, ReplayConfig
 from embodied.replay.config import anchored, share_of_budgets
-from embodied.replay.infer import folder_of, infer_spaces
+from embodied.replay.demos import named
+from embodied.replay.infer import demand_rows, folder_of, infer_spaces
 from embodied.replay.meta import read as read_meta
 from embodied.replay.several import folders_of
 from embodied.replay.shard import shard
@@ -77,7 +79,10 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
     if config.task and config.script != 'report':  # which plays nothing
         envs.check(config.task, config.env.to_dict())
     note = older = ''
+    for key in named(config.replay):
+        demand_rows(f'--replay.{key}', folder_of(config.replay[key]))
     if config.script == 'offline':
+        folders_of(config.replay.directory)
         config, note = runs.as_stored(config)
     if not config.logdir.strip():
         raise ConfigError('--logdir is empty; give the folder of the run, as in logdir/first')
@@ -85,6 +90,8 @@ def run(config: Config, ranks: Ranks = Ranks()) -> int:
         config = config.update({'logdir': str(runs.folder_of(config.from_checkpoint))})
     logdir = Path(ranks.first(expand_timestamp(config.logdir))).expanduser()
     config = config.update({'logdir': str(logdir)})
+    if config.from_checkpoint and (config.script in LOOKS or not (logdir / 'ckpt').is_dir()):
+        saves_of(Path(config.from_checkpoint).expanduser())
     if config.script not in LOOKS:
         if (run := runs.folder_of(logdir)) != logdir and (run / runs.FILENAME).exists():
             raise ConfigError(f'--logdir {logdir} lies inside of the run {run}; give another')

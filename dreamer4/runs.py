@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from embodied import envs
 from embodied.base import Spaces
+from embodied.checkpoint import saves_of
 from embodied.config import Config, Value, configs_dir, diff, parse
 from embodied.errors import ConfigError, listed
 from embodied.files import whole
@@ -47,6 +48,18 @@ def folder_of(place: str | Path) -> Path:
         return place.parent.parent
     inside = place.name in PARTS and not (place / FILENAME).exists()
     return place.parent if inside and (place.parent / FILENAME).exists() else place
+
+
+def saved(place: str | Path) -> Path:
+    """The logdir of a run that can be looked at, known without torch, which takes seconds.
+
+    Raises:
+      ConfigError: it holds no configuration, or a damaged one. CheckpointError: no save.
+    """
+    logdir = folder_of(place)
+    read(logdir)
+    saves_of(logdir)
+    return logdir
 
 
 def none_in(place: Path) -> str:

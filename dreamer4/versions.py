@@ -188,11 +188,13 @@ def _prior(actor: dict, rssm: bool) -> None:
 
 def _heads(agent: dict) -> None:
     """Numbers of heads that follow from the width are no settings; what else they were stays."""
-    from .nets.attention import head_count
-
     for name in ('tokenizer', 'dynamics'):
         block = _block(agent, name)
-        if isinstance(block.get('width'), int) and block.get('heads') == head_count(block['width']):
+        if 'heads' not in block or not isinstance(block.get('width'), int):
+            continue
+        from .nets.attention import head_count  # torch takes seconds, and no run of today needs it
+
+        if block['heads'] == head_count(block['width']):
             heads = block.pop('heads')
             if shared := block.pop('kv_heads', 0):
                 block['group'] = heads // shared

@@ -26,6 +26,7 @@ from .save import DAMAGE, DONE, NO_SUMS, Sums, Trees, describe, read, verify, wr
 PARTIAL = '.partial-'
 STAMP = '%Y%m%dT%H%M%SF%f'
 SAVE_NAME = re.compile(r'\d{8}T\d{6}F\d{6}-\d+')
+WANTED = 'expected a save, a ckpt folder or a logdir that holds one'
 LAST_YEAR = 9000  # a later one is a mistake, and nothing could come after the last of them
 
 
@@ -208,24 +209,36 @@ def find_save(path: str | Path, on_event: Callable[[str], None] = print) -> Path
       CheckpointError: there is none, or all there are, are damaged.
     """
     path, problems = Path(path), []
-    if (path / DONE).exists() or SAVE_NAME.fullmatch(path.name):
-        return path
     for folder in (path / 'ckpt', path):
-        store = Checkpoint(folder, 1, on_event)
-        store.say_what_is_odd()
-        for save in reversed(store.saves() if folder.is_dir() else []):
-            try:
-                verify(save)
-                return save
-            except CheckpointError as error:
-                problems.append(str(error))
-                on_event(f'Passing over a damaged checkpoint: {error}')
-    found = '; '.join(problems) or 'there is none' + (
-        '' if path.exists() else ', nor such a folder'
-    )
-    raise CheckpointError(
-        f'{path}: expected a save, a ckpt folder or a logdir that holds one; {found}'
-    )
+        Checkpoint(folder, 1, on_event).say_what_is_odd()
+    for save in saves_of(path):
+        if save == path:
+            return save
+        try:
+            verify(save)
+            return save
+        except CheckpointError as error:
+            problems.append(str(error))
+            on_event(f'Passing over a damaged checkpoint: {error}')
+    raise CheckpointError(f'{path}: {WANTED}; {"; ".join(problems)}')
+
+
+def saves_of(path: str | Path) -> list[Path]:
+    """The saves of a logdir or ckpt folder, the newest first, or the one that `path` is itself;
+    none of them is read.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    path = Path(path)
+    if (path / DONE).exists() or SAVE_NAME.fullmatch(path.name):
+        return [path]
+    folders = [folder for folder in (path / 'ckpt', path) if folder.is_dir()]
+    found = [save for folder in folders for save in reversed(Checkpoint(folder, 1).saves())]
+    if not found:
+        none = 'there is none' + ('' if path.exists() else ', nor such a folder')
+        raise CheckpointError(f'{path}: {WANTED}; {none}')
+    return found
 
 
 def _possible(name: str) -> bool:

@@ -213,7 +213,7 @@ def test_a_folder_beside_the_one_that_was_meant_is_understood_or_told(trained, t
     assert call(*learns, '--logdir', trained / 'ckpt') == 2
     assert f'lies inside of the run {trained}' in capsys.readouterr().err
     offline = ['--script', 'offline', '--logdir', tmp_path / 'y', '--replay.directory']
-    assert call(*offline, trained.parent) == 1
+    assert call(*offline, trained.parent) == 2
     assert f'there are some in {trained}.' in capsys.readouterr().err
 
 

@@ -30,13 +30,13 @@ QUESTIONS = [['--help'], ['--version'], ['--configs', 'pixel', '--print_config']
 
 ANSWERS = """
 import contextlib, io, json, sys
-from dreamer4 import main
+from dreamer4.__main__ import main
 found = []
 for argv in json.loads(sys.argv[1]):
     out, status = io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            status = main.main(argv)
+            status = main(argv)
         except SystemExit as end:
             status = end.code
     loaded = [name for name in ('torch', 'dm_control') if name in sys.modules]
@@ -52,6 +52,27 @@ def test_typos_and_questions_are_answered_before_torch_is_imported(tmp_path):
     for argv, status, out, loaded in json.loads(done.stdout):
         assert loaded == [] and status == (0 if argv in QUESTIONS else 2), (argv, status, out)
         assert out and (argv in QUESTIONS or out.count('\n') == 1), (argv, out)
+
+
+def test_folders_that_hold_nothing_are_refused_before_torch_is_imported(tmp_path):
+    empty, bare = tmp_path / 'empty', tmp_path / 'bare'
+    empty.mkdir()
+    bare.mkdir()  # a run that was killed before its first checkpoint
+    config = parse(['--configs', 'pixel', '--task', 'pixel_catch'], ROOT / 'configs')
+    config.save(bare / 'config.yaml')
+    train = ['--configs', 'pixel', '--task', 'pixel_catch', '--logdir', f'{tmp_path}/x']
+    asked = [
+        *[[name, str(run)] for name in ('play', 'report') for run in (empty, bare)],
+        *[['--script', name, '--from_checkpoint', str(bare)] for name in ('eval_only', 'compare')],
+        ['--script', 'offline', '--replay.directory', str(empty)],
+        [*train, '--from_checkpoint', str(bare)],
+        [*train, '--replay.demos', str(empty), '--replay.demo_share', '0.5'],
+    ]
+    command = [sys.executable, '-c', ANSWERS, json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for argv, status, out, loaded in json.loads(done.stdout):
+        assert loaded == [] and status == 2, (argv, status, out)
+        assert ': expected a save' in out or 'holds no' in out, (argv, out)
 
 
 def test_a_run_says_what_it_is_before_torch_is_imported(tmp_path):

@@ -12,6 +12,9 @@ from pathlib import Path
 from embodied.console import steady
 from embodied.errors import EmbodiedError, EnvMissing, brief
 from embodied.extras import require
+from embodied.replay.infer import demand_rows, folder_of
+
+from .. import runs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     with steady(patience=None):
         print(f'dreamer4 play: {args.logdir}', flush=True)
         try:
+            runs.saved(args.logdir)
+            if args.frames:
+                demand_rows('--frames', folder_of(args.frames))
             require('websockets', 'play')
             asyncio.run(serve(args))
         except KeyboardInterrupt:

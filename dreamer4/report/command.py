@@ -14,12 +14,12 @@ from pathlib import Path
 
 from embodied.config import Config
 from embodied.console import steady
-from embodied.errors import ConfigError, EmbodiedError, EnvMissing, brief
+from embodied.errors import EmbodiedError, EnvMissing, brief
 from embodied.extras import require
 from embodied.files import whole
 from embodied.media import gif
 from embodied.replay import Replay, ReplayConfig
-from embodied.replay.infer import folder_of
+from embodied.replay.infer import demand_rows, folder_of
 from embodied.replay.several import paths
 
 from .. import runs
@@ -80,14 +80,16 @@ def report(
         ConfigError: there is no run, or no rows that its agent could predict.
         EnvMissing: the package that draws is not installed.
     """
+    logdir = runs.saved(place)
+    told = runs.completed(logdir)
+    rows_of(told, logdir, frames)
     require('matplotlib', 'report')
-    from ..load import restored, stored
-    from . import examine, figures, page
-
-    logdir = runs.folder_of(place)
     say = lambda words: print(f'dreamer4 report: {words}', flush=True)
     say(str(logdir))
-    config, told = stored(logdir, {'device': device}), runs.completed(logdir)
+    from ..load import restored, stored  # torch takes seconds
+    from . import examine, figures, page
+
+    config = stored(logdir, {'device': device})
     agent = restored(logdir, config, *runs.read_spaces(logdir), seed)
     with opened(told, logdir, frames, agent.sequence_rows, seed) as (rows, words):
         length = agent.config.batch.length + 1
@@ -128,6 +130,14 @@ def about(agent, task: str, size: ReportConfig, words: str) -> list[str]:
     return lines
 
 
+def rows_of(told: Config, logdir: Path, frames: str | Sequence[str]) -> list[Path]:
+    """The folders whose rows are predicted. Args, Raises: as report(); told: the run's settings."""
+    named = paths(frames or told.replay.directory or logdir / 'replay', True)
+    for folder in (found := [folder_of(name) for name in named]):
+        demand_rows('--frames (the rows to predict)', folder)
+    return found
+
+
 @contextmanager
 def opened(
     told: Config, logdir: Path, frames: str | Sequence[str], length: int, seed: int
@@ -138,14 +148,7 @@ def opened(
         told: configuration of the run, see runs.completed. frames: another folder. length: rows of
             the longest sequence that the run has learned from.
     """
-    folders = [
-        folder_of(x) for x in paths(frames or told.replay.directory or logdir / 'replay', True)
-    ]
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(
-                f'there are no rows to predict in {folder}; give others: --frames DIR'
-            )
+    folders = rows_of(told, logdir, frames)
     apart = told.script == 'offline' and not frames
     plain = dict(uniform=1.0, recent=0.0, newest=0.0, demos='', demo_share=0.0, relevant=0.0)
     plain |= dict(video='', video_share=0.0)

@@ -132,6 +132,10 @@ class Demos:
 
 def further(config: ReplayConfig, on_event: Callable[[str], None]) -> list[Demos]:
     """Those further folders that a configuration names and gives a share."""
+    return [Demos(config, on_event, key) for key in named(config)]
+
+
+def named(config: ReplayConfig) -> list[str]:
+    """The keys of these folders."""
     shares = {'demos': config.demo_share, 'video': config.video_share}
-    used = [key for key, share in shares.items() if share and getattr(config, key)]
-    return [Demos(config, on_event, key) for key in used]
+    return [key for key, share in shares.items() if share and getattr(config, key)]

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ..base import OUTCOME
-from ..errors import ConfigError
+from ..errors import ConfigError, ReplayError
 from . import meta
 from .archive import first_schema
 from .folder import Folder
@@ -26,6 +26,19 @@ def folder_of(directory: str | Path) -> Path:
     return inner if inner.is_dir() and not rows else directory
 
 
+def demand_rows(flag: str, folder: Path) -> None:
+    """Refuse a folder that is to be read and holds no rows; no file is opened. Chunks in folders
+    below it may be what was meant, which reading it tells.
+
+    Raises:
+      ConfigError: it is no folder, or no chunk is in or below it. Args: flag: that named it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f'{flag}: {folder} is no folder')
+    if not any(folder.rglob('*.npz')):
+        raise ConfigError(f'{flag}: {folder} holds no rows: there is no chunk (.npz) in it')
+
+
 def infer_spaces(directory: Path, said: Sequence[str]) -> tuple[dict, dict]:
     """Observation and action spaces of the chunks in a folder.
 
@@ -37,16 +50,14 @@ def infer_spaces(directory: Path, said: Sequence[str]) -> tuple[dict, dict]:
       said: 'key=low:high' or 'key=choices' of action keys.
 
     Raises:
-      ConfigError: a column is missing, or it does not follow what an action may be; says how to
-        say it. ReplayError: there is no readable chunk.
+      ConfigError: there is no readable chunk, a column is missing, or it does not follow what an
+        action may be; says how to say it.
     """
-    columns = {
-        key: (dtype, shape)
-        for key, dtype, shape in first_schema(
-            Folder(directory, True, print).scan(), directory
-        ).specs
-        if key not in LEFT_OUT
-    }
+    try:
+        schema = first_schema(Folder(directory, True, print).scan(), directory)
+    except ReplayError as error:
+        raise ConfigError(str(error)) from error
+    columns = {key: (dtype, shape) for key, dtype, shape in schema.specs if key not in LEFT_OUT}
     ranges = dict(_parse(text) for text in said)
     names = ranges or [key for key in columns if key.partition('/')[0] == 'action']
     if missing := sorted({*OUTCOME, *names} - columns.keys()):

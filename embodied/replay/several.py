@@ -13,7 +13,7 @@ from gymnasium import spaces
 from ..errors import ConfigError, ReplaySchemaError
 from ..space_json import encode_space
 from ..tasks import TaskId
-from .infer import folder_of
+from .infer import demand_rows, folder_of
 from .mix import Split
 from .streams import Streams
 
@@ -22,12 +22,11 @@ def folders_of(named: Iterable[str | Path]) -> tuple[Path, ...]:
     """The replay folders that are meant, each a folder of rows or the logdir above it.
 
     Raises:
-      ConfigError: one is no folder, or is named twice.
+      ConfigError: one is no folder, holds no rows, or is named twice.
     """
     found = tuple(folder_of(name) for name in named)
     for number, folder in enumerate(found):
-        if not folder.is_dir():
-            raise ConfigError(f'--replay.directory: {folder} is no folder')
+        demand_rows('--replay.directory', folder)
         if any(folder.samefile(other) for other in found[:number]):
             raise ConfigError(f'--replay.directory: {folder} is named twice')
     return found
