@@ -2,20 +2,37 @@
 
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from embodied.errors import ConfigError
+import dreamer4
+from embodied.errors import ConfigError, brief
 
 
 def start(main: Callable[[], None]) -> None:
-    """Run a program; a user error is one line on stderr and exit status 2."""
+    """Run a program; a user error is one line on stderr and exit status 2. SIGTERM and Ctrl-C end
+    it and the programs that it has started.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except ConfigError as error:
-        print(f'{Path(sys.argv[0]).stem}: {str(error).splitlines()[0]}', file=sys.stderr)
+        print(f'{Path(sys.argv[0]).stem}: {brief(error)}', file=sys.stderr)
         sys.exit(2)
+
+
+def trained(run: 'dreamer4.Experiment') -> 'dreamer4.Experiment':
+    """The run after its training. A signal that asks it to end ends the program too: a run that is
+    not complete is no result.
+    """
+    if name := run.train().interrupted:
+        print(f'{run.logdir} was asked to end; the same command goes on with it.', file=sys.stderr)
+        sys.exit(128 + signal.Signals[name])
+    return run
 
 
 def write(path: Path, found: dict) -> None:

@@ -12,10 +12,10 @@ interrupted goes on. Results: benchmarks/results/<name>.json and .png.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -163,10 +163,12 @@ def train(command: list[str], limit: float, logdir: Path) -> None:
     with open(logdir / 'stdout.log', 'a') as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
         try:
-            process.wait(limit)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            process.wait(120)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(limit)
+        finally:
+            if process.poll() is None:  # its time is over, or this program is asked to end
+                process.terminate()
+                process.wait(120)
     if process.returncode:
         raise SystemExit(
             f'{" ".join(command)} ended with {process.returncode}; see {logdir / "stdout.log"}'

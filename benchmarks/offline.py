@@ -31,7 +31,7 @@ from embodied.replay import Replay, ReplayConfig
 from embodied.run.evaluation import Evaluation
 from embodied.seeds import derive
 
-from .command import start, write
+from .command import start, trained, write
 from .learning import BOUNDS, RESULTS, ROOT, commit, machine
 
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of random actions, one episode after the other
@@ -149,7 +149,7 @@ def phases(
         agent={'schedule': counts},
         run={'report_every': 1000, 'log_every': 100} | ({'updates': updates} if updates else {}),
     )
-    return dreamer4.Experiment(made.config.update(told(args.flags))).train()
+    return trained(dreamer4.Experiment(made.config.update(told(args.flags))))
 
 
 def told(flags: list[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ import dreamer4
 from embodied.log.jsonl import read_lines
 
 from . import offline
-from .command import start, write
+from .command import start, trained, write
 from .learning import BOUNDS, RESULTS, commit, machine
 
 EPISODES = 40  # that a point of a curve is the mean of
@@ -62,8 +62,7 @@ def one_run(args: argparse.Namespace, seed: int) -> dict:
     if not before.exists():
         write(before, offline.one_run(args, seed))
     common = {'seed': seed, 'run': {'steps': args.frames}}
-    scratch = dreamer4.create(args.task, args.scratch, folder / 'scratch', **common)
-    scratch = trained(scratch, args.frames)
+    scratch = trained(dreamer4.create(args.task, args.scratch, folder / 'scratch', **common))
     ratio, steps = scratch.config.run.train_ratio, int(args.frames * args.share)
     onward = dreamer4.create(
         args.task,
@@ -76,7 +75,7 @@ def one_run(args: argparse.Namespace, seed: int) -> dict:
     )
     flags = offline.told(args.flags)
     counts = {f'agent.schedule.{key}_updates': getattr(args, key) for key in offline.STAGES[:-1]}
-    onward = trained(dreamer4.Experiment(onward.config.update(counts | flags)), steps)
+    onward = trained(dreamer4.Experiment(onward.config.update(counts | flags)))
     return {
         'task': args.task,
         'seed': seed,
@@ -89,14 +88,6 @@ def one_run(args: argparse.Namespace, seed: int) -> dict:
         'scratch': told(scratch, args.episodes),
         'onward': told(onward, args.episodes),
     }
-
-
-def trained(run: dreamer4.Experiment, steps: int) -> dreamer4.Experiment:
-    """The run, after so many decisions; one that was asked to end before is no result."""
-    *_, last = read_lines(run.train().logdir / 'metrics.jsonl')
-    if last['step'] < steps:
-        raise SystemExit(f'{run.logdir} was asked to end; the same command goes on with it.')
-    return run
 
 
 def told(run: dreamer4.Experiment, episodes: int) -> dict:

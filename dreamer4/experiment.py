@@ -46,16 +46,19 @@ class Experiment:
 
     Attributes:
         config: embodied.config.Config. logdir: folder of the run.
+        interrupted: name of the signal that ended train() before it was complete, such as SIGTERM;
+            '' for none.
     """
 
     def __init__(self, config: Config):
         self.logdir = Path(expand_timestamp(config.logdir)).expanduser()
         self.config = config.update({'logdir': str(self.logdir)})
+        self.interrupted = ''
         self._agent: Agent | None = None
 
     def train(self) -> 'Experiment':
-        """Run `script` (train, train_eval, offline, collect) until `run.steps` or Ctrl-C; a run
-        that is in logdir goes on. Returns itself.
+        """Run `script` (train, train_eval, offline, collect) until `run.steps` or a signal, such as
+        Ctrl-C, of which `interrupted` tells; a run that is in logdir goes on. Returns itself.
 
         Raises:
             ConfigError: settings that cannot work, or those of the run in logdir differ.
@@ -63,7 +66,7 @@ class Experiment:
         """
         config, self._agent = self.config, None
         with settled(parts.Parts(config, self.logdir).machine):
-            parts.run(config)
+            self.interrupted = parts.run(config)
         return self
 
     @property

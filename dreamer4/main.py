@@ -44,7 +44,8 @@ def _main(argv: list[str]) -> int:
     try:
         config = configure(argv)
         with launch.joined(config) as ranks:
-            return parts.run(config, ranks)
+            parts.run(config, ranks)
+        return 0
     except ConfigError as error:
         # an env worker's ConfigError brings its traceback along
         print(f'dreamer4: {brief(error)}', file=sys.stderr)

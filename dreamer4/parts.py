@@ -48,8 +48,10 @@ LOOKS = ('eval_only', 'report', 'compare')  # scripts that look at a run, in its
 UNSAID = 'logdir/{timestamp}'  # the logdir of a command that names none
 
 
-def run(config: Config, ranks: Ranks = Ranks()) -> int:
-    """Build the parts of config.script and run it, as one of the processes of the run."""
+def run(config: Config, ranks: Ranks = Ranks()) -> str:
+    """Build the parts of config.script and run it, as one of the processes of the run. Returns the
+    name of the signal that cut it short, '' for none.
+    """
     if config.from_checkpoint and not (place := Path(config.from_checkpoint).expanduser()).is_dir():
         raise ConfigError(f'--from_checkpoint {place} is no folder')
     if config.from_checkpoint and place.name in runs.PARTS:
@@ -150,7 +152,7 @@ class Parts:
                 ' share, as in --replay.held_out 0.05'
             )
 
-    def run(self) -> int:
+    def run(self) -> str:
         self._check_phases()
         script, what = self.config.script, f'{self.config.script} {self.config.task}'.rstrip()
         if not self.ranks.number:
@@ -164,8 +166,9 @@ class Parts:
         settle(self.machine)
         if script != 'offline':
             self.setup = replace(self.setup, tasks=self.tasks)
+        cut_by = ''
         if script in ('train', 'train_eval'):
-            train(
+            cut_by = train(
                 self.agent,
                 self.env,
                 self.replay,
@@ -174,18 +177,18 @@ class Parts:
                 evaluating=script == 'train_eval',
             )
         elif script == 'offline':
-            offline(self.agent, self.offline_replay, self.logger, self.setup)
+            cut_by = offline(self.agent, self.offline_replay, self.logger, self.setup)
         elif script == 'report':
             self._report()
         elif script == 'compare':
             self._compare()
         elif script == 'collect':
-            collect(self.collector, self.env, self.replay, self.logger, self.setup)
+            cut_by = collect(self.collector, self.env, self.replay, self.logger, self.setup)
         else:
             eval_only(self.agent, self.env, self.setup, self._load, self.logger_config.fps)
         if script in ('train', 'train_eval', 'offline') and not self.ranks.number:
             self._suggest()
-        return 0
+        return cut_by
 
     def _load(self, agent) -> Path:
         """Give an agent the weights of the run that is looked at."""

@@ -5,6 +5,7 @@ objects by which Python programs train one.
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -33,6 +34,21 @@ def experiment(tmp_path_factory):
     made.train()
     made.evaluate(episodes=2, envs=1)
     return made
+
+
+def test_an_experiment_says_what_signal_cut_it_short(tmp_path, monkeypatch):
+    made = dreamer4.create('pixel_catch', ['pixel', 'debug'], logdir=tmp_path / 'run', **TINY)
+    learn = dreamer4.Agent.train
+
+    def cut(agent, batch):
+        signal.raise_signal(signal.SIGTERM)
+        return learn(agent, batch)
+
+    monkeypatch.setattr(dreamer4.Agent, 'train', cut)
+    assert made.train().interrupted == 'SIGTERM'
+    monkeypatch.undo()
+    assert made.train().interrupted == ''
+    assert 'complete' in (made.logdir / 'events.log').read_text()
 
 
 @pytest.fixture(scope='module')

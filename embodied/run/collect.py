@@ -12,8 +12,9 @@ def collect(
     make_replay: MakeReplay,
     make_logger: MakeLogger,
     setup: Setup,
-) -> None:
-    """Run for run.steps decisions or until a signal asks for the end; then save.
+) -> str:
+    """Run for run.steps decisions or until a signal asks for the end; then save. Returns the name
+    of that signal, '' for none.
 
     Args:
       make_agent: an agent that only acts: random, or from setup.from_checkpoint.
@@ -42,3 +43,4 @@ def collect(
             driver(act, steps=1)
             session.log_if_due(counters.step, counters.step / total, agent, replay, driver)
             session.save_if_due()
+    return session.cut_by

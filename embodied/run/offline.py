@@ -13,9 +13,9 @@ CHECKED = 64  # sequences whose actions are checked before learning
 
 def offline(
     make_agent: MakeAgent, make_replay: MakeReplay, make_logger: MakeLogger, setup: Setup
-) -> None:
+) -> str:
     """Run for run.updates updates, until the phases are over or until a signal asks for the end;
-    then save.
+    then save. Returns the name of that signal, '' for none.
 
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent, for the spaces that the folder
@@ -68,6 +68,7 @@ def offline(
             share = counters.updates / total
             session.log_if_due(counters.updates, share, agent, replay, None)
             session.save_if_due()
+    return session.cut_by
 
 
 def drawn(tree: Any) -> int:

@@ -38,6 +38,7 @@ from .banner import banner
 from .interrupt import Interrupt
 from .setup import Counters, MakeEnv, MakeLogger, Setup
 
+ELSEWHERE = 'A signal to another rank'
 # an env that fails, rows that cannot be read just now
 HARMLESS = (EnvError, OutOfResources)
 # the disk is full or away; the last good checkpoint stands
@@ -118,7 +119,7 @@ class Session:
             self._interrupt.first, error = self._interrupt.first or 'SIGINT', None
         with self._stack:
             if self._agreement.ends:
-                signal = self._interrupt.first or 'A signal to another rank'
+                signal = self._interrupt.first or ELSEWHERE
                 self.event(f'{signal} asked for the end of the run, after {done(self.counters())}.')
             if error is not None:
                 self._events.add(f'The run ended by {kind.__name__}: {error}')
@@ -234,6 +235,13 @@ class Session:
         """Whether a signal asked for the end."""
         return self._interrupt.asked
 
+    @property
+    def cut_by(self) -> str:
+        """The signal that ended the run before it was complete, '' for none."""
+        if self._complete or not self._agreement.ends:
+            return ''
+        return self._interrupt.first or ELSEWHERE
+
     def report_if_due(self, counter: int, agent: Agent, replay: Replay, feed: Feed) -> None:
         """Every run.report_every: the agent's slow diagnostics, on sequences that training does
         not miss.
@@ -310,16 +318,8 @@ class Session:
     def _say_what_is_saved(self) -> None:
         """How far and how well the run went, where its files are, and that it can go on."""
         total = 'run.steps' if self.counters.step else 'run.updates'
-        for line in ending(
-            self.counters(),
-            self.logger.seconds,
-            self._complete,
-            total,
-            self.logger.returns,
-            self.setup.logdir,
-            self._status,
-            self._ratio,
-        ):
+        run = self.logger.returns, self.setup.logdir, self._status, self._ratio
+        for line in ending(self.counters(), self.logger.seconds, self._complete, total, *run):
             self.event(line)
 
     def _write_checkpoint(self, last: bool = False) -> bool:

@@ -24,18 +24,17 @@ def train(
     make_logger: MakeLogger,
     setup: Setup,
     evaluating: bool = False,
-) -> None:
+) -> str:
     """Run until run.steps decisions were made, or until a signal asks for the end; then save.
+    Returns its name, '' for none.
 
     Args:
       make_agent: make_agent(obs_space, act_space) is the agent.
       make_env: make_env('env', i) is the constructor of collecting env i, make_env('eval', i) of
           evaluating env i.
       make_replay: make_replay(obs_space, act_space, meta, on_event) is the replay.
-      make_logger: make_logger(counters, on_event) is the logger.
-      setup: everything else.
-      evaluating: evaluate every eval.every frames, in other envs; neither scores nor rows mix with
-          those of training.
+      make_logger: make_logger(counters, on_event) is the logger. setup: everything else.
+      evaluating: every eval.every frames, in other envs; neither scores nor rows mix.
     """
     with Session(setup, make_logger) as session:
         driver = session.start_driver(make_env)
@@ -77,6 +76,7 @@ def train(
             if evaluator:
                 evaluator.evaluate_if_due()
             session.save_if_due()
+    return session.cut_by
 
 
 class Learner:
